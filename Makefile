@@ -3,8 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-# Whole files are dealt to two processes of one thread each: what a file prepares is prepared once.
-PARALLEL ?= -n 2 --dist loadfile
+# Whole files are dealt to three processes of one thread each, since some tests wait: what a file prepares is prepared once.
+PARALLEL ?= -n 3 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-all lint types layers docs bench clean
@@ -38,7 +38,6 @@ layers: $(VENV)/.installed  ## Who may import whom, and no circle of files.
 	$(BIN)/python tools/find_circles.py
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed  ## Beside the peers: benchmarks/RESULTS.md, in under 40 minutes on two cores.

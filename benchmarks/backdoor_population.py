@@ -9,6 +9,10 @@ Results are stored as JSON Lines, and a run goes on where an earlier one stopped
     python benchmarks/backdoor_population.py
     python benchmarks/backdoor_population.py --datasets digits parquet:DIR --kinds clean patch blended --seeds 20
     python benchmarks/backdoor_population.py --detectors mm-bd last-layer --kinds clean input-aware adaptive-blend
+    python benchmarks/backdoor_population.py --detectors class-pairs --public FOLDER --datasets parquet:DIR
+
+With ``--public``, the detectors run on the networks ``net-*.pth`` of a folder, which are presumed clean, and none is
+trained. ``--configure`` sets fields of detectors, as in ``class-pairs.images=20``.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import numpy as np
 import torch
 
 import securitynet.datasets
+from public_networks import open_tutorial_networks
 from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import Backdoor, make_backdoor
 from securitynet.backdoors.blended import Blended
@@ -39,6 +44,7 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.metrics.backdoor_verdict import WORDS
 from securitynet.models.store.train_target import train_target
+from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import TOOK
 
 TRAINING = {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine", "weight_decay": 0}
@@ -58,6 +64,11 @@ def make_kind(kind: str, dataset: ImageDataset, seed: int) -> tuple[Backdoor | N
         return Blended(target=goal, seed=seed), [goal]
     if kind == "warp":
         return Warp(target=goal, seed=seed), [goal]
+    if kind == "strong-warp":
+        return Warp(target=goal, seed=seed, strength=2.0), [goal]
+    if kind == "strong-all-to-all":
+        backdoor = Badnets(mapping="all-to-all", rate=0.6, seed=seed, size=round(0.375 * side), margin=0)
+        return backdoor, list(range(classes))
     if kind == "all-to-all":
         return Badnets(mapping="all-to-all", rate=0.4, seed=seed), list(range(classes))
     if kind.startswith("targets-"):
@@ -85,29 +96,52 @@ def judge_model(
         images = shown.images[torch.as_tensor(shown.indices)]
         with torch.inference_mode():
             success = float((target.module(images.float() / 255).argmax(dim=1).numpy() == shown.goals).mean())
+    facts = {"kind": kind, "seed": seed, "targets": goals, "success": success, "training_seconds": trained - start}
+    yield from run_detectors(target, TrialData(dataset, parts), arguments, detectors, facts)
+
+
+def run_detectors(
+    target: Target, data: TrialData, arguments: argparse.Namespace, detectors: Sequence[str], facts: dict
+) -> Iterator[dict]:
+    """Run the detectors on a model, and return what each of them measured."""
     for name in detectors:
         begun = time.process_time()
         method = make_detector(name, arguments)
-        output = method(target, TrialData(dataset, parts), Context(seed=seed), method.threat_models[0])
+        output = method(target, data, Context(seed=facts["seed"]), method.threat_models[0])
         measured = {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
         label, p_value = measured.get("suspect-label"), measured["p-value"]
         row = {
-            "dataset": dataset.reference, "kind": kind, "seed": seed, "detector": name, "targets": goals,
-            "success": success, "verdict": int(measured["verdict"].value), "sentence": measured["verdict"].note,
+            "dataset": data.dataset.reference, **facts, "detector": name,
+            "verdict": int(measured["verdict"].value), "sentence": measured["verdict"].note,
             "label": None if label is None or label.value is None else int(label.value),
             **{one.name: one.value for one in measured.values() if one.name not in ("verdict", "suspect-label")},
             "p-low": p_value.low, "p-high": p_value.high,
-            "training_seconds": trained - start, "search_seconds": time.process_time() - begun,
+            "search_seconds": time.process_time() - begun,
         }  # fmt: skip
         if isinstance(output, Triggers):
             row["repeats"] = [[norm if np.isfinite(norm) else None for norm in one] for one in output.repeats]
         yield row
 
 
+def judge_public(dataset: ImageDataset, arguments: argparse.Namespace, done: set[tuple]) -> Iterator[dict]:
+    """Run the detectors on public networks; the number in a network's name stands for its seed."""
+    with open_tutorial_networks(arguments.public) as networks:
+        for title, target in networks.items():
+            number = int(title.rpartition("-")[2])
+            missing = [name for name in arguments.detectors if (dataset.reference, "public", number, name) not in done]
+            facts = {"kind": "public", "seed": number, "targets": [], "success": None}
+            yield from run_detectors(
+                target, TrialData(dataset, splits.make("public", dataset, seed=0)), arguments, missing, facts
+            )
+
+
 def make_detector(name: str, arguments: argparse.Namespace) -> Detector:
     """A detector; Neural Cleanse with the settings of the command line."""
     if name != "neural-cleanse":
-        detector: Detector = DETECTORS.get(name)()
+        settings = dict(
+            one.removeprefix(f"{name}.").split("=", 1) for one in arguments.configure if one.startswith(name)
+        )
+        detector: Detector = DETECTORS.get(name)(**{key: json.loads(value) for key, value in settings.items()})
         return detector
     return NeuralCleanse(
         patience=arguments.patience,
@@ -160,7 +194,8 @@ def main() -> None:
         "--kinds",
         nargs="*",
         default=["clean", "patch", "large-patch", "blended", "targets-2", "targets-3"],
-        help="clean, patch, large-patch, blended, warp, all-to-all, targets-2 to targets-4, or the name of a backdoor",
+        help="clean, patch, large-patch, blended, warp, strong-warp, all-to-all, strong-all-to-all, targets-2 to "
+        "targets-4, or the name of a backdoor",
     )
     parser.add_argument("--detectors", nargs="*", default=["neural-cleanse"], help="names of detectors of models")
     parser.add_argument("--seeds", type=int, default=3, help="models of each dataset and kind")
@@ -172,6 +207,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--configure", nargs="*", default=[], help="fields of the other detectors")
+    parser.add_argument("--public", type=Path, help="folder with public networks to run on instead")
     parser.add_argument("--out", type=Path, default=Path("population.jsonl"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -182,6 +219,12 @@ def main() -> None:
     with arguments.out.open("a") as file:
         for reference in arguments.datasets:
             dataset = securitynet.datasets.load(reference)
+            if arguments.public is not None:
+                for row in judge_public(dataset, arguments, done):
+                    rows.append(row)
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+                continue
             for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                 for kind in arguments.kinds:
                     missing = [

@@ -1,6 +1,6 @@
 """SecurityNet's Appendix C on two public CIFAR-10 ResNets: does the drop grow with epsilon, is transfer weaker?
 
-    python benchmarks/evasion_findings.py [--samples 1000] [--transfer-from trained]
+    python benchmarks/evasion_findings.py [--samples 1000] [--attacks fgsm fgsm-transfer pgd]
 
 White-box FGSM and PGD on each of the two, and FGSM by transfer from the other one. Numbers are on the JPEG version of
 CIFAR-10 beside the repository; `docs/evasion.md` quotes a run.
@@ -34,6 +34,7 @@ def given(name: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--attacks", nargs="*", default=["fgsm", "fgsm-transfer", "pgd"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -51,6 +52,8 @@ def main() -> None:
             "pgd": ("pgd", common),
         }
         for title, (attack, settings) in runs.items():
+            if attack not in options.attacks:
+                continue
             made = ATTACKS.get(attack)(**settings)
             with tempfile.TemporaryDirectory() as cache:
                 output = made(target, data, Context(cache=Path(cache)), made.threat_models[0])

@@ -197,6 +197,30 @@ def simulate_models(effort: Effort) -> Iterator[Row]:
             yield row("mean over models", name, rho, np.array(ends["mean"]).T, 0.0)
 
 
+def simulate_skewed(effort: Effort) -> Iterator[Row]:
+    """Correlations of strongly skewed quantities over few models, two of them with a spread that grows with them."""
+    random = np.random.default_rng(9)
+
+    def draw_lognormal(n: int) -> tuple[np.ndarray, np.ndarray]:
+        first, second = random.normal(size=(2, n))
+        return np.exp(first), np.exp(0.6 * first + 0.8 * second)
+
+    def draw_growing(spread: float) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+        def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+            first = random.exponential(size=n)
+            return first, first * (1 + spread * random.normal(size=n))
+
+        return draw
+
+    # For x ~ exp(1) and y = x(1 + c·e): cov = 1, var x = 1, var y = 2(1 + c²) - 1.
+    cases = {"lognormal": (draw_lognormal, float(np.expm1(0.6) / np.expm1(1.0)))}
+    cases |= {f"growing, {c}": (draw_growing(c), float(1 / np.sqrt(1 + 2 * c**2))) for c in (0.7, 1.5)}
+    for n in (8, 15, 30):
+        for name, (draw, truth) in cases.items():
+            found = [statistics.correlation(*draw(n), resamples=1) for _ in range(effort.runs)]
+            yield row("skewed correlation", f"{n} models", name, np.array([(f.low, f.high) for f in found]).T, truth)
+
+
 KINDS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "rates": simulate_rates,
     "two-rates": simulate_two_rates,
@@ -207,6 +231,7 @@ KINDS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "f1": simulate_f1,
     "clusters": simulate_clusters,
     "models": simulate_models,
+    "skewed": simulate_skewed,
 }
 
 

@@ -36,7 +36,8 @@ NOTHING = "torch.nn.Flatten(), torch.nn.Linear(64, 10)"
 
 
 def command(folder: Path, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", "securitynet.cli.main", "study", *map(str, arguments)]
+    trusted = ",".join(f"python:{path.name}:make" for path in folder.glob("m*.py"))
+    return [sys.executable, "-m", "securitynet.cli.main", "study", *map(str, arguments), "--trust", trusted]
 
 
 def call(folder: Path, *arguments: object, cpu: bool = False) -> float:
@@ -125,7 +126,7 @@ from securitynet.studies.execution.worker_tasks import TaskRunner
 from securitynet_noop import Nothing
 
 study, out, cache = map(Path, sys.argv[1:])
-plan = plan_study(study, cache)
+plan = plan_study(study, cache, trust=[f"python:m{number}.py:make" for number in range(1000)])
 measures = plan.study.measures
 root = FolderRoot(out)
 runner = TaskRunner(

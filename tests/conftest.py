@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -82,14 +83,18 @@ def unseen(overfitted):
     return make
 
 
-@pytest.fixture(scope="session")
-def run_cli():
-    """Run the command line in a process of its own; returns the finished process."""
-    import subprocess
-    import sys
+@pytest.fixture
+def run_cli(tmp_path_factory):
+    """Run the command line in a process of its own; returns the finished process, or the one that was killed.
 
-    def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "securitynet.cli.main", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    With ``kill_after`` seconds it gets a SIGKILL unless it has ended by then.
+    """
+    from command_line import run_command
+
+    def run(
+        *arguments: object, timeout: float = 300, kill_after: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path_factory.mktemp("streams")
+        return run_command(list(map(str, arguments)), folder, timeout=timeout, kill_after=kill_after)
 
     return run

@@ -86,6 +86,19 @@ def test_default_configurations(name):
     assert stable_hash(default_configuration(kind, method)) == IDENTITIES["configurations"][name]
 
 
+def test_versions_of_methods():
+    """A method that computes something else with equal settings has another version, and its trials other ids."""
+    from securitynet.attacks import ATTACKS
+    from securitynet.detectors import DETECTORS
+
+    versions = {
+        f"{kind} {name}": registry.get(name).version
+        for kind, registry in (("attack", ATTACKS), ("detector", DETECTORS))
+        for name in registry
+    }
+    assert {name: version for name, version in versions.items() if version != 1} == IDENTITIES["versions"]
+
+
 def default_configuration(kind, method):
     from securitynet.assessments.method_settings import default_settings
 

@@ -55,6 +55,7 @@ def test_id_is_the_same_in_another_process_and_from_the_finished_file(tmp_path):
         {"seed": 1},
         {"method": "membership.other"},
         {"configuration": {"k": 3}},
+        {"method_version": 2},
         {"precision": "bf16"},
         {"threat_model": ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.NONE)},
         {"target": SPEC.target.model_copy(update={"checksum": "other"})},

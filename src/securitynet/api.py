@@ -14,6 +14,7 @@ from torch import nn
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import policy
 from securitynet.assessments.assessed_target import AssessedTarget, check_members, prepare
+from securitynet.assessments.comparison import StoredResult, compare_results, read_result
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.given import GivenData, name_architecture, prepare_given
 from securitynet.assessments.options import check_options
@@ -22,16 +23,20 @@ from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.assessments.trial_plan import list_requested
 from securitynet.assessments.what_helps import check_remedies
+from securitynet.catalog.location import using
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.loading import load
-from securitynet.errors import ConfigurationError
-from securitynet.files import check_writable, data_folder, stable_hash, write_json
+from securitynet.errors import ConfigurationError, PolicyError
+from securitynet.files import add_digest, check_writable, data_folder, stable_hash, write_json
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
+from securitynet.plugins import load_plugin
 from securitynet.reports.build import write_report
+from securitynet.reports.grades import add_grades
 from securitynet.reports.outcome import Outcome
+from securitynet.results.redaction import redact_document
 from securitynet.results.store import TrialStore
 
 
@@ -86,20 +91,21 @@ def assess(
     Raises:
         SecurityNetError: If the model, the data or an option is invalid, before long work starts.
     """
-    if isinstance(model, AssessConfig):
-        stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
-        if options or any(value is not None for value in stated):
-            raise ConfigurationError(
-                "With a whole configuration, no dataset, folder or options can be given beside it.",
-                hint="Put them into it.",
-            )
-        _check_early(model)
-        return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
-    given = GivenData(train, test, members, non_members, mean, std, class_names)
-    config, target = prepare_given(
-        model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
-    )
-    return assess_loaded(config, target, progress=progress)
+    with using(model.db if isinstance(model, AssessConfig) else options.get("db")):
+        if isinstance(model, AssessConfig):
+            stated = (train, test, members, non_members, architecture, mean, std, class_names, out)
+            if options or any(value is not None for value in stated):
+                raise ConfigurationError(
+                    "With a whole configuration, no dataset, folder or options can be given beside it.",
+                    hint="Put them into it.",
+                )
+            _check_early(model)
+            return assess_loaded(model, prepare(model, name_phase(progress, "loading")), progress=progress)
+        given = GivenData(train, test, members, non_members, mean, std, class_names)
+        config, target = prepare_given(
+            model, given, {**options, "architecture": architecture, "out": out}, progress, check=_check_early
+        )
+        return assess_loaded(config, target, progress=progress)
 
 
 def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
@@ -158,21 +164,41 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     """
     started = time.perf_counter()
     bounds = policy.read_policy(config.policy) if config.policy else None
+    table = policy.read_grade_bounds(config.policy) if config.policy else None
+    earlier = read_result(config.against) if config.against else None  # before the run overwrites it
     folder = config.out or _default_folder(config, target)
     finished = assessment.run(config, target, TrialStore(folder), progress)
     finished.seconds["wall"] = time.perf_counter() - started
-    judged = policy.judge(bounds, finished.all_measurements()) if bounds is not None else None
-    document = to_document(finished, judged)
+    document = add_grades(to_document(finished), table)
+    if earlier is not None:
+        names = {int(record): target.dataset.get_record_name(int(record)) for record in finished.signals.indices}
+        comparison = compare_results(earlier, StoredResult(document, TrialStore(folder), names, folder))
+        document = document.model_copy(update={"comparison": comparison})
+    if bounds is not None:
+        judged = policy.judge(bounds, document.measurements, document.comparison)
+        document = document.model_copy(update={"policy": judged})
+    if config.redact:
+        document = redact_document(document)
     write_report([document], [finished], folder / "report.html")
     write_records(finished, folder / "exposed.csv")
-    write_json(folder / "result.json", document.to_json())
+    write_json(folder / "result.json", add_digest(document.to_json()))
     return Outcome(document, finished, folder)
 
 
 def _check_early(config: AssessConfig) -> None:
     """Report all mistakes that can be detected before anything is downloaded, loaded or queried."""
+    for plugin in config.plugin:
+        load_plugin(plugin)
     if config.policy:
-        policy.read_policy(config.policy)
+        bounds = policy.read_policy(config.policy)
+        if config.against is None and any(bound.on_change for bound in bounds.values()):
+            raise PolicyError(
+                f"{config.policy} bounds a rise or a fall, and there is nothing to compare with.",
+                hint="Add --against and the folder of an earlier result.",
+            )
+        policy.read_grade_bounds(config.policy)
+    if config.against:
+        read_result(config.against)
     list_requested(config)
     check_members(config)
     check_remedies(config)

@@ -12,11 +12,12 @@ from securitynet.assessments.assessed_target import prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress
-from securitynet.files import write_json
+from securitynet.files import add_digest, write_json
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import History
 from securitynet.reports.build import write_report
+from securitynet.reports.grades import add_grades
 from securitynet.results.document import ResultDocument
 from securitynet.results.store import TrialStore
 
@@ -86,8 +87,8 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgr
         )
         target = prepare(config, dataset=dataset)
         assessments.append(assessment.run(config, target, TrialStore(out / name), progress))
-        documents.append(to_document(assessments[-1]))
-        write_json(out / name / "result.json", documents[-1].to_json())
+        documents.append(add_grades(to_document(assessments[-1])))
+        write_json(out / name / "result.json", add_digest(documents[-1].to_json()))
     report = write_report(
         documents, assessments, out / "report.html", title="An overfitted and a regularised model of digits"
     )

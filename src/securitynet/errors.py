@@ -59,6 +59,10 @@ class MissingExtra(SecurityNetError):
         )
 
 
+class RefusedFile(SecurityNetError):
+    """A file that would take too much memory or time to read: a device, a bomb, a header that lies."""
+
+
 class DatasetError(SecurityNetError):
     """A dataset that cannot be read or has invalid content."""
 

@@ -8,18 +8,29 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import platformdirs
 
 from securitynet.errors import ConfigurationError
+from securitynet.untrusted import MAX_SETTINGS, open_regular, read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+DIGEST = "digest"
+"""Field of a JSON document with the digest of all others."""
+
+DIGEST_SCHEMA = {
+    "description": "SHA-256 of the canonical JSON of all other fields; files of earlier versions have none.",
+    "pattern": "^sha256:[0-9a-f]{64}$",
+    "type": "string",
+}
+"""The JSON schema of that field."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -103,6 +114,38 @@ def write_json(path: Path, value: Any) -> None:
         stream.write(text.encode("utf-8") + b"\n")
 
 
+def add_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with a field ``digest``, by which `check_digest` notices that it was changed or damaged.
+
+    It is the SHA-256 of the canonical JSON of all other fields (`stable_hash`), so that it can be computed again from
+    the file by any program, whatever its layout. It is no signature: who changes a file on purpose can change it too.
+
+    Args:
+        document: JSON types; a digest that it has already is replaced.
+    """
+    content = {name: value for name, value in document.items() if name != DIGEST}
+    return {**content, DIGEST: f"sha256:{stable_hash(content, 64)}"}
+
+
+def check_digest(document: Mapping[str, Any], *, required: bool = False) -> dict[str, Any]:
+    """The document without its digest.
+
+    Args:
+        document: JSON types, as read from a file.
+        required: Whether a digest must be there; files of earlier versions have none.
+
+    Raises:
+        ValueError: If the digest is not that of the other fields, or is missing and required.
+    """
+    content = dict(document)
+    stated = content.pop(DIGEST, None)
+    if stated is None and not required:
+        return content
+    if stated != f"sha256:{stable_hash(content, 64)}":
+        raise ValueError("its digest does not match its content")
+    return content
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file.
 
@@ -110,7 +153,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigurationError: If there is none or it can't be parsed; the line is named.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bytes(expand_home(path), MAX_SETTINGS).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"There is no file {path}.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -124,6 +167,8 @@ def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{name} can't be read as TOML: {error}.") from error
+    except RecursionError:
+        raise ConfigurationError(f"{name} can't be read as TOML: it is nested too deeply.") from None
 
 
 def printable(text: str) -> str:
@@ -147,9 +192,13 @@ def expand_home(path: str | Path) -> Path:
 
 
 def file_checksum(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        RefusedFile: If it is not a regular file.
+    """
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with open_regular(path) as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

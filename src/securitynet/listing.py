@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from pathlib import Path
 
 from securitynet.errors import UnknownName
 
@@ -83,23 +82,22 @@ def list_models(pattern: str = "*", *, source: str | None = None) -> list[str]:
 
     if source is not None and source not in (*_LIBRARIES, "catalog"):
         raise UnknownName("source of models", source, (*_LIBRARIES, "catalog"))
-    found: set[str] = set()
+    references: set[str] = set()
     for library in _LIBRARIES:
         if source in (None, library):
             for items, _ in COLLECTORS.get(library)().pages(None):
-                found |= {item.entry.reference for item in items if item.entry.reference}
+                references |= {item.entry.reference for item in items if item.entry.reference}
     if source in (None, "catalog"):
-        found |= _list_catalog()
-    return sorted(name for name in found if fnmatch.fnmatch(name.partition(":")[2], pattern))
+        references |= _list_catalog()
+    return sorted(name for name in references if fnmatch.fnmatch(name.partition(":")[2], pattern))
 
 
 def _list_catalog() -> set[str]:
     """References of the entries of the user's catalog, if there is one."""
     from securitynet import catalog
-    from securitynet.catalog.database import default_url
+    from securitynet.catalog.location import database_missing, default_url
 
-    url = default_url()
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+    if database_missing(default_url()):
         return set()
     with catalog.open() as opened:
         return {entry.reference for entry in opened.query() if entry.reference}

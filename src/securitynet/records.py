@@ -206,6 +206,7 @@ class TrialSpec(Record):
         kind: ``attack`` or ``detector``.
         method: Full name of the method.
         configuration: Its settings.
+        method_version: Version of what the method computes with equal settings (`Method.version`).
         threat_model: What the adversary sees and holds.
         auxiliary: The other dataset that an adversary with ``out-of-distribution`` data holds; None for the others.
         training: Digest of how the target was trained, for methods that train models like it; None for the others.
@@ -219,6 +220,8 @@ class TrialSpec(Record):
     kind: Literal["attack", "detector"]
     method: str
     configuration: dict[str, Any] = Field(default_factory=dict)
+    # The first version is left out of the id and of trial files, which are older than this field.
+    method_version: int = Field(default=1, ge=1, exclude_if=lambda value: value == 1)
     threat_model: ThreatModel
     auxiliary: DatasetIdentity | None = None
     training: str | None = None
@@ -249,6 +252,7 @@ class TrialSpec(Record):
                 "training": self.training,
                 "seed": self.seed,
                 "precision": self.precision,
+                **({} if self.method_version == 1 else {"method.version": self.method_version}),
             }
         )
 

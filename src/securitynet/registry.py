@@ -78,9 +78,24 @@ class Registry:
         if self._package:
             entries.update((entry.name, entry) for entry in _scan(self._package))
         for point in importlib.metadata.entry_points(group=f"securitynet.{self.kind}s"):
-            source = point.dist.name if point.dist else "a plug-in"
-            entries.setdefault(point.name, Entry(point.name, point.value, f"from {source}"))
+            entries.setdefault(point.name, Entry(point.name, point.value, _summarise_plugin(point)))
         return dict(sorted(entries.items()))
+
+    def register(self, name: str, location: str, summary: str) -> None:
+        """Add an entry to this process, for plug-ins that are a file.
+
+        Args:
+            name: Full name.
+            location: ``"module:attribute"`` of a module that has been imported.
+            summary: One line for listings.
+
+        Raises:
+            ConfigurationError: If another entry has the name.
+        """
+        known = self.entries.get(name)
+        if known is not None and known.location != location:
+            raise ConfigurationError(f"There is {self.kind} {name} already.", hint="Choose another name.")
+        self.__dict__["entries"] = dict(sorted({**self.entries, name: Entry(name, location, summary)}.items()))
 
     def names(self, family: str | None = None) -> list[str]:
         """Full names, sorted; of one family if given."""
@@ -144,9 +159,9 @@ class Registry:
                 names.setdefault(attribute, entry.name)
                 continue
             path = _path(self._package or "", module)
-            found = _CLASS.findall(path.read_text(encoding="utf-8")) if path else []
+            classes = _CLASS.findall(path.read_text(encoding="utf-8")) if path else []
             own = entry.name.rpartition(".")[2].replace("-", "")
-            for name in found:
+            for name in classes:
                 if name.lower().startswith(own):  # others are what it uses
                     names.setdefault(name, entry.name)
         return names
@@ -173,6 +188,21 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+
+def _summarise_plugin(point: importlib.metadata.EntryPoint) -> str:
+    """The first line of a plug-in's module, read as text, and the package that it is from."""
+    source = point.dist.name if point.dist else "a plug-in"
+    parts = point.module.split(".")
+    places = [point.dist.locate_file("/".join(parts) + end) for end in (".py", "/__init__.py")] if point.dist else []
+    for place in places:
+        try:
+            line = ast.get_docstring(ast.parse(Path(str(place)).read_text(encoding="utf-8")))
+        except (OSError, SyntaxError, ValueError):
+            continue
+        if line:
+            return f"{line.partition(chr(10))[0]} (from {source})"
+    return f"from {source}"
 
 
 def _path(package: str, module: str) -> Path | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from securitynet.analysis.figures import render, roc, style
-from securitynet.metrics.roc import allowed, curve, tpr_at_fpr
+from securitynet.metrics.roc import allowed, curve, resolves, tpr_at_fpr, tpr_limits
 
 FPRS = (0.1, 0.01, 0.001)
 
@@ -75,9 +75,22 @@ def test_log_points_start_at_what_can_be_resolved():
     members, non_members = scores(300, 200)
     lines = {"a": line(members, non_members)}
     logged = roc.log_frame(roc.frame(lines), lines, bottom=1 / 400)
-    assert logged["fpr"].min() == 1 / 200
+    floor = 1 - 0.025 ** (1 / 200)  # at this FPR, none of 200 lies above the threshold with a probability of 2.5%
+    assert logged["fpr"].min() == lines["a"].floor == pytest.approx(floor)
+    assert resolves(200, floor * 1.001) and not resolves(200, floor * 0.98)
     assert logged["tpr"].min() >= 1 / 400
-    assert logged["tpr"].iloc[0] == pytest.approx(max((members > np.sort(non_members)[-2]).mean(), 1 / 400))
+    # Three of 200 are a FPR of 1.5%; four would be 2%.
+    assert logged["tpr"].iloc[0] == pytest.approx(max((members > np.sort(non_members)[-4]).mean(), 1 / 400))
+
+
+def test_bands_are_the_intervals_of_the_metric_whatever_the_scores():
+    members, non_members = scores(300, 200)
+    members[:50] = non_members[:50]  # ties
+    for fpr in (0.02, 0.1, 0.5):
+        low, high = line(members, non_members).limits(np.array([fpr]))
+        assert (low[0], high[0]) == tpr_limits(members, non_members, fpr, 0.95)
+    bands = roc.band_frame({"a": line(members, non_members)}, 1 / 400)
+    assert (bands["low"] <= bands["high"]).all() and bands["low"].min() >= 1 / 400
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

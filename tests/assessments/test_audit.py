@@ -26,7 +26,7 @@ CANARIES = 200
 
 
 class BrokenSteps(PrivateSteps):
-    """DP-SGD that clips nothing, or draws every record into every batch; its accountant does not know."""
+    """DP-SGD that clips nothing, or draws its batches otherwise than stated; its accountant does not know."""
 
     fault = ""
 
@@ -46,7 +46,15 @@ class BrokenSteps(PrivateSteps):
 
     def batches(self, run, epoch):
         drawn = super().batches(run, epoch)
-        return [torch.arange(len(run.feed))] * len(drawn) if self.fault == "sampling not Poisson" else drawn
+        if self.fault == "sampling not Poisson":
+            return [torch.arange(len(run.feed))] * len(drawn)
+        seeds = (torch.Generator().manual_seed(100 * epoch + step) for step in range(len(drawn)))
+        orders = [torch.randperm(len(run.feed), generator=seed) for seed in seeds]
+        if self.fault == "shuffled batches":
+            return list(torch.tensor_split(orders[0], len(drawn)))
+        if self.fault == "batches of one size":
+            return [order[: run.recipe.batch_size] for order in orders]
+        return drawn
 
 
 @dataclass
@@ -108,10 +116,27 @@ def test_broken_dp_sgd_is_caught(fault, monkeypatch):
     assert "contradicts the model record" in audit.sentences[-1]
 
 
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        ("shuffled batches", {"batches: spread of batch sizes", "batches: spread of uses"}),
+        ("batches of one size", {"batches: spread of batch sizes"}),
+    ],
+)
+def test_batches_that_final_weights_do_not_give_away_are_seen_in_the_record(fault, shown, monkeypatch):
+    trained = train_privately(fault, monkeypatch, 0)
+    audit = judge_scores(trained.scores, trained.included, "out-of-distribution", trained.privacy)
+    assert audit.verdict == "contradicted"
+    assert set(audit.contradictions) == shown
+    unrecorded = trained.privacy.model_copy(update={"sampling": None})
+    audit = judge_scores(trained.scores, trained.included, "out-of-distribution", unrecorded)
+    assert audit.verdict == "not contradicted"
+
+
 def test_right_dp_sgd_is_not_accused(monkeypatch):
     trained = train_privately("", monkeypatch, 0)
     audit = judge_scores(trained.scores, trained.included, "out-of-distribution", trained.privacy)
-    assert audit.verdict == "not contradicted" and not audit.contradictions and len(audit.tests) == 4
+    assert audit.verdict == "not contradicted" and not audit.contradictions and len(audit.tests) == 7
     assert max(m.value for m in audit.measurements) < trained.privacy.epsilon
     assert "does not prove it" in audit.sentences[-1]
 
@@ -130,7 +155,10 @@ def test_epsilon_of_zcdp_is_not_tested_but_its_noise_is(monkeypatch):
     trained = train_privately("noise missing", monkeypatch, 1)
     privacy = trained.privacy.model_copy(update={"accountant": "zcdp"})
     audit = judge_scores(trained.scores, trained.included, "out-of-distribution", privacy)
-    assert audit.tests == ("white-box: trade-off curve", "black-box: trade-off curve")
+    assert [test for test in audit.tests if not test.startswith("batches")] == [
+        "white-box: trade-off curve",
+        "black-box: trade-off curve",
+    ]
     assert audit.verdict == "contradicted" and any("not a bound" in sentence for sentence in audit.sentences)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from securitynet.assessments.policy import judge, read_policy
+from securitynet.assessments.policy import judge, read_grade_bounds, read_policy
 from securitynet.errors import PolicyError
 from securitynet.records import Direction, Measurement
 
@@ -62,3 +62,21 @@ def test_a_misspelt_measurement_is_not_met_and_the_right_name_is_suggested(tmp_p
 def test_nonsense_is_refused(tmp_path, text, message):
     with pytest.raises(PolicyError, match=message):
         policy(tmp_path, text)
+
+
+def test_a_policy_says_where_grades_begin(tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text('[grades]\n"membership.auc" = { moderate = 0.55, high = 1 }\n[grades.evasion]\n'
+                    "success = { moderate = 0.2, high = 0.6 }\n")  # fmt: skip
+    table = read_grade_bounds(path)
+    assert table["membership.auc"].high == 1.0 and table["evasion.success"].moderate == 0.2
+    assert read_policy(path) == {}
+    for text in (
+        '[grades]\n"membership.recall" = { moderate = 0.5, high = 0.6 }',
+        '[grades]\n"membership.auc" = { moderate = 0.9, high = 0.6 }',
+        '[grades]\n"membership.auc" = 0.5',
+        "grades = 3",
+    ):
+        path.write_text(text)
+        with pytest.raises(PolicyError):
+            read_grade_bounds(path)

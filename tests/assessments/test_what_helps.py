@@ -104,6 +104,9 @@ def test_what_would_help_is_measured_here(trained, tmp_path):
     assert decayed.stage == "training" and decayed.reason is None and decayed.auc.n == undefended.auc.n
     assert tried["early-stopping", '{"patience": 5}'].auc.n < undefended.auc.n  # records held out are no members
     assert any("trainings" in note for note in remedies.notes)
+    rows = describe_tried_defenses(found.document).rows
+    assert rows[-1].name.startswith("blind baseline")
+    assert float(rows[-1].auc.value) == pytest.approx(found["membership.blind.auc"], abs=1e-3)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for words in ("What would help", "weight-decay (strength = 0.05)", "no defense", "anyone who has the weights"):
         assert words in page

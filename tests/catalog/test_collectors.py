@@ -17,6 +17,7 @@ from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.collectors.base import NotInstalled
 from securitynet.catalog.collectors.facts import count, known_facts
 from securitynet.catalog.collectors.timm import training_data
+from securitynet.catalog.frames import accuracy
 from securitynet.catalog.known import dataset_facts, family_codes, family_names
 from securitynet.catalog.selection import select
 
@@ -226,15 +227,15 @@ def test_shipped_facts_are_what_counting_gives() -> None:
     assert "attention" in known_facts()["timm", "vit_tiny_patch16_224"].elements
 
 
-def test_not_installed_is_told(sqlite_catalog: Catalog) -> None:
+def test_not_installed_is_told(sqlite_catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
-    # Not by looking for a module: torchattacks' wheel holds a folder of that name, too.
-    if any(found.name == "robustbench" for found in importlib.metadata.distributions()):
-        assert sqlite_catalog.collect("robustbench").entries.added > 100
-        return
-    with pytest.raises(NotInstalled, match="robustbench is not installed"):
-        sqlite_catalog.collect("robustbench")
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(NotInstalled, match="pytorchcv is not installed"):
+        sqlite_catalog.collect("pytorchcv")
 
 
 ZOO = """
@@ -269,7 +270,8 @@ def test_robustbench_lists_are_read_not_run(
         (zoo / f"{dataset}.py").write_text(textwrap.dedent(ZOO))
     monkeypatch.syspath_prepend(str(tmp_path))
     report = sqlite_catalog.collect("robustbench")
-    assert report.entries.added == 15
+    # One of the 15 is among the 236 published models that the package carries.
+    assert report.entries.added == 15 + 236 - 1
     found = {entry.key: entry for entry in sqlite_catalog.query(duplicates=True)}
     author = found["robustbench:CIFAR-10:Linf:Author2021Robust"]
     assert (author.family, author.year, author.purpose, author.threat, author.venue) == (
@@ -289,3 +291,13 @@ def test_robustbench_lists_are_read_not_run(
 
 def test_registry_summaries() -> None:
     assert set(COLLECTORS) >= {*LIBRARIES, "robustbench", "huggingface"}
+
+
+def test_accuracies_of_at_least_1700_entries_are_known(collected: Catalog, table: pandas.DataFrame) -> None:
+    """timm's, torchvision's and pytorchcv's; RobustBench's 236 come on top."""
+    known = accuracy(table)
+    assert known.notna().sum() + 236 >= 1700
+    assert known.dropna().between(0.1, 1).all()
+    details = collected.details("timm:resnet18.a1_in1k")
+    assert details.sources["claimed_accuracy"].startswith("https://github.com/huggingface/pytorch-image-models/")
+    assert {m.name for m in details.measured} >= {"accuracy.test", "accuracy.imagenet-a", "accuracy.imagenet-v2"}

@@ -42,7 +42,7 @@ def test_a_column_needs_a_field_and_a_migration_and_nothing_else(tmp_path: Path)
     before = "    # Claims of the publisher\n"
     assert schema.read_text().count(before) == 1
     schema.write_text(schema.read_text().replace(before, field + before))
-    (copied / "catalog" / "migrations" / "versions" / "v0002_quantization.py").write_text(migration)
+    (copied / "catalog" / "migrations" / "versions" / "v0003_quantization.py").write_text(migration)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "SECURITYNET_CACHE": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", USE, database, str(tmp_path)], env=environment, check=True, cwd=tmp_path)
     command = [sys.executable, "-m", "securitynet.cli.main", "catalog", "search", "--quantization", "int8"]

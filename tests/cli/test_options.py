@@ -97,6 +97,14 @@ def test_assess_has_no_option_declared_twice_and_all_documented():
     assert config.fprs == (0.1, 0.05) and [a.value for a in config.auxiliary] == ["partial", "shadow"]
 
 
+def test_the_home_folder_is_expanded_in_options_and_in_files_of_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "options.toml").write_text('model = "arch:simple-cnn"\nout = "~/report"\npolicy = "~/policy.toml"\n')
+    config = parse(AssessConfig, {"cache": Path("~/cache")}, Path("~/options.toml"))
+    assert (config.out, config.policy) == (tmp_path / "report", tmp_path / "policy.toml")
+    assert config.cache == tmp_path / "cache" and config.weights is None
+
+
 def test_a_rate_given_twice_counts_once():
     assert parse(AssessConfig, {"model": "arch:x", "fprs": "0.1,0.10,0.01"}).fprs == (0.1, 0.01)
 

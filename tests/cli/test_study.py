@@ -65,9 +65,11 @@ def test_from_a_file_to_the_catalog(invoke, tmp_path):
         catalog.add(entry.known())
     study, out = tmp_path / "study.toml", tmp_path / "out"
     study.write_text(STUDY.format(catalog=url) + '[datasets]\ndigits = "digits"\n')
-    code, stdout, _ = invoke("plan", study, "--out", out)
+    code, stdout, _ = invoke("plan", study, "--out", out, "--trust", "mine:net")
     assert code == 0 and "9 trials on 3 targets" in stdout and "To train first: 2 targets" in stdout
-    code, stdout, stderr = invoke("run", study, "--out", out, "--workers", 1, "--threads", 1, "--json")
+    code, stdout, stderr = invoke(
+        "run", study, "--out", out, "--workers", 1, "--threads", 1, "--json", "--trust", "mine:net"
+    )
     assert code == 0, stderr
     status = json.loads(stdout)
     assert (status["ok"], status["failed"], status["subjects"]["opened"]) == (9, 0, 3)

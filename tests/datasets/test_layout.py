@@ -96,6 +96,10 @@ def test_parts_inside_the_classes(tmp_path: Path) -> None:
         (("cat", "dog", "dev/cat", "dev/dog"), "holds dev beside cat, dog"),
         (("cat", "dog", "my_train_2/cat"), "holds my_train_2 beside"),
         (("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"), "holds fold1, fold2: it is unclear"),
+        (
+            ("Testdaten/cat", "Testdaten/dog", "Trainingsdaten/cat", "Trainingsdaten/dog"),
+            "holds Testdaten, Trainingsdaten: it is unclear",
+        ),
         (("cat_train/x", "cat_test/x", "dog_train/x", "dog_test/x"), "it is unclear"),
         (("Train/cat", "Training/cat", "Test/cat"), "several folders that may be its train part: Train, Training"),
         (("training_set/cat", "training_set/dog"), "holds training_set and no test part"),

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from backdoored import GOAL, PATCH
-from securitynet.detectors._activation_clustering.clusters import divide
+from securitynet.detectors._activation_clustering.clusters import Clusters, Division, avoidance, divide
 from securitynet.detectors.activation_clustering import ActivationClustering
 from securitynet.errors import SplitError
 from securitynet.methods.context import Context
@@ -25,14 +25,14 @@ def run(target, data, cache=None, **settings):
     return {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}, output, context
 
 
-@pytest.mark.parametrize("reduction", ["pca", "ica"])
+@pytest.mark.parametrize("reduction", ["pca", "ica", "both"])
 def test_finds_the_poison_in_the_data_that_the_model_was_trained_on(patched, reduction):
     target, _, dirty, chosen = patched
     found, output, context = run(target, dirty, reduction=reduction)
     _, p_values, suspect = output.judged()
     assert output.classes[p_values < 0.05].tolist() == [GOAL]
     caught = np.isin(output.indices, chosen)
-    least = {"pca": 0.85, "ica": 0.4}[reduction]  # independent components hide a part of the poison
+    least = {"pca": 0.85, "ica": 0.4, "both": 0.4}[reduction]  # independent components hide a part of the poison
     assert suspect[caught].mean() > least and suspect[~caught].mean() < 0.02
     assert found["foreign-p-value"].value < 1e-3 and "detection-rate" not in found
     assert context.queries().total == len(dirty.splits.members) + len(dirty.splits.known_non_members)
@@ -147,3 +147,17 @@ def test_a_second_run_computes_no_activation_again(unpatched, tmp_path, monkeypa
     second, _, again = run(target, data, tmp_path, reduction="ica")
     assert not seen and again.queries() == context.queries()
     assert first["foreign-p-value"].value is not None and second["foreign-p-value"].value is not None
+
+
+def test_of_two_divisions_the_one_that_clean_images_avoid_counts_and_p_is_doubled():
+    """Poison that only the second division separates: Fisher's p of 20 of 100 records against 0 of 50 clean images."""
+    half = Division(np.repeat([0, 1], 50), np.repeat([0, 1], 25), 0.2)
+    foreign = Division(np.repeat([0, 1], [80, 20]), np.zeros(50, np.int64), 0.2)
+    expected = stats.fisher_exact([[20, 80], [0, 50]], alternative="greater").pvalue
+    assert avoidance(half) == 1.0 and avoidance(foreign) == pytest.approx(expected)
+    counts = np.array([[80, 20]]), np.array([[50, 0]])
+    common = np.arange(100), np.zeros(100, np.int64), foreign.owner, np.array([0]), ("a",), np.array([0.2]), *counts
+    assert Clusters(*common).judged()[1] == pytest.approx([expected])
+    both = Clusters(*common, reductions=2)
+    assert both.judged()[1] == pytest.approx([2 * expected])
+    assert Clusters.from_arrays(both.arrays()).reductions == 2 and "reductions" not in Clusters(*common).arrays()

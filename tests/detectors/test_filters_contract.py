@@ -17,11 +17,16 @@ from securitynet.models.targets.interface import LabelsOnly
 from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
+from securitynet.testing import check_detector
 
 SETTINGS = {
-    "strip": {"images": 40, "calibration": 40, "overlays": 3, "trigger": PATCH},
+    "strip": {"images": 40, "calibration": 40, "overlays": 3, "mix": "add", "trigger": PATCH},
     "neo": {"images": 6, "held_out": 20, "regions": 12, "size": 0.25, "trigger": PATCH},
+    "scale-up": {"images": 40, "calibration": 40, "trigger": PATCH},
+    "teco": {"images": 40, "calibration": 40, "kinds": ("contrast", "shot-noise"), "trigger": PATCH},
     "activation-clustering": {"trigger": PATCH, "records": 600, "held_out": 300},
+    "spectral-signatures": {"trigger": PATCH, "records": 600, "held_out": 300},
+    "two-sample": {"trigger": PATCH, "records": 600, "held_out": 300},
 }
 FILTERS = ("strip", "neo")
 
@@ -395,3 +400,9 @@ def test_keys_of_made_up_images_are_those_of_the_ledger(patched):
     assert context.queries().unique == fresh.query_counter.unique
     assert context.queries().total == fresh.query_counter.total
     assert len(set(image_keys(torch.zeros(3, 1, 8, 8)))) == 1
+
+
+@pytest.mark.parametrize("name", ["ibd-psc", "spectral-signatures", "two-sample"])
+def test_the_checks_of_plug_ins_are_passed(name):
+    settings = {"images": 20, "calibration": 20} if name == "ibd-psc" else {"records": 200, "held_out": 100}
+    check_detector(DETECTORS.get(name)(**settings))

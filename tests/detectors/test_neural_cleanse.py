@@ -18,6 +18,7 @@ from securitynet.detectors import DETECTORS
 from securitynet.detectors._neural_cleanse.blocks import label_bytes
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
+from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory, read_available_memory
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.detectors._neural_cleanse.triggers import Triggers
 from securitynet.detectors.neural_cleanse import NeuralCleanse
@@ -359,6 +360,28 @@ def test_blocks_find_what_one_search_finds_and_leave_little(tmp_path, monkeypatc
     monkeypatch.setattr(TriggerSearch, "epoch", None)  # a search that is finished is not repeated
     again = method(target, data, Context(cache=tmp_path), WHITE)
     np.testing.assert_array_equal(again.norms, blocks.norms)
+
+
+def test_memory_is_planned_before_a_search_starts(monkeypatch):
+    shape = (3, 224, 224)
+    screened, full = (
+        estimate_memory(shape, 1000, 21_000, count, screened=count < 21_000) for count in (16 + 41, 21_000)
+    )
+    thousand = estimate_memory(shape, 1000, 1000, 16 + 41, screened=True)
+    assert thousand == screened  # blocks and the labels that go on, whatever the number of classes
+    # By hand: 83 labels of 4 copies of 4 numbers a pixel in a block, 57 that go on, all of it twice.
+    pixels, block = 224 * 224, (1 << 28) // (64 * 224 * 224)
+    results, images = 2 * 57 * 4 * pixels, 1000 * 3 * pixels
+    assert thousand == 2 * (block + 57) * 64 * pixels + results + images + 4 * (1 << 26)
+    check_memory(thousand, 1000, 57, available=2_000_000_000)
+    check_memory(full, 21_000, 21_000, available=None)
+    with pytest.raises(ConfigurationError, match=r"21,000 labels.*9\.\d GB.*8\.0 GB"):
+        check_memory(full, 21_000, 21_000, available=8_000_000_000)
+    assert read_available_memory() > 1 << 20
+    monkeypatch.setattr("securitynet.detectors._neural_cleanse.labels.read_available_memory", lambda: 1000)
+    monkeypatch.setattr(TriggerSearch, "epoch", None)  # nothing is computed before the refusal
+    with pytest.raises(ConfigurationError, match="GB are free"):
+        NeuralCleanse(images=16)(small_target(classes=20), noise_data(classes=20, count=80), Context(), WHITE)
 
 
 @pytest.mark.slow

@@ -23,9 +23,14 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 MODEL = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL)
 
 
+def make_strip(**settings):
+    """STRIP with one way of mixing, by default that of the paper."""
+    return Strip(**{"mix": "add", **settings})
+
+
 def run(target, data, seed=0, **settings):
     context = Context(seed=seed)
-    output = Strip(**settings)(target, data, context, MODEL)
+    output = make_strip(**settings)(target, data, context, MODEL)
     return {m.name: m for m in output.measurements(level=0.95, fprs=(0.1, 0.01), seed=seed)}, output, context
 
 
@@ -39,7 +44,7 @@ def test_entropies_are_those_of_a_plain_loop(patched, mix):
     target, data = patched[:2]
     images, pool = data.dataset.batch(data.splits.non_members[:6]), data.dataset.batch(data.splits.members[:5])
     # As many overlays as there are images to choose from: each is laid over each, in whatever order.
-    strip = Strip(overlays=5, mix=mix, weight=0.3)
+    strip = make_strip(overlays=5, mix=mix, weight=0.3)
     fitted = strip.deploy(target, data.dataset.batch(data.splits.known_non_members[:50]), pool)
     for image, score in zip(images, fitted.judge(images).scores, strict=True):
         if mix == "add":
@@ -51,7 +56,7 @@ def test_entropies_are_those_of_a_plain_loop(patched, mix):
 
 
 def test_addition_is_cut_at_white():
-    strip = Strip(overlays=1)
+    strip = make_strip(overlays=1)
     fitted = FittedStrip(strip, None, torch.zeros(1, 1, 1, 1, dtype=torch.uint8), 0)
     first = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).repeat_interleave(256, 0)
     second = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(256, 1, 1, 1)
@@ -119,7 +124,7 @@ def test_screening_in_bf16_changes_no_verdict(patched, threshold):
     asked = context.queries()
     assert asked.total > asked.unique
     with pytest.raises(ConfigurationError, match="stop_early"):
-        Strip(screen="bf16")
+        make_strip(screen="bf16")
 
 
 def test_screening_falls_back_where_bf16_is_the_precision_already(patched):
@@ -128,7 +133,7 @@ def test_screening_falls_back_where_bf16_is_the_precision_already(patched):
     assert half.precision == "bf16" and half.in_half() is None and half.query_counter is target.query_counter
     assert half.backend.module is target.backend.module
     known = data.dataset.batch(data.splits.known_non_members[:60])
-    found = Strip(stop_early=True, screen="bf16").deploy(half, known)
+    found = make_strip(stop_early=True, screen="bf16").deploy(half, known)
     assert found.margin is None and "cannot be queried" in found.notes[-1]
     with torch.no_grad():
         gap = (half.logits(known) - target.logits(known)).abs().max()
@@ -150,7 +155,7 @@ class Told:
 
 def test_both_verdicts_are_sure_as_soon_as_they_can_be():
     """By hand: of two classes no entropy is above 1 bit, and none below 0."""
-    strip = Strip(overlays=40, stop_early=True, threshold="quantile")
+    strip = make_strip(overlays=40, stop_early=True, threshold="quantile")
     pool = torch.zeros(40, 1, 1, 1, dtype=torch.uint8)
     images = torch.tensor([0, 200], dtype=torch.uint8).view(-1, 1, 1, 1)
     filtering = FittedStrip(strip, Told([0.0, 1.0], [0.5, 0.5]), pool, 0)
@@ -184,7 +189,7 @@ def test_passing_by_prediction_stops_the_same_images_with_fewer_questions(patche
 def test_verdicts_by_prediction_do_not_depend_on_what_is_judged_together(patched):
     target, data = patched[:2]
     known, images = data.dataset.batch(data.splits.known_non_members), data.dataset.batch(data.splits.non_members[:40])
-    fitted = Strip(overlays=24, stop_early="likely", threshold="quantile").deploy(target, known)
+    fitted = make_strip(overlays=24, stop_early="likely", threshold="quantile").deploy(target, known)
     rows = np.arange(40)
     together = fitted.examine(images, rows, "incoming")
     alone = [fitted.examine(images[row : row + 1], rows[row : row + 1], "incoming") for row in rows]
@@ -196,7 +201,7 @@ def test_verdicts_by_prediction_do_not_depend_on_what_is_judged_together(patched
 def foreseen(entropies, table, threshold=None):
     """STRIP that has measured ``entropies``, N×K, in front of images whose entropies are the rows of ``table``."""
     count = table.shape[1]
-    strip = Strip(overlays=count, stop_early="likely", threshold="quantile")
+    strip = make_strip(overlays=count, stop_early="likely", threshold="quantile")
     fitted = FittedStrip(strip, Told([1.0, 0.0], [0.5, 0.5]), torch.zeros(count, 1, 1, 1, dtype=torch.uint8), 0)
     fitted._choose(entropies.mean(axis=1))
     fitted._foresee(np.tile(np.arange(count), (len(entropies), 1)), entropies)
@@ -296,17 +301,19 @@ def test_a_threshold_above_all_stops_all():
 
 def test_words_for_stopping_early_are_kept_as_before():
     for given, kept in (("no", False), ("certain", True), (True, True), (False, False), ("likely", "likely")):
-        assert Strip(stop_early=given).model_dump(mode="json")["stop_early"] == kept
-        assert Strip.model_validate(Strip(stop_early=given).model_dump(mode="json")) == Strip(stop_early=given)
+        assert make_strip(stop_early=given).model_dump(mode="json")["stop_early"] == kept
+        assert Strip.model_validate(make_strip(stop_early=given).model_dump(mode="json")) == make_strip(
+            stop_early=given
+        )
     assert Strip.model_validate({"stop_early": "true"}).stop_early is True
     assert make_method("detector", "strip", parse_settings(["strip.stop_early=likely"])["strip"]).stop_early == "likely"
     with pytest.raises(ConfigurationError, match="stop_early"):
-        Strip(stop_early="sometimes")
+        make_strip(stop_early="sometimes")
 
 
 def test_a_killed_run_by_prediction_goes_on_with_the_same_verdicts(patched, tmp_path):
     target, data = patched[:2]
-    strip = Strip(overlays=20, images=120, calibration=80, stop_early="likely", threshold="quantile")
+    strip = make_strip(overlays=20, images=120, calibration=80, stop_early="likely", threshold="quantile")
 
     def attempt(cache, most=None):
         sealed = Target(Sealed(target.backend, most), access=Access.BLACK_BOX)
@@ -323,7 +330,7 @@ def test_a_killed_run_by_prediction_goes_on_with_the_same_verdicts(patched, tmp_
 
 
 def test_overlays_that_tell_most_come_first():
-    strip = Strip(overlays=3, stop_early=True, threshold="quantile")
+    strip = make_strip(overlays=3, stop_early=True, threshold="quantile")
     fitted = FittedStrip(strip, None, torch.zeros(3, 1, 1, 1, dtype=torch.uint8), 0)
     fitted._rank(np.array([[0, 1, 2], [2, 1, 0]]), np.array([[0.1, 0.5, 0.9], [0.7, 0.5, 0.3]]))
     # (sum + 4 times the mean of all) / (2 + 4)
@@ -359,7 +366,7 @@ def test_too_few_clean_images_are_told(patched):
 def test_a_pool_smaller_than_the_overlays_is_used_again(patched):
     target, data = patched[:2]
     clean = CleanImages(data.dataset.batch(data.splits.members[:20]), data.dataset.batch(data.splits.members[20:23]))
-    fitted = Strip(overlays=7).fitted(QueryClient(target), clean)
+    fitted = make_strip(overlays=7).fitted(QueryClient(target), clean)
     assert np.isfinite(fitted.judge(clean.tuning[:2]).scores).all()
 
 
@@ -379,3 +386,19 @@ def test_low_threshold_by_hand():
     for bad in ((values[:1], 0.1), (np.array([1.0, np.nan]), 0.1), (values, 0.0)):
         with pytest.raises(ValueError, match="threshold"):
             filtering.low_threshold(*bad)
+
+
+def test_both_mixes_stop_what_either_stops_at_half_of_the_rate(patched):
+    target, data = patched[:2]
+    images = data.dataset.batch(data.splits.scored_non_members[:40])
+    tuning = data.dataset.batch(data.splits.known_non_members[:120])
+    settings = {"overlays": 4, "threshold": "quantile"}
+    both = Strip(**settings, false_rejection_rate=0.1).deploy(target, tuning)
+    verdicts = both.judge(images)
+    apart = [Strip(**settings, mix=mix, false_rejection_rate=0.05).deploy(target, tuning) for mix in ("add", "blend")]
+    either = np.any([fitted.judge(images).flagged for fitted in apart], axis=0)
+    np.testing.assert_array_equal(verdicts.flagged, either)
+    np.testing.assert_array_equal(verdicts.scores > 0, either)
+    assert (both.calibration > 0).mean() <= 0.1 and both.nominal == 0.1
+    scaled = [(fitted.judge(images).scores - fitted.threshold) / fitted.calibration.std() for fitted in apart]
+    np.testing.assert_allclose(verdicts.scores, np.max(scaled, axis=0))

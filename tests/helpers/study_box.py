@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas
 
 from securitynet.assessments.method_settings import default_settings
+from securitynet.files import parse_toml
+from securitynet.models.sources.references import list_code
 from securitynet.results.export import CHANGING, to_frame
 from securitynet.studies.execution.inspect import open_index
 from securitynet.studies.execution.run import StudyRunConfig, find_results, run_study
@@ -62,7 +64,13 @@ class Box:
         return path
 
     def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "securitynet.cli.main", "study", *map(str, arguments)]
+        trusted = ("--trust", ",".join(self.code())) if arguments[0] in ("run", "plan") else ()
+        return [sys.executable, "-m", "securitynet.cli.main", "study", *map(str, arguments), *trusted]
+
+    def code(self) -> tuple[str, ...]:
+        """The references to Python code in the study, all of which this test has written."""
+        study = self.folder / "study.toml"
+        return tuple(list_code(parse_toml(study.read_text()))) if study.exists() else ()
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -76,7 +84,7 @@ class Box:
 
     def run(self, **options: object) -> Status:
         """Run the study from this process; its workers are processes all the same. Notes are kept in ``notes``."""
-        options = {"workers": 1, "threads": 1, **options}
+        options = {"workers": 1, "threads": 1, "trust": self.code(), **options}
         config = StudyRunConfig(study=self.folder / "study.toml", out=str(self.out), **options)
         self.notes: list[str] = []
         return run_study(config, note=self.notes.append)[0]

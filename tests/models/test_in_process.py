@@ -71,6 +71,23 @@ def test_other_code_has_another_name(tmp_path, old, new):
     assert register_factory(module(tmp_path).make) != register_factory(module(tmp_path, SOURCE.replace(old, new)).make)
 
 
+def test_only_what_the_code_looks_up_counts(tmp_path):
+    text = SOURCE.replace("images.flatten(1)", "images.unused.flatten(1)") + "\nunused = 1\n"
+    name = register_factory(module(tmp_path, text).make)
+    assert name == register_factory(module(tmp_path, text.replace("unused = 1", "unused = 2")).make)
+
+
+def test_code_that_is_reached_through_a_module_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+    for width in (3, 4):
+        helper = f"digest_helper_{width}"
+        (tmp_path / f"{helper}.py").write_text(f"def width():\n    return {width}\n")
+        text = f"import {helper} as helper\n" + SOURCE.replace("WIDTH * scale()", "helper.width()")
+        names.append(register_factory(module(tmp_path, text).make))
+    assert names[0] != names[1]
+
+
 def test_closures_partials_and_lambdas_count(tmp_path):
     made = module(tmp_path)
     names = [register_factory(made.closed(bias)) for bias in (True, False, True)]

@@ -13,7 +13,7 @@ from securitynet.errors import ConfigurationError, ModelError, UnknownName
 from securitynet.models.architectures.in_process import register_factory, register_module
 from securitynet.models.loading.load import load_target
 from securitynet.models.shadows.plan import ShadowTraining, find_own_architecture, resolve_training
-from securitynet.models.sources.references import parse_reference, refuse_code
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.versions import builder_version, digest_source_files
 from securitynet.models.store.cached_model import ModelSpec, fresh_network, obtain_model
 from securitynet.models.store.model_record import read_target_record
@@ -105,6 +105,23 @@ def test_digest_covers_the_files_that_a_factory_imports(net):
     assert digest_source_files(net) != before
 
 
+def test_each_folder_has_its_own_modules_and_changed_ones_are_read_again(net, tmp_path):
+    def has_bias(path):
+        return build_architecture(f"python:{path}:make", 10, 1, 8)[-1].bias is not None
+
+    assert has_bias(net)
+    other = tmp_path / "other" / "net.py"
+    other.parent.mkdir()
+    other.write_text(NET)
+    without = (net.parent / "parts.py").read_text().replace("classes)\n", "classes, bias=False)\n")
+    assert "bias=False" in without
+    (other.parent / "parts.py").write_text(without)
+    assert not has_bias(other)
+    assert has_bias(net)
+    (net.parent / "parts.py").write_text(without)
+    assert not has_bias(net)
+
+
 def test_keys_cover_the_source_and_not_the_folder(net, tmp_path):
     key = spec(f"python:{net}:make").record.key
     elsewhere = tmp_path / "other"
@@ -191,12 +208,6 @@ def test_objects_are_trained_and_stored_under_their_content(tmp_path):
     again = load_target(f"arch:{name}", weights=model.weights, dataset=DIGITS, device="cpu")
     images = torch.rand(3, 1, 8, 8)
     assert torch.allclose(again.logits(images), model.target.logits(images), atol=1e-5)
-
-
-def test_code_that_data_names_is_not_run():
-    refuse_code("timm:resnet18", "The catalog's entry a")
-    with pytest.raises(ConfigurationError, match="run only where you name it yourself"):
-        refuse_code("python:net.py:make", "The catalog's entry a")
 
 
 def test_the_record_of_ours_says_nothing_new():

@@ -13,12 +13,18 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
+import securitynet.catalog
 from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
+from securitynet.catalog.store import Measured
 from securitynet.reports.build import css as report_css
 from securitynet.web import plot as plot_module
 from securitynet.web.app import create_app
+from securitynet.web.pages import find_blind_baselines, group_by_name
 from securitynet.web.state import State
+from web_catalog import fill
+
+LOCAL = "http://127.0.0.1:8421"
 
 
 def test_search_shows_what_matches_with_counts(client: TestClient) -> None:
@@ -55,6 +61,22 @@ def test_a_model_page_has_all(client: TestClient, filled: tuple[str, list[str]])
     moved = client.get("/models/net0")
     assert moved.status_code == 307 and moved.headers["location"] == f"/models/{filled[1][0]}"
     assert client.get("/models/nothing-of-that-name").status_code == 404
+
+
+def test_the_blind_baseline_stands_beside_each_membership_auc(tmp_path: Path) -> None:
+    with securitynet.catalog.open(str(tmp_path / "c.sqlite")) as opened:
+        ids = fill(opened)
+        for name, value in (("loss.auc", 0.81), ("loss.blind-auc", 0.525), ("loss.tpr@fpr=0.1", 0.2)):
+            opened.record(ids[0], [Measured(f"membership.{name}", value, "trial", "t1")])
+        opened.record(ids[1], [Measured("membership.lira.auc", 0.7, "published", "https://example.org")])
+        groups = group_by_name(opened.details(ids[0]).measured)
+    assert {name: one.value for name, one in find_blind_baselines(groups).items()} == {"membership.loss.auc": 0.525}
+    with TestClient(create_app(str(tmp_path / "c.sqlite")), base_url=LOCAL) as opened_client:
+        first, second = (opened_client.get(f"/models/{ids[number]}").text for number in (0, 1))
+        both = opened_client.get(f"/compare?id={ids[0]}&id={ids[1]}").text
+    assert re.search(r"0\.810.*?without the model \(blind baseline\): \s*<span[^>]*>0\.525", first, re.DOTALL)
+    assert "without the model (blind baseline): not measured" in second
+    assert both.count("without the model (blind baseline)") == 2
 
 
 def test_similar_models_share_family_and_dataset(client: TestClient, filled: tuple[str, list[str]]) -> None:

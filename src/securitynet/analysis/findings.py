@@ -8,7 +8,7 @@ on the other side, and **undecided** otherwise. Intervals are widened for the nu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from securitynet.analysis import frames, statistics
 from securitynet.analysis.figures.defenses import compared
 from securitynet.analysis.figures.texts import estimate
 from securitynet.analysis.frames import Quantity
+from securitynet.analysis.simpson import describe_mixed_signs
 from securitynet.analysis.statistics import Estimate
 
 FEWEST = 6
@@ -82,14 +83,14 @@ def correlation(x: str, y: str, kind: Literal["pearson", "spearman"] = "pearson"
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Estimate:
-        return statistics.correlation(
-            wide[x].to_numpy(float),
-            wide[y].to_numpy(float),
-            kind=kind,
-            clusters=_families(wide),
-            strata=wide["dataset"].astype(str).to_numpy(),
-            level=level,
+        a, b = wide[x].to_numpy(float), wide[y].to_numpy(float)
+        datasets = wide["dataset"].astype(str).to_numpy()
+        found = statistics.correlation(a, b, kind=kind, clusters=_families(wide), strata=datasets, level=level)
+        mixed = describe_mixed_signs(
+            (name, statistics.correlation(a[datasets == name], b[datasets == name], kind=kind).value)
+            for name in sorted(set(datasets))
         )
+        return found if mixed is None else replace(found, method=f"{found.method}. {mixed.rstrip('.')}")
 
     return test
 

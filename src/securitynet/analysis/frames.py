@@ -70,7 +70,7 @@ class Quantity:
 
 def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
     """A frame with all of `COLUMNS`, in that order; unknown values are missing."""
-    frame = pandas.DataFrame(rows)
+    frame = rows if isinstance(rows, pandas.DataFrame) else pandas.DataFrame(rows)
     return frame.reindex(columns=[*COLUMNS])
 
 

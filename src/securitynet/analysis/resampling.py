@@ -100,6 +100,44 @@ def jackknife(
     return Jackknife(value, error, count, count if by_cluster else None, freedom)
 
 
+def bca(
+    statistic: Callable[[Floats], Floats], n: int, level: float, resamples: int, seed: int
+) -> tuple[float, float] | None:
+    """Bias-corrected and accelerated bootstrap interval (Efron, J. Am. Stat. Assoc. 82, 1987).
+
+    Alone it is too narrow for few records; where the distribution is skewed, it reaches further on the side where the
+    jackknife's symmetric interval falls short.
+
+    Args:
+        statistic: From weights B×N to B values.
+        n: Records.
+        level: Confidence level, in (0, 1).
+        resamples: Number of resamples.
+        seed: Determines them.
+
+    Returns:
+        Lower and upper end; None if the statistic is undefined without one of the records.
+    """
+    from scipy import stats
+
+    draws = np.random.default_rng([seed, 2]).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
+    drawn = statistic(draws)
+    drawn = drawn[np.isfinite(drawn)]
+    value = float(statistic(np.ones((1, n)))[0])
+    without = statistic(1 - np.eye(n))
+    if not np.isfinite(without).all() or len(drawn) < resamples / 2:
+        return None
+    pulls = without.mean() - without
+    scale = float((pulls**2).sum())
+    acceleration = 0.0 if scale == 0 else float((pulls**3).sum() / (6 * scale**1.5))
+    below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
+    bias = float(stats.norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
+    ends = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    shares = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
+    low, high = np.quantile(drawn, np.sort(shares))
+    return float(low), float(high)
+
+
 def welch(first: Floats, second: Floats, level: float) -> tuple[float, float]:
     """Welch's interval of a difference of means.
 

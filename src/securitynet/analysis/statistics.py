@@ -6,8 +6,8 @@ intervals widen accordingly.
 
 A bootstrap makes intervals that are too narrow where models or families are few: of six families, those that should
 hold the truth 95 times in a hundred held it 89 times. Intervals are therefore Student's with the jackknife's error (of
-a mean it is the usual one), Welch's (of a difference of means), and the wider one of the jackknife's and Fisher's (of a
-correlation).
+a mean it is the usual one), Welch's (of a difference of means), and the widest ends of the jackknife's, Fisher's and
+the bootstrap's (of a correlation).
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from securitynet.analysis.resampling import Floats, Labels
 
 RESAMPLES = 2000
 FEWEST_CLUSTERS = resampling.FEWEST_CLUSTERS
+BOOTSTRAP = 600
+"""Resamples behind the bootstrap's interval of a correlation."""
+MOST_BOOTSTRAPPED = 200
+"""Most models for which the bootstrap's interval of a correlation is computed; with more, skewness matters less."""
 FEWEST = 4
 """Fewest pairs for a correlation; three points almost always lie close to a line."""
 
@@ -70,7 +74,9 @@ def correlation(
     """Correlation of two quantities over models.
 
     Pairs with a missing value are left out. The interval is the jackknife's on the scale of Fisher's z and, where no
-    clusters are left out, Fisher's where that is wider (for ranks with the variance of Bonett and Wright, 2000). The
+    clusters are left out, it is extended to the ends of Fisher's (for ranks with the variance of Bonett and Wright,
+    2000) and of the bootstrap's (BCa, up to `MOST_BOOTSTRAPPED` models), whichever lie further out: each alone is too
+    narrow for some kind of quantities. The
     p-value comes from permutations of ``y`` (within strata), and is then never below one in their number; where
     clusters are left out, which permutations of models would ignore, it belongs to the interval.
 
@@ -106,7 +112,11 @@ def correlation(
         return Estimate(np.nan, np.nan, np.nan, None, n, None, "a quantity that does not vary")
     name = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}[kind]
     freedom = n - int(within.max())
-    left_out = resampling.jackknife(lambda weights: resampling.fisher_z(statistic(weights), n, kind), n, cluster_of)
+
+    def to_z(weights: Floats) -> Floats:
+        return resampling.fisher_z(statistic(weights), n, kind)
+
+    left_out = resampling.jackknife(to_z, n, cluster_of)
     low, high = (float(np.tanh(end)) for end in left_out.interval(level))
     how = left_out.how
     if left_out.clusters:
@@ -114,8 +124,13 @@ def correlation(
     else:
         a, b = (x, y) if kind == "pearson" else (resampling.ranks(v, everything, within)[0] for v in (x, y))
         p = resampling.permuted(a, b, within, value, resamples, seed)
-        ends = resampling.fisher(value, freedom, kind, level)
-        low, high, how = min(low, ends[0]), max(high, ends[1]), f"{how} or Fisher's interval, the wider one"
+        ends = [resampling.fisher(value, freedom, kind, level)]
+        how = f"{how} or Fisher's interval, the wider one"
+        if n <= MOST_BOOTSTRAPPED:
+            extended = resampling.bca(to_z, n, level, BOOTSTRAP, seed)
+            ends += [] if extended is None else [(float(np.tanh(extended[0])), float(np.tanh(extended[1])))]
+            how = f"{left_out.how}, Fisher's or the bootstrap's (BCa) interval, the widest ends"
+        low, high = min(low, *(end[0] for end in ends)), max(high, *(end[1] for end in ends))
     return Estimate(value, min(low, value), max(high, value), p, n, left_out.clusters, f"{name}, {how}")
 
 

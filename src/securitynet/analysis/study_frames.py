@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,17 @@ from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
 from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
+from securitynet.results.columns import collect_columns
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
 
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
 """Layers of architectures whose names do not state them."""
+
+_SURROGATE = "_surrogate"
+"""Column with the architecture of a surrogate, until all are known."""
+
+_KNOWN_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {}
 
 CURVE_MEASURE = "roc"
 """True-positive rates all along an ROC curve, as `from_study` adds them."""
@@ -29,7 +35,13 @@ CURVE_RATES = np.logspace(-5, 0, 26)
 """False-positive rates at which curves of several targets are taken, so that they can be averaged: five a decade."""
 
 
-def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = False) -> pandas.DataFrame:
+def from_study(
+    folder: Path | str,
+    *,
+    curves: bool = False,
+    doubtful: bool = False,
+    trials: Iterable[TrialResult] | None = None,
+) -> pandas.DataFrame:
     """All measured values under a study's root: one case per target, with its known annotations.
 
     Annotations come from the catalog where the study file links a model to it, and otherwise from the
@@ -41,27 +53,37 @@ def from_study(folder: Path | str, *, curves: bool = False, doubtful: bool = Fal
             reading thousands of them takes a while.
         doubtful: Include targets that failed a check: accuracy at chance or far from the stated one, another class
             order, or random outputs. Their measurements say nothing about a model.
+        trials: The trials, if the caller reads them anyway; each is dropped before the next is asked for.
     """
-    rows: list[dict[str, Any]] = []
     store = TrialStore(folder)
-    results = list(store)
-    larger = _larger(results)
+    frame = pandas.DataFrame(collect_columns(_rows(store, trials if trials is not None else store, curves, doubtful)))
+    if _SURROGATE in frame:
+        tried = frame[frame[_SURROGATE].notna()]
+        larger = _larger(tried.groupby("method")[_SURROGATE].unique())
+        frame.loc[tried.index, "surrogate"] = np.where(tried[_SURROGATE].isin(larger), "larger", "usual")
+    return tidy(frame)
+
+
+def _rows(store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtful: bool) -> Iterator[dict[str, Any]]:
     known: dict[str, dict[str, Any]] = {}
-    for record in StudyTargetStore(folder):
+    for record in StudyTargetStore(store.files):
         if record.means is None or (record.doubtful and not doubtful):
             continue
         means = record.means
         case = describe(record)
         known[target_key(means.target, means.dataset, means.split, means.precision)] = case
-        rows += [{**case, **values(measurement)} for measurement in record.measurements]
-    for result in results:
+        for measurement in record.measurements:
+            yield {**case, **values(measurement)}
+    for result in trials:
         spec = result.spec
         of = known.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
-        if result.status == "ok" and of is not None:
-            rows += list(_trial_rows(result, of, larger))
-            if curves and result.spec.method.startswith("membership.") and rows:
-                rows += curve_rows(store.load_arrays(result) or {}, rows[-1])
-    return tidy(rows)
+        if result.status != "ok" or of is None:
+            continue
+        row: dict[str, Any] = {}
+        for row in _trial_rows(result, of):
+            yield row
+        if curves and row and spec.method.startswith("membership."):
+            yield from curve_rows(store.load_arrays(result) or {}, row)
 
 
 def describe(record: StudyTargetRecord) -> dict[str, Any]:
@@ -93,7 +115,7 @@ def values(measurement: Measurement) -> dict[str, Any]:
     return {**parse_name(measurement.name), **numbers}
 
 
-def _trial_rows(result: TrialResult, case: dict[str, Any], larger: set[str]) -> Iterator[dict[str, Any]]:
+def _trial_rows(result: TrialResult, case: dict[str, Any]) -> Iterator[dict[str, Any]]:
     spec = result.spec
     architecture = spec.configuration.get("architecture")
     how = {
@@ -103,7 +125,9 @@ def _trial_rows(result: TrialResult, case: dict[str, Any], larger: set[str]) -> 
         "seconds": sum(result.seconds.values()),
     }
     if spec.method.startswith("stealing."):
-        how["surrogate"] = "larger" if architecture in larger else "usual"
+        how["surrogate"] = "usual"
+        if isinstance(architecture, str):
+            how[_SURROGATE] = architecture
     changed = changes(spec.kind, spec.method, spec.configuration)
     for measurement in result.measurements:
         columns = values(measurement)
@@ -140,14 +164,14 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
     ]
 
 
-def _larger(results: Sequence[TrialResult]) -> set[str]:
-    """Architectures of surrogates that are deeper than the shallowest that the same method was tried with."""
-    tried: dict[str, set[str]] = {}
-    for result in results:
-        architecture = result.spec.configuration.get("architecture")
-        if result.spec.method.startswith("stealing.") and isinstance(architecture, str):
-            tried.setdefault(result.spec.method, set()).add(architecture)
-    return {name for names in tried.values() for name in names if _depth(name) > min(map(_depth, names))}
+def _larger(tried: Iterable[Iterable[str]]) -> set[str]:
+    """Architectures of surrogates that are deeper than the shallowest that the same method was tried with.
+
+    Args:
+        tried: The architectures, for each method.
+    """
+    methods = [list(names) for names in tried]
+    return {name for names in methods for name in names if _depth(name) > min(map(_depth, names))}
 
 
 def _depth(architecture: str) -> int:
@@ -166,14 +190,24 @@ def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, 
         method: Full name of the method.
         configuration: Its settings.
     """
+    defaults = _defaults(kind, method)
+    if defaults is None:
+        return configuration
+    return {name: value for name, value in configuration.items() if defaults.get(name) != value}
+
+
+def _defaults(kind: str, method: str) -> dict[str, Any] | None:
+    """The settings of a method when none are given; None if this version does not know it."""
     from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.errors import SecurityNetError
 
-    try:
-        defaults = REGISTRIES["attack" if kind == "attack" else "detector"].get(method)().model_dump(mode="json")
-    except SecurityNetError:
-        return configuration
-    return {name: value for name, value in configuration.items() if defaults.get(name) != value}
+    if (kind, method) not in _KNOWN_DEFAULTS:
+        try:
+            configured = REGISTRIES["attack" if kind == "attack" else "detector"].get(method)()
+        except SecurityNetError:
+            return None  # not remembered: its plug-in may be installed later
+        _KNOWN_DEFAULTS[kind, method] = configured.model_dump(mode="json")
+    return _KNOWN_DEFAULTS[kind, method]
 
 
 def _defense(record: StudyTargetRecord) -> str | None:

@@ -80,6 +80,7 @@ def prepare(
     dataset: ImageDataset | None = None,
     transform: InputTransform | None = None,
     auxiliary: ImageDataset | None = None,
+    checksum: str | None = None,
 ) -> AssessedTarget:
     """Load dataset and target, unless they are given, and make the split.
 
@@ -91,6 +92,7 @@ def prepare(
         dataset: The dataset, if it is loaded already.
         transform: The preprocessing that the dataset's own transforms state.
         auxiliary: The dataset of adversaries with out-of-distribution data, if it is loaded already.
+        checksum: Digest that the weights must have; by default the catalog's, for ``catalog:`` references.
 
     Raises:
         SecurityNetError: If something in the configuration is wrong, before any long work.
@@ -139,6 +141,7 @@ def prepare(
             cache=config.cache or cache_folder(),
             progress=progress,
             transform=transform,
+            checksum=checksum,
         )
     elif config.access is not None:
         target = target.under(config.access)

@@ -15,13 +15,13 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.options import load_options
 from securitynet.defenses.base import make_defense
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.metrics import f_dp_audit, one_run_audit
+from securitynet.metrics import f_dp_audit, one_run_audit, sampling
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
 from securitynet.models.training.canaries import CanaryRecord, load_canary_images, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
-from securitynet.models.training.privacy_profile import Profile, privacy_profile
+from securitynet.models.training.privacy_profile import privacy_profile
 from securitynet.models.training.trainable import find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Measurement
@@ -90,7 +90,7 @@ def audit_model(
     trained_splits(trained, dataset)  # raises if the dataset is another one
     source = None if canaries.source is None else canary_images or canaries.source.reference
     placed = place_canaries(canaries, dataset, None if source is None else load_canary_images(source, dataset))
-    built = find_architecture(architecture or _read_architecture(trained))
+    built = find_architecture(architecture or read_architecture(trained))
     defense = _find_defense(trained)
     scores = score_canaries(trained, weights, placed, architecture=built, defense=defense, device=device)
     privacy = None if trained.defense is None else trained.defense.privacy
@@ -133,7 +133,7 @@ def judge_scores(
         claim = PrivacyClaim(
             epsilon=privacy.epsilon, delta=privacy.delta, accountant=privacy.accountant, is_bound=is_bound
         )
-        tests = _test_claim(by_name, included, privacy_profile(privacy), claim, level)
+        tests = _test_claim(by_name, included, privacy, claim, level)
     contradictions = tuple(name for name, is_contradicted in tests.items() if is_contradicted)
     audit = PrivacyAudit(
         kind=kind,
@@ -152,12 +152,16 @@ def judge_scores(
 
 
 def _test_claim(
-    by_name: Mapping[str, Scores], included: NDArray[np.bool_], profile: Profile, claim: PrivacyClaim, level: float
+    by_name: Mapping[str, Scores], included: NDArray[np.bool_], privacy: Privacy, claim: PrivacyClaim, level: float
 ) -> dict[str, bool]:
-    """Whether each score rules out the stated epsilon, and the whole trade-off curve of the stated noise and steps."""
-    curve = f_dp_audit.profile_curve(profile)
+    """Whether each score rules out the stated epsilon, and the whole trade-off curve of the stated noise and steps.
+
+    Where the trainer recorded its batches, they are tested as well: whether they were drawn by Poisson sampling.
+    """
+    curve = f_dp_audit.profile_curve(privacy_profile(privacy))
     pairs = {"epsilon and delta": (claim.epsilon, claim.delta)} if claim.is_bound else {}
-    each = 1 - (1 - level) / (len(by_name) * (len(pairs) + 1))
+    batches = _test_batches(privacy)
+    each = 1 - (1 - level) / (len(by_name) * (len(pairs) + 1) + len(batches))
     tests: dict[str, bool] = {}
     for name, values in by_name.items():
         attempts = one_run_audit.guess(values, included)
@@ -167,7 +171,23 @@ def _test_claim(
                 for attempt, error in one_run_audit.share_error(attempts, each)
             )
         tests[f"{name}: trade-off curve"] = f_dp_audit.contradicts_curve(values, included, curve, level=each)
-    return tests
+    return tests | {f"batches: {name}": p_value <= 1 - each for name, p_value in batches.items()}
+
+
+def _test_batches(privacy: Privacy) -> dict[str, float]:
+    """P-values of the tests of Poisson sampling; none if the batches were not recorded."""
+    log = privacy.sampling
+    if log is None:
+        return {}
+    p_values = sampling.poisson_p_values(
+        log.total,
+        log.size_spread,
+        log.use_spread,
+        records=privacy.records,
+        steps=privacy.steps,
+        rate=privacy.sample_rate,
+    )
+    return dict(zip(sampling.TESTS, p_values, strict=True))
 
 
 def _describe(audit: PrivacyAudit) -> list[str]:
@@ -220,8 +240,15 @@ def _require_canaries(trained: TargetRecord) -> CanaryRecord:
     return trained.canaries
 
 
-def _read_architecture(trained: TargetRecord) -> str:
-    """The architecture of the record; code that a record names is never run."""
+def read_architecture(trained: TargetRecord) -> str:
+    """Read the reference of the architecture from a model record; code that a record names is never run.
+
+    Args:
+        trained: The model record.
+
+    Raises:
+        ConfigurationError: If it is a factory in a file whose location is not known.
+    """
     name = trained.architecture
     if parse_reference(name if ":" in name else f"arch:{name}").path is not None:
         raise ConfigurationError(

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from securitynet.datasets.options import ImageOptions, StatedMembers
+from securitynet.datasets.options import DatasetName, ImageOptions, StatedMembers
+from securitynet.files import expand_home
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.sources.references import describe_forms
 from securitynet.records import Access, Auxiliary
@@ -53,11 +54,16 @@ class ComputeOptions(BaseModel):
     cache: Path | None = Field(default=None, description="Folder for what can be recomputed ($SECURITYNET_CACHE).")
     data_root: Path | None = Field(default=None, description="Folder with the dataset's files ($SECURITYNET_DATA).")
 
+    @field_validator("cache", "policy", "out", check_fields=False)  # the latter two are fields of subclasses
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else expand_home(path)
+
 
 class DataOptions(ImageOptions, ComputeOptions):
     """Options that select the images."""
 
-    dataset: str | None = Field(
+    dataset: DatasetName | None = Field(
         default=None, description="A name (see `securitynet list datasets`), folder:PATH or parquet:PATH."
     )
     channels: Literal[1, 3] | None = Field(
@@ -89,7 +95,9 @@ class AssessConfig(DataOptions):
         default=None, description="Name of the output that holds the class scores, where a model has several."
     )
     trust: bool = Field(
-        default=False, description="Run the code in the model's file, for formats that are programs (TorchScript)."
+        default=False,
+        description="Run the code in the model's file, for formats that are programs (TorchScript); open what an entry "
+        "of the catalog names even if that is code, a file or an address.",
     )
     head: Literal["auto", "logits", "log-probabilities", "probabilities", "sigmoid"] = Field(
         default="auto", description="What the model emits."
@@ -150,7 +158,7 @@ class AssessConfig(DataOptions):
         default=None,
         description="The data that the adversary may hold. Default: all that the split provides.",
     )
-    auxiliary_dataset: str | None = Field(
+    auxiliary_dataset: DatasetName | None = Field(
         default=None, description="Another dataset, for adversaries that hold out-of-distribution data."
     )
     split: Literal["auto", "public", "four-way"] = Field(
@@ -176,6 +184,10 @@ class AssessConfig(DataOptions):
     policy: Path | None = Field(
         default=None, description="TOML file with bounds on measurements; exit code 3 if one is not met."
     )
+    against: Path | None = Field(
+        default=None,
+        description="Result of an earlier version of the model, a folder or its result.json, to compare with.",
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of the target.")
     batch_size: int | None = Field(default=None, ge=1, description="Images per forward pass or request.")
     max_queries: int | None = Field(
@@ -183,5 +195,39 @@ class AssessConfig(DataOptions):
     )
     timeout: float = Field(default=30.0, gt=0, description="Seconds to wait for a response of an endpoint.")
     retries: int = Field(default=5, ge=0, description="How often a failed request to an endpoint is repeated.")
+    plugin: Annotated[tuple[Path, ...], Commas] = Field(
+        default=(),
+        description="Python files with attacks, defenses, datasets or architectures of your own, separated by commas.",
+    )
+    redact: bool = Field(
+        default=False,
+        description="Leave folders, and the names of user and machine, out of report.html and result.json.",
+    )
     rerun: bool = Field(default=False, description="Run finished trials again.")
     out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")
+    db: str | None = Field(
+        default=None, description="The catalog's database for catalog:ENTRY: a URL or a SQLite file."
+    )
+
+
+OPTION_GROUPS = {
+    "The model": (
+        "weights", "db", "architecture", "normalize", "input_size", "output", "head", "num_classes", "weight_set",
+        "trust", "allow_random",
+    ),
+    "The images": (
+        "dataset", "data_root", "channels", "image_size", "resize", "crop", "interpolation", "image_column",
+        "label_column", "limit",
+    ),
+    "Who is a member, and what the adversary knows": (
+        "members", "non_members", "split", "split_seed", "known", "access", "auxiliary", "auxiliary_dataset",
+        "max_queries",
+    ),
+    "Attacks, detectors and defenses": (
+        "attacks", "detectors", "configure", "reference_models", "defense", "try_defenses", "defenses",
+        "defense_trainings", "plugin",
+    ),
+    "Results": ("out", "policy", "against", "level", "fprs", "redact", "rerun"),
+    "Computing": ("device", "seed", "precision", "batch_size", "cache", "timeout", "retries"),
+}  # fmt: skip
+"""Title -> options that stand together in the help of the command line."""

@@ -135,7 +135,7 @@ def control_records(dataset: ImageDataset, splits: Splits, *, level: float, cach
 def _compute(dataset: ImageDataset, splits: Splits, level: float) -> dict[str, NDArray[Any]]:
     copies = find_copies((dataset, splits.members), (dataset, splits.non_members))
     members, non_members = splits.members[~copies.first], splits.non_members[~copies.second]
-    found: dict[str, NDArray[Any]] = {
+    arrays: dict[str, NDArray[Any]] = {
         "copied_members": np.stack([copies.first_exact, copies.first_near]),
         "copied_non_members": np.stack([copies.second_exact, copies.second_near]),
         "partner": copies.partner,
@@ -145,21 +145,21 @@ def _compute(dataset: ImageDataset, splits: Splits, level: float) -> dict[str, N
     most = min(MOST_RECORDS, max(200, MOST_NUMBERS // (2 * int(np.prod(shape)))))
     sample = [np.sort(part[shuffled(len(part), "blind baseline")[:most]]) for part in (members, non_members)]
     if min(map(len, sample)) < blind.FEWEST:
-        return found
+        return arrays
     records = np.concatenate(sample)
     is_member = np.arange(len(records)) < len(sample[0])
     features = describe_records(dataset, records)
     fitted = blind.fit(features, is_member, level=level)
-    found |= {"records": records, "is_member": is_member, "scores": fitted.scores, "permuted": fitted.permuted}
+    arrays |= {"records": records, "is_member": is_member, "scores": fitted.scores, "permuted": fitted.permuted}
     if not _beats_chance(fitted.auc(level=level)):
-        return found
+        return arrays
     one, other = blind.match(fitted.scores, is_member)
-    found |= {"matched_members": records[one], "matched_non_members": records[other]}
+    arrays |= {"matched_members": records[one], "matched_non_members": records[other]}
     if len(one) >= max(FEWEST_PAIRS, blind.FEWEST):
         matched = np.concatenate([one, other])
         again = blind.fit(features[matched], is_member[matched], level=level)
-        found |= {"matched_scores": again.scores, "matched_permuted": again.permuted}
-    return found
+        arrays |= {"matched_scores": again.scores, "matched_permuted": again.permuted}
+    return arrays
 
 
 def _conclude(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.ordering import union
+from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
 from securitynet.metrics.exposure import most_exposed
 from securitynet.results.document import ExposedMember, ExposedMembers
@@ -142,10 +143,10 @@ def write_records(assessment: Assessment, path: Path) -> bool:
         writer.writerow(
             [
                 int(record),
-                dataset.get_record_name(int(record)),
+                escape_formula(dataset.get_record_name(int(record))),
                 int(table.is_member[row]),
-                dataset.class_names[int(table.labels[row])],
-                dataset.class_names[int(table.predictions[row])],
+                escape_formula(dataset.class_names[int(table.labels[row])]),
+                escape_formula(dataset.class_names[int(table.predictions[row])]),
                 "" if np.isnan(posterior) else f"{posterior:.6g}",
                 *("" if np.isnan(value) else f"{value:.9g}" for value in pairs),
             ]

@@ -13,15 +13,14 @@ from securitynet.assessments.records import list_exposed
 from securitynet.assessments.run_trial import Trial
 from securitynet.results.document import (
     DatasetDescription,
-    PolicyOutcome,
     ResultDocument,
     TargetDescription,
     TrialSummary,
 )
 
 
-def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> ResultDocument:
-    """Convert an assessment to its machine-readable form."""
+def to_document(assessment: Assessment) -> ResultDocument:
+    """Convert an assessment to its machine-readable form, without grades, comparison and policy."""
     assessed, signals = assessment.assessed_target, assessment.signals
     target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
     sent_by_attacks = target.query_counter.total - signals.sent
@@ -84,7 +83,6 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
         environment=environment.describe(target),
         settings=_settings(assessment.config),
         exposed=list_exposed(assessment),
-        policy=judged,
         remedies=assessment.remedies,
         audit=assessment.audit,
         controls=assessment.controls.facts,
@@ -94,7 +92,7 @@ def to_document(assessment: Assessment, judged: PolicyOutcome | None = None) -> 
 def _settings(config: AssessConfig) -> dict[str, Any]:
     """Return the configuration in the form of a file for ``--config``; the split's fingerprint replaces masks."""
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
-    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", *masks})
+    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", "db", *masks})
 
 
 def headline(trial: Trial) -> tuple[str, ...]:

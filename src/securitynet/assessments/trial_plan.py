@@ -160,6 +160,7 @@ def make_specification(
         kind=method.kind,
         method=name,
         configuration=method.model_dump(mode="json"),
+        method_version=method.version,
         threat_model=threat_model,
         auxiliary=capabilities.auxiliary if elsewhere else None,
         training=_digest_models(method, capabilities),

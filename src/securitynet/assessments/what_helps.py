@@ -75,6 +75,7 @@ def choose_defenses(config: AssessConfig) -> list[str]:
 
     Raises:
         UnknownName: If one does not exist.
+        ConfigurationError: If one repairs trained models, which is not tried here.
     """
     names: list[str] = []
     for name in config.defenses:
@@ -82,6 +83,11 @@ def choose_defenses(config: AssessConfig) -> list[str]:
             names += [full for full in DEFENSES if name in ("all", DEFENSES.get(full).stage)]
         else:
             names.append(DEFENSES.resolve(name).name)
+            if DEFENSES.get(name).stage == "repair":
+                raise ConfigurationError(
+                    f"{names[-1]} removes a backdoor from a trained model; --try-defenses measures other attacks.",
+                    hint=f"securitynet repair MODEL --dataset D --defense {names[-1]}",
+                )
     return list(dict.fromkeys(names))
 
 
@@ -269,6 +275,7 @@ def _try_defense(
             target = target.through(defense.interface(target, data, _make_context(assessment)))
             outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
         else:
+            assert isinstance(defense, TrainingDefense)  # `choose_defenses` refuses repairs
             target, data = _train_again(defense, assessment, tuned.recipe if tuned else None)
             outcome = _attack_target(name, stage, settings, target, data, rivals, assessment, undefended.attack)
             spent = data.trained.defense if data.trained else None

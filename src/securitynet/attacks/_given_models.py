@@ -46,10 +46,10 @@ class GivenModel(Record):
             path = expand_home(values["weights"])
             if not path.is_file():
                 raise ConfigurationError(f"There is no file {path} with weights of {values.get('model', 'a model')}.")
-            found = file_checksum(path)
-            if values.get("checksum") not in (None, found):
+            checksum = file_checksum(path)
+            if values.get("checksum") not in (None, checksum):
                 raise ConfigurationError(f"The weights in {path} are not those of the stated checksum.")
-            return {**values, "weights": path, "checksum": found}
+            return {**values, "weights": path, "checksum": checksum}
         return values
 
     def load(self, data: TrialData, device: str) -> Target:

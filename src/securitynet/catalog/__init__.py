@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from securitynet.catalog.catalog import Catalog
+    from securitynet.catalog.location import using
     from securitynet.catalog.schema import CatalogEntry
 
-__all__ = ["Catalog", "CatalogEntry", "open"]
+__all__ = ["Catalog", "CatalogEntry", "open", "using"]
 
-_HOMES = {"Catalog": "securitynet.catalog.catalog", "CatalogEntry": "securitynet.catalog.schema"}
+_HOMES = {
+    "Catalog": "securitynet.catalog.catalog",
+    "CatalogEntry": "securitynet.catalog.schema",
+    "using": "securitynet.catalog.location",
+}
 
 
 def open(url: str | None = None) -> Catalog:

@@ -16,14 +16,16 @@ from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.database import Database
 from securitynet.catalog.history import EntryState, history
 from securitynet.catalog.identify import find_row
-from securitynet.catalog.importers.base import ImportReport, TableError
+from securitynet.catalog.importers.base import ImportReport, Table, TableError
+from securitynet.catalog.importers.published import PUBLISHED_READERS, robustbench_table, timm_table
 from securitynet.catalog.importers.read import read_table
 from securitynet.catalog.known import completed, dataset_name
+from securitynet.catalog.published import TIMM, source_of
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import PERSON, Item, Measured, Tally
 from securitynet.catalog.tables import collections, entries, measurements, papers
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, UnknownName
 
 if TYPE_CHECKING:
     import pandas
@@ -179,7 +181,42 @@ class Catalog:
         Raises:
             TableError: If it is no table, or ``strict`` and a row is bad.
         """
-        table = read_table(location, source=source)
+        return self._store_table(read_table(location, source=source), strict=strict)
+
+    def import_published(self, kind: str, folder: Path, *, strict: bool = False) -> ImportReport:
+        """Import published results from a checkout of their source; importing them again changes nothing.
+
+        Args:
+            kind: ``timm-results`` (a checkout of timm, for the models that the catalog holds) or ``robustbench``.
+            folder: The checkout.
+            strict: Whether one bad row stops all.
+
+        Raises:
+            UnknownName: If there is no such kind.
+            TableError: If the folder does not hold them, or ``strict`` and a row is bad.
+        """
+        if kind not in PUBLISHED_READERS:
+            raise UnknownName("kind of published results", kind, PUBLISHED_READERS)
+        models, problems = PUBLISHED_READERS[kind](folder)
+        address = source_of(kind).address
+        if kind == TIMM:
+            held = {entry.name: entry for entry in self.query(source="timm", duplicates=True)}
+            table = timm_table(models, address, held)
+        else:
+            table = robustbench_table(models, address)
+        table.problems += problems
+        return self._store_table(table, strict=strict)
+
+    def add_items(self, items: Iterable[Item], source: str) -> Tally:
+        """Add entries, or bring those with the same keys up to date, in one transaction.
+
+        Args:
+            items: The entries.
+            source: Where values come from that name no source of their own.
+        """
+        return self._store_table(Table(source, list(items)), strict=False).entries
+
+    def _store_table(self, table: Table, *, strict: bool) -> ImportReport:
         if strict and table.problems:
             listed = "; ".join(map(str, table.problems[:5]))
             raise TableError(

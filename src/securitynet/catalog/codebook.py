@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import types
 import typing
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +14,7 @@ from pydantic.fields import FieldInfo
 from securitynet.catalog.code import Code
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.untrusted import parse_json
 
 Kind = Literal["text", "choice", "integer", "number", "boolean", "list", "choices", "object"]
 
@@ -74,8 +74,8 @@ class CodeInfo(Code):
             value = tuple(part.strip() for part in text.split(";") if part.strip())
         elif self.kind == "object":
             try:
-                value = json.loads(text)
-            except json.JSONDecodeError as error:
+                value = parse_json(text)
+            except ValueError as error:
                 raise ConfigurationError(f"{self.name}: {text!r} is not JSON ({error}).") from None
         return self.check(value)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy
 import pandas
-from sklearn.mixture import GaussianMixture
 
 from securitynet.catalog.frames import accuracy
 
@@ -94,6 +93,8 @@ def compare(table: pandas.DataFrame, *, any_architecture: bool = False, seed: in
 
 def find_clusters(security: pandas.DataFrame, seed: int) -> tuple[list[Group], dict[str, int]]:
     """Clusters of accuracies (column ``_accuracy``), lowest first, and the cluster of each id."""
+    from sklearn.mixture import GaussianMixture  # half a second, which only those wait who need it
+
     values = security["_accuracy"].to_numpy(dtype=float).reshape(-1, 1)
     labels = numpy.zeros(len(values), dtype=int)
     if len(values) >= MIN_FOR_CLUSTERS and numpy.ptp(values) > 0:

@@ -13,15 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from securitynet.catalog.location import default_url
 from securitynet.errors import ConfigurationError, MissingExtra, SecurityNetError
-from securitynet.files import data_folder
 
 # All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
 WRITER_LOCK = 0x5EC0_CA7A
@@ -32,11 +28,6 @@ _POOL = 10
 
 class CatalogError(SecurityNetError):
     """A catalog that cannot be opened, read or written."""
-
-
-def default_url() -> str:
-    """A SQLite file in the user's data folder."""
-    return f"sqlite:///{data_folder() / 'catalog.sqlite'}"
 
 
 class Database:
@@ -109,6 +100,11 @@ class Database:
         self.engine.dispose()
 
     def _migrate(self) -> None:
+        # Imported here, for it takes half a second that whoever only reads frames need not wait.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
         with as_file(files("securitynet.catalog") / "migrations") as folder:
             config = Config()
             config.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -129,6 +125,8 @@ class Database:
                 ) from None
 
     def _revision(self, connection: Connection) -> str | None:
+        from alembic.migration import MigrationContext
+
         revision = MigrationContext.configure(connection).get_current_revision()
         tables = sa.inspect(connection).get_table_names()
         if revision is None and "entries" not in tables and tables and self.sqlite:

@@ -19,6 +19,7 @@ from securitynet.catalog.query import Query
 from securitynet.catalog.store import entry_of, of_duplicates, rows_with_sources
 from securitynet.catalog.tables import entries, measurements
 from securitynet.errors import ConfigurationError
+from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -86,10 +87,11 @@ def as_csv(records: list[dict[str, Any]]) -> str:
 
 
 def cell(value: Any, name: str) -> Any:
-    """A value as a cell of a CSV file."""
+    """A value as a cell of a CSV file, which no spreadsheet takes for a formula."""
     if name in ("sources", "measurements") or isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False) if value else ""
-    return ";".join(value) if isinstance(value, list) else "" if value is None else value
+    text = ";".join(value) if isinstance(value, list) else "" if value is None else value
+    return escape_formula(text) if isinstance(text, str) else text
 
 
 def flat(record: dict[str, Any]) -> dict[str, Any]:

@@ -44,10 +44,12 @@ class DatasetFacts:
     Attributes:
         name: As the catalog spells it.
         codes: The codes that hold for every model trained on it.
+        reference: Name by which SecurityNet loads it; None if it cannot be loaded by name.
     """
 
     name: str
     codes: dict[str, Any]
+    reference: str | None = None
 
 
 def family_codes(architecture: str) -> dict[str, Any]:
@@ -138,8 +140,8 @@ def _families() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
 def _datasets() -> dict[str, DatasetFacts]:
     datasets = {}
     for row in _rows("datasets.csv"):
-        codes = {name: code(name).parse(row[name]) for name in _DATASET_CODES}
-        facts = DatasetFacts(row["name"], {name: value for name, value in codes.items() if value is not None})
+        known = {name: code(name).parse(row[name]) for name in _DATASET_CODES if row[name]}
+        facts = DatasetFacts(row["name"], known, row["reference"] or None)
         for name in (row["name"], *row["aliases"].split(";")):
             datasets["".join(words(name))] = facts
     return datasets

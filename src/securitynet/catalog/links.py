@@ -1,10 +1,11 @@
 """Entries that are the same weights under two names: recognised by rules, linked, and counted once.
 
-Rules, in this order; each needs evidence that the files are one:
+Entries whose digests differ are never the same, whatever else they share. Of the others, rules decide in this order;
+each needs evidence that the weights are the same:
 
-1. *checksum*: the same digest of the weights, the same number of classes;
+1. *checksum*: the same digest of the weights, as far as both are known, the same number of classes;
 2. *weights file*: the same address of one file (a page of many files does not count), the same number of classes;
-3. *reference*: an entry of a published table that names a model of a library is that model;
+3. *reference*: the same reference, if it names weights; ``arch:`` and ``python:`` name a network only;
 4. *name*: timm says by its tag ``tv`` that the weights are torchvision's, and no digest says otherwise.
 """
 
@@ -19,14 +20,12 @@ from sqlalchemy.engine import Connection
 
 from securitynet.catalog.store import entry_of, replace, rows_with_sources
 from securitynet.catalog.tables import entries
+from securitynet.catalog.weights import SHORTEST, is_file_address, names_weights, same_weights, split_digest
 
 BY_HAND = "by hand"
-_EVIDENCE = ("checksum", "weights_link", "reference")
+_EVIDENCE = ("checksum", "weights_link", "weights_file", "reference")
 # A library from which SecurityNet loads weights goes before a table that only names them.
 _PREFERENCE = ("torchvision", "pytorchcv", "timm", "robustbench", "huggingface")
-_FILE = re.compile(
-    r"drive\.google\.com/uc\?id=|\.(pth|pt|bin|npz|safetensors|tar|th|ckpt|onnx|zip)(\.tar|\.gz)?$", re.IGNORECASE
-)
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt)$")
 
 
@@ -99,41 +98,76 @@ def _related(connection: Connection, ids: list[str]) -> list[dict[str, Any]]:
     fresh = _select(connection, entries.c.id, ids)
     while fresh:
         related.update((row["id"], row) for row in fresh)
-        evidence: dict[str, set[str]] = {column: set() for column in _EVIDENCE}
-        for row in fresh:
-            for column in _EVIDENCE:
-                value = row[column]
-                if value and (column, value) not in searched and (column != "weights_link" or _FILE.search(value)):
-                    searched.add((column, value))
-                    evidence[column].add(value)
-        rows = [row for column in _EVIDENCE for row in _select(connection, entries.c[column], sorted(evidence[column]))]
-        rows += _select(connection, entries.c.key, [key for row in fresh for key in _namesakes(row["key"])])
+        evidence = [pair for row in fresh for pair in _searchable(row) if pair not in searched]
+        searched.update(evidence)
+        rows = _select(connection, entries.c.key, [key for row in fresh for key in _namesakes(row["key"])])
+        for column in _EVIDENCE:
+            values = sorted({value for name, value in evidence if name == column})
+            rows += _select(connection, entries.c[column], values, beginnings=column == "checksum")
         fresh = list({row["id"]: row for row in rows if row["id"] not in related}.values())
     return [row for row in related.values() if not row["withdrawn"]]
 
 
-def _select(connection: Connection, column: sa.ColumnElement[Any], values: list[str]) -> list[dict[str, Any]]:
+def _searchable(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Columns and values by which to look for entries with the same weights; of a digest, its first digits."""
+    if row["checksum"]:
+        parts = split_digest(row["checksum"])
+        yield "checksum", f"{parts[0]}:{parts[1][:SHORTEST]}" if parts else row["checksum"]
+    for column in ("weights_link", "weights_file"):
+        if row[column] and _is_one_file(column, row[column]):
+            yield column, row[column]
+    if names_weights(row["reference"]):
+        yield "reference", row["reference"]
+
+
+def _is_one_file(column: str, value: str) -> bool:
+    """Whether a value means the same file wherever it stands: a path in a repository does not."""
+    return is_file_address(value) if column == "weights_link" else value.startswith(("https://", "http://", "/"))
+
+
+def _select(
+    connection: Connection, column: sa.ColumnElement[Any], values: list[str], *, beginnings: bool = False
+) -> list[dict[str, Any]]:
     names = ("number", "id", "key", "source", *_EVIDENCE, "classes", "duplicate_of", "duplicate_rule", "withdrawn")
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(values), 500):
-        statement = sa.select(*(entries.c[name] for name in names)).where(column.in_(values[start : start + 500]))
+    size = 100 if beginnings else 500
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        # Written as ranges, which an index answers; `g` is past every hexadecimal digit.
+        where = sa.or_(*((column >= text) & (column < text + "g") for text in part)) if beginnings else column.in_(part)
+        statement = sa.select(*(entries.c[name] for name in names)).where(where)
         rows += [dict(row) for row in connection.execute(statement).mappings()]
     return rows
 
 
 def _wanted_links(rows: list[dict[str, Any]]) -> dict[str, tuple[str | None, str | None]]:
     """Id of a duplicate -> (id that stands for it, rule)."""
-    standing: dict[str, tuple[str, str]] = {}
-    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    wanted: dict[str, tuple[str | None, str | None]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    holders: dict[tuple[Any, ...], list[str]] = {}
     for row in sorted(rows, key=_rank):
         if row["duplicate_rule"] == BY_HAND:
             continue
-        for evidence in _evidence(row):
-            holder = first.setdefault(evidence, row)
-            if holder["id"] != row["id"] and row["id"] not in standing:
-                chief = standing.get(holder["id"], (holder["id"], ""))[0]
-                standing[row["id"]] = (chief, str(evidence[0]))
-    return {key: (chief, rule) for key, (chief, rule) in standing.items()}
+        pieces = list(_evidence(row))
+        chief = row["id"]
+        for piece in pieces:
+            fitting = (held for held in holders.get(piece, ()) if _may_join(row, groups[held], piece))
+            chief = next(fitting, row["id"])
+            if chief != row["id"]:
+                wanted[row["id"]] = (chief, str(piece[0]))
+                break
+        groups.setdefault(chief, []).append(row)
+        for piece in pieces:
+            held = holders.setdefault(piece, [])
+            if chief not in held:
+                held.append(chief)
+    return wanted
+
+
+def _may_join(row: Mapping[str, Any], group: list[dict[str, Any]], piece: tuple[Any, ...]) -> bool:
+    """Whether no digest of a group differs from the row's; for evidence by digest, one must be equal to it."""
+    verdicts = [same_weights(row["checksum"], other["checksum"]) for other in group]
+    return False not in verdicts and (piece[0] != "checksum" or True in verdicts)
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[int, int, str]:
@@ -142,12 +176,12 @@ def _rank(row: Mapping[str, Any]) -> tuple[int, int, str]:
 
 
 def _evidence(row: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    if row["checksum"]:
-        yield ("checksum", row["checksum"], row["classes"])
-    if row["weights_link"] and _FILE.search(row["weights_link"]):
-        yield ("weights file", row["weights_link"], row["classes"])
-    if row["reference"]:
-        yield ("reference", row["reference"])
+    rules = {"checksum": "checksum", "weights_link": "weights file", "weights_file": "weights file"}
+    for column, value in _searchable(row):
+        if column in rules:
+            yield rules[column], value, row["classes"]
+        else:
+            yield column, value
     if row["source"] == "torchvision" or not row["checksum"]:
         # Only where no digest speaks for or against it.
         yield from (("name", tuple(sorted((row["key"], other)))) for other in _namesakes(row["key"]))

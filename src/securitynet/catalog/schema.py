@@ -76,7 +76,8 @@ class CatalogEntry(Record):
         Text | None,
         Code(
             "identity",
-            "Digest of the weights, or as much of it as is published, with its kind before a colon.",
+            "Digest of the weights, or as much of it as is published, with its kind before a colon: `sha256`, `sha1` "
+            "or `md5` of the file, or `tensors` of the tensors in it. Other weights are refused under this entry.",
             example="sha256:f37072fd",
         ),
     ] = None
@@ -93,6 +94,15 @@ class CatalogEntry(Record):
     weights_link: Annotated[
         Link | None,
         Code("identity", "Where the weights are.", "links in section 2.1", example="https://example.org/model.pth"),
+    ] = None
+    weights_file: Annotated[
+        Text | None,
+        Code(
+            "identity",
+            "File of weights for a reference that names a network only (`arch:`, `python:`): a URL, a path in the "
+            "repository of `code_link`, or a path on this machine.",
+            example="weights/cifar_net.pth",
+        ),
     ] = None
     code_link: Annotated[Link | None, Code("identity", "Where the code is.", example="https://example.org/code")] = None
     purpose: Annotated[

@@ -19,6 +19,7 @@ import pandas
 
 from securitynet.catalog.frames import accuracy
 from securitynet.errors import ConfigurationError
+from securitynet.escaping import escape_controls
 from securitynet.files import stable_hash
 
 FACETS = ("family", "dataset", "year", "accuracy decile")
@@ -53,9 +54,16 @@ class Selection:
         ]
         for _, row in self.chosen.iterrows():
             facts = "; ".join(_text(row[name]) for name in ("family", "dataset", "year") if not pandas.isna(row[name]))
-            lines += [f"# {facts}" if facts else "#", "[[models]]", f"reference = {json.dumps(row['reference'])}"]
-            lines += [f"catalog = {json.dumps(row['id'])}", ""]
+            # A line feed in a fact would end the comment, and what follows would be read as settings.
+            facts = " ".join(escape_controls(facts).split())
+            lines += [f"# {facts}" if facts else "#", "[[models]]", f"reference = {_quote(row['reference'])}"]
+            lines += [f"catalog = {_quote(row['id'])}", ""]
         return "\n".join(lines)
+
+
+def _quote(text: str) -> str:
+    """A string of TOML: one of JSON, but for one character."""
+    return json.dumps(text).replace("\x7f", "\\u007f")
 
 
 def select(table: pandas.DataFrame, count: int, *, seed: int = 0, facets: tuple[str, ...] = FACETS) -> Selection:

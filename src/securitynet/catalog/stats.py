@@ -1,4 +1,4 @@
-"""Counts behind the paper's Figure 1: year, country, venue, venue type, dataset and model type, by purpose."""
+"""Counts behind the paper's Figure 1, and how much of each code of its Table 2 is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas
+
+from securitynet.catalog.codebook import codebook
+from securitynet.catalog.frames import accuracy
 
 FIGURE_1 = {
     "year": "Publishing year",
@@ -66,6 +69,30 @@ def statistics(table: pandas.DataFrame) -> Statistics:
         distinct=distinct,
         known=known,
     )
+
+
+ACCURACY = "accuracy"
+"""Row of `coverage` for the test accuracy, as measured or as claimed; not a code of Table 2."""
+
+
+def coverage(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Share of entries for which each code of the paper's Table 2, their architecture and accuracy are known.
+
+    Args:
+        table: From `Catalog.to_frame`.
+
+    Returns:
+        One row a code; columns ``all``, and one for each source of entries, the largest first. Shares in [0, 1].
+    """
+    codes = [name for name, info in codebook().items() if info.paper == "Table 2"]
+    codes += ["family", "architecture"]
+    known = pandas.DataFrame({name: table[name].map(_given).astype(bool) for name in codes}, index=table.index)
+    known[ACCURACY] = accuracy(table).notna()
+    shares = {"all": known.mean()}
+    for source, count in table["source"].value_counts().items():
+        if count:
+            shares[str(source)] = known[table["source"] == source].mean()
+    return pandas.DataFrame(shares, index=known.columns).fillna(0.0)
 
 
 def _given(value: Any) -> bool:

@@ -53,7 +53,7 @@ entries = sa.Table(
 for _info in codebook().values():
     if _info.ordered:
         sa.Index(f"ix_entries_{_info.name}", entries.c[_info.name], entries.c.number)
-for _name in ("duplicate_of", "reference", "checksum", "weights_link"):
+for _name in ("duplicate_of", "reference", "checksum", "weights_link", "weights_file"):
     # Of those that have a value only: else a planner may take this index to find the many that have none.
     _given = entries.c[_name].is_not(None)
     sa.Index(f"ix_entries_{_name}", entries.c[_name], sqlite_where=_given, postgresql_where=_given)

@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.config import OPTION_GROUPS, AssessConfig
 from securitynet.cli import console
 from securitynet.cli.options import configured
+from securitynet.cli.policy import POLICY_NOT_MET, show_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from securitynet.records import Measurement
     from securitynet.results.document import ResultDocument, TrialSummary
 
-POLICY_NOT_MET = 3
 SOME_TRIALS_FAILED = 4
+INTERRUPTED = 130
 
 
-@configured(AssessConfig, positional=("model",))
+@configured(AssessConfig, positional=("model",), groups=OPTION_GROUPS)
 def assess(
     config: AssessConfig,
     json: Annotated[bool, typer.Option("--json", help="Print result.json to stdout.")] = False,
@@ -37,15 +39,27 @@ def assess(
     from securitynet.memory import keep_freed_memory
 
     keep_freed_memory()
-    with console.progress_bar() as progress:
-        outcome = run(config, progress=progress)
+    try:
+        with console.progress_bar() as progress:
+            outcome = run(config, progress=progress)
+    except KeyboardInterrupt:
+        console.stderr.print(describe_interruption(config.out), soft_wrap=True, markup=False)
+        raise typer.Exit(INTERRUPTED) from None
     document = outcome.document
     if json:
         console.print_json(document.to_json())
     else:
-        show(document)
+        show(document, config.out)
         console.stdout.print(f"\nReport: {outcome.report}", soft_wrap=True, markup=False)
     raise typer.Exit(compute_exit_code(document))
+
+
+def describe_interruption(out: Path | None) -> str:
+    """What is kept of an assessment that was interrupted."""
+    finished = len(list(out.glob("trials/*/*.json"))) if out is not None else 0
+    trials = f"{finished} finished {'trial is' if finished == 1 else 'trials are'} kept in {out}" if finished else ""
+    kept = trials or "finished trials are kept"
+    return f"interrupted; {kept}, and outputs of the model in the cache; the same command continues from there"
 
 
 def compute_exit_code(document: ResultDocument) -> int:
@@ -55,23 +69,50 @@ def compute_exit_code(document: ResultDocument) -> int:
     return SOME_TRIALS_FAILED if any(trial.status == "failed" for trial in document.trials) else 0
 
 
-def show(document: ResultDocument) -> None:
+def show(document: ResultDocument, out: Path | None = None) -> None:
+    """Print the first screen of the report on stdout, then what failed or was skipped; with ``-v`` more numbers.
+
+    Args:
+        document: The result.
+        out: Its folder, for commands that go on with it.
+    """
+    from securitynet.cli.first_screen import show_first_screen
+
+    for note in document.target.notes:
+        if note.startswith("WARNING"):
+            console.stdout.print(f"[bold yellow]{console.escape(note)}[/]")
+        elif console.is_verbose():
+            console.stdout.print(f"[dim]{console.escape(note)}[/]")
+    show_first_screen(document, out)
+    if console.is_verbose():
+        show_details(document)
+    else:
+        show_warnings(document)
+    for trial in document.trials:
+        if trial.status == "failed":
+            console.stdout.print(f"[red]failed[/] {trial.name}: {console.escape(trial.reason or '')}")
+        elif trial.status == "skipped":
+            console.stdout.print(f"[yellow]skipped[/] {trial.name}: {console.escape(trial.reason or '')}")
+    if document.remedies is not None:
+        show_tried_defenses(document)
+    if document.comparison is not None:
+        from securitynet.cli.compare import show_comparison
+
+        console.stdout.print()
+        show_comparison(document.comparison)
+    if document.policy is not None:
+        show_outcome(document.policy)
+
+
+def show_details(document: ResultDocument) -> None:
     """Print the target's accuracy and one line per attack on stdout; the report and ``result.json`` have the rest."""
     from rich.table import Table
 
-    target, dataset = document.target, document.dataset
-    console.stdout.print(
-        f"[bold]{console.escape(target.reference)}[/] on {console.escape(dataset.reference)}: "
-        f"{dataset.members:,} members ({dataset.membership}), {dataset.non_members:,} non-members",
-        soft_wrap=True,
-    )
-    for note in target.notes:
-        style = "bold yellow" if note.startswith("WARNING") else "dim"
-        console.stdout.print(f"[{style}]{console.escape(note)}[/]")
     measured = {m.name: m for m in document.measurements}
     accuracies = Table(box=None, pad_edge=False, show_header=False)
     for name in ("target.train_accuracy", "target.test_accuracy", "target.overfitting"):
         accuracies.add_row(name, _interval(measured[name]))
+    console.stdout.print()
     console.stdout.print(accuracies)
     fpr = lowest_resolved(document.measurements)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -86,19 +127,18 @@ def show(document: ResultDocument) -> None:
         if trial.status == "ok":
             figures = [measured.get(f"{trial.name}.{measure}") for measure in headings.values()]
             table.add_row(trial.name, *(_interval(m) if m else "" for m in figures))
-        elif trial.status == "failed":
-            table.add_row(trial.name, f"[red]failed:[/] {console.escape(trial.reason or '')}")
     if table.row_count:
         console.stdout.print(table)
         show_controls(document)
     show_others(document, [trial for trial in document.trials if trial not in membership])
-    for trial in document.trials:
-        if trial.status == "skipped":
-            console.stdout.print(f"[yellow]skipped[/] {trial.name}: {console.escape(trial.reason or '')}")
-    if document.remedies is not None:
-        show_tried_defenses(document)
-    if document.policy is not None:
-        show_policy(document)
+
+
+def show_warnings(document: ResultDocument) -> None:
+    """Print loudly where members and non-members differ without the model, or many are copies."""
+    from securitynet.reports.families._membership_controls import describe_difference
+
+    for sentence in describe_difference(document):
+        console.stdout.print(f"[bold yellow]{console.escape(sentence)}[/]")
 
 
 def show_controls(document: ResultDocument) -> None:
@@ -106,13 +146,13 @@ def show_controls(document: ResultDocument) -> None:
     from securitynet.reports.controls import find_controls
     from securitynet.reports.families._membership_controls import describe_difference
 
-    found = find_controls(document)
-    if found is None:
+    controls = find_controls(document)
+    if controls is None:
         return
     loud = describe_difference(document)
     for sentence in loud:
         console.stdout.print(f"[bold yellow]{console.escape(sentence)}[/]")
-    for sentence in found.sentences[1:] if found.differ else found.sentences:
+    for sentence in controls.sentences[1:] if controls.differ else controls.sentences:
         if sentence not in loud:
             console.stdout.print(f"[dim]{console.escape(sentence)}[/]")
 
@@ -128,8 +168,6 @@ def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> Non
             for number, name in enumerate(trial.headline or (f"{trial.name}.",)):
                 value = _interval_or_verdict(measured[name]) if name in measured else ""
                 table.add_row("" if number else trial.name, name.removeprefix(f"{trial.name}."), value)
-        elif trial.status == "failed":
-            table.add_row(trial.name, "[red]failed[/]", console.escape(trial.reason or ""))
     if table.row_count:
         console.stdout.print(table)
 
@@ -175,23 +213,3 @@ def show_tried_defenses(document: ResultDocument) -> None:
     console.stdout.print(table)
     for sentence in (*section.sentences, *section.notes):
         console.stdout.print(sentence, markup=False)
-
-
-def show_policy(document: ResultDocument) -> None:
-    """Print whether the policy is met, and a table of the bounds that are not."""
-    from rich.table import Table
-
-    outcome = document.policy
-    assert outcome is not None
-    if outcome.met:
-        console.stdout.print(f"\n[green]The policy is met[/] ({outcome.bounds} bounds).")
-        return
-    console.stdout.print(
-        f"\n[bold red]The policy is not met:[/] {len(outcome.violations)} of {outcome.bounds} bounds do not hold."
-    )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("measurement", "must be", "because"):
-        table.add_column(heading)
-    for violation in outcome.violations:
-        table.add_row(*map(console.escape, (violation.name, violation.bound, violation.why)))
-    console.stdout.print(table)

@@ -5,30 +5,87 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import rich.markup
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from securitynet.escaping import escape_controls, escape_json_controls
+from securitynet.terminal import SafeConsole
+
+_LONGEST_MESSAGE = 4000
+
 # A pipe or a file has no width; at 80 columns, names would be cut that somebody may search for.
-stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-stderr = Console(stderr=True, highlight=False)
+stdout = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 140)
+stderr = SafeConsole(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
     """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    document = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(escape_json_controls(document) + "\n")
 
 
-def set_up_logging(verbose: bool = False) -> None:
-    """Send this package's log to stderr."""
+def print_text(text: str) -> None:
+    """Write a text to stdout as it is, neither wrapped nor styled, with visible control characters."""
+    sys.stdout.write(escape_controls(text))
+
+
+def print_error(message: str, hint: str | None) -> None:
+    """Write an error and what to do about it to stderr; texts of any length, which files may hold, are shortened."""
+    stderr.print(f"[bold red]error:[/] {escape(_shorten(message))}", soft_wrap=True)
+    if hint:
+        stderr.print(f"[dim]hint:[/]  {escape(_shorten(hint))}", soft_wrap=True)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    half = _LONGEST_MESSAGE // 2
+    return f"{text[:half]} … {text[-half:]}"
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write the traceback of an unexpected error to stderr: the hook for `sys.excepthook`."""
+    sys.stderr.write(escape_controls("".join(traceback.format_exception(kind, error, trace))))
+
+
+_verbosity = 0
+
+
+def set_verbosity(level: int) -> None:
+    """Say how much is printed: -1 errors and results, 0 also what happens, 1 also details."""
+    global _verbosity
+    _verbosity = level
+    names = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
+    logging.getLogger("securitynet").setLevel(names[level])
+
+
+def is_verbose() -> bool:
+    """Whether details were asked for, with ``-v``."""
+    return _verbosity > 0
+
+
+def set_up_logging() -> None:
+    """Send this package's log, and the warnings and unexpected errors of all, to stderr."""
+    sys.excepthook = print_traceback
+    logging.captureWarnings(True)
     handler = RichHandler(console=stderr, show_time=False, show_path=False, markup=False)
+    handler.addFilter(remove_level)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("securitynet").setLevel(logging.DEBUG if verbose else logging.INFO)
+    set_verbosity(0)
+
+
+def remove_level(record: logging.LogRecord) -> bool:
+    """Take a warning's own WARNING from a message that the handler begins with its level."""
+    if record.levelno >= logging.WARNING:
+        record.msg, record.args = record.getMessage().removeprefix("WARNING: "), None
+    return True
 
 
 def escape(text: str) -> str:

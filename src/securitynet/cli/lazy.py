@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import importlib.util
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from securitynet.cli import console
 
 
 class LazyGroup(TyperGroup):
@@ -38,9 +43,20 @@ class LazyGroup(TyperGroup):
             single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
             single.command(cmd_name)(value)
             value = single
+        for registered in value.registered_commands:
+            if registered.callback is not None:
+                registered.callback = add_verbosity(registered.callback)
         command = typer.main.get_command(value)
         command.name = cmd_name
         return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first argument; for a name that is none, those that it may have been meant for."""
+        if args and args[0] not in self.locations and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], self.locations, n=2, cutoff=0.6)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print help without importing the commands."""
@@ -49,6 +65,34 @@ class LazyGroup(TyperGroup):
             super().format_help(ctx, formatter)
         finally:
             self._listing = False
+
+
+def add_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a command with the options ``-v`` and ``-q``, which every command has."""
+    if hasattr(function, "_has_verbosity"):
+        return function
+
+    def command(**values: Any) -> Any:
+        verbose, quiet = values.pop("verbose"), values.pop("quiet")
+        if verbose or quiet:
+            console.set_verbosity(1 if verbose else -1)
+        return function(**values)
+
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("verbose", Verbose), ("quiet", Quiet))
+    ]
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*parameters, *options]]
+    )
+    command.__doc__, command.__name__ = function.__doc__, function.__name__
+    command._has_verbosity = True  # type: ignore[attr-defined]
+    return command
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print details, and more of what happens.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no more than results, warnings and errors.")]
 
 
 def _summary(module: str, attribute: str) -> str:

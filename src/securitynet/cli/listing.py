@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,11 +26,18 @@ Kind = Enum("Kind", {name: name for name in REGISTRIES}, type=str)  # type: igno
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.", metavar="|".join(REGISTRIES), show_default=False)],
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file with attacks, defenses or datasets of your own.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
     """List attacks, detectors, defenses, backdoors, datasets, architectures or kinds of model, one per line."""
     from rich.table import Table
 
+    for file in plugin or ():
+        from securitynet.plugins import load_plugin
+
+        load_plugin(file)
     module, _, attribute = REGISTRIES[kind.value].partition(":")
     registry = getattr(importlib.import_module(module), attribute)
     if json:

@@ -10,6 +10,7 @@ import typer
 
 from securitynet.cli.lazy import LazyGroup
 from securitynet.errors import SecurityNetError
+from securitynet.untrusted import MAX_SIZE_VARIABLE
 from securitynet.version import __version__
 
 
@@ -23,8 +24,14 @@ class Commands(LazyGroup):
     locations: ClassVar[dict[str, str]] = {
         "demo": "securitynet.cli.demo:demo",
         "assess": "securitynet.cli.assess:assess",
+        "compare": "securitynet.cli.compare:compare",
+        "verify": "securitynet.cli.evidence:verify",
+        "sign": "securitynet.cli.evidence:sign",
+        "export": "securitynet.cli.evidence:export",
         "train": "securitynet.cli.train:train",
+        "repair": "securitynet.cli.repair:repair",
         "audit": "securitynet.cli.audit:audit",
+        "exposure": "securitynet.cli.exposure:exposure",
         "ownership": "securitynet.cli.ownership:ownership",
         "removal": "securitynet.cli.removal:removal",
         "catalog": "securitynet.cli.catalog:app",
@@ -58,10 +65,19 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    max_size: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="GIB",
+            help=f"Largest size, in GiB, to which a compressed file may grow when it is read (${MAX_SIZE_VARIABLE}).",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if max_size is not None:
+        os.environ[MAX_SIZE_VARIABLE] = str(max_size)  # so that worker processes know it too
 
 
 def main() -> None:
@@ -72,9 +88,7 @@ def main() -> None:
     try:
         app()
     except SecurityNetError as error:
-        console.stderr.print(f"[bold red]error:[/] {console.escape(error.message)}", soft_wrap=True)
-        if error.hint:
-            console.stderr.print(f"[dim]hint:[/]  {console.escape(error.hint)}", soft_wrap=True)
+        console.print_error(error.message, error.hint)
         sys.exit(1)
     except KeyboardInterrupt:
         console.stderr.print("interrupted; finished work is saved, and the next run continues from there")
@@ -85,10 +99,17 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:  # a full disk, a folder that can't be written, a file that vanished: not a bug of ours
         where = f": {error.filename}" if error.filename else ""
-        console.stderr.print(
-            f"[bold red]error:[/] {console.escape(f'{error.strerror or error}{where}.')}", soft_wrap=True
+        hint = "Check the path, its permissions, and the space left on the disk."
+        console.print_error(f"{error.strerror or error}{where}.", hint)
+        sys.exit(1)
+    except MemoryError as error:
+        words = f": {error}" if str(error) else ""
+        console.print_error(
+            f"There is not enough memory{words}.", "Assess fewer records (--limit), or smaller batches."
         )
-        console.stderr.print("[dim]hint:[/]  Check the path, its permissions, and the space left on the disk.")
+        sys.exit(1)
+    except RecursionError:
+        console.print_error("A file or a setting is nested too deeply to be read.", None)
         sys.exit(1)
 
 

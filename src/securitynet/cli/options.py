@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
+from securitynet.models.sources.references import list_code
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -26,7 +27,10 @@ _PLAIN = (str, int, float, bool, Path)
 
 
 def configured(
-    model: type[Config], *, positional: Collection[str] = ()
+    model: type[Config],
+    *,
+    positional: Collection[str] = (),
+    groups: Mapping[str, Collection[str]] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turn ``f(config, **extra)`` into a function whose signature has one option per field of ``model``.
 
@@ -35,11 +39,15 @@ def configured(
     Args:
         model: The configuration.
         positional: Fields that are arguments rather than options.
+        groups: Title -> fields that stand together in the help text.
     """
+    panels = {name: title for title, names in (groups or {}).items() for name in names}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        parameters = [_parameter(name, info, name in positional) for name, info in model.model_fields.items()]
+        fields = model.model_fields
+        in_order = sorted(fields, key=lambda name: list(panels).index(name) if name in panels else len(panels))
+        parameters = [_parameter(name, fields[name], name in positional, panels.get(name)) for name in in_order]
         parameters += [_hidden(alias, info) for info in model.model_fields.values() for alias in _older_names(info)]
         config_file = inspect.Parameter(
             "config",
@@ -73,9 +81,12 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         file: The TOML file.
 
     Raises:
-        ConfigurationError: If the file can't be read, or a value is not allowed; every wrong option is named.
+        ConfigurationError: If the file can't be read, names code or trusts it, or a value is not allowed; every wrong
+            option is named.
     """
-    values = {**(read_toml(file) if file else {}), **given}
+    stored = {name: value for name, value in (read_toml(file) if file else {}).items() if name not in given}
+    _refuse_code(stored, file)
+    values = {**stored, **given}
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -93,7 +104,29 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         raise ConfigurationError("; ".join(problems) + ".", hint="See --help for what is allowed.") from error
 
 
-def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Parameter:
+def _refuse_code(stored: dict[str, Any], file: Path | None) -> None:
+    """Refuse options in a file, which others may have made, that would run code: those are typed."""
+    for name, value in stored.items():
+        option = f"--{name.replace('_', '-')}"
+        code = next(list_code(value), None)
+        if code is not None:
+            raise ConfigurationError(
+                f"{file} names Python code ({code}), which is run only where you name it yourself.",
+                hint=f"Look at it first; then give {'the model' if name == 'model' else option} on the command line.",
+            )
+        if name == "plugin" and value:
+            raise ConfigurationError(
+                f"{file} names a plug-in, whose code is run only where you name it yourself.",
+                hint="Look at it first; then give --plugin on the command line.",
+            )
+        if name == "trust" and value:
+            raise ConfigurationError(
+                f"{file} trusts the code of a model or an entry, which only you can decide.",
+                hint=f"Leave it out of the file, and give {option} on the command line.",
+            )
+
+
+def _parameter(name: str, info: FieldInfo, positional: bool, panel: str | None = None) -> inspect.Parameter:
     kind = _command_line_type(info.annotation)
     help_text = info.description or ""
     if positional:
@@ -103,9 +136,13 @@ def _parameter(name: str, info: FieldInfo, positional: bool) -> inspect.Paramete
     else:
         default = _shown_default(info)
         if kind is bool:
-            option = typer.Option(f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=help_text)
+            option = typer.Option(
+                f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=help_text, rich_help_panel=panel
+            )
         else:
-            option = typer.Option(f"--{name.replace('_', '-')}", help=help_text + default, show_default=False)
+            option = typer.Option(
+                f"--{name.replace('_', '-')}", help=help_text + default, show_default=False, rich_help_panel=panel
+            )
         annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

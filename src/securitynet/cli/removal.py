@@ -32,8 +32,8 @@ def removal(
     Example: securitynet removal arch:simple-cnn --weights after.safetensors --original before.safetensors
     --dataset digits --removed removed.csv
     """
-    from securitynet.assessments.removal import check_removal
     from securitynet.assessments.training_defense import defense_of
+    from securitynet.assessments.verify_removal import check_removal
     from securitynet.datasets import load
     from securitynet.datasets.members import with_members
     from securitynet.errors import ConfigurationError

@@ -144,6 +144,9 @@ def plan(
     cache: Annotated[
         Path | None, typer.Option(help="Cache folder. Default: $SECURITYNET_CACHE or the user's cache folder.")
     ] = None,
+    trust: Annotated[
+        str, typer.Option(help="Entries and references that you trust, as for `study run`.", show_default=False)
+    ] = "",
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers to estimate the time for.")] = None,
     json: Json = False,
 ) -> None:
@@ -155,7 +158,9 @@ def plan(
     from securitynet.studies.execution.preview import preview_study
 
     with console.progress_bar() as progress:
-        preview = preview_study(file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh)
+        preview = preview_study(
+            file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh, trust=trust.split(",")
+        )
         cost = estimate_cost(preview, workers=workers, report_progress=progress, note=_note) if calibrate else None
     if json:
         console.print_json({**preview.to_json(), "estimate": cost.to_json() if cost else None})
@@ -239,3 +244,7 @@ def publish(
         f"{published.without:,} targets are not in the catalog",
         markup=False,
     )
+    for label, reason in published.refused.items():
+        console.stderr.print(f"not published: {label}: {reason}", markup=False, soft_wrap=True)
+    if published.refused:
+        raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 @configured(TrainConfig, positional=("architecture",))
 def train(
     config: TrainConfig,
+    db: Annotated[
+        str | None,
+        typer.Option("--db", help="The catalog's database for catalog:ENTRY: a URL or a SQLite file.", metavar="URL"),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file with defenses, datasets or architectures of your own.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the model record as JSON to stdout.")] = False,
 ) -> None:
     """Train a target on the members of a split; the default recipe is ML-Doctor's.
@@ -32,17 +40,21 @@ def train(
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
     from securitynet.assessments.prepare_training import prepared_training
+    from securitynet.catalog.location import using
     from securitynet.memory import keep_freed_memory
     from securitynet.models.store.train_target import train_model
+    from securitynet.plugins import load_plugin
 
     keep_freed_memory()
+    for file in plugin or ():
+        load_plugin(file)
     requested = config
     config, defense, backdoor = prepared_training(config)
     if advised := [
         f"{name.replace('_', ' ')} {value}" for name, value in config.recipe if value != getattr(requested.recipe, name)
     ]:
         _note(f"{config.defense} changes the defaults of the recipe: {', '.join(advised)}.")
-    with _epochs_bar() as progress:
+    with using(db), _epochs_bar() as progress:
         path, trained = train_model(config, defense=defense, backdoor=backdoor, progress=progress, note=_note)
     if json:
         console.print_json({"weights": str(path), **trained.document()})
@@ -124,7 +136,7 @@ def show(path: Path, trained: TargetRecord) -> None:
         included = sum(trained.canaries.included)
         console.stdout.print(
             f"Canaries: {len(trained.canaries.records)} ({trained.canaries.kind}), {included} of them trained on; "
-            f"see `securitynet audit {path}`",
+            f"see `securitynet audit {shlex.quote(str(path))}`",
             markup=False,
             soft_wrap=True,
         )

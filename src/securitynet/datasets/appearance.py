@@ -166,12 +166,12 @@ def _measure_spectrum(grey: torch.Tensor) -> torch.Tensor:
     rows, columns = torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width)[None, :]
     frequency = (rows**2 + columns**2).sqrt()
     band = (frequency / 0.5 * _BANDS).long().clamp(max=_BANDS)  # the last one is what only diagonals reach
-    found = [
+    features = [
         power[:, band == number].mean(dim=1, keepdim=True)
         for number in range(_BANDS + 1)
         if bool((band == number).any())
     ]
-    found += [
+    features += [
         difference.abs().mean(dim=(1, 2))[:, None]
         for difference in (
             grey[:, 1:] - grey[:, :-1],
@@ -180,7 +180,7 @@ def _measure_spectrum(grey: torch.Tensor) -> torch.Tensor:
             grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2],
         )
     ]
-    return torch.log(torch.cat(found, dim=1) + 0.1)
+    return torch.log(torch.cat(features, dim=1) + 0.1)
 
 
 def _measure_blocks(grey: torch.Tensor) -> torch.Tensor:
@@ -188,12 +188,12 @@ def _measure_blocks(grey: torch.Tensor) -> torch.Tensor:
     count, height, width = grey.shape
     if min(height, width) < 2 * _BLOCK:
         return torch.empty((count, 0))
-    found = []
+    features = []
     for axis in (1, 2):
         steps = grey.diff(dim=axis).abs().mean(dim=3 - axis)
         at = torch.arange(1, steps.shape[1] + 1) % _BLOCK
         by_place = torch.stack([steps[:, at == place].mean(dim=1) for place in range(_BLOCK)], dim=1)
-        found.append(torch.log((by_place + 0.1) / (by_place.mean(dim=1, keepdim=True) + 0.1)))
+        features.append(torch.log((by_place + 0.1) / (by_place.mean(dim=1, keepdim=True) + 0.1)))
     blocks = grey[:, : height // _BLOCK * _BLOCK, : width // _BLOCK * _BLOCK]
     blocks = blocks.unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK).flatten(1, 2)
     basis = _cosines()
@@ -202,8 +202,11 @@ def _measure_blocks(grey: torch.Tensor) -> torch.Tensor:
         places = [(u, v) for u, v in itertools.product(range(_BLOCK), repeat=2) if u + v == diagonal]
         rows, columns = [u for u, _ in places], [v for _, v in places]
         values = coefficients[:, :, rows, columns].flatten(1)
-        found += [torch.log(values.mean(dim=1, keepdim=True) + 0.1), (values < 0.5).float().mean(dim=1, keepdim=True)]
-    return torch.cat(found, dim=1)
+        features += [
+            torch.log(values.mean(dim=1, keepdim=True) + 0.1),
+            (values < 0.5).float().mean(dim=1, keepdim=True),
+        ]
+    return torch.cat(features, dim=1)
 
 
 def _cosines() -> torch.Tensor:

@@ -7,6 +7,7 @@ used.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.download import RemoteFile, fetch, fetch_unpacked
 from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
 from securitynet.errors import DatasetError
+from securitynet.untrusted import check_growth
 
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -288,7 +290,8 @@ def _idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     try:
         with gzip.open(path) as stream:
             shape = _idx_header(stream, path, dimensions)
-            content = stream.read()
+            check_growth(path.name, path.stat().st_size, math.prod(shape))
+            content = stream.read(math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} is damaged: {error}.", hint="Delete it to get it again.") from error
     values = np.frombuffer(content, dtype=np.uint8)

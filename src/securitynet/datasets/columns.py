@@ -13,6 +13,7 @@ from securitynet.datasets.base import Attribute
 from securitynet.datasets.text import read_table
 from securitynet.errors import DatasetError
 from securitynet.files import printable
+from securitynet.untrusted import read_bytes
 
 TABLE = "attributes.csv"
 """In the folder of a ``folder:`` dataset: a column ``file``, and one for each attribute."""
@@ -65,7 +66,7 @@ def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribu
     if not table.is_file():
         return {}
     try:
-        rows = read_table(table.read_bytes(), errors="surrogateescape")
+        rows = read_table(read_bytes(table), errors="surrogateescape")
     except (OSError, ValueError) as error:
         raise DatasetError(f"{table} cannot be read: {error}.", hint=_LAYOUT) from error
     header = [printable(name) for name in rows.header]

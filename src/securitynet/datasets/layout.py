@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from securitynet.datasets.clutter import count_files, is_clutter
-from securitynet.datasets.parts import TEST, TRAIN, VALIDATION, assign_parts, looks_like_part, read_part
+from securitynet.datasets.parts import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    assign_parts,
+    begins_like_part,
+    looks_like_part,
+    read_part,
+)
 from securitynet.datasets.references import suggest_other_scheme
 from securitynet.errors import DatasetError
 from securitynet.files import printable
@@ -257,9 +265,16 @@ def _find_classes(layout: FolderLayout) -> None:
 
 
 def _doubt_classes(layout: FolderLayout, place: Path, names: Sequence[str]) -> None:
-    """Add a note if the supposed classes may be parts with unknown names."""
+    """Add a note if the supposed classes may be parts with unknown names.
+
+    Raises:
+        DatasetError: If their names begin like those of parts (``Trainingsdaten``).
+    """
     first = list_subfolders(place / names[0])
     if len(names) > 1 and len(first) > 1 and all(list_subfolders(place / name) == first for name in names[1:]):
+        suspects = [name for name in names if begins_like_part(name)]
+        if suspects:
+            raise _ambiguous(place, suspects, names)
         words = [printable(name) for name in (*names[:2], *first[:2])]
         layout.notes.append(
             f"WARNING: {words[0]}, {words[1]}, ... are taken for classes, and each holds the same folders ({words[2]}, "

@@ -20,7 +20,7 @@ from securitynet.datasets.lazy import LazyImages, rendered_chunks
 from securitynet.datasets.members import Stated, resolve_members
 from securitynet.datasets.ordering import stratified
 from securitynet.datasets.progress import progress_bar
-from securitynet.datasets.references import suggest_reference
+from securitynet.datasets.references import name_for_loading, suggest_reference
 from securitynet.datasets.registry import DATASETS
 from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, read_natural_shape
 from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
@@ -88,6 +88,7 @@ def load(
     """
     view = _View(channels, size, resize, crop, interpolation)
     _check_options(view, limit)
+    reference = name_for_loading(reference)
     request = replace(_request(reference, root), image_column=image_column, label_column=label_column)
     if request.name != "parquet" and (image_column is not None or label_column is not None):
         raise ConfigurationError(f"{reference} has no columns: --image-column and --label-column are for parquet:PATH.")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.download import RemoteFile, fetch
 from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
 from securitynet.errors import DatasetError, MissingExtra
+from securitynet.untrusted import check_archive
 
 _PARTS = {"train": "train", "test": "test", "val": "validation"}
 
@@ -71,6 +72,7 @@ def _labels(path: Path, name: str) -> NDArray[np.int64]:
 
 def _array(path: Path, name: str) -> NDArray[np.uint8]:
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays[name])
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:

@@ -23,6 +23,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.text import TextTable, decode
 from securitynet.errors import DatasetError, SplitError
 from securitynet.files import expand_home, printable
+from securitynet.untrusted import read_bytes
 
 Indices = NDArray[np.int64]
 Stated: TypeAlias = "str | Path | Sequence[int | str | bool] | NDArray[Any] | Any"
@@ -145,7 +146,7 @@ def _resolve(stated: Stated, what: str, lookup: _Lookup) -> tuple[Indices, Indic
 def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
     shown = printable(str(path))
     try:
-        text = decode(path.read_bytes(), errors="surrogateescape")
+        text = decode(read_bytes(path), errors="surrogateescape")
         table = TextTable(text)
     except FileNotFoundError as error:
         raise DatasetError(f"There is no list of members {shown}.") from error

@@ -8,6 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
+def _named_for_loading(value: Any) -> Any:
+    """The name by which a dataset is loaded, where the catalog's is given."""
+    from securitynet.datasets.references import name_for_loading
+
+    return name_for_loading(value) if isinstance(value, str) else value
+
+
+DatasetName = Annotated[str, BeforeValidator(_named_for_loading)]
+"""A reference of a dataset; ``CIFAR-10``, as the catalog writes it, becomes ``cifar10``."""
+
+
 class ImageOptions(BaseModel):
     """Which files of a dataset are used, and how images are rendered. The description of each field is its help text.
 

@@ -48,6 +48,7 @@ _FILLERS = frozenset(
 )
 _OF_NO_CLASS = frozenset(("unlabeled", "unlabelled"))
 _DIVISIONS = _LIKE_VALIDATION | {"fold", "split", "subset", "partition", "query", "gallery", "pred", "prediction"}
+_BEGINNING = re.compile(r"[\W\d_]*(train|test|val)", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 _GLUED = re.compile(rf"({'|'.join(_PARTS)})({'|'.join(sorted(_FILLERS, key=len, reverse=True))})")
 
@@ -72,6 +73,11 @@ def stands_for_validation(name: str) -> bool:
     """Whether a name beside a training part is another word for a validation part (``dev``, ``holdout``)."""
     words = [token for token in _tokens(name) if token not in _FILLERS]
     return "".join(words) in _LIKE_VALIDATION
+
+
+def begins_like_part(name: str) -> bool:
+    """Whether a name begins with that of a part, in whatever language it goes on: ``Trainingsdaten``, ``testes``."""
+    return _BEGINNING.match(name) is not None
 
 
 def looks_like_part(name: str, *, holds_folders: bool) -> bool:

@@ -15,10 +15,11 @@ def progress_bar(description: str, total: int | None, *, in_bytes: bool = False)
         total: Number of steps; None if unknown.
         in_bytes: Whether steps are bytes.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from securitynet.terminal import SafeConsole
+
+    console = SafeConsole(stderr=True)
     if not console.is_terminal:
         yield lambda steps: None
         return

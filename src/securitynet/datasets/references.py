@@ -1,9 +1,11 @@
-"""Suggestions for a dataset reference that names no dataset."""
+"""Names of datasets: one vocabulary with the catalog, and suggestions for a reference that names none."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from securitynet.catalog.known import dataset_facts
+from securitynet.datasets.registry import DATASETS
 from securitynet.errors import ConfigurationError, DatasetError
 from securitynet.files import expand_home, printable
 
@@ -11,11 +13,20 @@ _TABLES = (".csv", ".npz", ".tsv")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
+def name_for_loading(text: str) -> str:
+    """The name by which a dataset is loaded, if ``text`` is how the catalog writes it (``CIFAR-10``); else ``text``."""
+    if text in DATASETS or ":" in text:
+        return text
+    facts = dataset_facts(text)
+    return facts.reference if facts and facts.reference else text
+
+
 def suggest_reference(text: str) -> None:
     """Raise an error that shows the correct form if ``text`` is the path of a dataset; else do nothing.
 
     Raises:
-        DatasetError: If it is the path of a folder or a file, or looks like a path that does not exist.
+        DatasetError: If it is the path of a folder or a file, or looks like a path that does not exist; or if the
+            catalog knows a dataset of this name, which cannot be loaded by it.
         ConfigurationError: If it starts with ``~`` and a user that does not exist.
     """
     path = expand_home(text)
@@ -28,6 +39,12 @@ def suggest_reference(text: str) -> None:
         raise DatasetError(
             f"There is no folder {shown}, and no dataset of this name.",
             hint="Write folder:PATH for a folder of images, or a name from `securitynet list datasets`.",
+        )
+    facts = dataset_facts(text)
+    if facts is not None:
+        raise DatasetError(
+            f"{facts.name} is known to the catalog, but cannot be loaded by name.",
+            hint="Download it, and write folder:PATH or parquet:PATH.",
         )
 
 

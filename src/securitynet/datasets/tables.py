@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from securitynet.errors import DatasetError
+from securitynet.untrusted import read_bytes
 
 
 def read_lines(path: Path) -> list[str]:
@@ -15,7 +16,7 @@ def read_lines(path: Path) -> list[str]:
         DatasetError: If it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return read_bytes(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
 

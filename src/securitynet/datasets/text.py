@@ -7,6 +7,8 @@ import csv
 import io
 import re
 
+from securitynet.escaping import unescape_formula
+
 _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -67,7 +69,7 @@ class TextTable:
         reader = csv.reader(stream, delimiter=self.delimiter, skipinitialspace=True)
         self.rows: list[tuple[int, list[str]]] = []
         for cells in reader:
-            stripped = [cell.strip() for cell in cells]
+            stripped = [unescape_formula(cell.strip()) for cell in cells]
             if any(stripped):
                 self.rows.append((first + reader.line_num, stripped))
         self.header: list[str] = self.rows[0][1] if self.rows else []

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ValidationError
 
 from securitynet.defenses import DEFENSES
+from securitynet.defenses._repair import RepairDefense
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
 from securitynet.methods.context import Context
@@ -26,19 +27,23 @@ from securitynet.models.training.training_defense import Defense, TrainingDefens
 __all__ = [
     "Defense",
     "OutputDefense",
+    "RepairDefense",
     "TrainingDefense",
     "defended_training",
     "make_defense",
+    "make_repair",
     "output_defense",
     "settings_of",
     "training_defense",
 ]
 
+_REPAIR = "Remove a backdoor with it: securitynet repair MODEL --dataset D --defense {}"
+
 
 class OutputDefense(Defense):
     """A defense that hides or changes a part of the outputs. The target is not retrained."""
 
-    stage: ClassVar[Literal["training", "output"]] = "output"
+    stage: ClassVar[Literal["training", "output", "repair"]] = "output"
 
     @abstractmethod
     def interface(self, target: Target, data: TrialData, context: Context) -> Interface:
@@ -52,7 +57,7 @@ class OutputDefense(Defense):
         """
 
 
-def make_defense(name: str, settings: dict[str, Any] | None = None) -> OutputDefense | TrainingDefense:
+def make_defense(name: str, settings: dict[str, Any] | None = None) -> Defense:
     """Create a defense from its name and settings.
 
     Args:
@@ -65,7 +70,7 @@ def make_defense(name: str, settings: dict[str, Any] | None = None) -> OutputDef
     """
     cls = DEFENSES.get(name)
     try:
-        made: OutputDefense | TrainingDefense = cls.model_validate(settings or {})
+        made: Defense = cls.model_validate(settings or {})
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or name}: {problem['msg'].removeprefix('Value error, ').lower()}"
@@ -73,6 +78,24 @@ def make_defense(name: str, settings: dict[str, Any] | None = None) -> OutputDef
         )
         fields = ", ".join(cls.model_fields) or "none"
         raise ConfigurationError(f"Settings of {name}: {problems}.", hint=f"Its fields: {fields}.") from error
+    return made
+
+
+def make_repair(name: str, settings: dict[str, Any]) -> RepairDefense:
+    """Create a defense that repairs trained models from its name and settings.
+
+    Args:
+        name: Name or alias in the registry.
+        settings: Values by field; the others keep their defaults.
+
+    Raises:
+        UnknownName: If it does not exist.
+        ConfigurationError: If it is another kind of defense, or a setting is wrong.
+    """
+    made = make_defense(DEFENSES.resolve(name).name, settings)
+    if not isinstance(made, RepairDefense):
+        names = ", ".join(full for full in DEFENSES if DEFENSES.get(full).stage == "repair")
+        raise ConfigurationError(f"{name} does not repair trained models.", hint=f"These do: {names}.")
     return made
 
 
@@ -115,6 +138,8 @@ def training_defense(name: str, texts: Sequence[str] = ()) -> TrainingDefense:
     """
     name = DEFENSES.resolve(name).name
     made = make_defense(name, settings_of(name, texts))
+    if made.stage == "repair":
+        raise ConfigurationError(f"{name} changes a model that is trained already.", hint=_REPAIR.format(name))
     if not isinstance(made, TrainingDefense):
         raise ConfigurationError(
             f"{name} changes the outputs of a model, not how it is trained.",
@@ -159,6 +184,8 @@ def output_defense(name: str, settings: dict[str, Any]) -> OutputDefense:
         ConfigurationError: If it is a training defense, or a setting is wrong.
     """
     made = make_defense(DEFENSES.resolve(name).name, settings)
+    if made.stage == "repair":
+        raise ConfigurationError(f"{name} changes the weights of a model, not its outputs.", hint=_REPAIR.format(name))
     if not isinstance(made, OutputDefense):
         raise ConfigurationError(
             f"{name} changes how a model is trained, but this model is trained already.",

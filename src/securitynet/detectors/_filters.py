@@ -40,6 +40,9 @@ class InputFilter(Detector):
     It is evaluated on clean images, of which it should stop few; with a known ``trigger``, on the same images with the
     trigger; and on ``suspects``, if there are any. It is tuned on other clean images, which the defender knows.
 
+    Class attributes:
+        judges_tuning: Whether `fitted` examines the images for tuning as it does those to judge, and reports progress.
+
     Attributes:
         images: Largest number of clean images to judge (SecurityNet, section 3.3: 2,000).
         trigger: A known trigger, to measure detection.
@@ -50,6 +53,7 @@ class InputFilter(Detector):
         ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL),
     )
     output: ClassVar[type[Output]] = FilterVerdicts
+    judges_tuning: ClassVar[bool] = True
 
     images: int = Field(default=2000, ge=1, description="Largest number of clean images to judge.")
     trigger: Trigger | None = Field(default=None, description="A known trigger: FILE.npz, or size, corner, value.")
@@ -131,9 +135,7 @@ class InputFilter(Detector):
         if triggered is not None:
             groups[TRIGGERED] = triggered.images
         folder = self._folder(target, data, context, {"judged": judged, "tuning": tuning, "mixing": mixing})
-        progress = PartsProgress(
-            context.progress, len(tuning) * bool(self.mixing_images) + sum(map(len, groups.values()))
-        )
+        progress = PartsProgress(context.progress, len(tuning) * self.judges_tuning + sum(map(len, groups.values())))
         try:
             fitted = self.fitted(client, clean, context.seed, folder, progress.part())
             examined = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ from pydantic import Field, model_validator
 
 from securitynet.datasets.folder import list_images
 from securitynet.datasets.rendering import Rendering, render
-from securitynet.errors import ConfigurationError, DatasetError
+from securitynet.errors import ConfigurationError, DatasetError, RefusedFile
 from securitynet.records import Record
+from securitynet.untrusted import check_archive, read_bytes
 
 Corner = Literal["bottom-right", "bottom-left", "top-right", "top-left", "centre"]
 
@@ -186,11 +188,14 @@ def _bytes(array: NDArray[Any]) -> NDArray[np.float64]:
 
 def _arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if not missing:
                 return [archive[name] for name in names]
             held = ", ".join(archive.files) or "nothing"
+    except RefusedFile:
+        raise
     except Exception as error:  # numpy and zipfile raise many kinds on files that are no archives
         raise ConfigurationError(f"{path.name} can't be read as an .npz file of plain arrays.") from error
     raise ConfigurationError(f"{path.name} has no array named {' and none named '.join(missing)}; it holds {held}.")
@@ -204,7 +209,9 @@ def _digest(path: Path) -> str:
             digest.update(image.relative_to(path).as_posix().encode() + b"\0" + image.read_bytes())
         return digest.hexdigest()[:32]
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
+        if path.suffix == ".npz" and zipfile.is_zipfile(path):
+            check_archive(path)
     except OSError as error:
         raise ConfigurationError(f"{path} can't be read: {error.strerror or error}.") from error
     if path.suffix == ".npz":  # archives contain dates, so only the arrays are hashed

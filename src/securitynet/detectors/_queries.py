@@ -137,6 +137,20 @@ class QueryClient:
             outputs[doubtful] = self.outputs(images[doubtful])
         return outputs
 
+    def outputs_of(self, changed: Target, images: torch.Tensor) -> torch.Tensor:
+        """Return raw outputs, N×K, of a changed version of the target, whose queries count as those of the target.
+
+        Args:
+            changed: Another network with the classes of the target.
+            images: N×C×H×W, at least one.
+        """
+        outputs = []
+        for part in torch.split(images, self.target.batch_size):
+            keys = image_keys(part)
+            outputs.append(changed.raw_outputs(part, keys=keys))  # remembered outputs are those of the target
+            self._count(len(part), keys)
+        return torch.cat(outputs)
+
     def embeddings(self, images: torch.Tensor) -> torch.Tensor:
         """Return the inputs of the classifier layer, N×D.
 

@@ -61,6 +61,7 @@ class Neo(InputFilter):
             same, but a guided search may look at other places. For local networks only.
     """
 
+    judges_tuning: ClassVar[bool] = False
     costs: ClassVar[str | None] = "queries the target with hundreds of altered copies of each of thousands of images"
 
     regions: int = Field(default=200, ge=1, description="Largest number of regions to cover per image.")

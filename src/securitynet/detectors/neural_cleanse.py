@@ -26,7 +26,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import detection, trigger_norms
 from securitynet.models.shadows.plan import choose_shadow_defense, find_own_architecture
-from securitynet.models.shadows.store import shadow_spec, train_shadow
+from securitynet.models.shadows.store import shadow_spec, train_shadows
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.randomness import derived_seed
@@ -61,6 +61,7 @@ class NeuralCleanse(Detector):
     output: ClassVar[type[Output]] = Triggers
     imitates: ClassVar[bool] = True
     costs: ClassVar[str | None] = "optimises a trigger for each class, which takes thousands of passes of the target"
+    version: ClassVar[int] = 2  # three starting points for every label; one verdict, also on fresh images
 
     preset: Literal["paper", "original"] = Field(
         default="paper", description="paper: 50 epochs; original: 1,000 with early stopping, as for GTSRB."
@@ -188,12 +189,13 @@ class NeuralCleanse(Detector):
         defense = choose_shadow_defense(trained, data.defense)
         pool = np.unique(np.concatenate([parts.shadow_train, parts.shadow_test, parts.known_non_members]))
         count = min(len(parts.members), len(pool))
+        specs = []
         for number in range(self.reference):
             rows = np.sort(pool[shuffled(len(pool), "neural-cleanse reference", context.seed, number)[:count]])
             seed = derived_seed(context.seed, "neural-cleanse reference", number)
             recipe = trained.recipe.model_copy(update={"seed": seed})
-            spec = shadow_spec(data.dataset, rows, architecture.reference, recipe, defense)
-            shadow = train_shadow(spec, cache=context.cache, device=context.device)
+            specs.append(shadow_spec(data.dataset, rows, architecture.reference, recipe, defense))
+        for number, shadow in enumerate(train_shadows(specs, cache=context.cache, device=context.device)):
             if context.progress:
                 context.progress(number + 1, self.reference)
             yield shadow.target

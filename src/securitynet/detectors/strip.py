@@ -15,6 +15,7 @@ from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
 from securitynet.detectors._pieces import in_pieces
 from securitynet.detectors._queries import Arrays, QueryClient, margin_of
+from securitynet.detectors._strip.both import FittedBoth
 from securitynet.detectors._strip.early_stop import DEVIATIONS, FEWEST_KNOWN, EarlyStopPredictor
 from securitynet.metrics import filtering
 from securitynet.models.targets.signals import Progress
@@ -46,6 +47,8 @@ class Strip(InputFilter):
     Attributes:
         overlays: Number of clean images to overlay on each image: 10 in SecurityNet, 100 in the original.
         mix: ``add``: pixel values are added and clipped at white, as in the original. ``blend``: a weighted mean.
+            ``both``: an image is stopped if either stops it, each at half of the false rejection rate, with twice the
+            queries. Adding overwrites warped and faint triggers, and blending weakens small ones.
         weight: Weight of the judged image in a blend.
         false_rejection_rate: Share of clean images that may be stopped, for which the threshold is chosen.
         threshold: How the threshold is chosen; see `securitynet.metrics.filtering.low_threshold`.
@@ -62,7 +65,7 @@ class Strip(InputFilter):
     costs: ClassVar[str | None] = "queries the target with many superpositions of each of thousands of images"
 
     overlays: int = Field(default=10, ge=1, description="Overlays per image (original: 100).")
-    mix: Literal["add", "blend"] = Field(default="add", description="add, as in the original, or blend.")
+    mix: Literal["add", "blend", "both"] = Field(default="both", description="add, as in the original, blend, or both.")
     weight: float = Field(default=0.5, gt=0, lt=1, description="Weight of the judged image in a blend.")
     false_rejection_rate: float = Field(
         default=0.05, gt=0, lt=1, description="Share of clean images that may be stopped."
@@ -109,10 +112,21 @@ class Strip(InputFilter):
         seed: int = 0,
         folder: Path | None = None,
         progress: Progress | None = None,
-    ) -> FittedStrip:
+    ) -> FittedFilter:
         check_enough(clean.tuning, FEWEST_TUNING, "The threshold of STRIP")
         check_enough(clean.mixing, 1, "STRIP")
         report_progress = progress or (lambda done, total: None)
+        if self.mix == "both":
+            rate = self.false_rejection_rate
+            return FittedBoth(
+                {
+                    mix: self.model_copy(update={"mix": mix, "false_rejection_rate": rate / 2}).fitted(
+                        client, clean, seed, None if folder is None else folder / mix, progress if not number else None
+                    )
+                    for number, mix in enumerate(("add", "blend"))
+                },
+                rate,
+            )
         return FittedStrip(self, client, clean.mixing, seed).calibrated(clean.tuning, folder, report_progress)
 
 

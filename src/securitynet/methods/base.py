@@ -151,6 +151,8 @@ class Method(Record, ABC):
         costs: Cost beyond one cached pass over the records, as a verb phrase such as "trains shadow models"; None if
             there is none worth mentioning. Methods with a cost are not in ``standard``, the default of `assess`.
         imitates: Whether it trains models like the target, so that its result depends on the target's training.
+        version: Raised when equal settings give other results than before, so that trials of an earlier version are not
+            taken for its own.
     """
 
     kind: ClassVar[Literal["attack", "detector"]]
@@ -158,6 +160,7 @@ class Method(Record, ABC):
     output: ClassVar[type[Output]]
     costs: ClassVar[str | None] = None
     imitates: ClassVar[bool] = False
+    version: ClassVar[int] = 1
 
     @property
     def needs_shadow_parts(self) -> bool:

@@ -77,16 +77,16 @@ def compare_with_controls(
         mean), unless R is 0; ``pixel-gain`` and ``gain-over-pixels``, unless there are none.
     """
     right, base = predicted == truth, baseline == truth
-    found = []
+    measurements = []
     if len(random):
         hits = random == truth
-        found.append(_mean_difference("random-gain", hits, base, level=level, sign=1.0))
-        found.append(_mean_difference("gain-over-random", hits, right, level=level, sign=-1.0))
+        measurements.append(_mean_difference("random-gain", hits, base, level=level, sign=1.0))
+        measurements.append(_mean_difference("gain-over-random", hits, right, level=level, sign=-1.0))
     if pixels is not None:
         seen = pixels == truth
-        found.append(paired.difference("pixel-gain", seen, base, direction=Direction.LOWER, level=level))
-        found.append(paired.difference("gain-over-pixels", right, seen, direction=Direction.LOWER, level=level))
-    return found
+        measurements.append(paired.difference("pixel-gain", seen, base, direction=Direction.LOWER, level=level))
+        measurements.append(paired.difference("gain-over-pixels", right, seen, direction=Direction.LOWER, level=level))
+    return measurements
 
 
 def _mean_difference(

@@ -157,14 +157,14 @@ def _deal(is_member: NDArray[np.bool_], random: np.random.Generator) -> NDArray[
     return fold
 
 
-def _predict(known: Floats, truths: Floats, asked: Floats) -> Floats:
+def _predict(known: Floats, truths: Floats, others: Floats) -> Floats:
     """Ridge regressions of truths (M×P) on known features (M×D), evaluated on others (N×D): N×P."""
     shares = truths.mean(axis=0)
     penalty = RIDGE * len(known)
     if known.shape[1] <= len(known):
         gram = known.T @ known
         gram[np.diag_indices_from(gram)] += penalty
-        return np.asarray(asked @ np.linalg.solve(gram, known.T @ (truths - shares)))
+        return np.asarray(others @ np.linalg.solve(gram, known.T @ (truths - shares)))
     gram = known @ known.T
     gram[np.diag_indices_from(gram)] += penalty
-    return np.asarray(asked @ (known.T @ np.linalg.solve(gram, truths - shares)))
+    return np.asarray(others @ (known.T @ np.linalg.solve(gram, truths - shares)))

@@ -158,6 +158,16 @@ def resolves(n: int, fpr: float, level: float = 0.95) -> bool:
     return n >= rates.fewest(fpr, level)
 
 
+def lowest_resolved(n: int, level: float = 0.95) -> float:
+    """Return the lowest FPR that n non-members resolve, about 3.7 / n at a level of 0.95; see `resolves`.
+
+    Args:
+        n: Number of non-members.
+        level: Confidence level.
+    """
+    return -math.expm1(math.log((1 - level) / 2) / n)
+
+
 def tpr_at_fpr(
     members: Scores, non_members: Scores, fpr: float, *, level: float = 0.95, name: str | None = None
 ) -> Measurement:

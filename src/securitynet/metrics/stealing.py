@@ -72,8 +72,8 @@ def queried_share(queried: NDArray[np.int64], rest: int, *, level: float = 0.95)
         level: Confidence level.
     """
     count = int(queried.sum())
-    found = rates.rate("queried-share", count, count + rest, direction=Direction.LOWER, level=level)
-    return found.with_notes(
+    share = rates.rate("queried-share", count, count + rest, direction=Direction.LOWER, level=level)
+    return share.with_notes(
         f"{count:,} judged images had been queried, {int(queried[0]):,} with the same pixels and {int(queried[1]):,} "
         "with nearly the same; they are left out of the other measures."
     )

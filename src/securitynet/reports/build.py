@@ -16,6 +16,7 @@ from securitynet.analysis.figures import style
 from securitynet.files import atomic_write
 from securitynet.reports.comparison import compare
 from securitynet.reports.families import membership
+from securitynet.reports.grades import describe_table
 from securitynet.reports.labels import distinct
 from securitynet.reports.sections import section
 from securitynet.results.document import ResultDocument
@@ -84,6 +85,7 @@ def render_report(
             css=css(),
             degrees=[(f"{least:g}", text) for least, text in membership.DEGREES],
             slight=membership.SLIGHT,
+            bounds=describe_table(documents[0]),
         )
     )
     return page

@@ -14,6 +14,7 @@ from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar, swatch
 from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.families import membership
+from securitynet.reports.grades import Finding, grade_families
 from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument
 
@@ -47,6 +48,7 @@ class TargetComparison:
     Attributes:
         labels: Names of the targets.
         markers: The look of each in the bars.
+        findings: For each family that was assessed on any of them, the grade of each target, in their order.
         sentences: What the numbers say.
         groups: (title, rows), the target's own first, then per attack.
         roc: All curves.
@@ -54,6 +56,7 @@ class TargetComparison:
 
     labels: list[str]
     markers: list[Markup]
+    findings: list[tuple[Finding, ...]]
     sentences: list[str]
     groups: list[tuple[str, list[ComparedRow]]]
     roc: RocFigure | None
@@ -95,6 +98,11 @@ def compare(
     return TargetComparison(
         labels=labels,
         markers=[swatch(number, (1, 0), marker=True) for number in range(len(labels))],
+        findings=[
+            findings
+            for findings in zip(*(grade_families(document) for document in documents), strict=True)
+            if any(finding.grade != "not assessed" for finding in findings)
+        ],
         sentences=membership.comparison(list(documents), labels),
         groups=list(groups.items()),
         roc=roc_figure(lines, fprs, "compared", left_out=left_out) if lines else None,

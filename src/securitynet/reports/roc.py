@@ -101,10 +101,10 @@ def blind_line(assessment: Assessment, number: int, *, before: str = "", ink: in
         before: See `roc_lines`.
         ink: See `roc_lines`.
     """
-    found = assessment.controls.scores
-    if found is None or number == 0:
+    scores = assessment.controls.scores
+    if scores is None or number == 0:
         return {}
-    members, non_members = found.scores[found.is_member], found.scores[~found.is_member]
+    members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
     line = roc.Line(
         curve(members, non_members), len(members), len(non_members), ink=number if ink is None else ink, dash=number
     )

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from securitynet.attacks import ATTACKS
 from securitynet.detectors import DETECTORS
 from securitynet.records import FAMILIES, Direction, Measurement
+from securitynet.reports import families as family_reports
 from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
@@ -18,10 +19,11 @@ from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.controls import ControlsPart, find_controls
 from securitynet.reports.exposed import Exposed, exposed
 from securitynet.reports.families import membership
-from securitynet.reports.families._membership_controls import find_blind_auc
+from securitynet.reports.first_screen import FirstScreen, make_first_screen
 from securitynet.reports.galleries import ShownGallery, shown
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
+from securitynet.reports.versions import Changes, describe_changes
 from securitynet.reports.what_helps import WhatHelps, describe_tried_defenses, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
@@ -82,26 +84,15 @@ class FamilyPart:
         name: Key in `FAMILIES`, or the first part of a plug-in's name.
         title: In words.
         blocks: In the order they ran.
+        sentences: What its finished trials show.
+        unresolved: What so few records cannot resolve, a sentence for each reason.
     """
 
     name: str
     title: str
     blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
-class KeyFigure:
-    """A number that is shown large.
-
-    Attributes:
-        label: What it is.
-        numbers: Its value and interval as text.
-        detail: A line below it.
-    """
-
-    label: str
-    numbers: words.Numbers
-    detail: str
+    sentences: tuple[str, ...] = ()
+    unresolved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,8 +105,9 @@ class Section:
         document: Content of its ``result.json``.
         opening: What was assessed, in a sentence.
         sentences: The verdict.
+        doubts: Warnings of checks that failed.
         remarks: How to read the verdict.
-        key_figures: The numbers that are shown large.
+        first_screen: Grades, what they mean and what to do next.
         accuracy: Measurements of the target itself.
         blocks: All trials, in the order they ran.
         families: The same trials by family.
@@ -134,6 +126,7 @@ class Section:
         lacks_weights: Whether the command lacks the weights of a model that was passed in from Python.
         defense: Sentences on the defense that the model was trained with.
         what_helps: The defenses that were tried; None if none were.
+        changes: The result against an earlier one; None unless there is one.
     """
 
     anchor: str
@@ -141,8 +134,9 @@ class Section:
     document: ResultDocument
     opening: str
     sentences: list[str]
+    doubts: list[str]
     remarks: list[str]
-    key_figures: list[KeyFigure]
+    first_screen: FirstScreen
     accuracy: tuple[Row, ...]
     controls: ControlsPart | None
     control_rows: tuple[Row, ...]
@@ -163,6 +157,7 @@ class Section:
     lacks_weights: bool
     defense: list[str]
     what_helps: WhatHelps | None
+    changes: Changes | None
 
 
 def section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
@@ -193,13 +188,14 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         document=document,
         opening=verdict.opening(document),
         sentences=verdict.sentences(document),
+        doubts=verdict.doubt_sentences(document),
         remarks=[remark for remark in remarks if remark],
-        key_figures=_key_figures(document),
+        first_screen=make_first_screen(document, assessment.config.out),
         accuracy=tuple(_row(m, methods) for m in document.measurements if m.name.startswith("target.")),
         controls=find_controls(document),
         control_rows=tuple(_row(m, methods) for m in document.measurements if m.name.startswith(CONTROLS)),
         blocks=blocks,
-        families=_families(blocks),
+        families=_families(document, blocks),
         methods={mark: method for method, mark in methods.items()},
         level=", ".join(sorted({words.level(m) for m in document.measurements})),
         roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out) if lines else None,
@@ -215,6 +211,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         lacks_weights=settings.lacks_weights(document),
         defense=training_sentences(document),
         what_helps=describe_tried_defenses(document),
+        changes=describe_changes(document.comparison) if document.comparison else None,
     )
 
 
@@ -251,16 +248,38 @@ def _row(measurement: Measurement, methods: dict[str, str]) -> Row:
     )
 
 
-def _families(blocks: Sequence[Block]) -> tuple[FamilyPart, ...]:
+def _families(document: ResultDocument, blocks: Sequence[Block]) -> tuple[FamilyPart, ...]:
     """The blocks by family: those of the vocabulary in its order, then others."""
     by_family: dict[str, list[Block]] = {family: [] for family in FAMILIES}
     for block in blocks:
         by_family.setdefault(block.trial.name.partition(".")[0], []).append(block)
     return tuple(
-        FamilyPart(name, FAMILIES.get(name, verdict.attack_title(name)), tuple(family_blocks))
+        FamilyPart(
+            name,
+            FAMILIES.get(name, verdict.attack_title(name)),
+            tuple(family_blocks),
+            tuple(family_reports.sentences(name, document, verdict.finished_of(document, name))),
+            _unresolved(family_blocks),
+        )
         for name, family_blocks in by_family.items()
         if family_blocks
     )
+
+
+def _unresolved(blocks: Sequence[Block]) -> tuple[str, ...]:
+    """One sentence for each measure that has no value, and the reason; the attacks in question are named or counted."""
+    with_rows = [block for block in blocks if block.rows]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for block in with_rows:
+        for row in block.rows:
+            if row.numbers is None:
+                reason = row.measurement.note or "not measured"
+                reasons.setdefault((row.label, reason), []).append(block.title)
+    said = []
+    for (label, reason), titles in reasons.items():
+        of = "all attacks" if len(titles) == len(with_rows) > 1 else words.listed(titles)
+        said.append(f"{label} of {of}: {reason.removesuffix('.')}.")
+    return tuple(said)
 
 
 def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str], output: Output | None) -> Block:
@@ -273,32 +292,6 @@ def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str
         settings=", ".join(f"{key} = {value}" for key, value in trial.configuration.items()),
         galleries=shown(output) if trial.status == "ok" else (),
     )
-
-
-def _key_figures(document: ResultDocument) -> list[KeyFigure]:
-    key_figures = []
-    by_name = {m.name: m for m in document.measurements}
-    for name in ("target.train_accuracy", "target.test_accuracy"):
-        measurement = by_name.get(name)
-        numbers = words.numbers(measurement, significant=1) if measurement else None
-        if measurement is not None and numbers is not None:
-            key_figures.append(KeyFigure(words.kind(name).label, numbers, f"n = {measurement.n:,}"))
-    ranked = membership.by_strength(document)
-    if ranked:
-        best, quietest = ranked[0], membership.lowest_rate(ranked)
-        chosen = [(best, best.auc), *([(quietest, quietest.tpr)] if quietest else [])]
-        for strength, measurement in chosen:
-            attack = verdict.attack_title(strength.trial.name).lower()
-            numbers = words.numbers(measurement, significant=1) if measurement else None
-            if measurement is not None and numbers is not None:
-                kind = words.kind(measurement.name)
-                guess = words.percent(kind.fpr) if kind.fpr is not None else "0.5"
-                key_figures.append(KeyFigure(kind.label, numbers, f"{attack}; guessing: {guess}"))
-    blind = find_blind_auc(document)
-    numbers = words.numbers(blind, significant=1) if blind and ranked else None
-    if numbers is not None:
-        key_figures.append(KeyFigure("AUC without the model", numbers, "blind baseline; guessing: 0.5"))
-    return key_figures
 
 
 def _fprs(document: ResultDocument) -> list[float]:

@@ -22,6 +22,7 @@ from securitynet.files import atomic_write, parse_toml
 from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
+from securitynet.reports.study_trials import TrialsSummary
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.execution.inspect import inspect_study
@@ -154,16 +155,17 @@ def render_study_report(folder: Path) -> str:
 def study_page(folder: Path) -> StudyPage:
     """The content of the page. Raises `ConfigurationError` if there are no results."""
     targets = list(StudyTargetStore(folder))
-    trials = list(TrialStore(folder))
-    if not targets and not trials:
+    trials = TrialsSummary()
+    tidy = study_frames.from_study(folder, curves=True, trials=trials.observe(TrialStore(folder)))
+    if not targets and not trials.count:
         raise ConfigurationError(
             f"There are no results of a study in {folder}.", hint="Run one: securitynet study run FILE --out FOLDER."
         )
-    tidy = study_frames.from_study(folder, curves=True)
     shown, lacking = _figures(tidy)
     judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
     named = _names(targets)
-    columns, rows = _table(tidy[tidy["measure"] != study_frames.CURVE_MEASURE])
+    measured = tidy[tidy["measure"] != study_frames.CURVE_MEASURE]
+    columns, rows = _table(measured.head(MOST_ROWS))
     status = inspect_study(locate_results(folder))
     text = _study_file(folder)
     study = _declared(text)
@@ -176,15 +178,15 @@ def study_page(folder: Path) -> StudyPage:
         shown=shown,
         lacking=lacking,
         columns=columns,
-        rows=rows[:MOST_ROWS],
-        omitted=max(len(rows) - MOST_ROWS, 0),
-        galleries=list(_galleries(folder, trials, named)),
-        failures=_failures(targets, trials, named),
-        skipped=_skipped(trials),
+        rows=rows,
+        omitted=max(len(measured) - MOST_ROWS, 0),
+        galleries=list(_galleries(folder, trials.pictured, named)),
+        failures=_failures(targets, trials.failed, named),
+        skipped=[(*what, count) for what, count in sorted(trials.skipped.items())],
         checks=_disagreements(targets),
         limits=_limits(targets, trials),
         settings=text,
-        environments=_environments(trials),
+        environments=[(name, ", ".join(sorted(values))) for name, values in trials.environments.items()],
     )
 
 
@@ -216,7 +218,7 @@ def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figu
 
 
 def _table(tidy: pandas.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """All measurements, as text."""
+    """Measurements, as text."""
     columns = (*_HOW, "measure", "value", "interval", "n")
     rows = []
     for row in tidy.to_dict("records"):
@@ -274,36 +276,31 @@ def _names(targets: Sequence[StudyTargetRecord]) -> dict[str, str]:
     return {target.means.target.checksum: target.label for target in targets if target.means}
 
 
-def _unfinished(trials: Sequence[TrialResult], status: Status) -> str:
+def _unfinished(trials: TrialsSummary, status: Status) -> str:
     """A warning that trials are outstanding; empty if the study is finished, or its plan is unknown."""
     if status.state in ("finished", "not running"):
         return ""
     state = {"killed": "was killed", "stopped": "was stopped", "stopping": "is being stopped"}
-    there = f"{len(trials):,} of {max(status.total, len(trials)):,} trials are here"
+    there = f"{trials.count:,} of {max(status.total, trials.count):,} trials are here"
     return (
         f"This study is not finished: it {state.get(status.state, 'is still running')}, and {there}. Everything on "
         "this page may change once the others have run. `securitynet study run` continues it."
     )
 
 
-def _overview(
-    targets: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], status: Status
-) -> list[tuple[str, str]]:
-    statuses = Counter(trial.status for trial in trials)
+def _overview(targets: Sequence[StudyTargetRecord], trials: TrialsSummary, status: Status) -> list[tuple[str, str]]:
     opened = sum(target.status == "ok" for target in targets)
-    seconds = sum(sum(trial.seconds.values()) for trial in trials)
-    finished = sorted(trial.finished for trial in trials)
     closed = len(targets) - opened
-    counts = [f"{count:,} {name}" for name, count in sorted(statuses.items(), key=str)]
-    unopened = status.failed - statuses["failed"]  # they have no files of their own
+    counts = [f"{count:,} {name}" for name, count in sorted(trials.statuses.items(), key=str)]
+    unopened = status.failed - trials.statuses["failed"]  # they have no files of their own
     counts += [f"{unopened:,} failed with their targets"] if unopened > 0 and closed else []
     return [
         ("Targets", f"{opened:,}" + (f", and {closed:,} that could not be opened" if closed else "")),
         ("Trials", ", ".join(counts) or "none"),
-        ("Methods", f"{len({trial.spec.method for trial in trials}):,}"),
-        ("Images queried", f"{sum(trial.queries.total for trial in trials):,}, repeats included"),
-        ("Time in trials", words.duration(seconds)),
-        ("Trials ended", _between(finished[0], finished[-1]) if finished else "nothing yet"),
+        ("Methods", f"{len(trials.methods):,}"),
+        ("Images queried", f"{trials.queries:,}, repeats included"),
+        ("Time in trials", words.duration(trials.seconds)),
+        ("Trials ended", _between(trials.first, trials.last) if trials.count else "nothing yet"),
     ]  # fmt: skip
 
 
@@ -316,22 +313,16 @@ def _between(first: str, last: str) -> str:
 
 
 def _failures(
-    targets: Sequence[StudyTargetRecord], trials: Sequence[TrialResult], named: dict[str, str]
+    targets: Sequence[StudyTargetRecord], failed: Sequence[TrialResult], named: dict[str, str]
 ) -> list[Failure]:
     failures = [Failure("The target", s.label, s.reason or "", s.traceback) for s in targets if s.status != "ok"]
-    for trial in trials:
-        if trial.status == "failed":
-            on = named.get(trial.spec.target.checksum, trial.spec.target.reference)
-            failures.append(Failure(trial.spec.method, on, trial.reason or "", trial.traceback))
+    for trial in failed:
+        on = named.get(trial.spec.target.checksum, trial.spec.target.reference)
+        failures.append(Failure(trial.spec.method, on, trial.reason or "", trial.traceback))
     return failures
 
 
-def _skipped(trials: Sequence[TrialResult]) -> list[tuple[str, str, int]]:
-    counts = Counter((trial.spec.method, trial.reason or "") for trial in trials if trial.status == "skipped")
-    return [(method, reason, count) for (method, reason), count in sorted(counts.items())]
-
-
-def _limits(targets: Sequence[StudyTargetRecord], trials: Sequence[TrialResult]) -> list[str]:
+def _limits(targets: Sequence[StudyTargetRecord], trials: TrialsSummary) -> list[str]:
     """What a reader must keep in mind; each computed from the records."""
     said = []
     assumed = sum(target.membership == "assumed" for target in targets)
@@ -340,20 +331,18 @@ def _limits(targets: Sequence[StudyTargetRecord], trials: Sequence[TrialResult])
             f"For {assumed:,} targets membership is assumed, not known: the members are taken to be the dataset's own "
             "training part."
         )
-    seeds = {trial.spec.seed for trial in trials if trial.status == "ok"}
-    if len(seeds) == 1:
+    if len(trials.seeds) == 1:
         said.append(
             "Each trial was run with one seed; intervals cover the choice of records, not repetitions of an attack."
         )
-    unresolved = sum(m.value is None for trial in trials for m in trial.measurements)
-    if unresolved:
-        said.append(f"{unresolved:,} measurements can't be resolved with so few records, and have no value.")
-    failed = sum(trial.status == "failed" for trial in trials)
+    if trials.unresolved:
+        said.append(f"{trials.unresolved:,} measurements can't be resolved with so few records, and have no value.")
+    failed = trials.statuses["failed"]
     if failed:
         said.append(f"{failed:,} trials failed and are missing from the figures.")
-    versions = {trial.environment.get("securitynet") for trial in trials if trial.status == "ok"}
-    if len(versions) > 1:
-        said.append(f"Trials were made by several versions of securitynet: {', '.join(sorted(map(str, versions)))}.")
+    if len(trials.versions) > 1:
+        versions = ", ".join(sorted(map(str, trials.versions)))
+        said.append(f"Trials were made by several versions of securitynet: {versions}.")
     said.append("Claims are tested on the models of this study, which are not a sample of all models.")
     return said
 
@@ -365,14 +354,6 @@ def _disagreements(targets: Sequence[StudyTargetRecord]) -> list[tuple[str, str]
         for check in target.checks
         if not check.agrees
     ]
-
-
-def _environments(trials: Sequence[TrialResult]) -> list[tuple[str, str]]:
-    values: dict[str, set[str]] = {}
-    for trial in trials:
-        for name, value in trial.environment.items():
-            values.setdefault(name, set()).add(value)
-    return [(name, ", ".join(sorted(versions))) for name, versions in values.items()]
 
 
 def _study_file(folder: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from securitynet.records import Measurement
 from securitynet.reports import words
+from securitynet.reports.families._membership_controls import find_blind_auc
 from securitynet.results.document import DefenseEffect, DefenseEffects, ResultDocument
 
 
@@ -43,7 +44,7 @@ class WhatHelps:
 
     Attributes:
         sentences: What the trials show.
-        rows: One for the model without a defense, and one for each defense.
+        rows: One for the model without a defense, one for each defense, and one for the blind baseline.
         fpr: The false-positive rate of the columns on the worst records, as text; empty without them.
         notes: Remarks on how the defenses were compared.
     """
@@ -62,6 +63,7 @@ def describe_tried_defenses(document: ResultDocument) -> WhatHelps | None:
     baseline = next((tried for tried in effects.tried if tried.baseline and tried.worst is not None), None)
     rows = [_row(effects.undefended, effects.undefended), *_output_only_rows(effects)]
     rows += [_row(tried, effects.undefended, baseline) for tried in effects.tried]
+    rows += _blind_rows(document)
     worst = effects.undefended.worst
     return WhatHelps(_sentences(effects, baseline), rows, f"{worst.fpr:.0%}" if worst else "", effects.notes)
 
@@ -248,6 +250,16 @@ def _output_only_rows(effects: DefenseEffects) -> list[DefenseRow]:
     accuracy = words.numbers(effects.undefended.accuracy) if effects.undefended.accuracy else None
     said = "the model without a defense, to an adversary who sees only outputs"
     return [DefenseRow("no defense, outputs only", "", words.numbers(auc), "", None, None, accuracy, said, "")]
+
+
+def _blind_rows(document: ResultDocument) -> list[DefenseRow]:
+    """The blind baseline, beside which each AUC must be read; a defense changes the model, and not the groups."""
+    blind = find_blind_auc(document)
+    if blind is None:
+        return []
+    said = "what comes without the model"
+    label = "blind baseline, without the model"
+    return [DefenseRow(label, "", words.numbers(blind), "", None, None, None, said, "")]
 
 
 def _sentences(effects: DefenseEffects, baseline: DefenseEffect | None) -> list[str]:

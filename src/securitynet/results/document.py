@@ -12,8 +12,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from securitynet.files import DIGEST, DIGEST_SCHEMA, check_digest
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
 from securitynet.results.audit import PrivacyAudit
+from securitynet.results.comparison import ResultComparison
+from securitynet.results.grades import FamilyGrade
+from securitynet.untrusted import parse_json, read_bytes
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
@@ -171,6 +175,10 @@ class NotAssessed(Record):
     why: str
 
 
+Comparator = Literal[">=", "<=", "rise <=", "fall <="]
+"""How a measurement is compared with a bound: it, or its change against an earlier result."""
+
+
 class Violation(Record):
     """A bound of the policy that is not met.
 
@@ -179,12 +187,36 @@ class Violation(Record):
         bound: In words.
         value: What was measured; None if it was not, or can't be resolved.
         why: In words.
+        comparator: The comparison that fails; None if there is nothing to compare.
     """
 
     name: str
     bound: str
     value: float | None
     why: str
+    comparator: Comparator | None = None
+
+
+class PolicyCheck(Record):
+    """One comparison of a measurement, or of its change, with a bound.
+
+    Attributes:
+        metric: Name of the measurement.
+        comparator: How it is compared: at least, at most, or its rise or fall at most.
+        threshold: The bound.
+        on: Whether the value, or the whole interval, must be within the bound.
+        value: What was measured; None if it was not, or can't be resolved.
+        passed: Whether the bound is met.
+        sample_size: Samples behind the value.
+    """
+
+    metric: str
+    comparator: Comparator
+    threshold: float
+    on: Literal["value", "interval"] = "value"
+    value: float | None
+    passed: bool
+    sample_size: int
 
 
 class PolicyOutcome(Record):
@@ -194,11 +226,13 @@ class PolicyOutcome(Record):
         met: Whether all of them are.
         bounds: How many there are.
         violations: Those that are not met.
+        checks: All comparisons, those that are met included; empty in results of earlier versions.
     """
 
     met: bool
     bounds: int
     violations: tuple[Violation, ...]
+    checks: tuple[PolicyCheck, ...] = ()
 
 
 class WorstCase(Record):
@@ -339,6 +373,8 @@ class ResultDocument(Record):
         environment: Package versions and device.
         settings: The configuration.
         exposed: The most exposed members, for each membership attack.
+        grades: How much of a weakness was shown, by family; empty in results of earlier versions.
+        comparison: The result against an earlier one; None unless there is one.
         policy: Whether the policy is met; None without a policy.
         remedies: Effects of defenses; None unless they were requested.
         audit: Lower bounds on epsilon; None unless the target was trained with canaries.
@@ -358,6 +394,12 @@ class ResultDocument(Record):
     exposed: tuple[ExposedMembers, ...] = Field(
         default=(), description="The most exposed members, for each membership attack; exposed.csv has all records."
     )
+    grades: tuple[FamilyGrade, ...] = Field(
+        default=(), description="One for each family of attacks and detectors: how much of a weakness was shown."
+    )
+    comparison: ResultComparison | None = Field(
+        default=None, description="This result against that of an earlier version; only with --against."
+    )
     policy: PolicyOutcome | None = None
     remedies: DefenseEffects | None = Field(default=None, description="Effects of defenses; only with --try-defenses.")
     audit: PrivacyAudit | None = Field(
@@ -373,11 +415,20 @@ class ResultDocument(Record):
 
 
 def read_document(path: Path) -> ResultDocument:
-    """The document in a ``result.json``. Raises Pydantic's ``ValidationError`` if it does not follow the schema."""
-    return ResultDocument.model_validate_json(path.read_text(encoding="utf-8"))
+    """The document in a ``result.json``.
+
+    Raises:
+        ValueError: If it does not follow the schema (Pydantic's ``ValidationError``), or its digest is not that of its
+            content.
+    """
+    value = parse_json(read_bytes(path))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return ResultDocument.model_validate_json(json.dumps(check_digest(value)))
 
 
 def schema_text() -> str:
     """The JSON schema of `ResultDocument`, as text."""
     schema = ResultDocument.model_json_schema(by_alias=True, mode="serialization")
+    schema["properties"][DIGEST] = DIGEST_SCHEMA
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

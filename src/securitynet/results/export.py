@@ -6,6 +6,7 @@ otherwise an incomplete table would look complete.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securitynet.errors import ConfigurationError
+from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
 from securitynet.records import Measurement, TrialResult
+from securitynet.results.columns import collect_columns
 from securitynet.results.index import Index
 from securitynet.results.study_targets import StudyTargetRecord, target_key
 
@@ -65,7 +68,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     """
     import pandas
 
-    frame = pandas.DataFrame(list(rows(index, defaults)))
+    frame = pandas.DataFrame(collect_columns(rows(index, defaults)))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     for column in _WHOLE:
@@ -80,6 +83,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
 def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, Any]]:
     """The rows of `to_frame`, in no particular order."""
     by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
+    usual = functools.cache(lambda kind, method: flat(defaults(kind, method)) if defaults else {})
     for record in list(index.target_records()):
         about = _about_target(record)
         if record.means is not None:
@@ -93,7 +97,7 @@ def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, A
         spec = trial.spec
         known = by_key.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         about = known[1] if known else _about_spec(trial)
-        row = {**about, **_about_trial(trial, defaults)}
+        row = {**about, **_about_trial(trial, usual(spec.kind, spec.method))}
         if not trial.measurements:
             yield row
         for measurement in trial.measurements:
@@ -121,7 +125,7 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
     if path.suffix == ".parquet":
         frame.to_parquet(buffer, index=False)
     elif path.suffix == ".csv":
-        buffer.write(frame.to_csv(index=False).encode("utf-8"))
+        buffer.write(encode_csv(frame))
     elif path.suffix == ".jsonl":
         buffer.write(frame.to_json(orient="records", lines=True, force_ascii=False).encode("utf-8"))
     else:
@@ -130,6 +134,12 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
         )
     with atomic_write(path) as stream:
         stream.write(buffer.getvalue())
+
+
+def encode_csv(frame: pandas.DataFrame) -> bytes:
+    """A table as CSV in UTF-8, none of whose texts a spreadsheet takes for a formula."""
+    safe = frame.map(lambda value: escape_formula(value) if isinstance(value, str) else value)
+    return str(safe.to_csv(index=False)).encode("utf-8")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -191,10 +201,9 @@ def _about_spec(trial: TrialResult) -> dict[str, Any]:
     }
 
 
-def _about_trial(trial: TrialResult, defaults: Defaults | None) -> dict[str, Any]:
+def _about_trial(trial: TrialResult, usual: Mapping[str, Any]) -> dict[str, Any]:
     spec = trial.spec
     configuration = flat(spec.configuration)
-    usual = flat(defaults(spec.kind, spec.method)) if defaults else {}
     changed = {name: value for name, value in configuration.items() if name not in usual or usual[name] != value}
     family, _, method = spec.method.rpartition(".")
     return {

@@ -6,16 +6,20 @@ are opened. One process writes it: the runner, or ``study reindex``.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from securitynet.errors import SecurityNetError
 from securitynet.records import TrialResult
 from securitynet.results import store, study_targets
 from securitynet.results.root import Root
@@ -25,6 +29,7 @@ from securitynet.results.study_targets import StudyTargetRecord, parse_study_tar
 logger = logging.getLogger(__name__)
 
 _BATCH = 500
+_MALFORMED = re.compile("malformed|not a database|file is encrypted")
 _FPR = re.compile(r"^.*[@.]fpr=")
 
 metadata = sa.MetaData()
@@ -91,6 +96,13 @@ targets = sa.Table(
 )
 
 
+Result = TypeVar("Result")
+
+
+class IndexFailure(SecurityNetError):
+    """The database of the index cannot be used. The files, which are the truth, are not affected."""
+
+
 @dataclass
 class Refreshed:
     """The outcome of refreshing the index.
@@ -143,7 +155,7 @@ class Index:
         self._engine = sa.create_engine(text)
         if text.startswith("sqlite"):
             sa.event.listen(self._engine, "connect", _quick)
-        metadata.create_all(self._engine)
+        self._mended(lambda: metadata.create_all(self._engine))
 
     def close(self) -> None:
         """Close all connections."""
@@ -152,8 +164,15 @@ class Index:
     def refresh(self) -> Refreshed:
         """Read the files that are new or have changed, and forget those that are gone.
 
-        Damaged files are listed in the result and are not in the index.
+        Damaged files are listed in the result and are not in the index. A damaged SQLite file is made again.
+
+        Raises:
+            OSError: If the disk is full.
+            IndexFailure: If the database cannot be used for another reason.
         """
+        return self._mended(self._refresh)
+
+    def _refresh(self) -> Refreshed:
         refreshed = Refreshed()
         with self._engine.begin() as connection:
             query = sa.select(files.c.path, files.c.stamp).where(files.c.root == self.name)
@@ -177,7 +196,7 @@ class Index:
     def trial_states(self) -> dict[str, TrialState]:
         """Trial id -> its state, for all trials in the index."""
         columns = trials.c.id, trials.c.status, trials.c.reason, trials.c.version, trials.c.level, trials.c.rates
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             rows = connection.execute(sa.select(*columns).where(trials.c.root == self.name)).tuples()
             return {
                 id_: TrialState(status, reason, made_by, level, frozenset(rates.split(",")) - {""})
@@ -187,14 +206,14 @@ class Index:
     def target_records(self) -> Iterator[StudyTargetRecord]:
         """All target records, by key."""
         query = sa.select(targets.c.record).where(targets.c.root == self.name).order_by(targets.c.key)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             for (text,) in connection.execute(query):
-                yield StudyTargetRecord.model_validate_json(text)
+                yield parse_study_target(text)
 
     def trials(self, ids: Iterable[str] | None = None) -> Iterator[TrialResult]:
         """Trial records in the order of their ids: all, or those of ``ids`` that exist."""
         query = sa.select(trials.c.record).where(trials.c.root == self.name).order_by(trials.c.id)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             if ids is None:
                 for (text,) in connection.execute(query):
                     yield parse_trial(text)
@@ -210,8 +229,50 @@ class Index:
             .where(trials.c.root == self.name, trials.c.status == "ok", trials.c.seconds.is_not(None))
             .group_by(trials.c.method)
         )
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return {method: (int(n), float(mean)) for method, n, mean in connection.execute(query).tuples()}
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.DatabaseError as error:
+            raise self._explain(error) from error
+        except ValueError as error:  # the copy of a record; those in files have been checked
+            raise self._damaged(str(error)) from error
+
+    def _mended(self, work: Callable[[], Result]) -> Result:
+        """Do something with the database; if its file turns out to be damaged, make it again and do it once more."""
+        try:
+            return work()
+        except sa.exc.DatabaseError as error:
+            file = self._engine.url.database
+            if self._engine.dialect.name != "sqlite" or not file or not _MALFORMED.search(str(error.orig)):
+                raise self._explain(error) from error
+            logger.warning("The index %s is damaged and is made again from the files.", Path(file).name)
+            self._engine.dispose()
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                Path(f"{file}{suffix}").unlink(missing_ok=True)
+        try:
+            metadata.create_all(self._engine)
+            return work()
+        except sa.exc.DatabaseError as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: sa.exc.DatabaseError) -> Exception:
+        words = str(error.orig)
+        if "disk is full" in words or "No space left" in words:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._engine.url.database)
+        if _MALFORMED.search(words):
+            return self._damaged(words)
+        return IndexFailure(f"The index of the results cannot be used: {words}.", hint="Choose another one with --db.")
+
+    def _damaged(self, words: str) -> IndexFailure:
+        return IndexFailure(
+            f"The index of the results is damaged: {words}.",
+            hint="Make it again from the files: securitynet study reindex RESULTS.",
+        )
 
     def _read(self, connection: Connection, part: Mapping[str, str], damaged: dict[str, str]) -> int:
         trial_rows: list[dict[str, Any]] = []

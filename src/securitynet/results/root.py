@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import atomic_write
+from securitynet.untrusted import open_regular
 
 ASIDE = "set-aside"
 """Folder for files that could not be read."""
@@ -42,6 +43,14 @@ class Root(ABC):
     @abstractmethod
     def write(self, path: str, content: bytes) -> None:
         """Write a whole file, or nothing."""
+
+    @abstractmethod
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a whole file only if there is none of that name; of several that try at once, one succeeds.
+
+        Returns:
+            Whether this call wrote it.
+        """
 
     @abstractmethod
     def files(self, folder: str, suffix: str) -> Iterator[tuple[str, str]]:
@@ -86,12 +95,31 @@ class FolderRoot(Root):
 
     @override
     def read(self, path: str) -> bytes:
-        return self._at(path).read_bytes()
+        with open_regular(self._at(path)) as stream:
+            return stream.read()
 
     @override
     def write(self, path: str, content: bytes) -> None:
         with atomic_write(self._at(path)) as stream:
             stream.write(content)
+
+    @override
+    def create(self, path: str, content: bytes) -> bool:
+        at = self._at(path)
+        at.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(at, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except BaseException:
+            at.unlink(missing_ok=True)
+            raise
+        return True
 
     @override
     def files(self, folder: str, suffix: str) -> Iterator[tuple[str, str]]:
@@ -128,10 +156,15 @@ class FolderRoot(Root):
     def remove(self, path: str) -> None:
         self._at(path).unlink(missing_ok=True)
 
-    def remove_leftovers(self, folder: str) -> int:
-        """Delete the temporary files of killed processes, while nobody else writes; returns their number."""
+    def remove_leftovers(self, folder: str, *, deep: bool = True) -> int:
+        """Delete the temporary files of killed processes, while nobody else writes; returns their number.
+
+        Args:
+            folder: The folder.
+            deep: Whether its sub-folders are searched too.
+        """
         removed = 0
-        for leftover in self._at(folder).rglob(".*.tmp"):
+        for leftover in self._at(folder).glob("**/.*.tmp" if deep else ".*.tmp"):
             leftover.unlink(missing_ok=True)
             removed += 1
         return removed
@@ -156,6 +189,7 @@ class RemoteRoot(Root):
         protocols = self._system.protocol
         names = {protocols} if isinstance(protocols, str) else set(protocols)
         self._whole = bool(names & _WHOLE_OBJECTS)
+        self._local = bool(names & {"file", "local"})
 
     def _at(self, path: str) -> str:
         return f"{self._path}/{path}"
@@ -175,6 +209,25 @@ class RemoteRoot(Root):
         temporary = f"{folder}/.{name}.{os.urandom(6).hex()}.tmp"
         self._system.pipe_file(temporary, content)
         self._system.mv(temporary, at)
+
+    @override
+    def create(self, path: str, content: bytes) -> bool:
+        at = self._at(path)
+        if self._local:
+            return FolderRoot(Path(self._path)).create(path, content)
+        if not self._whole:
+            self._system.makedirs(at.rpartition("/")[0], exist_ok=True)
+        try:
+            # S3: If-None-Match; Google: ifGenerationMatch=0; Azure: no overwriting.
+            self._system.pipe_file(at, content, mode="create")
+        except FileExistsError:
+            return False
+        except OSError:
+            # Some servers name the condition otherwise than S3 does. Only what is there decides.
+            if self.exists(path) and self.read(path) != content:
+                return False
+            raise
+        return True
 
     @override
     def files(self, folder: str, suffix: str) -> Iterator[tuple[str, str]]:
@@ -199,6 +252,7 @@ class RemoteRoot(Root):
 
     @override
     def exists(self, path: str) -> bool:
+        self._system.invalidate_cache()  # another machine may have written it meanwhile
         return bool(self._system.exists(self._at(path)))
 
     @override

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from securitynet.files import DIGEST, DIGEST_SCHEMA, add_digest, check_digest
 from securitynet.records import TrialResult
 from securitynet.results.root import Root, open_root
+from securitynet.untrusted import check_archive, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,9 @@ class TrialStore:
             return None
         name = self.name(result.id, ".npz")
         try:
-            with np.load(io.BytesIO(self.files.read(name)), allow_pickle=False) as archive:
+            content = self.files.read(name)
+            check_archive(content, name.rpartition("/")[2])
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
         except (
             Exception
@@ -98,7 +102,7 @@ class TrialStore:
 
 def trial_text(result: TrialResult) -> str:
     """A trial as JSON text. NaN and infinity are refused: they are not JSON."""
-    value = {"id": result.id, **result.model_dump(mode="json")}
+    value = add_digest({"id": result.id, **result.model_dump(mode="json")})
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -106,11 +110,12 @@ def parse_trial(text: str | bytes) -> TrialResult:
     """A trial from its JSON text.
 
     Raises:
-        ValueError: If it is no trial, or its id is not that of its content.
+        ValueError: If it is no trial, or its id or digest is not that of its content.
     """
-    value = json.loads(text)
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    value = check_digest(value)
     stated = value.pop("id", None)
     try:
         result = TrialResult.model_validate(value)
@@ -127,6 +132,7 @@ def schema_text() -> str:
     schema["properties"] = {
         "id": {"description": "Hash of what decides the result.", "pattern": "^[0-9a-f]{32}$", "type": "string"},
         **schema["properties"],
+        DIGEST: DIGEST_SCHEMA,
     }
     schema["required"] = ["id", *schema["required"]]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A trial file, version 1"}

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from securitynet.files import stable_hash
+from securitynet.files import DIGEST, DIGEST_SCHEMA, add_digest, check_digest, stable_hash
 from securitynet.records import (
     Access,
     Check,
@@ -26,6 +26,7 @@ from securitynet.records import (
     TargetIdentity,
 )
 from securitynet.results.root import Root, open_root
+from securitynet.untrusted import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class StudyTargetStore:
 
     def save(self, record: StudyTargetRecord) -> None:
         """Write a record."""
-        text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(add_digest(record.model_dump(mode="json")), indent=2, ensure_ascii=False, allow_nan=False)
         self.files.write(self.name(record.key), text.encode("utf-8") + b"\n")
 
     def load(self, key: str) -> StudyTargetRecord | None:
@@ -177,9 +178,13 @@ class StudyTargetStore:
 
 
 def parse_study_target(text: str | bytes) -> StudyTargetRecord:
-    """A record from its JSON text. Raises ``ValueError`` if it is not one."""
+    """A record from its JSON text. Raises ``ValueError`` if it is not one, or its digest is not that of its content."""
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    content = check_digest(value)
     try:
-        return StudyTargetRecord.model_validate_json(text)
+        return StudyTargetRecord.model_validate_json(json.dumps(content))
     except ValidationError as error:
         raise ValueError(f"not a target record: {error.error_count()} fields are wrong") from error
 
@@ -187,6 +192,7 @@ def parse_study_target(text: str | bytes) -> StudyTargetRecord:
 def schema_text() -> str:
     """The JSON schema of a target file, as text."""
     schema = StudyTargetRecord.model_json_schema(mode="serialization")
+    schema["properties"][DIGEST] = DIGEST_SCHEMA
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The record of a target in a study, version 1",

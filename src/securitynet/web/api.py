@@ -9,16 +9,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from securitynet.catalog.codebook import as_json, codebook
+from securitynet.catalog.codebook import CodeInfo, as_json, codebook
 from securitynet.web.pages import load_details
 from securitynet.web.plot import make_plot
 from securitynet.web.similar import find_similar
 from securitynet.web.site import get_site
-from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, PER_PAGE, State, parse_whole
+from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, MOST_VALUES, PER_PAGE, State, parse_whole
 from securitynet.web.studies import list_studies
 
 _PLOT = ("x", "y", "colour")
 _PAGED = ("per_page",)
+
+_NUMBER = r"-?[0-9]{1,9}([.][0-9]{1,6})?"
+_NUMBERS = rf"^(none|any|!?({_NUMBER}|{_NUMBER}[.][.]({_NUMBER})?|[.][.]{_NUMBER}|[<>]=?{_NUMBER}))$"
+_TEXT = "^[A-Za-z0-9][A-Za-z0-9 ._+/-]{0,98}$"
+_LINK = "^https?://[A-Za-z0-9._/-]{1,99}$"
 
 
 class Problem(BaseModel):
@@ -110,6 +115,14 @@ class Correlation(BaseModel):
     method: str
 
 
+class GroupCorrelation(BaseModel):
+    """Pearson's correlation in one group."""
+
+    group: str
+    n: int
+    r: float
+
+
 class PlotPoint(BaseModel):
     """A model in a plot."""
 
@@ -133,6 +146,11 @@ class PlotData(BaseModel):
     ]
     lacking: int
     correlation: Correlation
+    within: Annotated[str, Field(description="Code within whose groups the correlation is taken; empty if none.")]
+    by_group: Annotated[
+        list[GroupCorrelation], Field(description="Pearson's r in each group of the colour or dataset.")
+    ]
+    mixed: Annotated[str | None, Field(description="A sentence, if groups contradict each other or the pooled value.")]
     points: list[PlotPoint]
 
 
@@ -147,10 +165,9 @@ class StudyListed(BaseModel):
 
 def _filters(*names: str) -> dict[str, Any]:
     """Parameters for OpenAPI: text, order and one filter per code."""
-    texts = {"type": "array", "items": {"type": "string"}}
     common = [
         {"name": "q", "in": "query", "description": "Words that must all occur; `res*` is a beginning.",
-         "schema": {"type": "string", "maxLength": MOST_TEXT}},
+         "schema": {"type": "string", "maxLength": MOST_TEXT, "pattern": "^[^\\x00]*$"}},
         {"name": "sort", "in": "query", "description": "A code, with `-` before it for descending.",
          "schema": {"type": "string", "enum": [
              sign + info.name for info in codebook().values() if info.ordered for sign in ("", "-")]}},
@@ -162,18 +179,30 @@ def _filters(*names: str) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [item for item in common if item["name"] in names]
     parameters += [{"name": name, "in": "query", "schema": paged[name]} for name in names if name in paged]
     for info in codebook().values():
-        what = "`LOW..HIGH`, `LOW..`, `..HIGH`, `>=N`" if info.numeric else "values; repeat it for several"
+        what = "`N`, `LOW..HIGH`, `LOW..`, `..HIGH`, `>=N`" if info.numeric else "values; repeat it for several"
         parameters.append(
             {
                 "name": info.name,
                 "in": "query",
                 "description": f"{info.meaning} Filter: {what}, `!VALUE`, `none`, `any`.",
-                "schema": texts,
+                "schema": _describe_values(info),
                 "style": "form",
                 "explode": True,
             }
         )
     return {"parameters": parameters}
+
+
+def _describe_values(info: CodeInfo) -> dict[str, Any]:
+    """The values of a filter, as far as a schema can say: every request that fits is answered."""
+    if info.numeric:
+        return {"type": "string", "pattern": _NUMBERS}
+    if info.kind == "object":
+        return {"type": "string", "enum": ["none", "any"]}
+    items: dict[str, Any] = {"pattern": _LINK if info.name.endswith("link") else _TEXT}
+    if info.values or info.kind == "boolean":
+        items = {"enum": list(info.values) or ["true", "false"]}
+    return {"type": "array", "items": {"type": "string", **items}, "maxItems": MOST_VALUES}
 
 
 @router.get("/models", openapi_extra=_filters("q", "sort", "page", "per_page"))
@@ -273,6 +302,9 @@ def plot_data(
             n=estimate.n,
             method=estimate.method,
         ),
+        within=drawn.within,
+        by_group=[GroupCorrelation(group=g.group, n=g.n, r=g.r) for g in drawn.by_group],
+        mixed=drawn.mixed,
         points=[PlotPoint(id=p.id, name=p.name, x=p.x, y=p.y, group=p.group) for p in drawn.points],
     )
 

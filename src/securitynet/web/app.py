@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
@@ -112,6 +113,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    environment.filters["shell"] = shlex.quote  # for commands that a visitor may copy
     for name in environment.list_templates(extensions=["html"]):
         environment.get_template(name)  # translated now, and not while the first visitor waits
     environment.globals |= labels.GLOBALS | {"version": __version__}
@@ -138,6 +140,7 @@ def _assets() -> dict[str, tuple[bytes, str]]:
 async def _show_error(request: Request, error: Exception) -> Response:
     """What is wrong, as JSON or as a page."""
     status, message, hint = 400, "", None
+    headers = getattr(error, "headers", None)  # Allow, of a method that is not
     if isinstance(error, SecurityNetError):
         message, hint = error.message, error.hint
     elif isinstance(error, HTTPException):
@@ -146,10 +149,10 @@ async def _show_error(request: Request, error: Exception) -> Response:
         status = 422
         message = "; ".join(f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in error.errors()[:5])
     if request.url.path.startswith("/api/"):
-        return JSONResponse({"error": message, "hint": hint}, status_code=status)
+        return JSONResponse({"error": message, "hint": hint}, status_code=status, headers=headers)
     page = (
         get_site(request)
         .templates.get_template("error.html")
         .render(here="", title="Not found" if status == 404 else "That does not work", message=message, hint=hint)
     )
-    return HTMLResponse(page, status_code=status)
+    return HTMLResponse(page, status_code=status, headers=headers)

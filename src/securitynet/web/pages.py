@@ -14,7 +14,7 @@ from securitynet.catalog.store import Measured
 from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
 from securitynet.web.drawing import draw
-from securitynet.web.loading import describe_loading
+from securitynet.web.loading import describe_loading, name_database
 from securitynet.web.plot import list_colours, make_plot
 from securitynet.web.security import REPORT_POLICY
 from securitynet.web.similar import find_similar
@@ -79,8 +79,9 @@ def model(request: Request, identifier: str) -> Response:
             entry=entry,
             accuracy=site.search.read_accuracies([entry])[entry.id],
             groups=_grouped(details),
-            measured_rows=group_by_name(details.measured),
-            loading=describe_loading(entry, entry.dataset),
+            measured_rows=(grouped := group_by_name(details.measured)),
+            blind=find_blind_baselines(grouped),
+            loading=describe_loading(entry, name_database(site.search.catalog.database)),
             history=site.search.catalog.history(entry.id),
             similar=site.search.read_rows(find_similar(columns, site.search.read_numbers([entry.id])[entry.id])),
         )
@@ -133,6 +134,7 @@ def compare(request: Request) -> HTMLResponse:
         several=several,
         rows=rows,
         measured_rows=[(name, [of_model.get(name, []) for of_model in measured]) for name in names],
+        blind=[find_blind_baselines(of_model) for of_model in measured],
         left_out=len(more),
         most=MOST_COMPARED,
     )
@@ -214,6 +216,25 @@ def group_by_name(measured: list[Measured]) -> dict[str, list[Measured]]:
     for one in (measured[place] for place in places):
         groups.setdefault(one.name, []).append(one)
     return groups
+
+
+def find_blind_baselines(groups: dict[str, list[Measured]]) -> dict[str, Measured | None]:
+    """What must be read beside the AUC of each membership attack: the AUC of the blind baseline, without the model.
+
+    Args:
+        groups: Measured values of a model by name.
+
+    Returns:
+        Name of each such AUC -> the blind baseline's, None where it was not measured.
+    """
+    beside: dict[str, Measured | None] = {}
+    for name in groups:
+        family, _, rest = name.partition(".")
+        if family != "membership" or not rest.endswith(".auc") or rest == "blind.auc":
+            continue
+        found = groups.get(f"{name.removesuffix('auc')}blind-auc") or groups.get("membership.blind.auc")
+        beside[name] = found[0] if found else None
+    return beside
 
 
 def _page(site: Site, template: str, **values: Any) -> HTMLResponse:

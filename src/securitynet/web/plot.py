@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.analysis import resampling, statistics
-from securitynet.analysis.statistics import Estimate
+from securitynet.analysis.simpson import GroupCorrelation, correlate_groups, describe_mixed_signs
+from securitynet.analysis.statistics import FEWEST, Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
-from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
+from securitynet.web.columns import UNKNOWN, Columns, FacetColumn, Floats, Integers
 from securitynet.web.search import Matches, Search
 from securitynet.web.state import State
 
@@ -28,6 +29,12 @@ CELLS = (50, 28)
 """Cells of the density, across and upwards."""
 
 MOST_COLOURS = 5
+MOST_GROUPS = 8
+"""Groups whose correlations are listed."""
+
+WITHIN = "dataset"
+"""The code whose groups are taken apart by default."""
+
 OTHER = "other"
 OTHER_COLOUR = MOST_COLOURS
 _AT_ONCE = threading.Semaphore(2)
@@ -64,8 +71,12 @@ class Plot:
         groups: Names of the colours, by index.
         total: Models that have both values.
         lacking: Models that match and lack one of them.
-        correlation: Pearson's, of all that have both (logarithms, where an axis is logarithmic).
-        ranks: Spearman's; None for more models than are drawn.
+        correlation: Pearson's, of all that have both (logarithms, where an axis is logarithmic), within datasets where
+            there are several.
+        ranks: Spearman's, likewise; None for more models than are drawn.
+        within: What the correlations are within: ``dataset``, or nothing if all models have one.
+        by_group: Pearson's in each dataset, the largest first, or in each group of the colour; empty for one.
+        mixed: A sentence if groups contradict each other, or the pooled correlation contradicts all.
     """
 
     x: str
@@ -80,6 +91,9 @@ class Plot:
     lacking: int
     correlation: Estimate
     ranks: Estimate | None
+    within: str
+    by_group: tuple[GroupCorrelation, ...]
+    mixed: str | None
 
 
 def list_colours(columns: Columns) -> list[str]:
@@ -129,7 +143,12 @@ def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -
     rows = np.flatnonzero(complete)
     raw = [columns.numeric[name][rows] for name in (x, y)]
     across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
-    pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows])
+    datasets = columns.facets["dataset"].codes[rows]
+    pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows], datasets)
+    within = WITHIN if len(np.unique(datasets)) > 1 else ""
+    by_group = _correlate_groups(columns.facets[colour or WITHIN], across, up, rows)
+    varies = len(rows) >= FEWEST and np.ptp(across) > 0 and np.ptp(up) > 0
+    pooled = float(np.corrcoef(across, up)[0, 1]) if within and varies else None
     crowded = len(rows) > MOST_POINTS
     drawn = np.arange(len(rows))
     if crowded:
@@ -157,6 +176,9 @@ def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -
         lacking=matches.total - len(rows),
         correlation=pearson,
         ranks=ranks,
+        within=within,
+        by_group=tuple(by_group[:MOST_GROUPS]),
+        mixed=describe_mixed_signs(((group.group, group.r) for group in by_group), pooled),
     )
 
 
@@ -180,6 +202,14 @@ def _blocks(count: int) -> Iterator[slice]:
     """Stretches short enough for what is computed of them to stay in the processor's cache."""
     for first in range(0, count, 1 << 16):
         yield slice(first, first + (1 << 16))
+
+
+def _centred(values: Floats, groups: Codes) -> Floats:
+    """Values less the mean of their group."""
+    sums = np.bincount(groups, weights=values)
+    counts = np.maximum(np.bincount(groups), 1)
+    centred: Floats = values - (sums / counts)[groups]
+    return centred
 
 
 def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
@@ -215,11 +245,23 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 
 
-def _correlations(x: Floats, y: Floats, families: Codes) -> tuple[Estimate, Estimate | None]:
+def _correlate_groups(facet: FacetColumn, x: Floats, y: Floats, rows: Integers) -> list[GroupCorrelation]:
+    codes = facet.codes[rows]
+    names = {int(code): facet.values[code - 1] for code in np.unique(codes) if code != UNKNOWN}
+    groups = correlate_groups(x, y, codes, names)
+    return groups if len(names) > 1 else []
+
+
+def _correlations(x: Floats, y: Floats, families: Codes, datasets: Codes) -> tuple[Estimate, Estimate | None]:
+    """Pearson's and Spearman's correlation within datasets, by families."""
+    strata = datasets if len(np.unique(datasets)) > 1 else None
     if len(x) <= MOST_POINTS:
         # As many permutations as a page can wait for.
-        pearson = statistics.correlation(x, y, clusters=families, resamples=400)
-        return pearson, statistics.correlation(x, y, kind="spearman", clusters=families, resamples=200)
+        pearson = statistics.correlation(x, y, clusters=families, strata=strata, resamples=400)
+        ranks = statistics.correlation(x, y, kind="spearman", clusters=families, strata=strata, resamples=200)
+        return pearson, ranks
+    if strata is not None:
+        x, y = (_centred(values, datasets) for values in (x, y))
     if np.count_nonzero(np.bincount(families)) >= resampling.FEWEST_CLUSTERS:
         return clustered_pearson(x, y, families), None
     value = float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan

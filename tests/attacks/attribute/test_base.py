@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from securitynet.attacks import ATTACKS
+from securitynet.attacks.attribute._embedding_networks import EmbeddingScale
 from securitynet.attacks.attribute.base import InferredAttributes, spoken
-from securitynet.attacks.attribute.embedding_mlp import _Scale
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.splits import four_way
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, SplitError, UnknownName
@@ -264,7 +264,7 @@ def test_scaling_does_not_blow_up_rounding():
     values = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     values[:, 1] = 1000 + 1e-5 * values[:, 1]
     values[:, 2] = 0
-    scaled = _Scale(values)(values)
+    scaled = EmbeddingScale(values)(values)
     np.testing.assert_allclose(scaled[:, 0].std(), 1, atol=0.05)
     assert (scaled[:, 1:3] == 0).all()
 

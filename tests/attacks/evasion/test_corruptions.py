@@ -9,10 +9,10 @@ from scipy import stats
 from torch import nn
 
 from evasion_cases import made_up, white_box
-from securitynet.attacks.evasion._corruptions import blur, digital, noise, weather
-from securitynet.attacks.evasion._corruptions.kinds import CIFAR, IMAGENET, KINDS, corrupt
 from securitynet.attacks.evasion.common_corruptions import CommonCorruptions, CorruptedPredictions
 from securitynet.attacks.evasion.randomized_smoothing import Certificates, RandomizedSmoothing, certify
+from securitynet.datasets.corruptions import blur, digital, noise, weather
+from securitynet.datasets.corruptions.kinds import CIFAR, IMAGENET, KINDS, corrupt
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.models.targets.target import Target

@@ -80,6 +80,19 @@ def test_finds_nothing_where_answers_mean_nothing(name, model, all_data):
     assert found["agreement"].high > 0.07
 
 
+@pytest.mark.parametrize("meaningful", [True, False], ids=["target", "dice"])
+def test_hard_labels_without_data_suffice_to_steal(meaningful, sealed, all_data):
+    name = "stealing.data-free"
+    model, target = ATTACKS.get(name).threat_models[0], sealed if meaningful else Target(Dice())
+    attack = make(name, interface="labels", budgets=360 if meaningful else 100)
+    found = measured(attack(target, all_data, context(), model))
+    if meaningful:
+        assert found["agreement"].low > 1.5 * found["constant-agreement"].high
+    else:
+        assert found["agreement"].low < 0.13
+        assert found["agreement"].high > 0.07
+
+
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
 def test_a_second_run_asks_nothing(name, model, sealed, all_data, tmp_path):
     make(name)(sealed, all_data, context(tmp_path), model)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from securitynet.attacks.stealing._overlap import leave_out_queried
-from securitynet.attacks.stealing.base import StolenModels
+from securitynet.attacks.stealing._stolen_models import StolenModels
 from securitynet.errors import ConfigurationError
 
 

@@ -329,5 +329,6 @@ def test_recipes_are_the_trainers(digit_target, all_data):
 
 def test_images_of_a_size_that_the_target_does_not_take_are_refused(digit_target, all_data):
     wide = ImageDataset("wide", all_data.dataset.images[..., :6], all_data.dataset.labels, tuple("0123456789"), {})
-    with pytest.raises(SecurityNetError, match="does not take inputs of shape 1×8×6"):
+    with pytest.raises(SecurityNetError, match=r"does not take images of 8×6 pixels \(not square\)") as refusal:
         steal(digit_target, dataclasses.replace(all_data, dataset=wide))
+    assert refusal.value.hint is not None and "--input-size" in refusal.value.hint

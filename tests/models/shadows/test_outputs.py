@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from securitynet.datasets import splits as make_splits
-from securitynet.errors import ConfigurationError, SplitError, UnknownName
+from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.models.shadows import (
     Accuracies,
     ShadowPlan,
@@ -150,6 +150,16 @@ def test_what_has_no_images_is_refused(digits, four_parts, target):
     recorded = dataclasses.replace(digits, images=None)
     with pytest.raises(ConfigurationError, match="no images"):
         shadow_outputs(target, recorded, four_parts, four_parts.members, ShadowPlan(), device="cpu")
+
+
+def test_images_that_the_target_does_not_take_are_refused_before_any_training(digits, four_parts, target, tmp_path):
+    wide = dataclasses.replace(digits, images=digits.images[..., :6], content_digest=None)
+    settings = {"cache": tmp_path, "device": "cpu"}
+    with pytest.raises(TargetError, match="not square"):
+        shadow_outputs(target, wide, four_parts, four_parts.members, ShadowPlan(), **settings)
+    with pytest.raises(TargetError, match="not square"):
+        shadow_model(target, wide, four_parts, ShadowTraining(), **settings)
+    assert not (tmp_path / "shadows").exists()
 
 
 def weights_of(shadow):

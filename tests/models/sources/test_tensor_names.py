@@ -48,6 +48,7 @@ WRAPPED = {
         "module.attacker.normalize.new_std": zeros(3, 1, 1) + 0.5,
     },
     "normalised inside": {"0.mean": zeros(1, 3, 1, 1), "0.std": zeros(1, 3, 1, 1) + 1, **prefixed("1.", state())},
+    "robustbench": {"0.mu": zeros(1, 3, 1, 1) + 0.4, "0.sigma": zeros(1, 3, 1, 1) + 0.2, **prefixed("1.", state())},
     "flat criterion": {**state(), "criterion.weight": zeros(2)},
 }
 
@@ -63,6 +64,8 @@ def test_wrappers_and_companions(tensors):
 def test_what_the_file_says_of_its_normalisation():
     assert fit_names(WRAPPED["robustness"], state()).normalization.std == (0.5, 0.5, 0.5)
     assert fit_names(WRAPPED["normalised inside"], state()).normalization.mean == ()
+    stated = fit_names(WRAPPED["robustbench"], state()).normalization
+    assert (stated.mean, stated.std) == ((0.4,) * 3, (0.2,) * 3)
     assert fit_names(state(), state()).normalization is None
 
 

@@ -182,7 +182,9 @@ def test_a_killed_run_goes_on_and_neither_loses_nor_doubles_its_accounting(digit
     again = fitting(digits, tmp_path / "killed", notes.append)
     _, resumed = defense.fit(again)
     assert any("Resumed" in note for note in notes)
-    assert resumed["privacy"] == undisturbed["privacy"]
+    assert resumed["privacy"].sampling is not None, "the batches before the interruption are in the checkpoint"
+    unsampled = {"sampling"} if secret else set()  # a secret seed draws other batches in each run
+    assert resumed["privacy"].model_dump(exclude=unsampled) == undisturbed["privacy"].model_dump(exclude=unsampled)
     assert resumed["privacy"].steps == 3 * round(120 / 16)
     same = [torch.equal(a, b) for a, b in zip(again.network.parameters(), whole.network.parameters(), strict=True)]
     assert all(same) is not secret  # secret noise is another one in each run

@@ -19,9 +19,6 @@ from securitynet.models.store.model_record import read_target_record, trained_sp
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.config import TrainConfig
 
-EPOCHS, KILLS = 12, 2
-
-
 SCRIPT = """
 import os, signal, sys, time
 import torch
@@ -67,19 +64,20 @@ print(kills)
 """
 
 
-def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path):
+@pytest.mark.parametrize("epochs, kills", [(12, 2), pytest.param(40, 4, marks=pytest.mark.slow)])
+def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, epochs, kills):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     command = [
         sys.executable,
         "-c",
-        SCRIPT.replace("EPOCHS", str(EPOCHS)).replace("KILLS", str(KILLS)),
+        SCRIPT.replace("EPOCHS", str(epochs)).replace("KILLS", str(kills)),
         str(whole),
         str(killed),
     ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr
     log = killed.with_suffix(".log").read_text()
-    assert int(ran.stdout) == KILLS, log
+    assert int(ran.stdout) == kills, log
     assert "Resumed after epoch" in log
     one, other = (json.loads(path.with_suffix(".json").read_text()) for path in (whole, killed))
     for facts in (one, other):
@@ -88,7 +86,7 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path):
     assert whole.read_bytes() == killed.read_bytes()
     privacy = other["defense"]["privacy"]
     accountant = RDPAccountant()
-    steps = EPOCHS * round(190 / 64)  # of 190 members: a quarter of 400 and 360 records
+    steps = epochs * round(190 / 64)  # of 190 members: a quarter of 400 and 360 records
     for _ in range(steps):
         accountant.step(noise_multiplier=privacy["noise_multiplier"], sample_rate=64 / 190)
     assert privacy["epsilon"] == pytest.approx(accountant.get_epsilon(delta=1e-5), rel=1e-9)

@@ -32,6 +32,13 @@ def test_a_filter_that_catches_and_one_that_does_not():
     assert "no more often than clean ones" in said("backdoor.neo", **base, detection_rate=(0.08, 0.05, 0.2))
 
 
+def test_without_a_trigger_a_rate_of_false_rejections_says_nothing_about_the_model():
+    base = {"false_rejection_rate": (0.05, 0.03, 0.09)}
+    assert "says nothing about whether the model has a backdoor" in said("backdoor.strip", **base)
+    known = said("backdoor.strip", **base, detection_rate=(0.9, 0.8, 1.0), trigger_success_rate=(0.9, 0.8, 1.0))
+    assert "says nothing" not in known
+
+
 def test_suspects_are_called_triggered_only_beyond_the_interval():
     base = {"false_rejection_rate": (0.05, 0.03, 0.09), "suspects_flagged": (0.1, 0.06, 0.2)}
     assert "not distinguishable" in said("backdoor.strip", **base, suspects_excess=(0.05, -0.01, 0.1))
@@ -49,3 +56,10 @@ def test_clusters(p, words_):
 def test_every_measurement_has_its_words():
     for key in _filters.KINDS:
         assert words.kind(f"backdoor.strip.{key}").label == _filters.KINDS[key].label
+
+
+@pytest.mark.parametrize(
+    "p, words_", [(0.4, "no class whose"), (0.01, "beyond all clean images"), (1e-9, "<\u00a01e-6")]
+)
+def test_spectral_signatures(p, words_):
+    assert words_ in said("backdoor.spectral-signatures", spectral_p_value=(p, p, p), suspect_records=(0.1, 0.08, 0.12))

@@ -10,16 +10,20 @@ import securitynet.catalog
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import parse_toml
+from securitynet.models.sources.references import list_code
 from securitynet.models.sources.schemes import SCHEMES
 from securitynet.studies.definition.file import parse_study
+from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.plan import expand, plan_study
-from securitynet.studies.definition.targets import expand_alternatives
+from securitynet.studies.definition.targets import expand_alternatives, expand_targets
 
 READY = sorted((Path(__file__).parents[3] / "studies").glob("*.toml"))
 
 
 def planned(text: str, base, data='[data]\ndataset = "digits"\n'):
-    return expand(parse_study(parse_toml(f'name = "x"\n{data}{text}')), base)
+    content = parse_toml(f'name = "x"\n{data}{text}')
+    study, digests = parse_study(content), FileDigests()
+    return expand(study, base, "", digests, expand_targets(study, base, digests, trust=list(list_code(content))))
 
 
 def trials(plan, number=0):
@@ -131,6 +135,17 @@ def test_a_model_file_that_is_swapped_makes_another_target(tmp_path, scheme):
     for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"m{suffix}").write_bytes(content)
+        keys.append(planned(text, tmp_path / folder).targets[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_factory_whose_imports_change_makes_another_target(tmp_path):
+    text = '[[models]]\nreference = "python:net.py:make"\n[[attacks]]\nname = "loss"'
+    keys = []
+    for folder, width in (("a", 8), ("b", 8), ("c", 9)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text("from parts import make\n")
+        (tmp_path / folder / "parts.py").write_text(f"def make():\n    return {width}\n")
         keys.append(planned(text, tmp_path / folder).targets[0].key)
     assert keys[0] == keys[1] != keys[2]
 

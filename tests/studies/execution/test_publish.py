@@ -18,10 +18,9 @@ from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetStore
-from securitynet.studies.execution import lock as study_lock
 from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_lock
-from securitynet.studies.execution.run import find_results, locate_results
+from securitynet.studies.execution.run import find_results
 
 NUMBERS = """
 [[attacks]]
@@ -96,7 +95,7 @@ def test_results_go_to_object_stores_by_url(box, tmp_path):
     assert (first.ok, first.finished_now) == (3, 3)
     root = open_root(box.out)
     assert isinstance(root, RemoteRoot) and len(list(TrialStore(root))) == 3 and len(list(StudyTargetStore(root))) == 1
-    assert not list((tmp_path / "remote").rglob("*.tmp")) and not root.exists(study_lock.MARK)
+    assert not list((tmp_path / "remote").rglob("*.tmp"))
     again = box.run()
     assert (again.ok, again.finished_now) == (3, 0)
     assert inspect_study(find_results(box.out)).ok == 3
@@ -202,20 +201,3 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
     assert find_holder(state) is None
     with hold_lock(state, root, notes.append):
         assert find_holder(state)["pid"] == os.getpid()
-
-
-def test_a_mark_in_an_object_store_is_a_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_lock, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(study_lock, "PATIENCE", 1.2)
-    place = locate_results("memory://locks/study")
-    with (
-        hold_lock(tmp_path / "one", place.root, print),
-        pytest.raises(StudyRuns),
-        hold_lock(tmp_path / "two", place.root, print),
-    ):
-        pass
-    assert not place.root.exists(study_lock.MARK)
-    place.root.write(study_lock.MARK, b'{"host": "gone", "beat": 3}')  # a runner that was killed
-    notes: list[str] = []
-    with hold_lock(tmp_path / "one", place.root, notes.append):
-        assert "mark" in notes[0]

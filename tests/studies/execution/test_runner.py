@@ -53,7 +53,7 @@ def test_a_study_runs_and_a_second_run_finds_nothing_to_do(box):
     assert sorted(values["value"]) == [0.02, 0.02, 0.04, 0.04, 0.06, 0.06, 0.08, 0.08]
     assert set(values["settings"]) == {json.dumps({"number": number}) for number in (1, 2, 3, 4)}
     # A preview agrees, and looking needs no runner.
-    ahead = preview_study(box.folder / "study.toml", out=str(box.out))
+    ahead = preview_study(box.folder / "study.toml", out=str(box.out), trust=box.code())
     assert ahead.counts.ok == 8 and not ahead.run
     assert inspect_study(find_results(str(box.out))).state == "finished"
     # Other measures are computed from what was kept; nothing runs.
@@ -131,7 +131,7 @@ reference = "arch:simple-cnn"
 weights = "absent.safetensors"
 """
     box.write(NUMBERS, models=models)
-    ahead = "\n".join(preview_study(box.folder / "study.toml", out=str(box.out)).lines())
+    ahead = "\n".join(preview_study(box.folder / "study.toml", out=str(box.out), trust=box.code()).lines())
     assert "weights is missing" in ahead
     status = box.run()
     assert (status.total, status.ok, status.failed) == (12, 4, 8)

@@ -55,7 +55,7 @@ def draw_prediction(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figu
         f"{estimate(result.baseline.value, result.baseline.low, result.baseline.high)}; the difference, above zero "
         f"where annotations help: "
         f"{estimate(result.gain.value, result.gain.low, result.gain.high)}{p_value(result.gain.p)}. "
-        f"Correlation of predicted with actual values "
+        f"Correlation of predicted with actual values, within datasets: "
         f"{estimate(result.correlation.value, result.correlation.low, result.correlation.high)}. Used: "
         f"{', '.join(name.replace('_', ' ') for name in result.used)}. Intervals: 95%, jackknife over families. "
         f"Farthest off (ringed): {deviating}."

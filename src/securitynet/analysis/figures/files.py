@@ -10,6 +10,7 @@ from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.errors import ConfigurationError
 from securitynet.files import atomic_write
+from securitynet.results.export import encode_csv
 
 SUFFIXES = (".svg", ".pdf", ".png", ".html", ".csv", ".json")
 
@@ -70,7 +71,7 @@ def page(figure: Figure, drawn: Drawn) -> str:
 def _content(figure: Figure, drawn: Drawn, suffix: str) -> bytes:
     if suffix == ".csv":
         columns = [name for name in drawn.data.columns if not str(name).startswith("_")]
-        return drawn.data[columns].to_csv(index=False).encode("utf-8")
+        return encode_csv(drawn.data[columns])
     if suffix == ".html":
         return page(figure, drawn).encode("utf-8")
     assert drawn.chart is not None  # `write` has raised otherwise

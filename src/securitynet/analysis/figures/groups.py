@@ -13,6 +13,7 @@ from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.points import axis, grouped
 from securitynet.analysis.figures.texts import counted, estimate, lowered, p_value
+from securitynet.analysis.simpson import describe_mixed_signs
 
 WIDTH, HEIGHT = 420, 300
 MOST_PAIRS = 10
@@ -42,6 +43,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     rows = wide[wide[name].notna() & wide[by].notna()]
     if rows.empty:
         raise MissingData(figure.name, [f"{by.replace('_', ' ')} of models with {quantity.label.lower()}"])
+    if rows[by].astype(str).nunique() < 2:
+        only = _named(rows[by].iloc[0]) if ordered else str(rows[by].iloc[0])
+        raise MissingData(
+            figure.name, [f"models of at least two values of {by.replace('_', ' ')} (all {len(rows)} are of {only})"]
+        )
     rows = rows if ordered else grouped(rows, by)
     rows = rows.assign(_group=rows[by], _split=rows[split].fillna("not known").astype(str) if split else "")
     table = summarise_groups(rows, name, quantity.bounds)
@@ -155,12 +161,21 @@ def _caption(
     values = rows[name].to_numpy(float)
     if ordered:
         clusters = rows["family"].astype(str).to_numpy() if rows["family"].notna().all() else None
-        trend = statistics.correlation(rows["_group"].to_numpy(float), values, kind="spearman", clusters=clusters)
+        group = rows["_group"].to_numpy(float)
+        datasets = rows["dataset"].astype(str).to_numpy()
+        strata = datasets if len(set(datasets)) > 1 else None
+        trend = statistics.correlation(group, values, kind="spearman", clusters=clusters, strata=strata)
         if trend.resolved:
+            within = "" if strata is None else ", within datasets"
             parts.append(
-                f"Spearman's ρ with {by.replace('_', ' ')}: {estimate(trend.value, trend.low, trend.high)}"
+                f"Spearman's ρ with {by.replace('_', ' ')}{within}: {estimate(trend.value, trend.low, trend.high)}"
                 f"{p_value(trend.p)}."
             )
+            mixed = describe_mixed_signs(
+                (name, statistics.correlation(group[datasets == name], values[datasets == name], kind="spearman").value)
+                for name in sorted(set(datasets))
+            )
+            parts += [mixed] if mixed else []
     elif split:
         parts += _differences(rows, name)
     else:

@@ -58,7 +58,7 @@ _WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "accur
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
-    """Models × attacks, for models with at least half of the measures; colours show ranks, so scales do not matter.
+    """Models × attacks, for models with at least half of the measures; colours show the distance from chance.
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
@@ -74,8 +74,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     every = int(measured[names].notna().any(axis=1).sum())
     if rows.empty:  # attacks on different models: all of them, with gaps
         rows = measured[measured[names].notna().any(axis=1)].copy()
-    ranks = rows[names].rank(pct=True)
-    rows["_risk"] = ranks.mean(axis=1)
+    distances = distances_from_chance(rows, quantities)
+    rows["_risk"] = distances.mean(axis=1)
     rows = rows.sort_values("_risk", ascending=False, kind="stable")
     total = len(rows)
     if total > MOST_MODELS:  # the ends, where a reader looks
@@ -84,7 +84,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     repeated = rows["_name"].duplicated(keep=False)
     rows.loc[repeated, "_name"] += " · " + rows.loc[repeated, "case"].astype(str).str[:6]
     long = rows.melt(["_name"], names, "attack", "value").assign(
-        rank=ranks.loc[rows.index].melt(value_name="rank")["rank"].to_numpy()
+        distance=distances.loc[rows.index].melt(value_name="distance")["distance"].to_numpy()
     )
     long = long[long["value"].notna()]
     long["attack"] = long["attack"].map({name: quantity.label for name, quantity in quantities.items()})
@@ -93,11 +93,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     cells = (
         alt.Chart(long)
         .mark_rect()
-        .encode(x=x, y=y, color=alt.Color("rank:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None))
+        .encode(x=x, y=y, color=alt.Color("distance:Q", scale=alt.Scale(scheme="cividis", domain=[0, 1]), legend=None))
     )
     values = alt.Chart(long).mark_text(fontSize=9).encode(
         x=x, y=y, text=alt.Text("value:Q", format=".2f"),
-        color=alt.condition("datum.rank > 0.55", alt.value("#111111"), alt.value("#ffffff")),
+        color=alt.condition("datum.distance > 0.55", alt.value("#111111"), alt.value("#ffffff")),
     )  # fmt: skip
     chart = alt.layer(cells, values).properties(width=max(60 * len(names), 90), height=15 * len(rows))
     shown = f" (the first and the last {MOST_MODELS // 2} are shown)" if total > MOST_MODELS else ""
@@ -106,10 +106,29 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     )
     caption = (
         f"{figure.title}: {counted(total, 'model')}, most at risk first{shown}. Numbers are the measurements; colours "
-        "are ranks among the models, brighter for a higher rank. Order: the mean rank. Empty: not measured. Ranks say "
-        f"who is more exposed here, not whether a difference is beyond chance.{fewer}"
+        "show how far each is from chance, on a scale from chance (dark) to certainty (bright): an AUC from 0.5, an "
+        "accuracy or agreement over the dataset's classes from one in their number, where it is known, and others from "
+        "zero. Order: the mean "
+        f"distance. Empty: not measured. A small distance need not be beyond chance.{fewer}"
     )
     return Drawn(style.styled(chart), caption, long)
+
+
+def distances_from_chance(rows: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> pandas.DataFrame:
+    """How far each measurement is from chance: 0 at chance or below, 1 for certainty.
+
+    Args:
+        rows: One row per model, with a column for each quantity, and ``classes`` where it is known.
+        quantities: Column -> quantity.
+    """
+    classes = pandas.to_numeric(rows["classes"], errors="coerce") if "classes" in rows else pandas.Series(dtype=float)
+    one_in_classes = (1 / classes).reindex(rows.index).fillna(0.0)
+    distances = {}
+    for name, quantity in quantities.items():
+        of_classes = quantity.where.get("attack") in (("stealing",), ("inversion",))
+        chance = 0.5 if "auc" in quantity.measure else one_in_classes if of_classes else 0.0
+        distances[name] = ((rows[name].astype(float) - chance) / (1 - chance)).clip(0, 1)
+    return pandas.DataFrame(distances, index=rows.index)
 
 
 def lacking(tidy: pandas.DataFrame) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 import pandas
+from numpy.typing import NDArray
 
 from securitynet.analysis import frames, statistics
 from securitynet.analysis.figures import style
@@ -12,10 +13,14 @@ from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import estimate, lowered, p_value
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import TARGET_ACCURACY
+from securitynet.analysis.simpson import describe_mixed_signs
 from securitynet.catalog.compare import find_clusters
 
 MOST_GROUPS = 6
 OTHERS = "others"
+WITHIN_GROUPS = "all, within groups"
+"""Name of the correlation over all models, with the differences between groups taken away."""
+
 WIDTH, HEIGHT = 420, 300
 SMALL = (250, 210)
 """Width of a panel among several; three of them fill a page."""
@@ -35,6 +40,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """
     first, *rest = figure.quantities
     pairs = [pair for pair in figure.options.get("pairs", [(first, y) for y in rest]) if _both(wide, *pair)]
+    if pairs and all(len(wide[[*pair]].dropna()) < 2 for pair in pairs):
+        raise MissingData(figure.name, ["at least two models with both quantities (there is one)"])
     if not pairs:
         raise MissingData(
             figure.name, [f"two of: {', '.join(quantity.label for quantity in figure.quantities.values())}"]
@@ -89,6 +96,8 @@ def correlations(
 ) -> list[dict[str, object]]:
     """Pearson's and Spearman's correlation in each group and, after subtracting the groups' means, over all.
 
+    Where models of several datasets are in one group, the correlations are within datasets too.
+
     Args:
         rows: One row per case.
         x: Column of a quantity.
@@ -100,12 +109,11 @@ def correlations(
     estimates: list[dict[str, object]] = []
     groups: list[tuple[str, pandas.DataFrame, bool]] = [(name, rows[rows[colour] == name], False) for name in order]
     if len(order) > 1:
-        groups.append(("all, within groups", rows, True))
+        groups.append((WITHIN_GROUPS, rows, True))
     for name, part, pooled in groups:
-        strata = part[colour] if pooled else None
         arguments = (part[x].to_numpy(float), part[y].to_numpy(float))
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
-        labels = None if strata is None else strata.to_numpy()
+        labels = _strata(part, colour, pooled=pooled)
         pearson = statistics.correlation(*arguments, clusters=clusters, strata=labels)
         spearman = statistics.correlation(*arguments, kind="spearman", clusters=clusters, strata=labels)
         if pearson.resolved:
@@ -119,6 +127,16 @@ def correlations(
             )  # fmt: skip
     columns = ["panel", "group", "n", "families", "r", "low", "high", "p", "rho", "rho_low", "rho_high", "method"]
     return estimates or [dict.fromkeys(columns) | {"panel": panel_name, "group": "all", "n": len(rows)}]
+
+
+def _strata(part: pandas.DataFrame, colour: str, *, pooled: bool) -> NDArray[np.object_] | None:
+    """What correlations are within: the group, if several are pooled, and the dataset, if there are several."""
+    columns = [colour] if pooled else []
+    if "dataset" in part and part["dataset"].nunique(dropna=False) > 1 and colour != "dataset":
+        columns.append("dataset")
+    if not columns:
+        return None
+    return part[columns].astype(str).agg(" / ".join, axis=1).to_numpy(object)
 
 
 def panel(
@@ -192,6 +210,9 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
         ]
         if words:
             parts.append(f"{f'{panel_name}, ' if several else ''}Pearson's r with 95% interval: {'; '.join(words)}.")
+            single = rows[rows["group"] != WITHIN_GROUPS]
+            mixed = describe_mixed_signs(zip(single["group"].astype(str), single["r"].astype(float), strict=True))
+            parts += [mixed] if mixed else []
         else:
             parts.append(
                 f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation."

@@ -2,7 +2,8 @@
 
 Between two thresholds a linear plot draws a straight line, which is what the AUC measures: it counts a tie as one half.
 The log-log plot draws steps, in line with the definition of TPR at an FPR: the best threshold whose FPR does not
-exceed the bound (Carlini et al., 2022, section 3).
+exceed the bound (Carlini et al., 2022, section 3). It begins at the lowest FPR that the non-members resolve, and a band
+shows the interval of each TPR, from the order statistics of the non-members.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from securitynet.analysis.figures import style
+from securitynet.metrics import roc as metrics
 from securitynet.metrics.roc import Curve
+
+LEVEL = 0.95
+"""Confidence level of the bands."""
+
+BAND_POINTS = 40
+"""FPRs at which a band is computed."""
 
 MOST_POINTS = 400
 """Most points of a drawn curve. More could not be seen, and the page would grow with the dataset."""
@@ -32,7 +40,7 @@ class Line:
     Attributes:
         curve: All its points.
         members: Members behind it.
-        non_members: Non-members behind it; they resolve no FPR below ``1 / non_members``.
+        non_members: Non-members behind it; they resolve no FPR below about 3.7 / ``non_members``.
         ink: Number of its colour.
         dash: Number of its dashes.
     """
@@ -45,8 +53,23 @@ class Line:
 
     @property
     def floor(self) -> float:
-        """The lowest FPR above 0 that can be resolved."""
-        return 1 / self.non_members
+        """The lowest FPR that can be resolved."""
+        return metrics.lowest_resolved(self.non_members, LEVEL)
+
+    def limits(self, fprs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Intervals of the TPR; see `securitynet.metrics.roc.tpr_limits`, which takes the ranks of the scores only.
+
+        Args:
+            fprs: False-positive rates, F, in (0, 1).
+
+        Returns:
+            Lower and upper ends, F.
+        """
+        place = -np.arange(len(self.curve.fpr), dtype=np.float64)[1:]
+        members = np.repeat(place, np.rint(np.diff(self.curve.tpr) * self.members).astype(np.int64))
+        others = np.repeat(place, np.rint(np.diff(self.curve.fpr) * self.non_members).astype(np.int64))
+        ends = [metrics.tpr_limits(members, others, float(fpr), LEVEL) for fpr in fprs]
+        return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
 def tpr_at(curve: Curve, fpr: float) -> float:
@@ -90,9 +113,9 @@ def frame(lines: Mapping[str, Line], keep: Sequence[float] = ()) -> pd.DataFrame
 
 
 def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) -> pd.DataFrame:
-    """The points of a log-log plot: each line from its own 1/n on, nothing below ``bottom``.
+    """The points of a log-log plot: each line from the FPR on that it resolves, nothing below ``bottom``.
 
-    A line begins with the step that holds at 1/n; a TPR of 0 is drawn at the lower edge.
+    A line begins with the step that holds there; a TPR of 0 is drawn at the lower edge.
 
     Args:
         points: From `frame`.
@@ -107,6 +130,21 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) ->
         )
         part = pd.concat([start, part[part["fpr"] > line.floor]])
         parts.append(part.assign(tpr=part["tpr"].clip(lower=bottom)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def band_frame(lines: Mapping[str, Line], bottom: float) -> pd.DataFrame:
+    """The bands of a log-log plot, one row each: ``line``, ``fpr``, ``low`` and ``high``.
+
+    Args:
+        lines: By name.
+        bottom: Least true-positive rate that is drawn.
+    """
+    parts = []
+    for name, line in lines.items():
+        fprs = np.geomspace(line.floor, 1, BAND_POINTS + 1)[:-1]
+        low, high = line.limits(fprs)
+        parts.append(pd.DataFrame({"line": name, "fpr": fprs, "low": low.clip(bottom), "high": high.clip(bottom)}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -127,7 +165,7 @@ def chart(
     colour = alt.Color(
         "line:N",
         scale=alt.Scale(domain=names, range=[style.ink(line.ink).light for line in lines.values()]),
-        legend=alt.Legend() if legend else None,
+        legend=alt.Legend(symbolOpacity=1) if legend else None,  # it would be as faint as the bands
     )
     dash = alt.StrokeDash(
         "line:N",
@@ -143,15 +181,12 @@ def chart(
         ticks = [10.0**exponent for exponent in range(int(np.ceil(np.log10(low))), 1)]
         form = "~%"
         data = log_frame(points, lines, low)
-    axes = [
-        field_class(
-            f"{field}:Q",
-            title=title,
-            scale=alt.Scale(type=scale, domain=[low, 1], nice=False),
-            axis=alt.Axis(values=ticks, format=form, grid=True),
-        )
-        for field_class, field, title in ((alt.X, "fpr", "False-positive rate"), (alt.Y, "tpr", "True-positive rate"))
-    ]
+
+    def make_axis(kind: type[alt.X] | type[alt.Y], field: str, title: str) -> alt.X | alt.Y:
+        domain = alt.Scale(type=scale, domain=[low, 1], nice=False)
+        return kind(f"{field}:Q", title=title, scale=domain, axis=alt.Axis(values=ticks, format=form, grid=True))
+
+    axes = [make_axis(alt.X, "fpr", "False-positive rate"), make_axis(alt.Y, "tpr", "True-positive rate")]
     curves = (
         alt.Chart(data)
         .mark_line(
@@ -166,16 +201,21 @@ def chart(
     )
     layers: list[alt.Chart] = [diagonal, curves]
     if scale == "log":
-        layers = [*_unresolvable(axes, low, floor, size), *layers]
+        bands = (
+            alt.Chart(band_frame(lines, low))
+            .mark_area(opacity=0.14, clip=True)
+            .encode(axes[0], make_axis(alt.Y, "low", "True-positive rate"), alt.Y2("high:Q"), color=colour)
+        )
+        layers = [*_unresolvable(axes, low, floor, size), bands, *layers]
     return style.styled(alt.LayerChart(layer=layers, width=size, height=size))
 
 
 def _unresolvable(axes: list[alt.X | alt.Y], low: float, floor: float, size: int) -> list[alt.Chart]:
-    """The strip of FPRs below 1/n, which cannot be distinguished from an FPR of 0."""
+    """The strip of FPRs that the non-members do not resolve: none of them may lie above the threshold."""
     strip = pd.DataFrame({"fpr": [low], "to": [floor], "tpr": [low], "top": [1.0]})
     veil = alt.Chart(strip).mark_rect(color=style.VEIL.light, opacity=1).encode(axes[0], axes[1], x2="to:Q", y2="top:Q")
     label = (
-        alt.Chart(strip.assign(text=f"below 1/{round(1 / floor):,}: not resolvable", fpr=(low * floor) ** 0.5, tpr=1.0))
+        alt.Chart(strip.assign(text=f"below {floor:.2g}: not resolvable", fpr=(low * floor) ** 0.5, tpr=1.0))
         .mark_text(angle=270, align="right", baseline="middle", dx=-8, fontSize=10, color=style.CHANCE.light)
         .encode(axes[0], axes[1], text="text:N")
     )

@@ -14,10 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from torch import nn
 
+from securitynet.attacks.attribute._embedding_networks import (
+    EmbeddingScale,
+    balance_values,
+    build_network,
+    compute_logits,
+    weigh_logits,
+    weigh_network,
+)
 from securitynet.attacks.attribute._random_network import embed_randomly, take_pixels
 from securitynet.attacks.attribute.base import (
     Inferred,
@@ -35,11 +42,10 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics.attribute import label_majority
 from securitynet.models.targets.target import Target
-from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
-from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.models.training.ensembles import EnsembleTraining, train_together
+from securitynet.randomness import derived_seed, generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
-_LARGEST_INPUT = 10.0
 _FOLDS = 5
 _HELD_BACK = 1000
 """Number of records to hold back, fold by fold, for the weight of the networks; all records if there are fewer."""
@@ -49,20 +55,16 @@ RANDOM_NETWORKS = 3
 
 _TOGETHER_BYTES = 1 << 29
 
-_HEAVIEST = 4.0
-_CHI_SQUARE = 2.706
-"""The 90% quantile of the chi-square distribution with one degree of freedom: a one-sided test at 5%."""
-
 
 class EmbeddingMLP(Attack):
     """One network for each attribute; attributes with the same number of values are trained together.
 
     All values have the same total weight in training, so that rare values are learned as well as frequent ones. For the
     decision, the network's posterior is combined with the frequencies of the values among the records that the
-    adversary knows. Its weight is the one that works best on records held back from training (`_weight`), so that a
-    network that merely memorised its records is ignored. Records without annotation (-1) are neither used for training
-    nor evaluated. The same attack is run on the embeddings of networks of the same architecture with random weights,
-    and on pixels: what it gains there is not due to the target's training.
+    adversary knows. Its weight is the one that works best on records held back from training (`weigh_network`), so that
+    a network that merely memorised its records is ignored. Records without annotation (-1) are neither used for
+    training nor evaluated. The same attack is run on the embeddings of networks of the same architecture with random
+    weights, and on pixels: what it gains there is not due to the target's training.
 
     Attributes:
         attributes: Attributes to infer; by default all of the dataset. On the command line: ``slant+thickness``.
@@ -138,7 +140,7 @@ class EmbeddingMLP(Attack):
     ) -> list[dict[str, _Inferred]]:
         """Infer each attribute, by its name, from each of several kinds of features of all records."""
         learned = np.isin(everyone, np.concatenate([task.learned for task in tasks]))
-        inputs = [_Scale(values[learned])(values) for values in features]
+        inputs = [EmbeddingScale(values[learned])(values) for values in features]
         inferred: list[dict[str, _Inferred]] = [{} for _ in inputs]
         for size in sorted({len(task.attribute.names) for task in tasks}):
             group = [task for task in tasks if len(task.attribute.names) == size]
@@ -150,7 +152,7 @@ class EmbeddingMLP(Attack):
         self, target: Target, data: TrialData, everyone: NDArray[np.int64], context: Context
     ) -> tuple[list[NDArray[np.float32]], str | None]:
         """Embeddings by each random network, and why there are none, if there are none."""
-        found = []
+        by_network = []
         for number in range(RANDOM_NETWORKS):
             try:
                 embeddings = embed_randomly(
@@ -166,8 +168,8 @@ class EmbeddingMLP(Attack):
                 return [], f"There is no comparison with random weights: {error.message}"
             if embeddings is None:
                 return [], "There is no comparison with random weights: the target's network cannot be copied."
-            found.append(embeddings)
-        return found, None
+            by_network.append(embeddings)
+        return by_network, None
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
         """List the attributes with their records, and check them before anything is computed."""
@@ -202,7 +204,7 @@ class EmbeddingMLP(Attack):
         # The same networks learn from each kind of inputs: what differs is what they see.
         trainings = [training for task in tasks for training in self._trainings(task, context.seed)]
         jobs = [(training, kind) for kind in range(len(inputs)) for training in trainings]
-        networks = [_network(inputs[kind].shape[1], self.neurons, size, job.seed) for job, kind in jobs]
+        networks = [build_network(inputs[kind].shape[1], self.neurons, size, job.seed) for job, kind in jobs]
         labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job, _ in jobs]
         train_together(
             networks,
@@ -210,7 +212,7 @@ class EmbeddingMLP(Attack):
             labels,
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
             seeds=[job.seed for job, _ in jobs],
-            weights=[_balancing(values) for values in labels] if self.balanced else None,
+            weights=[balance_values(values) for values in labels] if self.balanced else None,
             rows=[_rows(everyone, job.records) for job, _ in jobs],
             device=context.device,
             cache=context.cache,
@@ -235,11 +237,17 @@ class EmbeddingMLP(Attack):
             with np.errstate(divide="ignore"):
                 frequent = np.log(counts / counts.sum())  # a value that no known record has is never predicted
             shift = frequent if self.balanced else np.where(counts > 0, 0.0, -np.inf)
-            held = [(j.held_back, _logits(net, inputs[_rows(everyone, j.held_back)])) for j, net in mine if j.checks]
-            weight = _weight(held, task.attribute.values, frequent, shift)
-            full = [_logits(net, inputs[_rows(everyone, task.judged)]) for training, net in mine if not training.checks]
+            held = [
+                (j.held_back, compute_logits(net, inputs[_rows(everyone, j.held_back)])) for j, net in mine if j.checks
+            ]
+            weight = weigh_network(held, task.attribute.values, frequent, shift)
+            full = [
+                compute_logits(net, inputs[_rows(everyone, task.judged)])
+                for training, net in mine
+                if not training.checks
+            ]
             inferred[task.name] = _Inferred(
-                weight, softmax(_weighed(np.mean(full, axis=0), weight, frequent, shift), axis=1)
+                weight, softmax(weigh_logits(np.mean(full, axis=0), weight, frequent, shift), axis=1)
             )
         return inferred
 
@@ -344,85 +352,6 @@ class _Inferred:
         )
 
 
-def _weight(
-    held_back: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
-    values: NDArray[np.int64],
-    frequent: NDArray[np.float64],
-    shift: NDArray[np.float64],
-) -> float:
-    """Return the weight of a network's logits relative to the frequencies: the one with the highest likelihood.
-
-    It is 0 unless the network increases the likelihood significantly (a one-sided likelihood-ratio test at 5%), and 1
-    if no records were held back.
-
-    Args:
-        held_back: Records, and the logits (n×V) of networks that did not learn from them.
-        values: Of the attribute, for all records of the dataset.
-        frequent: Logarithms of the frequencies of the values, V.
-        shift: Added to the logits before they are weighted; see `_weighed`.
-    """
-    if not held_back:
-        return 1.0
-    truth = values[np.concatenate([records for records, _ in held_back])]
-    logits = np.concatenate([outputs for _, outputs in held_back])
-    rows = np.arange(len(truth))
-
-    def loss(weight: float) -> float:
-        return -float(log_softmax(_weighed(logits, weight, frequent, shift), axis=1)[rows, truth].sum())
-
-    best = minimize_scalar(loss, bounds=(0.0, _HEAVIEST), method="bounded")
-    return float(best.x) if 2 * (loss(0.0) - float(best.fun)) > _CHI_SQUARE else 0.0
-
-
-def _weighed(
-    logits: NDArray[np.float64], weight: float, frequent: NDArray[np.float64], shift: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Interpolate between the log-frequencies (weight 0) and the network's log-posterior (weight 1).
-
-    Balanced training removes the frequencies from the network's logits; the shift adds them.
-    """
-    present = np.isfinite(frequent)
-    whole = np.where(present, logits + np.where(present, shift, 0.0), 0.0)
-    return np.where(present, weight * whole + (1 - weight) * np.where(present, frequent, 0.0), -np.inf)
-
-
-def _logits(network: nn.Module, inputs: torch.Tensor) -> NDArray[np.float64]:
-    return np.asarray(predict(network, (inputs,)).double().numpy())
-
-
 def _rows(everyone: NDArray[np.int64], records: NDArray[np.int64]) -> torch.Tensor:
     """Return the positions of records among the sorted records with embeddings."""
     return torch.from_numpy(np.searchsorted(everyone, records))
-
-
-class _Scale:
-    """Standardises each feature on the training records and clips it to ±10.
-
-    Args:
-        values: Embeddings of the training records, N×D.
-    """
-
-    def __init__(self, values: NDArray[np.float32]) -> None:
-        self._mean = values.mean(axis=0, dtype=np.float64)
-        deviation = values.std(axis=0, dtype=np.float64)
-        # Units that are constant over all records carry no information; their rounding errors must not be amplified.
-        self._constant = deviation <= 1e-6 * np.maximum(np.abs(self._mean), 1e-6)
-        self._deviation = np.where(self._constant, 1.0, deviation)
-
-    def __call__(self, values: NDArray[np.float32]) -> torch.Tensor:
-        scaled = np.clip((values - self._mean) / self._deviation, -_LARGEST_INPUT, _LARGEST_INPUT)
-        scaled[:, self._constant] = 0
-        return torch.from_numpy(scaled.astype(np.float32))
-
-
-def _network(width: int, neurons: int, values: int, seed: int) -> nn.Module:
-    with isolated():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(width, neurons), nn.ReLU(), nn.Linear(neurons, values))
-
-
-def _balancing(values: torch.Tensor) -> torch.Tensor:
-    """Return weights of mean 1 that give all values that occur the same total weight."""
-    counts = torch.bincount(values)
-    present = int((counts > 0).sum())
-    return (len(values) / (present * counts[values])).float()

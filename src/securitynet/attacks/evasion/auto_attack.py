@@ -60,7 +60,7 @@ class AutoAttack(SequenceAttack, GradientAttack):
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
         take = InputGradients(target, loss=log_odds)
         classes, shape = data.dataset.num_classes, data.dataset.image_shape
-        parts = list(self._parts(target, classes, shape))
+        parts = list(self.make_parts(target, classes, shape))
 
         def judge(oracle: Oracle, perturbed: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             return take.logits(perturbed).argmax(dim=1) != labels
@@ -72,7 +72,14 @@ class AutoAttack(SequenceAttack, GradientAttack):
         notes = tuple(self._omissions(target, classes, shape))
         return Perturber(perturb, parts=tuple(part.name for part in parts), notes=notes)
 
-    def _parts(self, target: Target, classes: int, shape: tuple[int, int, int]) -> Iterator[AttackPart]:
+    def make_parts(self, target: Target, classes: int, shape: tuple[int, int, int]) -> Iterator[AttackPart]:
+        """Make the parts, in the order in which they run.
+
+        Args:
+            target: The target, under white-box access.
+            classes: Number of classes.
+            shape: Of its images, (C, H, W).
+        """
         yield make_untargeted(target, self.norm, self.steps)
         if classes >= FEWEST_FOR_RATIO:
             yield make_targeted(target, self.norm, self.steps, classes)

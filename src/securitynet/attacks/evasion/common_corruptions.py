@@ -1,7 +1,7 @@
 """Common corruptions: accuracy under noise, blur, weather and digital artefacts, which need no adversary.
 
 Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations" (2019): 15
-kinds at 5 severities, computed from their definitions; see `securitynet.attacks.evasion._corruptions.kinds`.
+kinds at 5 severities, computed from their definitions; see `securitynet.datasets.corruptions.kinds`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
-from securitynet.attacks.evasion._corruptions.kinds import KINDS, SEVERITIES, corrupt
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import choose_sample
+from securitynet.datasets.corruptions.kinds import KINDS, SEVERITIES, corrupt
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData

@@ -39,8 +39,8 @@ class GivenGAN(Record):
                         hint="Give a folder that securitynet.models.gan.obtain_gan wrote, such as one in gans/ of the "
                         "cache folder.",
                     )
-            found = file_checksum(folder / WEIGHTS)
-            if values.get("checksum") not in (None, found):
+            checksum = file_checksum(folder / WEIGHTS)
+            if values.get("checksum") not in (None, checksum):
                 raise ConfigurationError(f"The weights in {folder} are not those of the stated checksum.")
-            return {**values, "folder": folder, "checksum": found}
+            return {**values, "folder": folder, "checksum": checksum}
         return values

@@ -72,9 +72,9 @@ def start_walk(oracle: Oracle, classes: torch.Tensor, latent: int, rules: WalkRu
         budget -= size
         for label in torch.unique(classes[waiting]).tolist():
             rows = (waiting & (classes == label)).nonzero().flatten()
-            found = (seen == label).nonzero().flatten()[: len(rows)]
-            codes[rows[: len(found)]] = tried[found]
-            waiting[rows[: len(found)]] = False
+            hits = (seen == label).nonzero().flatten()[: len(rows)]
+            codes[rows[: len(hits)]] = tried[hits]
+            waiting[rows[: len(hits)]] = False
     return {
         "codes": codes.to(place),
         "radius": torch.where(waiting, 0.0, rules.radius),

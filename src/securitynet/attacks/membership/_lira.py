@@ -115,7 +115,30 @@ def online(
         ConfigurationError: If there are too few shadow models to estimate a variance.
     """
     check_finite_evidence(observed, shadows, included)
-    inside, outside = fit(shadows, included, variance), fit(shadows, ~included, variance)
+    return compare(observed, shadows, included, ~included, variance=variance)
+
+
+def compare(
+    observed: NDArray[np.float64],
+    shadows: NDArray[np.float64],
+    with_record: NDArray[np.bool_],
+    without_record: NDArray[np.bool_],
+    *,
+    variance: Variance = "fixed",
+) -> NDArray[np.float64]:
+    """Return the log-likelihood ratio of `online` from chosen shadow models on either side of each record.
+
+    Args:
+        observed: Signal under the target, N.
+        shadows: The same signal under the shadow models, M×N.
+        with_record: Which shadow models that were trained on the record count, M×N.
+        without_record: Which of the others count, M×N.
+        variance: See `fit`.
+
+    Raises:
+        ConfigurationError: If there are too few shadow models to estimate a variance.
+    """
+    inside, outside = fit(shadows, with_record, variance), fit(shadows, without_record, variance)
     gap = float(np.nanmean(inside.mean - outside.mean)) if np.isfinite(inside.mean - outside.mean).any() else 0.0
     means = (
         np.where(np.isnan(inside.mean), outside.mean + gap, inside.mean),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class PosteriorMLP(LearnedAttack):
         early_stopping: Whether the network is used as it was at the epoch with the lowest loss on known records that
             it did not learn from. The paper trains all epochs on all known records, which overfits with many classes.
     """
+
+    version: ClassVar[int] = 2  # the best epoch is chosen on held-out records
 
     scale: Literal["logit", "posterior"] = "logit"
     early_stopping: bool = Field(

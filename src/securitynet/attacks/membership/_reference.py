@@ -181,8 +181,8 @@ class ReferenceAttack(Attack):
         queried = context.signals(target, data, union(records, pool) if self.queries_population else records)
         signals = queried.select(records)
         together = np.concatenate([signals.indices, pool])
-        asked = queried.select(together) if self.queries_population else signals
-        observed = self._observed(target, data, asked, views, context)
+        evaluated = queried.select(together) if self.queries_population else signals
+        observed = self._observed(target, data, evaluated, views, context)
         outputs = self._outputs(target, data, together, views, context)
         stand_ins = make_stand_ins(
             outputs.outputs[:, :, judged:].swapaxes(0, 1).astype(np.float64, copy=False),

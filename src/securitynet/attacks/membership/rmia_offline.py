@@ -36,6 +36,7 @@ class RMIAOffline(ReferenceModelAttack):
     pool: ClassVar[Literal["online", "offline"]] = "offline"
     queries_population: ClassVar[bool] = True
     fewest_shadows: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # tuned on stand-in targets that are exchangeable with the target
 
     shadows: ShadowPlan = Field(
         default=ShadowPlan(pool="offline"), description="Number and training of the shadow models."

@@ -33,19 +33,19 @@ class Unseen:
 
 
 def leave_out_queried(
-    dataset: ImageDataset, judged: NDArray[np.int64], asked: tuple[ImageDataset, NDArray[np.int64]]
+    dataset: ImageDataset, judged: NDArray[np.int64], queried: tuple[ImageDataset, NDArray[np.int64]]
 ) -> Unseen:
     """The judged records without those whose image was queried, under whatever name and in whatever dataset.
 
     Args:
         dataset: Of the judged records.
         judged: The records.
-        asked: The dataset, in the shape of the target's images, and the records that were queried.
+        queried: The dataset, in the shape of the target's images, and the records that were queried.
 
     Raises:
         ConfigurationError: If none is left.
     """
-    copies = find_copies(asked, (dataset, judged))
+    copies = find_copies(queried, (dataset, judged))
     rest = judged[~copies.second]
     if len(rest) == 0:
         raise ConfigurationError(

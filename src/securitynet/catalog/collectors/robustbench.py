@@ -1,8 +1,12 @@
-"""RobustBench: the model lists in its package, read as text. Nothing of it is imported, so nothing of it runs."""
+"""RobustBench: its published results, which this package carries, and the model lists of its own package.
+
+The lists are read as text, where the package is installed: nothing of it is imported, so nothing of it runs.
+"""
 
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -11,12 +15,11 @@ from typing import Any
 
 from typing_extensions import override
 
-from securitynet.catalog.collectors.base import LibraryCollector, NotInstalled
+from securitynet.catalog.collectors.base import LibraryCollector
+from securitynet.catalog.importers.published import DATASETS, robustbench_codes
 from securitynet.catalog.known import completed, family_codes
+from securitynet.catalog.published import ROBUSTBENCH, PublishedModel, packaged, source_of
 from securitynet.catalog.store import Item
-
-_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet-1k"}
-_THREATS = {"Linf": "Linf", "L2": "L2", "corruptions": "common corruptions", "corruptions_3d": "3D common corruptions"}
 
 
 class RobustbenchCollector(LibraryCollector):
@@ -27,49 +30,60 @@ class RobustbenchCollector(LibraryCollector):
     install = "pip install --no-deps robustbench"
 
     @override
-    def collect(self) -> Iterator[Item]:
-        self.version()
-        spec = importlib.util.find_spec("robustbench")
-        zoo = Path(str(spec.origin)).parent / "model_zoo" if spec and spec.origin else None
-        if zoo is None or not zoo.is_dir():
-            raise NotInstalled("robustbench holds no model lists.", hint="pip install robustbench")
-        for module, dataset in _DATASETS.items():
-            tree = ast.parse((zoo / f"{module}.py").read_text(encoding="utf-8"))
-            bases = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-            for threat, name, model in _models(tree):
-                yield self._item(dataset, threat, name, model, bases)
+    def source(self) -> str:
+        return f"robustbench {self.version()}" if _zoo() else str(source_of(ROBUSTBENCH))
 
-    def _item(
-        self, dataset: str, threat: str, name: str, model: dict[str, ast.expr], bases: dict[str, ast.ClassDef]
-    ) -> Item:
-        standard = name.startswith("Standard")
+    @override
+    def collect(self) -> Iterator[Item]:
+        published = {name: rows[0] for name, rows in packaged(ROBUSTBENCH).items()}
+        zoo = _zoo()
+        for dataset in DATASETS:
+            if zoo is None:
+                break
+            tree = ast.parse((zoo / f"{dataset}.py").read_text(encoding="utf-8"))
+            bases = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+            for threat, name, definition in _models(tree):
+                model = published.pop(f"{dataset}:{threat}:{name}", None)
+                listed = self._listed(definition, bases)
+                yield _item(model or PublishedModel(f"{dataset}:{threat}:{name}"), listed)
+        for model in published.values():
+            yield _item(model, {})
+
+    def _listed(self, model: dict[str, ast.expr], bases: dict[str, ast.ClassDef]) -> dict[str, Any]:
+        """The codes that the package's own lists give."""
         identifier = model.get("gdrive_id")
         drive = str(identifier.value) if isinstance(identifier, ast.Constant) and identifier.value else None
-        year = re.match(r"[A-Za-z-]+?(20\d\d)", name)
-        architecture = _architecture(model["model"], bases)
-        codes: dict[str, Any] = {
-            "key": f"robustbench:{dataset}:{threat}:{name}",
-            "source": "robustbench",
-            "name": name,
+        return {
             "reference": _torchvision_reference(model["model"]),
             "revision": self.version(),
             "weights_link": f"https://drive.google.com/uc?id={drive}" if drive else None,
-            "code_link": "https://github.com/RobustBench/robustbench",
-            "purpose": "benchmark" if standard else "security",
-            "purpose_detail": None if standard else f"adversarial robustness ({_THREATS.get(threat, threat)})",
-            "threat": None if standard else _THREATS.get(threat, threat),
-            "publisher_type": "model library" if standard else "paper authors",
-            "task_type": "classification",
-            "head": "classifier",
-            "dataset": dataset,
-            "membership": "assumed",
-            "architecture": architecture,
-            "year": int(year[1]) if year and not standard else None,
-            # The list's own mark for models trained with data beyond the dataset.
-            "extra_data": True if "_extra" in name else None,
+            "architecture": _architecture(model["model"], bases),
         }
-        entry, sources = completed(codes)
-        return Item(entry, sources)
+
+
+def _zoo() -> Path | None:
+    """The folder with the model lists of the installed package; None if it is not installed."""
+    if not any(importlib.metadata.distributions(name="robustbench")):
+        return None
+    spec = importlib.util.find_spec("robustbench")
+    zoo = Path(str(spec.origin)).parent / "model_zoo" if spec and spec.origin else None
+    return zoo if zoo is not None and zoo.is_dir() else None
+
+
+def _item(model: PublishedModel, listed: dict[str, Any]) -> Item:
+    """An entry of the published results and what the package's lists add."""
+    source = str(source_of(ROBUSTBENCH))
+    facts = robustbench_codes(model)
+    given = {name: value for name, value in listed.items() if value is not None}
+    name = str(facts["name"])
+    year = re.match(r"[A-Za-z-]+?(20\d\d)", name)
+    if year and "year" not in facts and facts["purpose"] == "security":
+        given["year"] = int(year[1])
+    if "_extra" in name and "extra_data" not in facts:
+        given["extra_data"] = True  # the lists' own mark for models trained with data beyond the dataset
+    sources = {code: source for code in facts if code not in given} if model.values else {}
+    entry, filled = completed(facts | given, sources)
+    return Item(entry, filled, model.measured(source_of(ROBUSTBENCH).address))
 
 
 def _models(tree: ast.Module) -> Iterator[tuple[str, str, dict[str, ast.expr]]]:

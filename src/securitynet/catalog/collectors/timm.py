@@ -10,8 +10,10 @@ from typing_extensions import override
 
 from securitynet.catalog.collectors.base import LibraryCollector
 from securitynet.catalog.collectors.facts import known_facts
+from securitynet.catalog.importers.published import timm_claims
 from securitynet.catalog.known import DATASETS, SECURITY, completed, dataset_facts, security_codes
 from securitynet.catalog.links import checksum_in_name
+from securitynet.catalog.published import TIMM, at_size, packaged, source_of
 from securitynet.catalog.store import Item
 
 # Words of a tag that name a dataset only together, or in another spelling than the curated table's aliases.
@@ -105,8 +107,16 @@ class TimmCollector(LibraryCollector):
             sources["dataset"] = f"{DATASETS} ({dataset})"
         if facts:
             sources |= dict.fromkeys(("parameters", "flops", "elements"), f"counted:{facts.counted_with}")
-        entry, filled = completed(codes, sources)
-        return Item(entry, filled)
+        results = at_size(packaged(TIMM).get(name, ()), height) if head == "classifier" else None
+        if results is None:
+            entry, filled = completed(codes, sources)
+            return Item(entry, filled)
+        source = f"{source_of(TIMM).address} ({results.facts['size']} px)"
+        stated: dict[str, Any] = timm_claims(results)
+        if codes["parameters"] is None:
+            stated["parameters"] = int(results.facts["parameters"])  # in millions, to two decimals
+        entry, filled = completed(codes | stated, sources | dict.fromkeys(stated, source))
+        return Item(entry, filled, results.measured(source))
 
 
 def training_data(tag: str) -> tuple[str | None, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from securitynet.catalog.codebook import code
 from securitynet.catalog.importers.base import TableError
+from securitynet.untrusted import read_bytes
 
 
 def read_annotations(path: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
@@ -19,7 +20,7 @@ def read_annotations(path: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
         UnknownName: If a column is no code.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TableError(f"{path.name} cannot be read: {error}.", hint="Give a CSV file in UTF-8.") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from securitynet.catalog.importers.base import Table, TableError
 from securitynet.catalog.importers.markdown import read_markdown
 from securitynet.catalog.importers.rows import read_csv, read_json_lines, read_parquet
+from securitynet.untrusted import read_bytes
 
 MAX_BYTES = 256 * 2**20
 _SUFFIXES = (".md", ".markdown", ".csv", ".jsonl", ".ndjson", ".parquet")
@@ -52,9 +53,7 @@ def read_table(location: str | Path, *, source: str | None = None) -> Table:
 
 def _file(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise TableError(f"{path.name} is larger than {MAX_BYTES >> 20} MiB.", hint="Split it.")
-        return path.read_bytes()
+        return read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise TableError(
             f"{path} cannot be read: {error.strerror}.", hint="Give the path of a file, or a URL."

@@ -17,6 +17,7 @@ from securitynet.catalog.importers.base import ImportProblem, Table, TableError,
 from securitynet.catalog.known import completed, dataset_name
 from securitynet.catalog.store import Item, Measured
 from securitynet.errors import ConfigurationError, SecurityNetError, UnknownName
+from securitynet.escaping import unescape_formula
 
 MEASURED_PREFIX = "measured:"
 _BOOKKEEPING = frozenset({"id", "version", "duplicate_of", "duplicate_rule", "withdrawn"})
@@ -66,7 +67,7 @@ def _csv_rows(text: str) -> Iterator[_Row]:
                 reason = f"{len(cells)} cells where the heading has {len(header)}"
                 yield reader.line_num, ImportProblem(reader.line_num, reason)
         else:
-            yield reader.line_num, dict(zip(header, cells, strict=True))
+            yield reader.line_num, dict(zip(header, map(unescape_formula, cells), strict=True))
 
 
 def _json_rows(text: str) -> Iterator[_Row]:

@@ -90,7 +90,13 @@ def collect(
 
 @app.command("import")
 def import_(
-    location: Annotated[str, typer.Argument(help="File or URL: .md, .csv, .jsonl or .parquet.")],
+    location: Annotated[
+        str,
+        typer.Argument(help="File or URL (.md, .csv, .jsonl, .parquet); or timm-results or robustbench, and a folder."),
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Checkout of timm or RobustBench, for their published results.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if a row is bad.")] = False,
     source: Annotated[
         str | None, typer.Option("--source-name", help="What to name as the source.", show_default=False)
@@ -100,10 +106,16 @@ def import_(
 ) -> None:
     """Read entries from a published table. Bad rows are named with their line and left out.
 
+    `timm-results FOLDER` and `robustbench FOLDER` read the published results in a checkout of either; those of a
+    certain date are in the package, and `catalog collect` takes them.
+
     Example: securitynet catalog import securitynet-database.md
     """
     with open_catalog(db) as catalog:
-        report = catalog.import_table(location, strict=strict, source=source)
+        if folder is not None:
+            report = catalog.import_published(location, folder, strict=strict)
+        else:
+            report = catalog.import_table(location, strict=strict, source=source)
     for problem in [*report.problems, *report.warnings]:
         console.stderr.print(str(problem), markup=False, soft_wrap=True)
     e, p = report.entries, report.papers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,12 +69,12 @@ def search(
     elif output == "csv":
         from securitynet.catalog.export import as_csv
 
-        typer.echo(as_csv([{**record, "measurements": []} for record in records]), nl=False)
+        console.print_text(as_csv([{**record, "measurements": []} for record in records]))
     else:
         columns = ("id", *overview_codes())
         print_table(columns, [[record.get(name) for name in columns] for record in records])
     if page.after and output != "json":
-        console.stderr.print(f"More: --after {page.after}", soft_wrap=True)
+        console.stderr.print(f"More: --after {shlex.quote(page.after)}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -151,15 +152,17 @@ def stats(
     db: Db = None,
     json: Json = False,
 ) -> None:
-    """Count entries by year, country, venue, venue type, dataset and model type, by purpose (the paper's Figure 1)."""
-    from securitynet.catalog.stats import FIGURE_1, statistics
+    """Count entries by year, country, venue, dataset and model type, by purpose (Figure 1); what is known of them."""
+    from securitynet.catalog.stats import FIGURE_1, coverage, statistics
 
     with open_catalog(db) as catalog:
-        stats = statistics(catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes)))
+        frame = catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes))
+    stats, known = statistics(frame), coverage(frame)
     if json:
         counts = {name: table.to_dict("records") for name, table in stats.counts.items()}
         console.print_json({"total": stats.total, "purposes": stats.purposes, "tasks": stats.tasks, "counts": counts,
-                            "distinct": stats.distinct, "known": stats.known})  # fmt: skip
+                            "distinct": stats.distinct, "known": stats.known,
+                            "coverage": known.to_dict("index")})  # fmt: skip
         return
     purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in stats.purposes.items())
     console.stdout.print(f"{headline(stats.total, stats.tasks)}; {purposes or 'none'}", soft_wrap=True)
@@ -170,12 +173,15 @@ def stats(
         )
         shown = table if name == "year" else table.head(top)
         print_table(tuple(map(str, table.columns)), shown.to_numpy().tolist())
+    console.stdout.print("\n[bold]Known[/]: share of entries, of all and by source")
+    rows = [[name, *(f"{share:.0%}" for share in row)] for name, row in zip(known.index, known.to_numpy(), strict=True)]
+    print_table(("code", *map(str, known.columns)), rows)
 
 
 @app.command("codebook")
 def codebook_(json: Json = False) -> None:
     """Print the codebook: every code with its type, allowed values and meaning."""
-    console.print_json(as_json()) if json else typer.echo(as_markdown())
+    console.print_json(as_json()) if json else console.print_text(as_markdown() + "\n")
 
 
 @app.command()

@@ -9,9 +9,10 @@ from securitynet.cli import console
 
 def print_table(columns: tuple[str, ...], rows: list[list[Any]]) -> None:
     """Print a table on stdout."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from securitynet.terminal import SafeConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -20,7 +21,7 @@ def print_table(columns: tuple[str, ...], rows: list[list[Any]]) -> None:
     for row in rows:
         table.add_row(*(escape(as_text(cell)) for cell in row))
     # A pipe has no width: nothing need be cut there.
-    wide = console.stdout if console.stdout.is_terminal else Console(width=400, highlight=False)
+    wide = console.stdout if console.stdout.is_terminal else SafeConsole(width=400, highlight=False)
     wide.print(table)
 
 

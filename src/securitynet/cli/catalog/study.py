@@ -82,7 +82,7 @@ def select(
         )
         return
     if out is None:
-        typer.echo(selection.as_toml())
+        console.print_text(selection.as_toml() + "\n")
     console.stderr.print(
         f"{len(selection.chosen)} of {selection.candidates:,} candidates, coverage {selection.objective:.3f}, "
         f"seed {seed}"

@@ -83,6 +83,12 @@ def divide(
     return Division(owner, put, silhouette)
 
 
+def avoidance(division: Division) -> float:
+    """p-value of the cluster that clean images avoid more (`securitynet.metrics.clusters.foreign`)."""
+    counts = [np.bincount(rows, minlength=2)[None] for rows in (division.owner, division.clean)]
+    return float(clusters.foreign(*counts)[1][0])
+
+
 @dataclass(frozen=True, eq=False)
 class Clusters(Output):
     """The clusters of the activations of the training records.
@@ -100,6 +106,7 @@ class Clusters(Output):
         pictures: Pictures, R×Q×C×H×W uint8.
         rows: Description of each row of pictures, R.
         notes: Notes, which are added to each measurement.
+        reductions: Number of divisions of each class, of which the one with the lowest p-value is recorded.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("foreign-p-value", "foreign-classes", "detection-rate", "suspect-records")
@@ -116,11 +123,13 @@ class Clusters(Output):
     pictures: NDArray[np.uint8] | None = None
     rows: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    reductions: int = 1
 
     def judged(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
         """Return the foreign cluster of each class, its adjusted p-value, K, and whether each record is suspect, N."""
         which, raw = clusters.foreign(self.training, self.clean)
-        p_values = clusters.adjusted(raw, int((~np.isnan(self.silhouettes)).sum()))
+        chosen = np.minimum(raw * self.reductions, 1.0)  # Bonferroni's correction within a class, Holm's over classes
+        p_values = clusters.adjusted(chosen, int((~np.isnan(self.silhouettes)).sum()))
         at = np.searchsorted(self.classes, self.labels)
         suspect = (self.owner == which[at]) & (p_values[at] < clusters.ALPHA)
         return which, p_values, np.asarray(suspect)
@@ -137,6 +146,7 @@ class Clusters(Output):
             "silhouettes": self.silhouettes,
             "training": self.training,
             "clean": self.clean,
+            **({"reductions": np.asarray(self.reductions)} if self.reductions > 1 else {}),
             **{name: values for name, values in optional.items() if values is not None},
             **{name: np.asarray(words, dtype=np.str_) for name, words in texts.items() if words},
         }
@@ -158,6 +168,7 @@ class Clusters(Output):
             arrays.get("pictures"),
             texts["rows"],
             texts["notes"],
+            int(arrays.get("reductions", 1)),
         )
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:

@@ -89,7 +89,9 @@ class ClassStatistics(Output):
             note=f"Of the class with the outstanding {self.titles[row]}, among all classes.",
         )
         rank, sentence = self.decide(row, largest, low, high)
-        label = _exact("suspect-label", largest.position, classes, level, f"Class with the largest {self.titles[row]}.")
+        label = make_exact(
+            "suspect-label", largest.position, classes, level, f"Class with the largest {self.titles[row]}."
+        )
         return [make_verdict(rank, sentence, level), p_value, label]
 
     def decide(self, row: int, outlier: HighOutlier, low: float, high: float) -> tuple[int, str]:
@@ -145,7 +147,7 @@ def find_in_any(statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | No
 
 def make_verdict(rank: int, sentence: str, level: float) -> Measurement:
     """The verdict as a number that a policy can bound, with the verdict in words as its note."""
-    return _exact("verdict", rank, 1, level, sentence)
+    return make_exact("verdict", rank, 1, level, sentence)
 
 
 def show_p_value(p_value: float) -> str:
@@ -153,7 +155,8 @@ def show_p_value(p_value: float) -> str:
     return f"p\u00a0=\u00a0{p_value:.3f}" if p_value >= 0.001 else "p\u00a0<\u00a00.001"
 
 
-def _exact(name: str, value: float, n: int, level: float, note: str) -> Measurement:
+def make_exact(name: str, value: float, n: int, level: float, note: str) -> Measurement:
+    """A measurement that nothing random entered, of which smaller is better."""
     return Measurement(
         name=name,
         value=float(value),

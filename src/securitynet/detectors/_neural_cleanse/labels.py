@@ -17,9 +17,9 @@ from securitynet.detectors._neural_cleanse.blocks import (
     Rows,
     block_length,
     join_rows,
-    label_bytes,
     take_rows,
 )
+from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory, read_available_memory
 from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
@@ -112,6 +112,9 @@ def search(
         cache: Folder for checkpoints; None writes none. A search that was killed resumes after its last checkpoint, and
             ends with the same triggers. Of a finished search, masks and patterns in 8 bits stay there.
         report_progress: Called with the share of the work that is done, in [0, 1].
+
+    Raises:
+        ConfigurationError: If the memory is too small for the search; nothing is computed then.
     """
     labels = list(plan.only if plan.only is not None else range(plan.classes))
     key = {**key, "target": target.identity.model_dump(mode="json"), "precision": target.precision}
@@ -121,14 +124,13 @@ def search(
     longest = min(len(labels), plan.lowest + len(plan.sample)) if screened is not None else len(labels)
     work = longest * (plan.epochs - (screened or 0)) + len(labels) * (screened or 0)
     length = block_length(images.shape[1:])
-    at_once = min(length, len(labels))
-    stored = at_once + (longest if screened is not None else 0)
+    needed = estimate_memory(images.shape[1:], len(images), len(labels), longest, screened=screened is not None)
     logger.info(
-        "Neural Cleanse searches %d labels in blocks of %d: %.0f MiB of memory besides the network's, and %s images "
-        "through the network and back.",
+        "Neural Cleanse searches %d labels in blocks of %d: at most %.0f MB of memory besides the network's, and %s "
+        "images through the network and back.",
         len(labels),
-        at_once,
-        stored * label_bytes(images.shape[1:]) / 2**20,
+        min(length, len(labels)),
+        needed / 1e6,
         f"{work * len(images):,}",
     )
     folder = None if cache is None else cache / "neural-cleanse" / name
@@ -137,11 +139,13 @@ def search(
     if finished is not None:
         report_progress(1.0)
         return _gather(finished, target.precision)
+    if images.device.type == "cpu":
+        check_memory(needed, len(labels), longest, available=read_available_memory())
     first, held = 0, None
     if screened is not None:
         held = _screen(blocks, labels, plan, screened, length)
         first, labels = screened, held["labels"].tolist()
-    found = []
+    results = []
     for number, start in enumerate(range(0, len(labels), length)):
         part = f"full-{number}"
         result = blocks.stored(part)
@@ -153,10 +157,10 @@ def search(
             blocks.store(part, result)
         else:
             blocks.done += len(result["labels"]) * (plan.epochs - first)
-        found.append(result)
-    finished = join_rows(found)
+        results.append(result)
+    finished = join_rows(results)
     blocks.store("all", finished)
-    for part in ("screen", *(f"full-{number}" for number in range(len(found)))):
+    for part in ("screen", *(f"full-{number}" for number in range(len(results)))):
         blocks.drop(part)
     report_progress(1.0)
     return _gather(finished, target.precision)

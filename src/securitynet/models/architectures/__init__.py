@@ -42,6 +42,10 @@ ARCHITECTURES = ArchitectureRegistry(
             f"{_HERE}.simple_cnn:simple_cnn",
             "two convolutional and two linear layers (ML-Doctor)",
         ),
+        "tutorial-cnn": (
+            f"{_HERE}.tutorial_cnn:tutorial_cnn",
+            "the network of PyTorch's tutorial on CIFAR-10: two convolutional and three linear layers",
+        ),
         "vgg11": (
             f"{_HERE}.vgg:vgg11",
             "VGG-11 with batch norm for small images (Simonyan and Zisserman, 2015)",

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import textwrap
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from securitynet.files import stable_hash
+from securitynet.models.architectures.code_names import list_names
 
 DIGITS = 12
 """Length of a digest."""
@@ -113,9 +114,16 @@ class _Description:
         ]
 
     def _references(self, function: types.FunctionType) -> Any:
-        """What a function's code looks up outside itself."""
-        names = sorted(set(_global_names(function.__code__)) & function.__globals__.keys())
-        return [[name, self.describe(function.__globals__[name])] for name in names]
+        """What a function's code looks up outside itself, with what it takes from modules of the user's own."""
+        names = list_names(function.__code__)
+        references = []
+        for name in sorted(names.looked_up & function.__globals__.keys()):
+            value = function.__globals__[name]
+            references.append([name, self.describe(value)])
+            if isinstance(value, types.ModuleType) and not _is_library(value.__name__):
+                used = [attribute for attribute in sorted(names.all) if hasattr(value, attribute)]
+                references += [[f"{name}.{attribute}", self.describe(getattr(value, attribute))] for attribute in used]
+        return references
 
     def _code(self, code: types.CodeType) -> Any:
         constants = [
@@ -167,13 +175,6 @@ def _content(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:
         return None  # assigned later than the function was made
-
-
-def _global_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
 
 
 def _is_bookkeeping(name: str) -> bool:

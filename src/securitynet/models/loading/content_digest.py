@@ -7,7 +7,6 @@ within the process only.
 
 from __future__ import annotations
 
-import dis
 import enum
 import functools
 import hashlib
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from securitynet.models.architectures.code_names import list_names
 from securitynet.models.sources.weights import state_checksum
 
 _DEPTH = 12
@@ -212,13 +212,13 @@ class _Digester:
 
     def _add_globals(self, function: types.FunctionType, depth: int) -> None:
         """Globals that the code refers to, and attributes of the user's own modules among them."""
-        names, others = _names(function.__code__)
-        for name in sorted(names & set(function.__globals__)):
+        names = list_names(function.__code__)
+        for name in sorted(names.looked_up & set(function.__globals__)):
             value = function.__globals__[name]
             self._put("global", name)
             self.add(value, depth)
             if isinstance(value, types.ModuleType) and not _of_library(value.__name__):
-                for attribute in sorted(others):
+                for attribute in sorted(names.all):
                     if hasattr(value, attribute):
                         self._put("of", attribute)
                         self.add(getattr(value, attribute), depth)
@@ -238,17 +238,6 @@ class _Digester:
             if id(value) not in _identities:
                 _identities[id(value)] = next(_numbers), value
             self._put("identity", str(_identities[id(value)][0]))
-
-
-def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """The names that code looks up among the globals, and all names that it uses."""
-    names = {str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    everything = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            inner, of_inner = _names(constant)
-            names, everything = names | inner, everything | of_inner
-    return names, everything
 
 
 def _name(cls: type) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from securitynet.catalog.location import using
+from securitynet.catalog.weights import same_weights
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
-from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile, WeightsMismatch
 from securitynet.files import expand_home
 from securitynet.models.loading.examination import (
     ExaminationResult,
@@ -29,7 +31,7 @@ from securitynet.models.loading.normalization import SAMPLE, choose_normalizatio
 from securitynet.models.loading.open import DEFAULT_SIZE, open_network, open_queryable
 from securitynet.models.loading.open_object import open_object
 from securitynet.models.sources.base import Progress
-from securitynet.models.sources.catalog import resolve, stated_accuracy
+from securitynet.models.sources.catalog import resolve
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
 from securitynet.models.sources.references import ModelReference, parse_reference
 from securitynet.models.targets import heads
@@ -38,7 +40,7 @@ from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.heads import HEADS, Head
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
-from securitynet.records import Access
+from securitynet.records import Access, Check
 
 HEAD_SAMPLE = 256
 """Most images used to detect the kind of head."""
@@ -73,6 +75,8 @@ def load_target(
     output: str | None = None,
     trust: bool = False,
     transform: InputTransform | None = None,
+    checksum: str | None = None,
+    db: str | None = None,
 ) -> Target:
     """Load the model that a reference names, or make a target of a network or a callable.
 
@@ -103,9 +107,13 @@ def load_target(
         cache: Folder for outputs of endpoints; the user's cache folder by default.
         progress: Called with (bytes done, total bytes) while weights are downloaded.
         output: Name of the output that holds the class scores, for formats whose models have several.
-        trust: Allow formats that run code from the model's file; without it such a file is refused.
+        trust: Allow formats that run code from the model's file, and entries of the catalog that name code, a file or
+            an address; without it they are refused.
         transform: Preprocessing that the dataset's own transforms state (`dataset_from_objects` reads them); used if
             the model's source states none.
+        checksum: Digest that the weights must have (``sha256:DIGITS`` of the file, or ``tensors:DIGITS``); by default
+            the one that the catalog states, for ``catalog:`` references.
+        db: The catalog's database, for ``catalog:`` references; by default the one in the user's data folder.
 
     Returns:
         The target; its ``notes`` describe what was determined, and its ``checks`` whether it behaves as a model must.
@@ -136,6 +144,7 @@ def load_target(
         expected_classes=dataset.num_classes if dataset else None,
         output=output,
         trust=trust,
+        checksum=checksum,
     )
     _check_numbers(options)
     preprocessing = None if transform is None else Preprocessing(**transform.model_dump())
@@ -147,8 +156,22 @@ def load_target(
     parsed = parse_reference(reference)
     stated = None
     if parsed.scheme == "catalog":
-        entry, parsed = parsed, resolve(parsed)
-        stated = None if dataset is None else stated_accuracy(entry, dataset.reference)
+        with using(db):
+            entry = resolve(parsed, trust=trust)
+        parsed = entry.reference
+        if not parsed.declaration.trust:  # it has served to trust the entry
+            options = dataclasses.replace(options, trust=False)
+        stated = None if dataset is None else entry.accuracy_on(dataset.reference)
+        if same_weights(checksum, entry.checksum) is False:
+            raise WeightsMismatch(
+                f"The catalog's entry {entry.key} has the checksum {entry.checksum}, where {checksum} is expected.",
+                hint="Name the model by its own reference, or correct the entry.",
+            )
+        file = entry.weights_file(options.weights, progress, trust=trust)
+        options = dataclasses.replace(options, weights=file, checksum=entry.checksum or checksum)
+        if dataset is None and input_size is None and not entry.complete:
+            # nothing else says what it was made for
+            options = dataclasses.replace(options, input_size=entry.image_size)
     _check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     if preprocessing is not None:
@@ -187,6 +210,9 @@ def _assemble(
         backend, preprocessing=preprocessing, query_counter=query_counter if opened.paid else QueryCounter()
     )
     findings = ExaminationResult(list(opened.notes))
+    if opened.checksum is not None:
+        said = opened.checksum
+        findings.checks.append(Check(what="checksum", said=said, found=said, agrees=True))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
         _check_classes(backend, options, dataset)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.files import stable_hash
@@ -14,6 +19,7 @@ from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import BACKENDS
 from securitynet.models.sources.suggestions import suggest
 from securitynet.models.sources.tensor_names import fit_names
+from securitynet.models.sources.weight_digests import verify_weights
 from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
 from securitynet.models.store.model_record import (
     ClassifierRecord,
@@ -43,6 +49,29 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     Raises:
         ModelError: If the network cannot be built, or its weights cannot be read or do not fit.
     """
+    return _open_network(reference, options, dataset)[0]
+
+
+def load_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> nn.Module:
+    """Build a network with its weights as `open_network` does, but not frozen or optimised, so that it can be trained.
+
+    Args:
+        reference: Reference of a network.
+        options: What the user states about the model.
+        dataset: See `open_network`.
+
+    Raises:
+        ModelError: If the network cannot be built, or its weights cannot be read or do not fit.
+    """
+    network = _open_network(reference, options, dataset)[1]
+    for weight in network.parameters():
+        weight.requires_grad_(True)
+    return network.to(options.device or "cpu").eval()
+
+
+def _open_network(
+    reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None
+) -> tuple[OpenedModel, nn.Module]:
     source = open_source(reference)
     notes: list[str] = []
     record: ClassifierRecord | None = None
@@ -56,10 +85,16 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
         raise WeightsMismatch(
             f"{options.weights} was trained as {trained_as}, not {reference}.", hint=f"Write {trained_as}."
         )
-    shape, state, counted = _read_weights(reference, source, options, record, dataset, notes)
+    path = options.weights
+    if path is None and reference.declaration.takes_weights and source.fetch:
+        path = source.fetch(options.progress)
+    verified = _verify(reference, options, path)
+    shape, state, counted = _read_weights(reference, source, options, path, record, dataset, notes)
     is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
+    if state is not None and reference.scheme == "hf":  # its architecture is described by a file, too
+        fitting.check_memory(source, shape, state, str(reference))
     network = fitting.build(source, shape, frozenset(state or {}))
     if record is not None and record.defense is not None and record.defense.group_norms:
         network = with_group_norms(network)
@@ -117,7 +152,7 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     if backend.channels is None and not reference.declaration.takes_weights:
         backend.channels = source.channels
     names = record.class_names if isinstance(record, TargetRecord) else source.class_names if is_own else ()
-    return OpenedModel(
+    opened = OpenedModel(
         backend,
         preprocessing,
         library=library,
@@ -125,7 +160,9 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
         input_size=size,
         example_size=example[1:],
         notes=(*notes, *output_notes),
+        checksum=options.checksum if verified else None,
     )
+    return opened, network
 
 
 def _stated_preprocessing(
@@ -160,6 +197,7 @@ def _read_weights(
     reference: ModelReference,
     source: NetworkSource,
     options: LoadOptions,
+    path: Path | None,
     record: ClassifierRecord | None,
     dataset: ImageDataset | None,
     notes: list[str],
@@ -173,7 +211,6 @@ def _read_weights(
     if not reference.declaration.takes_weights:
         count = source.num_classes
         return Shape(count or 10, source.channels or channels, size), None, count is not None
-    path = options.weights or (source.fetch(options.progress) if source.fetch else None)
     if path is None:
         if not source.bring_own:
             raise ModelError(
@@ -227,5 +264,26 @@ def _example_size(
 
 def open_queryable(reference: ModelReference, options: LoadOptions) -> OpenedModel:
     """Open a model that gives outputs only, with the backend of its scheme."""
+    verified = _verify(reference, options, None)
     backend: type[Backend] = BACKENDS.get(reference.declaration.name)
-    return backend.open(reference, options)
+    opened = backend.open(reference, options)
+    return replace(opened, checksum=options.checksum) if verified else opened
+
+
+def _verify(reference: ModelReference, options: LoadOptions, path: Path | None) -> bool:
+    """Compare the file that will be read with the stated digest; whether there is one and they agree.
+
+    Raises:
+        WeightsMismatch: If they differ, or there is no file to compare.
+    """
+    if options.checksum is None:
+        return False
+    file = path if reference.declaration.takes_weights else reference.path
+    if file is None or not file.is_file():
+        raise WeightsMismatch(
+            f"The weights of {reference.without_folders()} must have the checksum {options.checksum}, and there is no "
+            "file of weights that could be compared with it.",
+            hint="Give the file with --weights.",
+        )
+    fetched = options.weights is None and reference.declaration.takes_weights
+    return verify_weights(file, options.checksum, str(reference.without_folders()), fetched=fetched)

@@ -17,6 +17,13 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.architectures.in_process import register_module
 from securitynet.models.loading.content_digest import digest_callable, digest_network
+from securitynet.models.loading.keras_objects import (
+    check_backend,
+    digest_keras_model,
+    is_keras_model,
+    read_input_shape,
+    take_channels_first,
+)
 from securitynet.models.loading.open import DEFAULT_SIZE
 from securitynet.models.sources.base import OpaqueNetwork
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -123,6 +130,7 @@ def open_object(
                 f"{reference} is an object: {name} applies only to models that are given by a reference.",
                 hint="Leave it out.",
             )
+    check_backend(model, reference)
     network = find_network(model)
     if network is not None:
         return _open_network(network, reference, options, dataset, preprocessing)
@@ -138,12 +146,19 @@ def _open_network(
     preprocessing: Preprocessing | None,
 ) -> OpenedModel:
     check_values(network, reference)
-    checksum = digest_network(network)
+    stated_channels, stated_size, of_keras = None, None, is_keras_model(network)
+    if of_keras:
+        checksum = digest_keras_model(network)
+        stated_channels, stated_size = read_input_shape(network)
+        network = take_channels_first(network)
+    else:
+        checksum = digest_network(network)
     own = blueprint = copy_unchanged(network, reference)
     images = None if dataset is None or dataset.images is None else dataset.image_shape
-    channels = input_channels(own) or (images[0] if images else 3)
+    channels = stated_channels or input_channels(own) or (images[0] if images else 3)
     size = (options.input_size, options.input_size) if options.input_size is not None else None
-    size = size or (preprocessing.input_size if preprocessing else None) or (images[1:] if images else None)
+    size = size or (preprocessing.input_size if preprocessing else None) or stated_size
+    size = size or (images[1:] if images else None)
     example = channels, *(size or (DEFAULT_SIZE, DEFAULT_SIZE))
     classes = options.num_classes or (dataset.num_classes if dataset else None)
     own, notes = adapt_outputs(own, example, classes=classes, reference=reference)
@@ -157,8 +172,11 @@ def _open_network(
         device=options.device,
         batch_size=options.batch_size,
     )
-    backend.blueprint = blueprint
-    return OpenedModel(backend, preprocessing, example_size=example[1:], notes=tuple(notes))
+    if of_keras:
+        backend.channels = stated_channels  # layers of Keras cannot be reset, so no blueprint is left either
+    else:
+        backend.blueprint = blueprint
+    return OpenedModel(backend, preprocessing, input_size=stated_size, example_size=example[1:], notes=tuple(notes))
 
 
 def _open_callable(
@@ -218,8 +236,8 @@ def copy_unchanged(network: nn.Module, reference: str) -> nn.Module:
     if own is None:
         raise ModelError(
             f"{reference} can't be copied, and an assessment must not change it.",
-            hint="Give its class a __deepcopy__ method, or give it as python:FILE:FACTORY; a callable such as "
-            "lambda images: model(images) can be assessed as a black box.",
+            hint="Give its class a __deepcopy__ method, or give it as python:FILE:FACTORY. A callable, such as "
+            "lambda images: model(images), can be assessed as a black box (of Keras: images.permute(0, 2, 3, 1)).",
         )
     return own.float().cpu()
 

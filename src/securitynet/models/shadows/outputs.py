@@ -16,8 +16,8 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
 from securitynet.models.shadows.fidelity import Accuracies, compare
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow
-from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, check_images
+from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow, train_shadows
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
@@ -84,7 +84,8 @@ def shadow_outputs(
 ) -> ShadowOutputs:
     """Train the shadow models of a plan, or load them from the store, and compute their outputs for records.
 
-    The target is queried for members and non-members, to compare its accuracy with theirs.
+    Before any training, the target is queried for members and non-members, to compare its accuracy with theirs: images
+    that it does not take are refused at once.
 
     Args:
         target: The target; black-box access is enough.
@@ -106,6 +107,7 @@ def shadow_outputs(
 
     Raises:
         AccessDenied: If the target reveals labels only, unless ``labels_only`` is set.
+        TargetError: If the target does not take the images.
         SecurityNetError: If shadow models cannot be trained on this dataset, or diverge; see `obtain_shadow`.
     """
     check_images(dataset)
@@ -117,17 +119,11 @@ def shadow_outputs(
     specs = plan_specs(dataset, splits, plan, training, seed)
     for spec in specs:
         check_shadow(spec)
-    epochs = training.recipe.epochs
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     included = np.zeros((plan.count, len(records)), dtype=bool)
     outputs: list[NDArray[np.floating]] = []
     accuracies = []
-    for number in range(plan.count):
-        shadow = train_shadow(
-            specs[number],
-            cache=cache,
-            device=device,
-            progress=_after(progress, number * epochs, plan.count * epochs),
-        )
+    for number, shadow in enumerate(train_shadows(specs, cache=cache, device=device, progress=progress)):
         model = shadow.target if labels_only else restrict_like(shadow.target, target)
         wanted = np.union1d(np.union1d(pool, records), shadow.members)
         signals = collect(model, dataset, wanted, cache=cache)
@@ -144,9 +140,7 @@ def shadow_outputs(
         for view in views:
             reduced.append(reduce(collect(model, view, np.unique(records), cache=cache).select(records).logits, labels))
         outputs.append(np.stack(reduced))
-    if progress:
-        progress(plan.count * epochs, plan.count * epochs)
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), accuracies, training.assumptions)
+    fidelity = compare(expected, accuracies, training.assumptions)
     notes = (*_logged(fidelity), *_compare_sizes(specs, len(splits.members), splits))
     return ShadowOutputs(included, np.stack(outputs), labels, notes)
 
@@ -225,6 +219,7 @@ def shadow_model(
     Raises:
         AccessDenied: If the target reveals labels only.
         SplitError: If the split has no shadow parts.
+        TargetError: If the target does not take the images.
         SecurityNetError: If the shadow model cannot be trained on this dataset, or diverges.
     """
     check_images(dataset)
@@ -234,16 +229,19 @@ def shadow_model(
             f"The {splits.name} split has no shadow data to train a shadow model on.", hint="Use --split four-way."
         )
     resolved = resolve_training(training, target, trained, defense)
+    spec = make_part_spec(dataset, splits, resolved, seed)
+    check_shadow(spec)
+    expected = compute_target_accuracies(target, dataset, splits, cache)
     shadow = train_shadow(
-        make_part_spec(dataset, splits, resolved, seed),
+        spec,
         cache=cache,
         device=device,
-        progress=_after(progress, 0, resolved.recipe.epochs),
+        progress=None if progress is None else lambda done: progress(done, resolved.recipe.epochs),
     )
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
     signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
-    fidelity = compare(compute_target_accuracies(target, dataset, splits, cache), [accuracies], resolved.assumptions)
+    fidelity = compare(expected, [accuracies], resolved.assumptions)
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
@@ -286,10 +284,6 @@ def _check_scores(target: Target) -> None:
         raise AccessDenied(
             f"{target.reference}: shadow models would be compared with posteriors, and the target reveals labels only."
         )
-
-
-def _after(progress: Progress | None, before: int, total: int) -> Epochs | None:
-    return None if progress is None else lambda done: progress(before + done, total)
 
 
 def _logged(fidelity: tuple[str, ...]) -> tuple[str, ...]:

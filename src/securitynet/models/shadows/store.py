@@ -5,6 +5,7 @@ They are stored in ``shadows/<key>/``; see `securitynet.models.store.cached_mode
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, obtain_model
+from securitynet.models.store.parallel import choose_thread_count, obtain_models
+from securitynet.models.targets.signals import Progress
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import TrainingDefense
 
@@ -106,3 +109,36 @@ def train_shadow(
     """
     check_shadow(spec)
     return obtain_model(spec, kind="shadows", cache=cache, device=device, progress=progress)
+
+
+def train_shadows(
+    specs: Sequence[ModelSpec], *, cache: Path | None = None, device: str = "auto", progress: Progress | None = None
+) -> Iterator[StoredModel]:
+    """Load or train several shadow models of one dataset, in the order of their specifications.
+
+    On a CPU as many are trained in parallel as `obtain_models` can; the models of one such group are in memory
+    together, and those of the next are trained when the caller asks for them. All specifications are checked first.
+
+    Args:
+        specs: Specifications of the models.
+        cache: Folder of the store; None stores nothing.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not part of the key.
+        progress: Called with (epochs done, epochs in all) over all models.
+
+    Raises:
+        SecurityNetError: If a model cannot be trained, as for `obtain_shadow`.
+    """
+    for spec in specs:
+        check_shadow(spec)
+    total = sum(spec.recipe.epochs for spec in specs)
+    size = choose_thread_count(specs, device)
+    before = 0
+    for start in range(0, len(specs), size):
+        group = specs[start : start + size]
+
+        def report_progress(done: int, _in_group: int, before: int = before) -> None:
+            if progress:
+                progress(before + done, total)
+
+        yield from obtain_models(group, kind="shadows", cache=cache, device=device, progress=report_progress)
+        before += sum(spec.recipe.epochs for spec in group)

@@ -200,10 +200,10 @@ def read_weights_file(folder: Path, name: str) -> Path:
     whole = folder / "model.safetensors"
     if whole.is_file():
         return whole
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return files[0]
     raise ModelError(
-        f"{name} has {'several files of weights' if found else 'no model.safetensors'}.",
+        f"{name} has {'several files of weights' if files else 'no model.safetensors'}.",
         hint="Save the model with save_pretrained(FOLDER, max_shard_size='100GB').",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import io
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from securitynet import untrusted
 from securitynet.errors import ModelError, UnsafeFile
 from securitynet.files import file_checksum
 from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
@@ -82,6 +82,7 @@ def check_archive(path: Path, reference: str) -> None:
         ModelError: If it is not an archive.
     """
     try:
+        untrusted.check_archive(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             code = [entry for entry in names if any(fnmatch.fnmatch(entry, pattern) for pattern in _CODE)]
@@ -91,7 +92,7 @@ def check_archive(path: Path, reference: str) -> None:
                 )
             for entry in names:
                 if fnmatch.fnmatch(entry, "*/models/*.json"):
-                    _check_graph(json.loads(archive.read(entry)), reference)
+                    _check_graph(untrusted.parse_json(archive.read(entry)), reference)
                 if any(fnmatch.fnmatch(entry, pattern) for pattern in _PICKLES):
                     _check_pickle(archive.read(entry), entry, reference)
     except (zipfile.BadZipFile, OSError, ValueError) as error:

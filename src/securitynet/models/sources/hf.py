@@ -8,7 +8,7 @@ also ``preprocessor_config.json``. Code in a repository is neither fetched nor r
 from __future__ import annotations
 
 import contextlib
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
 from securitynet.torchvision_cure import import_torchvision
+from securitynet.untrusted import MAX_SETTINGS, parse_json, read_bytes
 
 SCHEME = Scheme(
     "hf",
@@ -35,6 +36,9 @@ SCHEME = Scheme(
 )
 
 _PROCESSOR = "preprocessor_config.json"
+
+_COUNTS = re.compile("layers|depth|blocks|stages|repeats")
+_MOST_LAYERS = 10_000
 
 # Arguments of timm's factory that name files or other models rather than describe a network.
 _REFUSED = frozenset(
@@ -123,12 +127,22 @@ def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:
 
 def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = parse_json(read_bytes(path, MAX_SETTINGS))
     except (ValueError, OSError) as error:
         raise ModelError(f"{name}: its {path.name} cannot be read.", hint="Download the repository again.") from error
     if not isinstance(config, dict):
         raise ModelError(f"{name}: its {path.name} is no table of settings.", hint="Download the repository again.")
+    _check_counts(config, f"{name}: its {path.name}")
     return config
+
+
+def _check_counts(settings: Any, where: str) -> None:
+    """Refuse numbers of layers that no network has: building them would not end, even without their weights."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        counts = value if isinstance(value, list) else [value]
+        if _COUNTS.search(str(key)) and any(isinstance(count, int) and count > _MOST_LAYERS for count in counts):
+            raise ModelError(f"{where} asks for {key} = {str(value)[:40]}, which no network has.")
+        _check_counts(value, where)
 
 
 def _check_timm(config: dict[str, Any], name: str) -> str:

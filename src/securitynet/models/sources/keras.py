@@ -27,6 +27,7 @@ from securitynet.models.sources._hdf5 import check_self_contained
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
+from securitynet.untrusted import check_archive, parse_json
 
 SCHEME = Scheme(
     "keras",
@@ -186,6 +187,7 @@ def _read_config(path: Path, reference: str) -> dict[str, Any]:
 
         text: Any
         if zipfile.is_zipfile(path):
+            check_archive(path)
             with zipfile.ZipFile(path) as archive:
                 text = archive.read("config.json")
                 for member in archive.namelist():
@@ -196,7 +198,7 @@ def _read_config(path: Path, reference: str) -> dict[str, Any]:
             with h5py.File(path) as file:
                 check_self_contained(file, reference)
                 text = file.attrs.get("model_config")
-        config = None if text is None else json.loads(text)
+        config = None if text is None else parse_json(text)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"{reference} is not a Keras file, or it is damaged: {_first_line(error)}",

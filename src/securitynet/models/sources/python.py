@@ -11,13 +11,13 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from securitynet.errors import ModelError, SecurityNetError
-from securitynet.files import file_checksum
 from securitynet.models.architectures.in_process import accepted_arguments
 from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
@@ -31,12 +31,17 @@ SCHEME = Scheme(
     network=True,
     takes_weights=True,
     file=True,
+    code=True,
     suffixes=(".py",),
     completion=":FACTORY",
     pattern=r"(?P<name>.+):(?P<detail>[^\W\d]\w*)",
     mismatch="does not say which function makes the network",
     mark=":",
 )
+
+
+_modules: dict[str, dict[str, ModuleType]] = {}
+"""Modules that user code imported from its own folder: folder -> name -> module."""
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
@@ -46,7 +51,8 @@ def open_source(reference: ModelReference) -> NetworkSource:
         ModelError: If the file or the function does not exist, fails, or returns no network.
     """
     path, name = reference.path or Path(reference.name), reference.detail or ""
-    factory = _load(path, name, digest_source_files(path) if path.is_file() else "")
+    digest = digest_source_files(path) if path.is_file() else ""
+    factory = _load(path, name, digest)
     accepted = accepted_arguments(factory)
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
@@ -61,7 +67,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
         return OpaqueNetwork(network, has_modes=True) if isinstance(network, torch.jit.ScriptModule) else network
 
     return NetworkSource(
-        architecture=f"python:{name}:{file_checksum(path)}",
+        architecture=f"python:{name}:{digest}",
         build=make,
         fixed_classes="num_classes" not in accepted,
         sized="image_size" in accepted,
@@ -82,6 +88,7 @@ def _load(path: Path, name: str, digest: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look up a class's module there.
     sys.modules[spec.name] = module
+    _forget_modules(path)  # another version of them may have been imported with another version of the file
     # Whether the file is run now or was before must not change the weights that are drawn next.
     with _explained(str(path)), _beside(path), isolated():
         spec.loader.exec_module(module)
@@ -94,13 +101,45 @@ def _load(path: Path, name: str, digest: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[None]:
-    """Let the code import the modules in its own folder, as it could when run as a script."""
+    """Let the code import the modules in its own folder, as it could when run as a script.
+
+    Files of two folders may import different modules of one name, so that each folder has its own.
+    """
     folder = str(path.resolve().parent)
+    for other in [other for other in _modules if other != folder]:
+        _take_out(other)
+    sys.modules.update(_modules.setdefault(folder, {}))
+    before = dict(sys.modules)
     sys.path.insert(0, folder)
     try:
         yield
     finally:
         sys.path.remove(folder)
+        for name, module in list(sys.modules.items()):
+            if before.get(name) is not module and _lies_in(folder, name, module):
+                _modules[folder][name] = module
+
+
+def _lies_in(folder: str, name: str, module: ModuleType) -> bool:
+    """Whether a module was found in the folder itself, and not in an environment of packages below it."""
+    file, place = getattr(module, "__file__", None), Path(folder, *name.split("."))
+    return file is not None and Path(file) in (place.with_suffix(".py"), place / "__init__.py")
+
+
+def _take_out(folder: str) -> None:
+    """Remove the modules of a folder from those that are imported; functions that use them go on working."""
+    for name, module in _modules[folder].items():
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
+
+
+def _forget_modules(path: Path) -> None:
+    """Let the modules beside a file be read again when they are imported next."""
+    folder = str(path.resolve().parent)
+    if folder in _modules:
+        _take_out(folder)
+        _modules[folder].clear()
+    importlib.invalidate_caches()
 
 
 @contextlib.contextmanager

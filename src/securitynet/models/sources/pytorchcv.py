@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import math
 import zipfile
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from securitynet.errors import ModelError
+from securitynet.errors import MissingExtra, ModelError
 from securitynet.files import atomic_write
 from securitynet.models.sources._download import download, models_folder
 from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
@@ -47,6 +48,8 @@ def open_source(reference: ModelReference) -> NetworkSource:
     Raises:
         ModelError: If pytorchcv has no such model, or it is not an image classifier.
     """
+    if importlib.util.find_spec("pytorchcv") is None:
+        raise MissingExtra("pytorchcv", "pytorchcv", "A model of pytorchcv")
     name = reference.name
     provider = import_torchvision("pytorchcv.model_provider")
     table = _read_table()

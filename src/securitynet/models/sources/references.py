@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import urlsplit
 
 from securitynet.errors import ConfigurationError
@@ -57,18 +60,56 @@ class ModelReference(Record):
         return self if self.path is None else self.model_copy(update={"name": self.path.name})
 
 
-def refuse_code(text: str, origin: str) -> None:
-    """Raise `ConfigurationError` for a reference that runs code and that the user did not write.
+def refuse_untyped(text: str, origin: str, remedy: str) -> None:
+    """Raise `ConfigurationError` for a reference that the user did not write, unless it names a published model.
+
+    Data made by others may name models of libraries, of the hub and of our own architectures. It may not run code, read
+    files of this machine or send images to an address: those count only where the user typed or trusted them. Nothing
+    is opened here.
 
     Args:
         text: The reference.
-        origin: Where it was found, for the message.
+        origin: Where it was found, the beginning of a sentence.
+        remedy: How the user allows it.
     """
-    if text.strip().startswith("python:"):
-        raise ConfigurationError(
-            f"{origin} refers to Python code ({text}), which is run only where you name it yourself.",
-            hint=f"Look at the file first; then give the reference: {text}.",
-        )
+    text = text.strip()
+    name, colon, rest = text.partition(":")
+    scheme = SCHEMES.by_name.get(name) if colon else None
+    if scheme is None:
+        deed = "which would read a file of this machine"
+    elif scheme.code:
+        deed = "which would run code"
+    elif scheme.address:
+        deed = "which would send images there"
+    elif scheme.file or (scheme.folders and is_path(rest)):
+        deed = "which would read a file of this machine"
+    elif scheme.name == "catalog":
+        deed = "an entry of the catalog again"
+    else:
+        return
+    raise ConfigurationError(
+        f"{origin} refers to {text}, {deed}; that happens only where you name it yourself.",
+        hint=f"If you trust it: {remedy}.",
+    )
+
+
+_CODE = re.compile(r"(?:^|[\s=,;\"'\[{(])(python:[^\s,;\"'\]})]+)")
+
+
+def list_code(value: Any) -> Iterator[str]:
+    """List the references to Python code in a configuration, including those within texts such as ``a.b=python:…``.
+
+    Args:
+        value: A string, or lists and mappings of strings at any depth.
+    """
+    if isinstance(value, str):
+        yield from _CODE.findall(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from list_code(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from list_code(item)
 
 
 def is_path(name: str) -> bool:
@@ -177,5 +218,5 @@ def _kind_missing(text: str, scheme: Scheme) -> ConfigurationError:
 def _network_missing(text: str) -> ConfigurationError:
     return ConfigurationError(
         f"{text!r} is a file of weights; which network they belong to must be said too.",
-        hint=f"Write for example arch:cifar-resnet20 --weights {text}.",
+        hint=f"Write for example arch:cifar-resnet20 --weights {shlex.quote(text)}.",
     )

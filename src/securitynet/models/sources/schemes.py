@@ -41,6 +41,7 @@ class Scheme:
         folders: Whether a name that starts with ``.``, ``/`` or ``~`` is a folder on this machine, whose digest is then
             part of the key too.
         address: Whether the whole reference is a URL.
+        code: Whether it names code that runs when it is opened.
         recorded: Whether it holds outputs for given records with their labels, and none for new images.
         suffixes: Suffixes of the files that it reads.
         magic: (offset, bytes) pairs, any of which identifies such a file by its content.
@@ -64,6 +65,7 @@ class Scheme:
     file: bool = False
     folders: bool = False
     address: bool = False
+    code: bool = False
     recorded: bool = False
     suffixes: tuple[str, ...] = ()
     magic: tuple[tuple[int, bytes], ...] = ()

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from securitynet.models.sources.schemes import SCHEMES, Scheme
+from securitynet.untrusted import open_regular
 
 _HEAD = 512
 
@@ -18,7 +19,7 @@ def recognise(path: Path) -> Scheme | None:
         names = [file.name for file in path.iterdir()]
         return next((scheme for scheme in schemes if scheme.folders and _has_members(scheme, names)), None)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(_HEAD)
         names = zipfile.ZipFile(path).namelist() if head.startswith(b"PK\x03\x04") else []
     except (OSError, ValueError, zipfile.BadZipFile):

@@ -17,6 +17,7 @@ from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weights import StateDict
+from securitynet.untrusted import check_growth
 
 _SHOWN = 4
 
@@ -39,6 +40,24 @@ def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(
         # Some constructors read values, which tensors on the meta device lack: such networks are built with memory.
     with _quiet():
         return source.build(shape, keys)
+
+
+def check_memory(source: NetworkSource, shape: Shape, state: StateDict, reference: str) -> None:
+    """Raise `RefusedFile` if a network would take much more memory than its weights: a line of text can describe one.
+
+    Args:
+        source: Source of the network.
+        shape: The shape to build for.
+        state: The weights.
+        reference: Reference of the network, for the message.
+    """
+    if not source.on_meta:
+        return
+    network = build(source, shape, frozenset(state), meta=True)
+    tensors = [*network.parameters(), *network.buffers()]
+    if all(tensor.is_meta for tensor in tensors):
+        stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        check_growth(reference, stored, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ _COMPANIONS = (
     "test_metrics", "train_loss", "val_loss", "confmat", "confusion_matrix", "n_averaged", "initted", "step", "mean",
     "std", "pos_weight", "class_weight", "class_weights",
 )  # fmt: skip
-_MOMENTS = {"mean": ("mean", "_mean", "new_mean"), "std": ("std", "_std", "new_std")}
+_MOMENTS = {"mean": ("mean", "_mean", "new_mean", "mu"), "std": ("std", "_std", "new_std", "sigma")}
 _COLOUR = 3
 _SHOWN = 4
 _TRIES = 32  # nested wrappers are few; the bound limits the cost of malicious files

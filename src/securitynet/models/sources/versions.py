@@ -41,16 +41,16 @@ def digest_source_files(path: Path) -> str:
     Imports are read from the text. What is imported by a computed name is not seen.
     """
     root = path.resolve().parent
-    found: dict[Path, None] = {path.resolve(): None}
+    files: dict[Path, None] = {path.resolve(): None}
     waiting = [path.resolve()]
     while waiting:
         for other in _imported_files(waiting.pop(), root):
-            if other not in found:
-                found[other] = None
+            if other not in files:
+                files[other] = None
                 waiting.append(other)
-    if len(found) == 1:
+    if len(files) == 1:
         return file_checksum(path)
-    lines = sorted(f"{file.relative_to(root).as_posix()} {file_checksum(file)}" for file in found)
+    lines = sorted(f"{file.relative_to(root).as_posix()} {file_checksum(file)}" for file in files)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -25,7 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from securitynet.errors import ModelError, UnsafeFile
+from securitynet.models.sources.storages import check_storages
 from securitynet.models.sources.weight_sets import choose_set
+from securitynet.untrusted import check_archive, open_regular
 
 StateDict = dict[str, torch.Tensor]
 
@@ -111,7 +113,7 @@ def _read(path: Path) -> Any:
             f"{path} is a folder, not a file of weights.",
             hint=f"Name a file in it: {', '.join(files[:5])}." if files else "There is no file of weights in it.",
         )
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         head = stream.read(512)
     kind = _sniff(head)
     if kind == "safetensors":
@@ -120,7 +122,9 @@ def _read(path: Path) -> Any:
         _check_archive(path)
     elif kind != "pickle":
         raise ModelError(f"{path} is {kind}, not a file of weights.", hint=_advice(kind))
-    return _read_pickle(path)
+    content = _read_pickle(path)
+    check_storages(content, path)
+    return content
 
 
 def _sniff(head: bytes) -> str:
@@ -189,6 +193,7 @@ def _read_safetensors(path: Path) -> StateDict:
 def _check_archive(path: Path) -> None:
     """Refuse archives that torch did not write, and TorchScript, which is a program."""
     try:
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:

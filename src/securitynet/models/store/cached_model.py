@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.locks import exclusive
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
-from securitynet.files import file_checksum
+from securitynet.files import check_digest, file_checksum
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import CachedModelRecord, R, model_record_path, save_trained_model
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -47,6 +46,7 @@ from securitynet.models.training.training_defense import (
 )
 from securitynet.randomness import derived_seed, isolated
 from securitynet.records import Access
+from securitynet.untrusted import parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -318,13 +318,13 @@ def find_stored(
     weights = folder / WEIGHTS
     path = folder / name if name else model_record_path(weights)
     try:
-        record = type(wanted).model_validate(json.loads(path.read_text(encoding="utf-8")))
+        record = type(wanted).model_validate(check_digest(parse_json(read_bytes(path))))
         if record.key == wanted.key and file_checksum(weights) == record.weights_checksum:
             load(read_state_dict(weights)[0])
             return record
     except FileNotFoundError:
         return None
-    except (ValueError, ValidationError) as error:
+    except (ValueError, TypeError, ValidationError) as error:
         logger.debug("%s: %s", folder.name, error)
     logger.warning("A stored model is damaged and is trained again: %s", folder.name)
     return None

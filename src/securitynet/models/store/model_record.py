@@ -8,17 +8,15 @@ determines the weights.
 from __future__ import annotations
 
 import json
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from pydantic import (
     AliasChoices,
     Field,
@@ -28,18 +26,28 @@ from pydantic import (
     model_serializer,
 )
 
-from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError, SplitError
-from securitynet.files import atomic_write, check_writable, file_checksum, stable_hash, write_json
+from securitynet.files import (
+    add_digest,
+    atomic_write,
+    check_digest,
+    check_writable,
+    file_checksum,
+    stable_hash,
+    write_json,
+)
 from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.store.effective_splits import effective_splits
+from securitynet.models.store.repair_record import RepairRecord
 from securitynet.models.training.canaries import CanaryRecord
-from securitynet.models.training.fit import History, held_out
+from securitynet.models.training.fit import History
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import DefenseRecord, set_aside
+from securitynet.models.training.training_defense import DefenseRecord
 from securitynet.records import DatasetIdentity, Record
+from securitynet.untrusted import check_regular, parse_json, read_bytes
 
 
 class ModelRecord(Record, ABC):
@@ -174,6 +182,7 @@ class TargetRecord(ClassifierRecord):
         dataset: The dataset of its records.
         split: The split that determined the members.
         backdoor: The backdoor that it was trained with; None for none.
+        repair: How a backdoor was removed after the training; None if the weights are those of the training.
         canaries: The canaries that it was trained with; None for none.
         train_accuracy: Accuracy on the training records, in [0, 1], in evaluation mode.
         test_accuracy: Accuracy on the non-members, in [0, 1].
@@ -187,6 +196,7 @@ class TargetRecord(ClassifierRecord):
     dataset: DatasetIdentity
     split: TrainedSplit
     backdoor: BackdoorRecord | None = Field(default=None, validation_alias=AliasChoices("backdoor", "implant"))
+    repair: RepairRecord | None = None
     canaries: CanaryRecord | None = None
     train_accuracy: float = Field(ge=0, le=1)
     test_accuracy: float = Field(ge=0, le=1)
@@ -194,10 +204,11 @@ class TargetRecord(ClassifierRecord):
 
     @model_serializer(mode="wrap")
     def _leave_out_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Records and keys of models from before there were canaries stay as they are.
+        # Records and keys of models from before there were canaries or repairs stay as they are.
         values: dict[str, Any] = handler(self)
-        if self.canaries is None:
-            values.pop("canaries", None)
+        for name in ("canaries", "repair"):
+            if getattr(self, name) is None:
+                values.pop(name, None)
         return values
 
     @property
@@ -217,8 +228,10 @@ class TargetRecord(ClassifierRecord):
         return self.history.epochs_run
 
     def decisive(self) -> dict[str, Any]:
-        """The fields that determine the weights; of defense and backdoor, what was requested."""
+        """The fields that determine the weights; of defense, backdoor and repair, what was requested."""
         values = super().decisive()
+        if self.repair is not None:
+            values["repair"] = self.repair.requested
         if self.defense is not None:
             values["defense"] = self.defense.requested.model_dump(mode="json")
         if self.backdoor is not None:
@@ -269,7 +282,7 @@ def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record:
         content = safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership})
         stream.write(_sort_metadata(content))
     record = record.model_copy(update={"weights_checksum": file_checksum(weights)})
-    write_json(beside or model_record_path(weights), record.document())
+    write_json(beside or model_record_path(weights), add_digest(record.document()))
     return record
 
 
@@ -287,7 +300,7 @@ def check_path(path: Path) -> None:
     if path.suffix != ".safetensors":
         raise ModelError(
             f"Weights are written as safetensors, and {path.name} has another ending.",
-            hint=f"Write --out {path.with_suffix('.safetensors')}.",
+            hint=f"Write --out {shlex.quote(str(path.with_suffix('.safetensors')))}.",
         )
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not a file to write weights to.")
@@ -303,11 +316,12 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
     """
     weights = Path(weights)
     path = model_record_path(weights)
+    check_regular(path)
     if path == weights or not path.is_file():
         return None
     again = "Train the model again, or move that file away to load the weights without it."
     membership = read_membership(weights)
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = read_bytes(path).decode("utf-8", errors="replace")
     if not any(name in text for name in _FORMATS):
         if membership is None:
             return None
@@ -317,13 +331,13 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
             hint=f"Was something else written to that file, such as --json > {path.name}? {again}",
         )
     try:
-        values = json.loads(text)
+        values = check_digest(parse_json(text))
         if values.get("version") != 1:
             raise ModelError(f"{path} was written by another version of securitynet.", hint="Update securitynet.")
         for derived in ("overfitting", "epochs_run"):
             values.pop(derived, None)
         record = _RECORDS.validate_python(values)
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, ValidationError) as error:
         raise ModelError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint=again) from error
     if not weights.is_file():
         raise ModelError(f"{path} is there, but the weights {weights.name} that it is about are not.", hint=again)
@@ -389,38 +403,3 @@ def trained_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
     if known is None or known == stated.known:
         return made
     return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside, canaries)
-
-
-def effective_splits(
-    protocol: str,
-    dataset: ImageDataset,
-    seed: int,
-    known: float | None,
-    recipe: Recipe,
-    aside: float = 0.0,
-    canaries: NDArray[np.int64] | None = None,
-) -> Splits:
-    """The splits of a protocol without members that a defense sets aside, early stopping holds out or canaries replace.
-
-    Args:
-        protocol: ``four-way`` or ``public``.
-        dataset: The dataset.
-        seed: Seed of the split.
-        known: Share of members that an adversary with partial data knows; None for the protocol's default.
-        recipe: The recipe, whose early stopping may hold records out.
-        aside: Share of the members that the defense sets aside, in [0, 1).
-        canaries: Members whose place canaries took, int64.
-
-    Raises:
-        SplitError: If the dataset cannot be split in this way.
-        ConfigurationError: If there is no such protocol, or no records can be held out.
-    """
-    made = splits.make(protocol, dataset, seed=seed, known=known)
-    if not recipe.patience and not aside and canaries is None:
-        return made
-    members = made.members[set_aside(len(made.members), aside, recipe.seed)[0]]
-    if recipe.patience:
-        members = members[held_out(len(members), recipe)[0]]
-    if canaries is not None:
-        members = np.setdiff1d(members, canaries, assume_unique=True)
-    return replace(made, members=members, known_members=np.intersect1d(made.known_members, members))

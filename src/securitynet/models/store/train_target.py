@@ -24,11 +24,11 @@ from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.sources.weights import read_state_dict, state_checksum
+from securitynet.models.store.effective_splits import effective_splits
 from securitynet.models.store.model_record import (
     TargetRecord,
     TrainedSplit,
     check_path,
-    effective_splits,
     model_record_path,
     read_target_record,
     save_trained_model,
@@ -46,6 +46,12 @@ from securitynet.models.training.canaries import (
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
+from securitynet.models.training.loss_traces import (
+    LossTraces,
+    loss_traces_path,
+    read_loss_traces,
+    write_loss_traces,
+)
 from securitynet.models.training.poisoned_dataset import TrainingBackdoor
 from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.trainable import Architecture, find_architecture
@@ -81,6 +87,7 @@ def train_target(
     defense: TrainingDefense | None = None,
     backdoor: TrainingBackdoor | None = None,
     canaries: CanaryPlan | None = None,
+    keep_losses: bool = False,
     **recipe_overrides: Any,
 ) -> Target:
     """Train a target on the members of a split.
@@ -106,6 +113,8 @@ def train_target(
         defense: The defense to train with, such as `securitynet.defenses.dp_sgd.DpSgd`.
         backdoor: The backdoor to train with, such as `securitynet.backdoors.badnets.Badnets`.
         canaries: The canaries to train with, for `securitynet.assessments.audit.audit_model`.
+        keep_losses: Whether to store the loss of each training record after each epoch beside ``out``; see
+            `securitynet.models.training.loss_traces`.
         **recipe_overrides: Fields of the recipe to change, such as ``epochs=30``.
 
     Returns:
@@ -138,6 +147,7 @@ def train_target(
         defense=defense,
         backdoor=backdoor,
         canaries=canaries,
+        keep_losses=keep_losses,
     )
     backend = ModuleBackend(
         network,
@@ -202,6 +212,7 @@ def train_model(
         defense=defense,
         backdoor=backdoor,
         canaries=canaries,
+        keep_losses=config.keep_losses,
     )
     return config.weights_file, trained
 
@@ -234,6 +245,7 @@ def _obtain(
     defense: TrainingDefense | None,
     backdoor: TrainingBackdoor | None,
     canaries: CanaryPlan | None,
+    keep_losses: bool,
 ) -> tuple[nn.Module, TargetRecord]:
     """The trained network and its record: read from ``out`` if they are there, otherwise trained."""
     note = note or logger.info
@@ -280,6 +292,7 @@ def _obtain(
         "recipe": recipe,
         "defense": None if defense is None else defense.make_record(group_norms=has_group_norms(network)),
         "backdoor": None if poisoned is None else poisoned.record,
+        "repair": None,
         "canaries": None if placed is None else placed.record,
     }
     checkpoint = None
@@ -287,7 +300,7 @@ def _obtain(
         check_path(out)
         checkpoint = CheckpointFile(out.with_suffix(".checkpoint"), note)
         done = _finished(out, fields, overwrite=overwrite, interrupted=checkpoint.exists)
-        if done is not None:
+        if done is not None and not (keep_losses and _lacks_losses(out, done, overwrite=overwrite)):
             checkpoint.remove()
             note(f"{out} is complete already, with these settings; nothing is trained.")
             network.load_state_dict(read_state_dict(out)[0])
@@ -316,6 +329,7 @@ def _obtain(
         device=device,
         progress=progress,
         note=note,
+        traces=LossTraces.start() if keep_losses else None,
     )
     history, described = train_with_defense(applied, fitting)
     if defense is not None:
@@ -344,6 +358,8 @@ def _obtain(
         versions={"securitynet": __version__, "torch": str(torch.__version__)},
     )
     if out is not None and checkpoint is not None:
+        if fitting.traces is not None:
+            write_loss_traces(out, fitting.traces, trained.key)
         trained = save_trained_model(out, network.state_dict(), trained)
         for path in (checkpoint.path, *fitting.parts):
             CheckpointFile(path, note).remove()
@@ -398,8 +414,24 @@ def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted
     )
 
 
+def _lacks_losses(out: Path, trained: TargetRecord, *, overwrite: bool) -> bool:
+    """Whether the losses of a complete model are missing and it may be trained again for them.
+
+    Raises:
+        ConfigurationError: If they are missing, and ``out`` must not be replaced.
+    """
+    if read_loss_traces(out, trained.key) is not None:
+        return False
+    if not overwrite:
+        raise ConfigurationError(
+            f"{out} is complete already, and the losses of its training were not kept.",
+            hint="Pass --overwrite to train the same model again and keep them.",
+        )
+    return True
+
+
 def _remove_leftovers(out: Path, checkpoint: Path) -> None:
     """Delete the temporary files of a run that was killed while writing."""
-    for path in (out, model_record_path(out), checkpoint):
+    for path in (out, model_record_path(out), loss_traces_path(out), checkpoint):
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from securitynet.models.targets._operands import covers_input, identify_storage, iterate_tensors, list_operands
+
 Combination = Literal["one", "mean", "joined"]
 """How the inputs of several heads become one embedding."""
 
@@ -145,13 +147,12 @@ class _Recorder(_Products):
     def product(self, ordinal: int, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         before = self._made_from(args, kwargs)
         result = func(*args, **kwargs)
-        data = [number for number, value in enumerate(_operands(args, kwargs)) if self.node(value) is not None]
+        operands = list_operands(args, kwargs)
+        data = [number for number, value in enumerate(operands) if self.node(value) is not None]
         # A call with two inputs that depend on the images, such as attention, mixes no features with weights. Nor does
         # a product with a matrix that was computed from positions, as pooling may use.
-        learned = any(id(value) not in self._unlearned for value in _operands(args, kwargs) if self.node(value) is None)
-        head = (
-            self._head(ordinal, name, _operands(args, kwargs), data[0], result) if len(data) == 1 and learned else None
-        )
+        learned = any(id(value) not in self._unlearned for value in operands if self.node(value) is None)
+        head = self._head(ordinal, name, operands, data[0], result) if len(data) == 1 and learned else None
         self._record(name, args, result, before, head, False)
         return result
 
@@ -174,12 +175,12 @@ class _Recorder(_Products):
             features = -1 if position == 1 else -2
         elif name in ("addmm", "baddbmm"):
             features = {0: None, 1: -1, 2: -2}[position]
-        whole = name.startswith("conv") and _covers(value, operands, result)
+        whole = name.startswith("conv") and covers_input(value, operands, result)
         weights = tuple(self._names[id(tensor)] for tensor in operands if id(tensor) in self._names)
         return ClassifierHead(ordinal, position, features, tuple(value.shape), weights, source, whole)
 
     def _made_from(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Node, ...]:
-        nodes = (self.node(value) for value in _tensors((args, kwargs)))
+        nodes = (self.node(value) for value in iterate_tensors((args, kwargs)))
         return tuple({id(node): node for node in nodes if node is not None}.values())
 
     def _record(
@@ -192,11 +193,11 @@ class _Recorder(_Products):
         opaque: bool,
     ) -> None:
         if not before:
-            sources = [value for value in _tensors(args) if value.is_floating_point()]
+            sources = [value for value in iterate_tensors(args) if value.is_floating_point()]
             if all(id(value) in self._unlearned for value in sources):
-                self._unlearned.update((id(value), value) for value in _tensors(result))
+                self._unlearned.update((id(value), value) for value in iterate_tensors(result))
             return
-        changed = list(_tensors(result))
+        changed = list(iterate_tensors(result))
         if name == "__setitem__":
             changed.append(args[0])
         node = _Node(before, head, opaque)
@@ -207,12 +208,12 @@ class _Recorder(_Products):
 
     def _put(self, value: torch.Tensor, node: _Node) -> None:
         self._nodes[id(value)] = (value, node)
-        self._sharing.setdefault(_storage(value), []).append(id(value))
+        self._sharing.setdefault(identify_storage(value), []).append(id(value))
 
     def _spread(self, changed: Iterable[torch.Tensor], node: _Node) -> None:
         """Propagate an in-place change to all views of a tensor."""
         own = {id(value) for value in changed}
-        for storage in {_storage(value) for value in changed}:
+        for storage in {identify_storage(value) for value in changed}:
             for other in self._sharing.get(storage, []):
                 if other not in own:
                     value, earlier = self._nodes[other]
@@ -231,7 +232,7 @@ class _Tap(_Products):
 
     def product(self, ordinal: int, name: str, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if ordinal in self.wanted:
-            self.taken[ordinal] = _operands(args, kwargs)[self.wanted[ordinal].operand].clone()
+            self.taken[ordinal] = list_operands(args, kwargs)[self.wanted[ordinal].operand].clone()
         return func(*args, **kwargs)
 
 
@@ -373,36 +374,3 @@ def _nearest_nodes(start: _Node) -> list[_Node]:
         else:
             waiting += node.made_from
     return nodes
-
-
-def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors among the arguments, including those inside a list, as einsum accepts both."""
-    return list(_tensors((args, kwargs)))
-
-
-def _storage(value: torch.Tensor) -> int:
-    """A key that is equal for two tensors that share memory, on every device."""
-    return int(value.untyped_storage()._cdata)
-
-
-def _tensors(value: Any) -> Iterable[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-
-
-def _covers(value: torch.Tensor, operands: Sequence[torch.Tensor], result: torch.Tensor) -> bool:
-    """Whether a convolution's kernel is as large as its input, so that it is a linear layer of all positions."""
-    weight = operands[1] if len(operands) > 1 else None
-    sizes = tuple(value.shape[2:])
-    return (
-        weight is not None
-        and tuple(weight.shape[2:]) == sizes
-        and all(size == 1 for size in result.shape[2:])
-        and any(size > 1 for size in sizes)
-    )

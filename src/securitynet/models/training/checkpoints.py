@@ -35,6 +35,7 @@ class TrainingState:
         history: JSON of the history so far.
         best: State of the network at its best validation loss; None without early stopping.
         procedure: State of the `securitynet.models.training.step.Procedure`.
+        losses: Losses of the training records after each epoch, E×N, if they are kept.
     """
 
     fingerprint: str
@@ -44,6 +45,7 @@ class TrainingState:
     history: str
     best: dict[str, Any] | None = None
     procedure: dict[str, Any] = field(default_factory=dict)
+    losses: torch.Tensor | None = None
 
 
 @dataclass

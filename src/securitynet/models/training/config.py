@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from securitynet.datasets.options import ImageOptions
+from securitynet.datasets.options import DatasetName, ImageOptions
 from securitynet.files import data_folder, expand_home, stable_hash
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
@@ -27,7 +27,7 @@ class _TargetOptions(ImageOptions, Record):
         description="Architecture to train: a name from `securitynet list architectures`, timm:NAME, torchvision:NAME, "
         "pytorchcv:NAME or python:FILE:FACTORY."
     )
-    dataset: str = Field(description="Dataset to train on; see `securitynet list datasets`.")
+    dataset: DatasetName = Field(description="Dataset to train on; see `securitynet list datasets`.")
     out: Path | None = Field(
         default=None,
         description="Weights file to write, NAME.safetensors; the model record goes to NAME.json beside it. "
@@ -77,6 +77,11 @@ class _TargetOptions(ImageOptions, Record):
     data_root: Path | None = Field(default=None, description="Folder of the dataset's files.")
     limit: int | None = Field(default=None, ge=1, description="Use at most this many records of each part.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    keep_losses: bool = Field(
+        default=False,
+        description="Store the loss of each training record after each epoch beside the weights, in "
+        "NAME.losses.safetensors, for `securitynet exposure`.",
+    )
     overwrite: bool = Field(default=False, description="Replace a file that holds another model.")
 
 
@@ -94,7 +99,7 @@ class TrainConfig(RecipeOptions, _TargetOptions):
         """Path of the weights file."""
         if self.out is not None:
             return expand_home(self.out)
-        settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root"})
+        settings = self.model_dump(mode="json", exclude={"out", "device", "overwrite", "data_root", "keep_losses"})
         if not self.configure:
             del settings["configure"]  # keeps file names from before this setting existed
         if self.canaries is None:

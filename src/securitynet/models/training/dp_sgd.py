@@ -8,17 +8,19 @@ same records and the same noise, which spends no further privacy budget.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import secrets
 import warnings
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.models.training.step import Procedure, Run
 from securitynet.randomness import derived_seed, generator
 from securitynet.records import Record
@@ -37,6 +39,20 @@ GHOST_WEIGHTS = 4_000_000
 memory than plain training."""
 
 
+class SamplingLog(Record):
+    """What the trainer saw of its own batches; sums only, which say nothing about a single record.
+
+    Attributes:
+        total: Number of uses of all records in all batches.
+        size_spread: Sum of the squared deviations of batch sizes from the expected size.
+        use_spread: Sum of the squared deviations of the uses of each record from the expected number.
+    """
+
+    total: int
+    size_spread: float
+    use_spread: float
+
+
 class Privacy(Record):
     """The privacy budget that a training with DP-SGD spent, for the model record.
 
@@ -51,6 +67,7 @@ class Privacy(Record):
         records: Number of training records.
         secret_noise: Whether the seed of the noise was discarded.
         clipping: How per-sample gradients were clipped.
+        sampling: The batches as the trainer processed them; None for models from before they were recorded.
     """
 
     epsilon: float
@@ -63,6 +80,7 @@ class Privacy(Record):
     records: int
     secret_noise: bool = False
     clipping: Literal["per-sample", "ghost"] = "per-sample"
+    sampling: SamplingLog | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 def plan_steps(records: int, batch_size: int, epochs: int) -> tuple[float, int]:
@@ -123,6 +141,7 @@ def find_noise(accountant: AccountantName, epsilon: float, sample_rate: float, s
         log = math.log(1 / delta)
         rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2
         return math.sqrt(sample_rate * steps / (2 * rho))
+    check_opacus()
     from opacus.accountants.utils import get_noise_multiplier
 
     try:
@@ -174,6 +193,8 @@ class PrivateSteps(Procedure):
         self.clipping: ClippingName = clipping
         self._secret = secrets.randbits(63) if secret_noise else None
         self._keeper = _accountant(accountant)
+        self._sizes: list[int] = []
+        self._uses = torch.zeros(0, dtype=torch.int64)
 
     @override
     def identity(self) -> dict[str, Any]:
@@ -191,6 +212,7 @@ class PrivateSteps(Procedure):
     @override
     def begin(self, run: Run) -> None:
         """Attach Opacus' hooks to the layers."""
+        check_opacus()
         from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
         from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 
@@ -203,6 +225,7 @@ class PrivateSteps(Procedure):
         self.used: Literal["per-sample", "ghost"] = "ghost" if ghost else "per-sample"
         self.part = GHOST_BATCH if ghost else max(1, GRADIENT_NUMBERS // weights)
         self.sample_rate, self.steps = plan_steps(len(run.feed), run.recipe.batch_size, run.recipe.epochs)
+        self._uses = torch.zeros(len(run.feed), dtype=torch.int64)
         for layer in run.module.modules():
             if getattr(layer, "inplace", False):  # tensors that hooks have recorded must not be overwritten
                 layer.inplace = False  # type: ignore[assignment]
@@ -254,6 +277,8 @@ class PrivateSteps(Procedure):
         self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Update the weights; a batch whose gradients do not fit in memory is processed in parts."""
+        self._sizes.append(len(positions))
+        self._uses += torch.bincount(positions, minlength=len(self._uses))
         if not len(batch):
             self._step_without_records()
             return torch.zeros((), device=run.device), torch.zeros((0, 1), device=run.device)
@@ -278,13 +303,20 @@ class PrivateSteps(Procedure):
 
     @override
     def state(self) -> dict[str, Any]:
-        """The budget spent so far, and the secret seed if there is one."""
-        return {"history": [list(entry) for entry in self._keeper.history], "secret": self._secret}
+        """The budget spent so far, the secret seed if there is one, and the batches so far."""
+        return {
+            "history": [list(entry) for entry in self._keeper.history],
+            "secret": self._secret,
+            "sizes": list(self._sizes),
+            "uses": self._uses,
+        }
 
     @override
     def restore(self, state: dict[str, Any]) -> None:
         self._keeper.history = [(float(noise), float(rate), int(steps)) for noise, rate, steps in state["history"]]
         self._secret = state["secret"]
+        self._sizes = [int(size) for size in state.get("sizes", [])]  # none in checkpoints of earlier versions
+        self._uses = state.get("uses", self._uses)
 
     def privacy(self, records: int) -> Privacy:
         """The spent budget, according to the steps that the accountant recorded."""
@@ -304,6 +336,18 @@ class PrivateSteps(Procedure):
             records=records,
             secret_noise=self._secret is not None,
             clipping=self.used,
+            sampling=self._summarise_batches(steps) if len(self._uses) == records else None,
+        )
+
+    def _summarise_batches(self, steps: int) -> SamplingLog | None:
+        """Summarise all batches; None if those before an interruption were not recorded."""
+        if len(self._sizes) != steps:
+            return None
+        sizes, uses = torch.tensor(self._sizes, dtype=torch.float64), self._uses.double()
+        return SamplingLog(
+            total=sum(self._sizes),
+            size_spread=float((sizes - len(uses) * self.sample_rate).square().sum()),
+            use_spread=float((uses - steps * self.sample_rate).square().sum()),
         )
 
     def _ghost_backward(self, each: torch.Tensor) -> None:
@@ -328,8 +372,15 @@ class PrivateSteps(Procedure):
         self._optimizer.step()
 
 
+def check_opacus() -> None:
+    """Raise `MissingExtra` if Opacus is not installed."""
+    if importlib.util.find_spec("opacus") is None:
+        raise MissingExtra("opacus", "privacy", "Training with differential privacy")
+
+
 def unsupported_layers(module: nn.Module) -> list[str]:
     """Types of layers in a network that have no per-sample gradients, such as batch norms; sorted."""
+    check_opacus()
     from opacus.validators import ModuleValidator
 
     return sorted(
@@ -345,6 +396,7 @@ def with_group_norms(module: nn.Module) -> nn.Module:
     Raises:
         ConfigurationError: If the network has other layers that DP-SGD does not support.
     """
+    check_opacus()
     from opacus.validators import ModuleValidator
 
     fixed: nn.Module = ModuleValidator.fix(module)

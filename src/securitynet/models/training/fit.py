@@ -33,6 +33,7 @@ from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.models.training.evaluation import evaluate_feed, take_main_output
 from securitynet.models.training.fingerprint import compute_run_fingerprint, hash_images, hash_tensor
+from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
 from securitynet.randomness import derived_seed, generator, isolated
@@ -97,6 +98,7 @@ def fit(
     progress: Progress | None = None,
     note: Note | None = None,
     procedure: Procedure | None = None,
+    traces: LossTraces | None = None,
 ) -> History:
     """Train a network in place; it stays on the device, in evaluation mode, with the weights of the last epoch.
 
@@ -122,6 +124,8 @@ def fit(
         progress: Called after each epoch.
         note: Called with messages about resumption and unusable checkpoints; None logs them.
         procedure: Processing of each batch; None for the standard step.
+        traces: Filled with the loss of each training record after each epoch, at the cost of one more forward pass per
+            epoch. The weights are the same with and without.
 
     Returns:
         The history of all epochs, including those before an interruption.
@@ -156,10 +160,15 @@ def fit(
         fingerprint = compute_run_fingerprint(recipe, data, indices, values, aside_digest, module)
         if procedure is not None:
             fingerprint = stable_hash([fingerprint, procedure.identity()])
+        if traces is not None:  # without the losses of its first epochs, a run can't be continued
+            fingerprint = stable_hash([fingerprint, "loss traces"])
     with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
         module.to(place)
         feed = Feed(images, indices, place)
         run = _Run(module, feed, values.to(place), recipe, preprocessing, place, procedure or Procedure())
+        if traces is not None:
+            traces.begin(indices)
+            run.traces = traces
         if held:
             run.validation = Feed(held[0], held[2], place), held[1].to(place)
         try:
@@ -205,6 +214,7 @@ class _Run:
         self.layout = memory_format(module, preprocessing(feed.fetch(torch.arange(2))))
         self.optimizer = make_optimizer(module, recipe)
         self.validation: tuple[Feed, torch.Tensor] | None = None
+        self.traces: LossTraces | None = None
         self.history = History()
         self.best: dict[str, torch.Tensor] | None = None
         self._checked = False
@@ -242,6 +252,8 @@ class _Run:
         history["train_loss"] += (loss_mean,)
         history["train_accuracy"] += (int(correct) / seen,)
         self._validate(history)
+        if self.traces is not None:
+            self.traces.append(self.module, self.feed, self.targets, self.preprocessing)
         history["seconds"] += time.perf_counter() - start
         self.history = History(**history)
 
@@ -281,6 +293,7 @@ class _Run:
             self.history.model_dump_json(),
             self.best,
             self.procedure.state(),
+            None if self.traces is None else torch.from_numpy(self.traces.losses),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -289,6 +302,8 @@ class _Run:
         self.history = History.model_validate_json(state.history)
         self.best = state.best
         self.procedure.restore(state.procedure)
+        if self.traces is not None:
+            self.traces.begin(self.traces.records, state.losses)
 
 
 def held_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:

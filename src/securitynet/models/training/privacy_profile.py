@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 
-from securitynet.models.training.dp_sgd import Privacy, spent
+from securitynet.models.training.dp_sgd import Privacy, check_opacus, spent
 
 DELTAS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Deltas at which epsilon is computed, besides the delta of the training."""
@@ -37,6 +37,7 @@ def privacy_profile(privacy: Privacy) -> Profile:
 
 @functools.cache
 def _compute_profile(noise: float, rate: float, steps: int, deltas: tuple[float, ...]) -> Profile:
+    check_opacus()
     from opacus.accountants import PRVAccountant
 
     accountant = PRVAccountant()

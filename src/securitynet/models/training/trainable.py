@@ -126,7 +126,7 @@ def find_architecture(reference: str | Callable[..., nn.Module]) -> Architecture
         text = f"arch:{ARCHITECTURES.resolve(text).name}"
     parsed = parse_reference(text)
     if parsed.scheme == "catalog":
-        parsed = resolve(parsed)
+        parsed = resolve(parsed).reference
     if not parsed.declaration.takes_weights:
         raise ConfigurationError(
             f"{text} is not a network that can be trained.",

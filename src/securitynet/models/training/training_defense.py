@@ -24,6 +24,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.fit import History, Note, Progress, Targets, fit, held_out
+from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.pixel_statistics import standardising
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
@@ -106,6 +107,7 @@ class Fitting:
         progress: Called after each epoch.
         note: Called with messages for the user.
         parts: Checkpoints of further models, which are removed when the training is complete.
+        traces: Filled with the losses of ``network`` on its training records; None keeps none.
     """
 
     architecture: str
@@ -124,6 +126,7 @@ class Fitting:
     progress: Progress | None = None
     note: Note = logger.info
     parts: list[Path] = field(default_factory=list)
+    traces: LossTraces | None = None
 
     def fresh(self, architecture: str, purpose: str) -> nn.Module:
         """Build a further network for the same images and classes.
@@ -159,6 +162,7 @@ class Fitting:
             progress=wanted.progress,
             note=wanted.note,
             procedure=procedure,
+            traces=wanted.traces if wanted.network is self.network else None,  # not those of a teacher
         )
 
     def part(self, name: str) -> Path | None:
@@ -174,11 +178,11 @@ class Defense(Record, ABC):
     """A defense; its fields are its configuration.
 
     Class attributes:
-        stage: Whether it changes the training of a target, or its outputs.
+        stage: Whether it changes the training of a target, its outputs, or the weights of a trained model.
         sweep: Settings to try in "what would help", from weak to strong.
     """
 
-    stage: ClassVar[Literal["training", "output"]]
+    stage: ClassVar[Literal["training", "output", "repair"]]
     sweep: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
 
@@ -190,7 +194,7 @@ class TrainingDefense(Defense):
         accountable: Whether the training accounts for a privacy budget, so that nothing else may use the records.
     """
 
-    stage: ClassVar[Literal["training", "output"]] = "training"
+    stage: ClassVar[Literal["training", "output", "repair"]] = "training"
     accountable: ClassVar[bool] = False
 
     @property

@@ -17,13 +17,17 @@ KINDS: dict[str, Kind] = {
     "suspects-flagged": Kind("Suspect images that are stopped", "share"),
     "suspects-excess": Kind("Suspect images stopped, beyond the share of clean ones", "points", chance=0.0),
     "foreign-p-value": Kind("p-value of the most suspicious class"),
+    "spectral-p-value": Kind("p-value of the most suspicious class"),
+    "two-sample-p-value": Kind("p-value of the most suspicious class"),
     "foreign-classes": Kind("Classes with a part that clean images avoid", "share"),
     "rule-flagged-classes": Kind("Classes flagged by silhouette and size (Chen et al.)", "share"),
     "suspect-records": Kind("Training records that look poisoned", "share"),
 }
 
-TITLES = {"strip": "STRIP", "neo": "NEO"}
+TITLES = {"strip": "STRIP", "neo": "NEO", "scale-up": "SCALE-UP", "ibd-psc": "IBD-PSC", "teco": "TeCo"}
 CLUSTERING = "activation-clustering"
+SPECTRAL = "spectral-signatures"
+TWO_SAMPLE = "two-sample"
 ALPHA = 0.05
 
 
@@ -37,6 +41,10 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
             said += _of_filter(TITLES[name], measured)
         elif name == CLUSTERING:
             said += _of_clusters(measured)
+        elif name == SPECTRAL:
+            said += _of_signatures(measured)
+        elif name == TWO_SAMPLE:
+            said += _of_classifier(measured)
     return said
 
 
@@ -55,6 +63,8 @@ def _of_filter(title: str, measured: dict[str, Measurement]) -> list[str]:
                 f"The known trigger changes the prediction of {_share(success)} of the images that "
                 f"carry it; {title} stops {_share(caught)} of these{better}."
             )
+    elif measured.get("suspects-flagged") is None:
+        said.append("No trigger is known, so this rate says nothing about whether the model has a backdoor.")
     excess, flagged = measured.get("suspects-excess"), measured.get("suspects-flagged")
     if excess is not None and flagged is not None:
         if (excess.low or 0.0) > 0:
@@ -78,6 +88,38 @@ def _of_clusters(measured: dict[str, Measurement]) -> list[str]:
     return [
         f"Clean images avoid a part of at least one class of the training records (adjusted {number}), as they would "
         f"if it were poisoned: {_share(suspect)} of the training records lie in such parts."
+    ]
+
+
+def _of_signatures(measured: dict[str, Measurement]) -> list[str]:
+    p_value, suspect = measured.get("spectral-p-value"), measured.get("suspect-records")
+    if p_value is None or p_value.value is None or suspect is None:
+        return []
+    number = "p\u00a0<\u00a01e-6" if p_value.value < 1e-6 else f"p\u00a0=\u00a0{p_value.value:.2g}"
+    if p_value.value >= ALPHA:
+        return [
+            "Spectral signatures show no class whose training records lie further out than clean images (adjusted "
+            f"{number}); a small number of poisoned records could go unnoticed."
+        ]
+    return [
+        f"Training records of at least one class lie beyond all clean images (adjusted {number}), as they would if it "
+        f"were poisoned: {_share(suspect)} of the training records do."
+    ]
+
+
+def _of_classifier(measured: dict[str, Measurement]) -> list[str]:
+    p_value = measured.get("two-sample-p-value")
+    if p_value is None or p_value.value is None:
+        return []
+    number = "p\u00a0<\u00a01e-6" if p_value.value < 1e-6 else f"p\u00a0=\u00a0{p_value.value:.2g}"
+    if p_value.value >= ALPHA:
+        return [
+            "A classifier cannot distinguish the training records of any class from clean images (adjusted "
+            f"{number}); a small number of poisoned records could go unnoticed."
+        ]
+    return [
+        f"A classifier distinguishes the training records of at least one class from clean images (adjusted {number}), "
+        "as it could if the class were poisoned, but also if the clean images came from another source."
     ]
 
 

@@ -37,6 +37,7 @@ KINDS: dict[str, Kind] = {
 SCANS = {
     "backdoor.mm-bd": "Largest margins (MM-BD)",
     "backdoor.last-layer": "Weights of the last layer",
+    "backdoor.class-pairs": "Triggers between two classes",
 }
 
 

@@ -35,10 +35,13 @@ KINDS: dict[str, Kind] = {
 ITERATED = {"pgd", "auto-attack", "apgd-t"}
 """Iterated white-box attacks, which neither a black-box attack nor a single step should beat."""
 
+SINGLE_STEPS = {"evasion.fgsm", "evasion.fgsm-transfer"}
+"""Attacks that take one step, and understate what an adversary can do."""
+
 _NORMS = {"apgd-l1": "l1", "sparse-rs": "l0", "patch": "patch"}
 """Norms of attacks that have no choice of one."""
 
-_CHANGES = {
+CHANGES = {
     "linf": "changes each pixel by at most {} of its range",
     "l2": "changes an image by at most {} in the Euclidean norm",
     "l1": "changes an image by at most {} in the sum of all values",
@@ -47,7 +50,7 @@ _CHANGES = {
 }
 """What the adversary does to an image, by norm."""
 
-_IN_UNITS = {"l2", "l1"}
+IN_UNITS = {"l2", "l1"}
 """Norms whose budgets are not shares."""
 
 ENSEMBLE = "auto-attack"
@@ -58,7 +61,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     """The strongest attack with and without the target's gradients, and a warning where gradients look masked."""
     said = []
     for access in (Access.WHITE_BOX, Access.BLACK_BOX):
-        for norm in _CHANGES:
+        for norm in CHANGES:
             chosen = [t for t in trials if t.threat_model.access is access and norm_of(t) == norm]
             if sentence := _strongest(document, chosen, norm):
                 said.append(sentence)
@@ -110,23 +113,23 @@ def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -
 
 def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: str) -> str | None:
     """The attack with the highest success at the smallest budget that was tried, by the lower end of the interval."""
-    successes = [(epsilon, trial, m) for trial in trials for epsilon, m in _successes(document, trial).items()]
+    successes = [(epsilon, trial, m) for trial in trials for epsilon, m in find_successes(document, trial).items()]
     if not successes:
         return None
     smallest = min(epsilon for epsilon, _, _ in successes)
     of_smallest = [(trial, m) for epsilon, trial, m in successes if epsilon == smallest]
     trial, success = max(of_smallest, key=lambda pair: (pair[1].low or 0.0, pair[1].value or 0.0))
     numbers = words.numbers(success)
-    assert numbers is not None  # `_successes` takes only those with a value
+    assert numbers is not None  # `find_successes` takes only those with a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
-    share = norm not in _IN_UNITS
+    share = norm not in IN_UNITS
     size = words.percent(smallest) if share else f"{smallest:g}"
     result = (
-        f"An adversary who {who}, and {_CHANGES[norm].format(size)}, makes the model misclassify "
+        f"An adversary who {who}, and {CHANGES[norm].format(size)}, makes the model misclassify "
         f"{numbers.value} of the images that it classifies correctly ({words.level(success)} interval "
         f"{words.unbroken(numbers.interval)}), by {verdict.attack_title(trial.name)}"
     )
-    more = _successes(document, trial)
+    more = find_successes(document, trial)
     largest = max(more)
     last = words.numbers(more[largest])
     if largest == smallest or last is None:
@@ -146,7 +149,7 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and norm_of(t) == norm_of(white)):
             if not _comparable(white, black):
                 continue
-            own, other = _successes(document, white), _successes(document, black)
+            own, other = find_successes(document, white), find_successes(document, black)
             beaten = [e for e in sorted(own.keys() & other.keys()) if evasion.beaten(own[e], other[e])]
             if beaten:
                 said.append(
@@ -166,7 +169,7 @@ def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
             one_step = _method(weak) == "fgsm"
             if not one_step and not (_method(strong) == ENSEMBLE and _method(weak) in ITERATED - {ENSEMBLE}):
                 continue
-            own, other = _successes(document, strong), _successes(document, weak)
+            own, other = find_successes(document, strong), find_successes(document, weak)
             trailing = [e for e in sorted(own.keys() & other.keys()) if evasion.trails(own[e], other[e])]
             if not trailing:
                 continue
@@ -224,7 +227,7 @@ def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
     return _method(white) in ITERATED or (_method(white), _method(black)) == ("fgsm", "fgsm-transfer")
 
 
-def _successes(document: ResultDocument, trial: TrialSummary) -> dict[float, Measurement]:
+def find_successes(document: ResultDocument, trial: TrialSummary) -> dict[float, Measurement]:
     """Success by epsilon."""
     return _by_epsilon(verdict.measurements_of(document, trial), f"{trial.name}.success@epsilon=")
 

@@ -22,7 +22,7 @@ from securitynet.records import ThreatModel
 
 TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
     "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache", "trust",
-    "reference_models",
+    "reference_models", "db", "against", "plugin", "redact",
 }  # fmt: skip
 """Fields of `AssessConfig` that determine target and data. (Of ``configure``, only settings of a defense do.)"""
 

@@ -9,12 +9,14 @@ import os
 from pathlib import Path
 
 from securitynet.files import file_checksum, write_json
+from securitynet.models.sources.versions import digest_source_files
 
 
 class FileDigests:
     """Digests by path, stored in a file of the cache.
 
     The digest of a file is the SHA-256 of its content; it is computed again if size, modification time or inode differ.
+    That of a Python file covers the files beside it that it imports as well.
     The digest of a folder covers the names and sizes in it: reading a large dataset for a plan would take too long, and
     its content is read when it is loaded.
 
@@ -42,6 +44,8 @@ class FileDigests:
             if name not in self._folders:
                 self._folders[name] = _digest_folder(path)
             return self._folders[name]
+        if path.suffix == ".py":
+            return digest_source_files(path)
         version = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
         known = self._known.get(name)
         if known is None or known[0] != version:

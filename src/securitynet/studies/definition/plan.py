@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from securitynet.studies.definition.file import MethodSource, StudyConfig, parse
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.targets import TargetPlan, expand_targets
 from securitynet.studies.definition.trial_request import TrialRequest
+from securitynet.untrusted import parse_json, read_bytes
 
 
 @dataclass(frozen=True)
@@ -155,19 +156,21 @@ class StudyPlan:
         return record.means if record is not None and record.means is not None else predict_capabilities(target)
 
 
-def plan_study(path: Path, cache: Path | None = None) -> StudyPlan:
+def plan_study(path: Path, cache: Path | None = None, *, trust: Collection[str] = ()) -> StudyPlan:
     """Read a study file and expand it; nothing is loaded, trained or queried.
 
     Args:
         path: The study file.
         cache: Folder that stores digests of files.
+        trust: Entries of the catalog and references that the user trusts; see `expand_targets`.
 
     Raises:
         SecurityNetError: If something in the file is invalid.
     """
     study = read_study(path)
-    text = path.read_text(encoding="utf-8")
-    return expand(study, path.absolute().parent, text, FileDigests(cache))
+    base, digests = path.absolute().parent, FileDigests(cache)
+    targets = expand_targets(study, base, digests, trust)
+    return expand(study, base, path.read_text(encoding="utf-8"), digests, targets)
 
 
 def expand(
@@ -274,7 +277,7 @@ def _protocol(target: TargetPlan) -> str:
         return str(target.train.get("split", "four-way"))
     if "weights" in target.options:
         try:
-            record = json.loads(Path(target.options["weights"]).with_suffix(".json").read_text(encoding="utf-8"))
+            record = parse_json(read_bytes(Path(target.options["weights"]).with_suffix(".json")))
             return str(record["split"]["protocol"])
         except (OSError, ValueError, KeyError, TypeError):
             pass

@@ -5,51 +5,83 @@ This module imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from securitynet.catalog.weights import locate_weights, names_weights
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
-from securitynet.models.sources.references import refuse_code
+from securitynet.models.sources.references import list_code, refuse_untyped
 from securitynet.studies.definition.file import ModelSource, StudyConfig
 from securitynet.studies.definition.paths import resolve_path
 
 if TYPE_CHECKING:
     from securitynet.catalog import Catalog, CatalogEntry
 
-CATALOG_DATASETS = {
-    "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "SVHN": "svhn", "STL-10": "stl10", "Fashion-MNIST": "fmnist",
-    "CelebA": "celeba", "UTKFace": "utkface", "CUB-200-2011": "cub200", "ImageNet-1k": "imagenet",
-}  # fmt: skip
-"""Names in the catalog of the datasets that can be loaded by name."""
+LOADABLE = {"reference": "any", "head": "classifier", "task_type": "classification"}
+"""Filters that a query of a study has besides its own: as in `catalog select`, classifiers that can be loaded."""
 
 
-def list_references(study: StudyConfig, source: ModelSource, base: Path) -> Iterator[tuple[str, CatalogEntry | None]]:
+def refuse_code(study: StudyConfig, trust: Collection[str]) -> None:
+    """Raise `ConfigurationError` if the study names Python code that the user does not trust.
+
+    A study is data, which may have been made by others. Code runs only if the user names it outside of the study.
+
+    Args:
+        study: The study.
+        trust: References that the user trusts, as written in the study.
+    """
+    settings = study.model_dump(exclude={"description"})
+    untrusted = [reference for reference in dict.fromkeys(list_code(settings)) if reference not in trust]
+    if untrusted:
+        raise ConfigurationError(
+            f"The study runs the Python code of {', '.join(untrusted)}, which you have not named yourself.",
+            hint=f"Look at it first; if you trust it, add: --trust {shlex.quote(','.join(untrusted))}.",
+        )
+
+
+def list_references(
+    study: StudyConfig, source: ModelSource, base: Path, trust: Collection[str] = ()
+) -> Iterator[tuple[str, CatalogEntry | None]]:
     """List (reference, entry of the catalog) of the models that a table names.
 
     Args:
         study: The study.
         source: The table.
         base: Folder of the study file.
+        trust: Entries (id or key) and references that the user trusts: they may name code, files and addresses.
     """
     if source.list is not None:
-        yield from _read_list(study, resolve_path(str(source.list), base))
+        yield from _read_list(study, resolve_path(str(source.list), base), trust)
     elif source.query is not None:
-        yield from _query_catalog(study, source)
+        yield from _query_catalog(study, source, trust)
     elif source.reference is None:
         assert source.catalog is not None  # the configuration has been checked
-        yield _reference_of_entry(study, source.catalog)
+        yield _reference_of_entry(study, source.catalog, trust)
     else:
         references = (source.reference,) if isinstance(source.reference, str) else source.reference
         for reference in references:
             if source.catalog is None and reference.startswith("catalog:"):
-                yield _reference_of_entry(study, reference.partition(":")[2])
+                yield _reference_of_entry(study, reference.partition(":")[2], trust)
             else:
                 yield reference, _find_entry(study, source.catalog)
 
 
-def _read_list(study: StudyConfig, path: Path) -> Iterator[tuple[str, CatalogEntry | None]]:
+def _refuse_untrusted(reference: str, origin: str, entry: CatalogEntry | None, trust: Collection[str]) -> None:
+    names = {reference, *((entry.id, entry.key, f"catalog:{entry.id}") if entry else ())}
+    if not names.intersection(trust):
+        remedy = f"add --trust {shlex.quote(entry.id if entry else reference)}"
+        refuse_untyped(reference, origin, remedy)
+        weights = None if entry is None or names_weights(reference) else locate_weights(entry)
+        if entry is not None and weights is not None and entry.checksum is None:
+            raise ConfigurationError(
+                f"{origin} names a file of weights, {weights}, and no checksum of it.", hint=f"To open it, {remedy}."
+            )
+
+
+def _read_list(study: StudyConfig, path: Path, trust: Collection[str]) -> Iterator[tuple[str, CatalogEntry | None]]:
     content = read_toml(path)
     rows = content.get("models")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "reference" in row for row in rows):
@@ -57,12 +89,18 @@ def _read_list(study: StudyConfig, path: Path) -> Iterator[tuple[str, CatalogEnt
             f"{path} is not a list of models.", hint="Write one with `securitynet catalog select N --out FILE`."
         )
     for row in rows:
-        yield str(row["reference"]), _find_entry(study, row.get("catalog"))
+        reference = str(row["reference"])
+        entry = _find_entry(study, row.get("catalog"))
+        # What the list says beside a trusted entry is not what the entry says.
+        own = entry if entry is not None and entry.reference == reference else None
+        _refuse_untrusted(reference, f"The list {path.name}", own, trust)
+        yield reference, entry
 
 
-def _query_catalog(study: StudyConfig, source: ModelSource) -> Iterator[tuple[str, CatalogEntry | None]]:
-    # As in `catalog select`: classifiers that can be loaded.
-    filters = {"reference": "any", "head": "classifier", "task_type": "classification", **source.filters}
+def _query_catalog(
+    study: StudyConfig, source: ModelSource, trust: Collection[str]
+) -> Iterator[tuple[str, CatalogEntry | None]]:
+    filters = {**LOADABLE, **source.filters}
     with _open_catalog(study) as catalog:
         query = catalog.query(source.query or "", filters=filters)
         if source.count is None:
@@ -73,21 +111,41 @@ def _query_catalog(study: StudyConfig, source: ModelSource) -> Iterator[tuple[st
             chosen = select(catalog.to_frame(query), source.count, seed=source.select_seed).chosen
             entries = [catalog.get(identifier) for identifier in chosen["id"]]
     if not entries:
-        raise ConfigurationError(
-            "No entry of the catalog matches.", hint="Try the query with `securitynet catalog search`."
-        )
+        raise _explain_no_match(study, source, filters)
     for entry in entries:
         assert entry.reference is not None  # filtered
-        refuse_code(entry.reference, f"The catalog's entry {entry.key}")
+        _refuse_untrusted(entry.reference, f"The catalog's entry {entry.key}", entry, trust)
         yield entry.reference, entry
 
 
-def _reference_of_entry(study: StudyConfig, identifier: str) -> tuple[str, CatalogEntry]:
+def _explain_no_match(study: StudyConfig, source: ModelSource, filters: dict[str, Any]) -> ConfigurationError:
+    """The error for a query that nothing matches, which names the filters that the study adds and shows them."""
+    import shlex
+
+    words = shlex.split(source.query or "")
+    options = [word for name, value in filters.items() for word in _filter_option(name, value)]
+    place = ["--db", study.catalog] if study.catalog else []
+    command = shlex.join(["securitynet", "catalog", "search", *words, *options, *place])
+    added = {name: value for name, value in LOADABLE.items() if name not in source.filters}
+    said = ", ".join(f"{name} = {value}" for name, value in added.items())
+    return ConfigurationError(
+        "No entry of the catalog matches"
+        + (f" (a study takes classifiers that can be loaded; it adds {said})." if added else "."),
+        hint=f"The same search: {command}",
+    )
+
+
+def _filter_option(name: str, value: Any) -> tuple[str, str]:
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return f"--{name.replace('_', '-')}", text.lower() if isinstance(value, bool) else text
+
+
+def _reference_of_entry(study: StudyConfig, identifier: str, trust: Collection[str]) -> tuple[str, CatalogEntry]:
     entry = _find_entry(study, identifier)
     assert entry is not None  # an identifier was given
     if entry.reference is None:
         raise ConfigurationError(f"The entry {entry.key} of the catalog does not state how to load its model.")
-    refuse_code(entry.reference, f"The catalog's entry {entry.key}")
+    _refuse_untrusted(entry.reference, f"The catalog's entry {entry.key}", entry, trust)
     return entry.reference, entry
 
 
@@ -108,9 +166,12 @@ def choose_dataset(study: StudyConfig, entry: CatalogEntry | None) -> str | None
     """Return the dataset to assess a model of the catalog on: the one that it was trained on."""
     if entry is None or entry.dataset is None:
         return None
-    from securitynet.catalog.known import dataset_name
+    from securitynet.catalog.known import dataset_facts, dataset_name
 
-    known = {**CATALOG_DATASETS, **{dataset_name(name): reference for name, reference in study.datasets.items()}}
+    known = {dataset_name(name): reference for name, reference in study.datasets.items()}
+    facts = dataset_facts(entry.dataset)
+    if facts is not None and facts.reference is not None:
+        known.setdefault(facts.name, facts.reference)
     if entry.dataset not in known:
         raise ConfigurationError(
             f"{entry.key} was trained on {entry.dataset}, and no reference to load it is given.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from securitynet.assessments.config import AssessConfig
+from securitynet.catalog.weights import TENSORS, locate_weights, names_weights, same_weights
 from securitynet.datasets.options import ImageOptions
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import stable_hash
@@ -30,13 +31,16 @@ from securitynet.studies.definition.paths import (
     strip_folder,
     strip_folders,
 )
-from securitynet.studies.definition.references import choose_dataset, list_references
+from securitynet.studies.definition.references import choose_dataset, list_references, refuse_code
 
 if TYPE_CHECKING:
     from securitynet.catalog import CatalogEntry
 
 _LISTS = frozenset({"auxiliary"})
 """Fields of `AssessConfig` that are lists themselves."""
+
+WEIGHTS_URL = "weights_url"
+"""Key under which the address of an entry's weights travels among the options of a target."""
 
 _ASSESSED = TARGET_FIELDS - {"architecture"}
 """Fields of `AssessConfig` in a table of models to train: shadow models are trained as these are."""
@@ -57,6 +61,8 @@ class TargetPlan(Record):
         codes: Codes of that entry.
         accuracy: Expected test accuracy.
         checksum: Expected digest of the weights file.
+        enforced: Digest that its entry states for the weights, which are compared with it when they are read.
+        weights_url: Where its entry says that the weights are, if they must be downloaded first.
         obstacle: Why it cannot be opened, if that is known already.
     """
 
@@ -69,6 +75,8 @@ class TargetPlan(Record):
     codes: dict[str, Any] = Field(default_factory=dict)
     accuracy: float | None = None
     checksum: str | None = None
+    enforced: str | None = None
+    weights_url: str | None = None
     obstacle: str | None = None
 
     @property
@@ -88,22 +96,26 @@ class TargetPlan(Record):
         return named if self.train is None else {**named, "train": strip_folders(self.train, "data_root")}
 
 
-def expand_targets(study: StudyConfig, base: Path, digests: FileDigests) -> list[TargetPlan]:
+def expand_targets(
+    study: StudyConfig, base: Path, digests: FileDigests, trust: Collection[str] = ()
+) -> list[TargetPlan]:
     """List all targets of a study, each once, in the order of the file.
 
     Args:
         study: The study.
         base: Folder of the study file, which relative paths start from.
         digests: Digests of the files that the study names.
+        trust: Entries of the catalog and references that the user trusts.
 
     Raises:
-        ConfigurationError: If a table is invalid; the message names it.
+        ConfigurationError: If a table is invalid, which the message names, or names code that is not trusted.
         SecurityNetError: If the catalog is needed and cannot be read.
     """
+    refuse_code(study, trust)
     targets: dict[str, TargetPlan] = {}
     for number, source in enumerate(study.models, start=1):
         with _name_table(f"models[{number}]"):
-            for target in _expand_models(study, source, base, digests):
+            for target in _expand_models(study, source, base, digests, trust):
                 targets.setdefault(target.key, target)
     for number, recipe in enumerate(study.train, start=1):
         with _name_table(f"train[{number}]"):
@@ -121,10 +133,13 @@ def _name_table(table: str) -> Iterator[None]:
         raise ConfigurationError(f"{table}: {error.message}", hint=error.hint) from error
 
 
-def _expand_models(study: StudyConfig, source: ModelSource, base: Path, digests: FileDigests) -> Iterator[TargetPlan]:
-    for reference, entry in list_references(study, source, base):
+def _expand_models(
+    study: StudyConfig, source: ModelSource, base: Path, digests: FileDigests, trust: Collection[str]
+) -> Iterator[TargetPlan]:
+    for reference, entry in list_references(study, source, base, trust):
         reference = resolve_reference(reference, base)
         options = {**study.data, **source.options}
+        options = {**_own_weights(reference, entry), **options}
         dataset = options.get("dataset") or choose_dataset(study, entry)
         if dataset is not None:
             options["dataset"] = dataset
@@ -189,6 +204,7 @@ def _plan_target(
 ) -> TargetPlan:
     """Plan one target: make paths absolute, check files, and derive the key from the declaration."""
     obstacle = None
+    url = str(options.pop(WEIGHTS_URL, "")) or None
     options = {name: value for name, value in options.items() if value is not None}
     for name in ("dataset", "auxiliary_dataset"):
         if name in options:
@@ -211,15 +227,30 @@ def _plan_target(
         if digest is None:
             obstacle = obstacle or f"{what} is missing: {path}"
         file_digests[what] = digest
-    if obstacle is None and checksum is not None and "weights" in config:
+    if obstacle is None and checksum is not None and "weights" in config and not checksum.startswith(f"{TENSORS}:"):
         plain = checksum.lower().removeprefix("sha256:")
         if not str(file_digests["weights"]).startswith(plain):
             obstacle = (
                 f"the weights have the checksum {str(file_digests['weights'])[:16]}…, where {plain[:16]}… was expected"
             )
+    if entry is not None and url is None and "weights" not in config and not names_weights(config["model"]):
+        obstacle = obstacle or (
+            f"the catalog's entry {entry.key} names a network and no file of weights; give weights, or state them in "
+            f"the entry (securitynet catalog edit {entry.id} --weights-file FILE)"
+        )
+    enforced = entry.checksum if entry and train is None else None
+    if enforced is None and checksum is not None and checksum.startswith(f"{TENSORS}:"):
+        enforced = checksum
+    if same_weights(enforced, _with_kind(checksum)) is False:
+        obstacle = obstacle or f"the study expects the checksum {checksum}, the catalog states {enforced}"
     named = {name: strip_folder(name, value) for name, value in config.items() if name != "data_root"}
     recipe = train and strip_folders(train, "data_root")
-    key = stable_hash({"options": named, "files": file_digests, "train": recipe, "expected": checksum}, 16)
+    declared = {"options": named, "files": file_digests, "train": recipe, "expected": checksum}
+    # Only where they are given, so that targets of earlier versions keep their keys. A target whose weights were read
+    # before they were compared with the entry's digest is opened again.
+    declared |= {} if url is None else {"weights_url": url}
+    declared |= {"enforced": enforced} if enforced is not None and "weights" in config else {}
+    key = stable_hash(declared, 16)
     return TargetPlan(
         key=key,
         label=label,
@@ -230,8 +261,25 @@ def _plan_target(
         codes=entry.known() if entry else _read_purpose(tags),
         accuracy=accuracy,
         checksum=checksum,
+        enforced=enforced,
+        weights_url=url,
         obstacle=obstacle,
     )
+
+
+def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, Any]:
+    """The option that loads the weights that an entry states, for a reference that names a network only."""
+    if entry is None or names_weights(reference):
+        return {}
+    location = locate_weights(entry)
+    if location is None:
+        return {}
+    return {WEIGHTS_URL if location.startswith(("https://", "http://")) else "weights": location}
+
+
+def _with_kind(checksum: str | None) -> str | None:
+    """The checksum of a study file, which may leave out that it is a SHA-256, as the catalog writes it."""
+    return checksum if checksum is None or ":" in checksum else f"sha256:{checksum.lower()}"
 
 
 def _read_purpose(tags: Iterable[str]) -> dict[str, Any]:

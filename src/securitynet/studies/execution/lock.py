@@ -2,8 +2,8 @@
 
 In a folder, the lock is that of the operating system (``flock``): it ends with the last process that holds it, so the
 lock of a dead runner needs no special treatment. Workers hold it together with their runner, so no other runner starts
-while one of them may still write. In an object store, a runner leaves a mark that it keeps renewing; a mark that stops
-changing belongs to a dead runner. Clocks of different machines are never compared.
+while one of them may still write. Object stores, and file systems without locks, have a numbered lock
+(`securitynet.studies.execution.numbered_lock`).
 """
 
 from __future__ import annotations
@@ -12,30 +12,38 @@ import contextlib
 import json
 import os
 import platform
-import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from securitynet.errors import ConfigurationError, SecurityNetError
+from securitynet.errors import ConfigurationError
 from securitynet.results.root import Root
+from securitynet.studies.execution.numbered_lock import StudyRuns, hold_numbered_lock
 
-MARK = "runner.json"
-BEAT_SECONDS = 5.0
-PATIENCE = 3 * BEAT_SECONDS
 ORPHANS = 10.0
 """Seconds to wait for the workers of a killed runner to end."""
 
 Note = Callable[[str], None]
 
 
-class StudyRuns(SecurityNetError):
-    """Another runner is working on this study."""
+@dataclass(frozen=True)
+class HeldLock:
+    """The lock of a study, while it is held.
+
+    Attributes:
+        descriptor: File descriptor of the lock on this machine, for workers to hold as well.
+        number: Number of the runner, by which its workers notice that another one has taken over; None in a folder
+            with locks of its own, where that cannot happen.
+    """
+
+    descriptor: int
+    number: int | None = None
 
 
 @contextlib.contextmanager
-def hold_lock(state: Path, root: Root, note: Note) -> Iterator[int]:
+def hold_lock(state: Path, root: Root, note: Note) -> Iterator[HeldLock]:
     """Hold the lock of a study.
 
     Args:
@@ -44,7 +52,7 @@ def hold_lock(state: Path, root: Root, note: Note) -> Iterator[int]:
         note: Called with a message when the lock of a dead runner is taken over.
 
     Yields:
-        File descriptor of the lock, for workers to hold as well.
+        The lock.
 
     Raises:
         StudyRuns: If another runner holds the lock.
@@ -56,13 +64,16 @@ def hold_lock(state: Path, root: Root, note: Note) -> Iterator[int]:
     except OSError as error:
         raise ConfigurationError(f"{path} can't be written: {error.strerror}.", hint="Choose another --out.") from error
     with stream:
-        _lock(stream, note)
+        locked = _lock(stream, note)
         stream.seek(0)
         stream.truncate()
         stream.write(json.dumps(_me()).encode())
         stream.flush()
-        with contextlib.nullcontext() if root.folder is not None else _marked(root, note):
-            yield stream.fileno()
+        if locked and root.folder is not None:
+            yield HeldLock(stream.fileno())
+        else:
+            with hold_numbered_lock(root, note) as number:
+                yield HeldLock(stream.fileno(), number)
         stream.truncate(0)
 
 
@@ -84,17 +95,18 @@ def find_holder(state: Path) -> dict[str, Any] | None:
     return None
 
 
-def _lock(stream: BinaryIO, note: Note) -> None:
+def _lock(stream: BinaryIO, note: Note) -> bool:
+    """Lock a file; False if the system or the file system has no such locks."""
     try:
         import fcntl
-    except ImportError:  # no such locks on this system
-        return
+    except ImportError:
+        return False
     patience = time.monotonic() + ORPHANS
     noted = False
     while True:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            return True
         except BlockingIOError:
             stream.seek(0)
             other = _read(stream.read()) or {}
@@ -109,53 +121,8 @@ def _lock(stream: BinaryIO, note: Note) -> None:
                 note("The previous runner was killed; waiting for its workers to end.")
                 noted = True
             time.sleep(0.05)
-        except OSError:  # a file system without locks
-            note("This file system has no locks: make sure that no other runner works on this study.")
-            return
-
-
-@contextlib.contextmanager
-def _marked(root: Root, note: Note) -> Iterator[None]:
-    """Hold a mark in an object store that a thread keeps renewing."""
-    try:
-        before = root.read(MARK)
-    except FileNotFoundError:
-        before = b""
-    if before:
-        note(f"Found the mark of a runner in {root.name}; waiting to see whether it is alive.")
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            time.sleep(0.5)
-            try:
-                now = root.read(MARK)
-            except FileNotFoundError:
-                break
-            if now != before:
-                other = _read(now) or {}
-                raise StudyRuns(
-                    f"Another runner is working on this study (on {other.get('host', 'another machine')}).",
-                    hint="Wait for it, or stop it with Ctrl-C.",
-                )
-    mine = {**_me(), "token": os.urandom(8).hex()}
-    stop = threading.Event()
-
-    def beat() -> None:
-        number = 0
-        while True:
-            with contextlib.suppress(Exception):  # the store may be unavailable for a moment
-                root.write(MARK, json.dumps({**mine, "beat": number}).encode())
-            number += 1
-            if stop.wait(BEAT_SECONDS):
-                return
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        root.remove(MARK)
+        except OSError:
+            return False
 
 
 def _me() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,13 @@ class StudyPreview:
 
 
 def preview_study(
-    file: Path, *, out: str | None = None, cache: Path | None = None, retry_failed: bool = False, refresh: bool = False
+    file: Path,
+    *,
+    out: str | None = None,
+    cache: Path | None = None,
+    retry_failed: bool = False,
+    refresh: bool = False,
+    trust: Collection[str] = (),
 ) -> StudyPreview:
     """Preview what running a study would do.
 
@@ -94,12 +100,13 @@ def preview_study(
         cache: Folder for what can be recomputed; None for the user's cache folder.
         retry_failed: Whether failed trials would be run again.
         refresh: Whether trials of other versions of this package would be run again.
+        trust: Entries of the catalog and references that the user trusts.
 
     Raises:
         SecurityNetError: If something in the study file is invalid.
     """
     cache = (cache or cache_folder()).absolute()
-    plan = plan_study(file, cache)
+    plan = plan_study(file, cache, trust=trust)
     location = locate_results(choose_results_root(plan.study, plan.base, out))
     index = Index("sqlite://", location.root)
     try:

@@ -1,15 +1,22 @@
-"""Publishes results to the catalog: measured values of its entries, each with the trial it comes from."""
+"""Publishes results to the catalog: measured values of its entries, each with the trial it comes from.
+
+A value is published under an entry only if it was measured on the entry's own weights. Otherwise the catalog would pass
+on what was measured on other weights, or on a network that was never trained.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from securitynet.catalog import Catalog
 from securitynet.catalog.store import Measured
+from securitynet.catalog.weights import names_weights, same_weights
+from securitynet.errors import SecurityNetError
+from securitynet.models.sources.references import parse_reference
 from securitynet.records import Measurement
 from securitynet.results.index import Index
-from securitynet.results.study_targets import target_key
+from securitynet.results.study_targets import StudyTargetRecord, target_key
 
 
 @dataclass
@@ -20,11 +27,13 @@ class PublishSummary:
         entries: Number of catalog entries that have values now.
         values: Number of values that are new or different.
         without: Number of targets that are not in the catalog.
+        refused: Label of each target whose weights are not known to be those of its entry -> the reason.
     """
 
     entries: int = 0
     values: int = 0
     without: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def publish(index: Index, catalog: Catalog) -> PublishSummary:
@@ -39,6 +48,10 @@ def publish(index: Index, catalog: Catalog) -> PublishSummary:
         if record.catalog is None:
             summary.without += 1
         elif record.means is not None:
+            obstacle = find_obstacle(record, catalog)
+            if obstacle is not None:
+                summary.refused[record.label] = obstacle
+                continue
             entry_of[record.means.key] = record.catalog
             by_entry[record.catalog] += _list_values(record.measurements, f"subject:{record.key}")
     for trial in index.trials():
@@ -50,6 +63,36 @@ def publish(index: Index, catalog: Catalog) -> PublishSummary:
         summary.values += catalog.record(entry, measured)
         summary.entries += 1
     return summary
+
+
+def find_obstacle(record: StudyTargetRecord, catalog: Catalog) -> str | None:
+    """The reason not to publish the values of a target under its entry; None if there is none."""
+    try:
+        entry = catalog.get(str(record.catalog))
+    except SecurityNetError as error:
+        return error.message
+    compared = [check for check in record.checks if check.what == "checksum"]
+    if not all(check.agrees for check in compared):
+        return "its weights do not have the stated checksum"
+    verdicts = [same_weights(_with_kind(check.found), entry.checksum) for check in compared]
+    if False in verdicts:
+        return f"its weights are not those of {entry.key}, whose checksum is {entry.checksum}"
+    if True in verdicts:
+        return None
+    model = str(record.declared.get("model", ""))
+    given = "weights" in record.declared or "train" in record.declared
+    if not given and not names_weights(model):
+        return f"no weights were given, and {model} names a network only"
+    if not given and entry.reference is not None and names_weights(entry.reference):
+        same = model == str(parse_reference(entry.reference).without_folders())
+        return None if same else f"its model is {model}, not {entry.reference}"
+    if entry.checksum is None:
+        return None
+    return f"its weights were not compared with the checksum of {entry.key}, {entry.checksum}: run the study again"
+
+
+def _with_kind(digest: str) -> str:
+    return digest if ":" in digest else f"sha256:{digest}"
 
 
 def _list_values(measurements: tuple[Measurement, ...], source: str) -> list[Measured]:

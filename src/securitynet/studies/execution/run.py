@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from securitynet.assessments.config import Commas
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import cache_folder, check_writable, data_folder, stable_hash
 from securitynet.results.root import Root, open_root
@@ -32,6 +33,11 @@ class StudyRunConfig(RunSettings):
     )
     db: str | None = Field(default=None, description="Database of the index. Default: index.sqlite beside the results.")
     cache: Path | None = Field(default=None, description="Folder for what can be recomputed ($SECURITYNET_CACHE).")
+    trust: Annotated[tuple[str, ...], Commas] = Field(
+        default=(),
+        description="Entries of the catalog (id or key) and references, separated by commas, that may run code, read "
+        "files and query addresses although you did not type them.",
+    )
     retry_failed: bool = Field(default=False, description="Retry failed trials, and targets that could not be opened.")
     refresh: bool = Field(default=False, description="Run trials of other versions of securitynet again.")
 
@@ -126,7 +132,7 @@ def run_study(
     cache = (config.cache or cache_folder()).absolute()
     study, base = read_study(config.study), config.study.absolute().parent
     digests = FileDigests(cache)
-    targets = expand_targets(study, base, digests)
+    targets = expand_targets(study, base, digests, config.trust)
     location = locate_results(choose_results_root(study, base, config.out), config.db)
     check_writable(location.state)
     check_writable(cache)

@@ -79,8 +79,9 @@ class Runner:
         """
         with study_lock.hold_lock(self.options.state, self.root, self.note) as lock:
             if isinstance(self.root, FolderRoot):
-                for folder in (FOLDER, "subjects"):
+                for folder in (FOLDER, "subjects", "models"):
                     self.root.remove_leftovers(folder)
+                self.root.remove_leftovers(".", deep=False)
             self._index = Index(self.options.index, self.root)
             try:
                 return self._run(lock)
@@ -91,7 +92,7 @@ class Runner:
             finally:
                 self._index.close()
 
-    def _run(self, lock: int) -> Status:
+    def _run(self, lock: study_lock.HeldLock) -> Status:
         started = time.monotonic()
         self._attempts: Counter[str] = Counter()
         self._running: dict[int, RunningTask] = {}
@@ -125,10 +126,10 @@ class Runner:
         refresh_index(self._index, self.note)
         return self._end("stopped" if self._stopping and not schedule.finished else "finished")
 
-    def _begin_term(self, lock: int) -> ExecutorConfig:
+    def _begin_term(self, lock: study_lock.HeldLock) -> ExecutorConfig:
         """Write the mark of this run, so that workers of earlier runs stop writing."""
         measures, options = self.plan.study.measures, self.options
-        term = os.urandom(12).hex()
+        term = os.urandom(12).hex() if lock.number is None else f"{lock.number}:{os.urandom(12).hex()}"
         self.root.write(TERM, term.encode())
         worker = WorkerConfig(
             root=self.root.name if self.root.folder is None else str(self.root.folder.absolute()),
@@ -137,7 +138,7 @@ class Runner:
             fprs=measures.fprs,
             term=term,
         )
-        return ExecutorConfig(worker, options.state, options.settings, lock)
+        return ExecutorConfig(worker, options.state, options.settings, lock.descriptor)
 
     def _stop(self) -> bool:
         """Handle Ctrl-C: after the first, running tasks are finished; return whether this is a later one."""

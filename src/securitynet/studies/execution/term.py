@@ -11,6 +11,7 @@ from typing_extensions import override
 from securitynet.records import TrialResult
 from securitynet.results.root import Root
 from securitynet.results.store import TrialStore
+from securitynet.studies.execution.numbered_lock import has_successor
 
 TERM = "term"
 """File with the mark of the run that began last."""
@@ -42,7 +43,17 @@ class FencedStore(TrialStore):
 
 
 def check_term(root: Root, term: str) -> None:
-    """Raise `TermOver` if another run of the study has begun."""
+    """Raise `TermOver` if another run of the study has begun.
+
+    Args:
+        root: Root of the results.
+        term: Mark of the run; it begins with the number of its lock, if that has one.
+    """
+    number, colon, _ = term.partition(":")
+    if colon:  # a mark could be written last by the runner that woke up last; numbers only grow
+        if has_successor(root, int(number)):
+            raise TermOver
+        return
     try:
         current = root.read(TERM).decode("utf-8", errors="replace")
     except FileNotFoundError:

@@ -39,6 +39,7 @@ from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import doubts
+from securitynet.models.sources.catalog import fetch_weights
 from securitynet.models.store.model_record import model_record_path
 from securitynet.models.store.train_target import train_model
 from securitynet.models.targets.signals import Signals, collect
@@ -121,9 +122,12 @@ class TaskRunner:
         if target.train is not None:
             recipe = TrainConfig.model_validate(target.train)
             options["weights"] = str(train_weights(recipe, self.root, self.cache, self.device, report_progress))
+        if target.weights_url is not None:
+            options["weights"] = str(fetch_weights(target.weights_url, target.catalog or "", target.enforced))
         config = AssessConfig.model_validate({**options, "cache": self.cache, "device": self.device})
         dataset = self._load_dataset(config) if config.dataset is not None else None
-        assessed = prepare(config, name_phase(report_progress, "loading"), dataset=dataset)
+        phase = name_phase(report_progress, "loading")
+        assessed = prepare(config, phase, dataset=dataset, checksum=target.enforced)
         self._open = _OpenTarget(target.key, assessed, make_trial_data(assessed))
         return self._open
 
@@ -296,7 +300,8 @@ def describe_error(error: BaseException) -> str:
 def _check_claims(target: TargetPlan, measurements: Sequence[Measurement], tolerance: float) -> list[Check]:
     """Check whether the target has the accuracy that the catalog or the study file states."""
     checks = []
-    if target.checksum is not None:  # checked when the study was planned; mismatches are never opened
+    if target.checksum is not None and target.enforced is None:
+        # Compared when the study was planned: a target whose weights differ is never opened.
         checks.append(Check(what="checksum", said=target.checksum, found=target.checksum, agrees=True))
     claimed = target.accuracy
     measured = next(m.value for m in measurements if m.name == "target.test_accuracy")

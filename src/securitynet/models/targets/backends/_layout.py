@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from securitynet.errors import ModelError, TargetError
 
 _IMAGE_CHANNELS = (1, 3)
+_LARGEST_SIZE = 8192
+_MOST_VALUES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ def read_layout(shape: Sequence[Any], reference: str) -> InputLayout:
     A shape whose last entry is 1 or 3, and whose second is not, is taken as channels-last.
 
     Raises:
-        ModelError: If it is not the shape of a batch of images.
+        ModelError: If it is not the shape of a batch of images, or too large for one.
     """
     dims = [d if isinstance(d, int) and not isinstance(d, bool) and d > 0 else None for d in shape]
     if len(dims) != 4:
-        written = "×".join("?" if d is None else str(d) for d in dims) or "no dimensions"
+        written = "×".join("?" if d is None else str(d) for d in dims[:9]) or "no dimensions"
         raise ModelError(
             f"{reference} takes inputs of shape {written}; batches of images have four dimensions.",
             hint="Only image classifiers that take N×C×H×W (or N×H×W×C) can be assessed.",
@@ -69,4 +72,10 @@ def read_layout(shape: Sequence[Any], reference: str) -> InputLayout:
     channels_last = dims[3] in _IMAGE_CHANNELS and dims[1] not in _IMAGE_CHANNELS
     batch, channels, height, width = (dims[i] for i in ((0, 3, 1, 2) if channels_last else (0, 1, 2, 3)))
     size = (height, width) if height is not None and width is not None else None
+    if max(height or 1, width or 1) > _LARGEST_SIZE or math.prod(d or 1 for d in dims) > _MOST_VALUES:
+        written = "×".join("?" if d is None else str(d) for d in dims)
+        raise ModelError(
+            f"{reference} takes inputs of shape {written}, which is too large for a batch of images.",
+            hint=f"Images have at most {_LARGEST_SIZE} pixels a side, and a batch {_MOST_VALUES:,} values.",
+        )
     return InputLayout(batch, channels, size, channels_last)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.errors import MissingExtra, ModelError
+from securitynet.untrusted import check_regular
 
 _OLDEST = 7
 """The oldest opset that onnxruntime supports."""
@@ -48,6 +49,7 @@ def read_graph(path: Path, reference: str) -> Any:
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise MissingExtra("onnx", "onnx", "Reading an ONNX file") from error
+    check_regular(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"The ONNX file {path} {what}.")
@@ -132,6 +134,19 @@ def reason(error: Exception) -> str:
     text = re.sub(r"Load model from \S+ failed: ?", "", text)
     text = re.sub(r"/onnxruntime_src/\S+ (?:[\w:]*onnxruntime::[^()]*\([^)]*\) )?", "", text)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def list_operators(model: Any) -> set[str]:
+    """The types of all operators in a model, including those in its functions, loops and branches."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    operators = set()
+    while waiting:
+        node = waiting.pop()
+        operators.add(node.op_type)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                waiting += graph.node
+    return operators
 
 
 def _producers(model: Any) -> dict[str, Any]:

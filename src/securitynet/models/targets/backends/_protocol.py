@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +23,10 @@ from securitynet.models.targets.backends._layout import InputLayout, read_layout
 _MODEL_PATH = re.compile(r"(?P<base>.*/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)(?:/infer)?/?")
 _INPUT_TYPES = ("FP32", "FP64")
 _OUTPUT_TYPES = ("FP16", "BF16", "FP32", "FP64")
+_LARGEST_RESPONSE = 32 << 20
+_LONGEST_NAME = 1000
+_BYTES_PER_SCORE = 26  # the longest double in JSON, a comma and a blank
+_MOST_CLASSES = 22_000  # those of ImageNet-21k, where nothing is known
 ANY_LAYOUT = InputLayout(batch=None, channels=None, size=None, channels_last=False)
 
 
@@ -125,23 +130,23 @@ def read_metadata(body: Any, shown: str, input_name: str | None, output_name: st
     if input_name is not None:
         inputs = [tensor for tensor in inputs if tensor["name"] == input_name]
         if names and not inputs:
-            raise ModelError(f"{shown} has no input {input_name!r}.", hint=f"It has: {', '.join(names)}.")
+            raise ModelError(f"{shown} has no input {input_name!r}.", hint=f"It has: {reprlib.repr(names)}.")
     if len(inputs) > 1:
-        raise ModelError(f"{shown} takes {len(inputs)} inputs ({', '.join(names)}); an image classifier takes one.")
+        raise ModelError(f"{shown} takes {len(inputs)} inputs ({reprlib.repr(names)}); an image classifier takes one.")
     listed = [tensor["name"] for tensor in outputs]
     if output_name is not None and listed and output_name not in listed:
-        raise ModelError(f"{shown} has no output {output_name!r}.", hint=f"It has: {', '.join(listed)}.")
+        raise ModelError(f"{shown} has no output {output_name!r}.", hint=f"It has: {reprlib.repr(listed)}.")
     chosen = [tensor for tensor in outputs if output_name in (None, tensor["name"])]
     shape = chosen[0].get("shape") if len(chosen) == 1 else None
     last = shape[-1] if isinstance(shape, list) and len(shape) == 2 else None
     classes = last if isinstance(last, int) and last > 0 else None
     served = body.get("versions")
-    versions = tuple(map(str, served)) if isinstance(served, list) else ()
+    versions = tuple(filter(None, map(_read_version, served[:1000]))) if isinstance(served, list) else ()
     if not inputs:
         return ModelMetadata(input_name or "input", num_classes=classes, versions=versions)
     datatype = inputs[0].get("datatype", "FP32")
     if datatype not in _INPUT_TYPES:
-        raise ModelError(f"{shown} takes {datatype}; images are sent as {' or '.join(_INPUT_TYPES)}.")
+        raise ModelError(f"{shown} takes {str(datatype)[:40]}; images are sent as {' or '.join(_INPUT_TYPES)}.")
     declared = inputs[0].get("shape")
     layout = read_layout(declared, shown) if isinstance(declared, list) and declared else ANY_LAYOUT
     return ModelMetadata(inputs[0]["name"], datatype, layout, classes, versions)
@@ -150,7 +155,11 @@ def read_metadata(body: Any, shown: str, input_name: str | None, output_name: st
 def _tensors(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """The tensors under ``inputs`` or ``outputs``, as far as they are described."""
     listed = body.get(key)
-    return [t for t in listed if isinstance(t, dict) and isinstance(t.get("name"), str)] if listed else []
+    if not isinstance(listed, list):
+        return []
+    return [
+        t for t in listed if isinstance(t, dict) and isinstance(t.get("name"), str) and len(t["name"]) <= _LONGEST_NAME
+    ]
 
 
 def build_request(images: NDArray[np.float32], metadata: ModelMetadata, output_name: str | None) -> bytes:
@@ -189,6 +198,19 @@ class InferenceResponse:
     version: str | None
 
 
+def response_limit(count: int, num_classes: int | None) -> int:
+    """Largest size in bytes of a response that is read: scores as JSON, with room for a second output.
+
+    At most 32 MiB, whatever is declared: parsed, the worst JSON takes 25 times as much memory.
+
+    Args:
+        count: Number of images in the request.
+        num_classes: Number of classes; None if it is not known yet.
+    """
+    scores = count * (num_classes or _MOST_CLASSES)
+    return min(_LARGEST_RESPONSE, (1 << 20) + 2 * _BYTES_PER_SCORE * scores)
+
+
 def read_response(content: bytes, count: int, shown: str, output_name: str | None) -> InferenceResponse:
     """Parse the response to an inference request.
 
@@ -203,7 +225,7 @@ def read_response(content: bytes, count: int, shown: str, output_name: str | Non
     """
     try:
         body = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TargetError(
             f"{shown} did not return JSON: {content[:80].decode('utf-8', 'replace')!r}.",
             hint="Check that the address is that of an inference endpoint (…/v2/models/NAME/infer).",
@@ -216,14 +238,19 @@ def read_response(content: bytes, count: int, shown: str, output_name: str | Non
     else:
         chosen = [o for o in outputs if _is_scores(o)]
     if not chosen:
-        listed = ", ".join(f"{o.get('name')} {o.get('datatype')} {o.get('shape')}" for o in outputs) or "none"
+        described = [" ".join(reprlib.repr(o.get(key)) for key in ("name", "datatype", "shape")) for o in outputs[:10]]
+        listed = ", ".join(described) or "none"
         wanted = f"output {output_name!r}" if output_name else "float output of a row per image"
         raise TargetError(
             f"{shown} returned no {wanted}.",
             hint=f"Its outputs: {listed}. Attacks need posteriors or logits; labels alone are not enough.",
         )
-    version = body.get("model_version")
-    return InferenceResponse(_rows(chosen[0], count, shown), str(version) if version else None)
+    return InferenceResponse(_rows(chosen[0], count, shown), _read_version(body.get("model_version")) or None)
+
+
+def _read_version(value: Any) -> str:
+    """The version of a model, which is a short text or a number; empty if it is anything else."""
+    return str(value)[:200] if isinstance(value, str | int) else ""
 
 
 def _is_scores(output: dict[str, Any]) -> bool:
@@ -234,7 +261,8 @@ def _is_scores(output: dict[str, Any]) -> bool:
 def _rows(output: dict[str, Any], count: int, shown: str) -> NDArray[np.float32]:
     shape = output.get("shape")
     wrong = TargetError(
-        f"{shown} returned an output of shape {shape} for {count} images; one row of class scores each is expected.",
+        f"{shown} returned an output of shape {reprlib.repr(shape)} for {count} images; one row of class scores "
+        "each is expected.",
         hint="If it has several outputs, choose one by name.",
     )
     if not isinstance(shape, list) or not all(isinstance(d, int) and d > 0 for d in shape):
@@ -244,8 +272,8 @@ def _rows(output: dict[str, Any], count: int, shown: str) -> NDArray[np.float32]
     try:
         with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is reported as such
             values = np.asarray(output.get("data"), dtype=np.float64).reshape(-1).astype(np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise TargetError(f"{shown} returned data that are not numbers.") from error
     if values.size != shape[0] * shape[1]:
-        raise TargetError(f"{shown} returned {values.size} numbers for an output of shape {shape}.")
+        raise TargetError(f"{shown} returned {values.size} numbers for an output of shape {reprlib.repr(shape)}.")
     return values.reshape(shape[0], shape[1])

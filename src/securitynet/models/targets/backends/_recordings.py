@@ -21,6 +21,7 @@ from securitynet.errors import TargetError, UnsafeFile
 from securitynet.files import file_checksum
 from securitynet.models.targets import heads
 from securitynet.models.targets.heads import Head
+from securitynet.untrusted import check_archive, check_growth, check_regular
 
 ARRAYS: dict[str, Head] = {
     "posteriors": "probabilities",
@@ -84,6 +85,7 @@ def read_recording(path: Path, reference: str) -> Recording:
         TargetError: If the file is absent, not recognised, incomplete, or contradicts itself.
         UnsafeFile: If an array could only be read by unpickling.
     """
+    check_regular(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise TargetError(f"The file of recorded outputs {path} {what}.", hint="Give an .npz, CSV or Parquet file.")
@@ -100,6 +102,7 @@ def read_recording(path: Path, reference: str) -> Recording:
 
 def _read_npz(path: Path, reference: str) -> tuple[Head, _Raw]:
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             raw: _Raw = {name: archive[name] for name in archive.files}
     except (OSError, EOFError, zipfile.BadZipFile) as error:
@@ -123,6 +126,11 @@ def _read_npz(path: Path, reference: str) -> tuple[Head, _Raw]:
 def _read_table(path: Path, reference: str, *, parquet: bool) -> tuple[Head, _Raw]:
     try:
         if parquet:
+            metadata = pyarrow.parquet.read_metadata(path)
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+            cells = sum(group.num_rows * group.num_columns for group in groups)
+            stated = sum(group.total_byte_size for group in groups)  # runs of one value take next to nothing
+            check_growth(path.name, path.stat().st_size, max(8 * cells, stated))
             table = pyarrow.parquet.read_table(path)
         else:
             table = _read_csv(path)

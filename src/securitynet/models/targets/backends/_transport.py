@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from securitynet.errors import ConfigurationError, TargetError
+from securitynet.models.targets.backends._exchange import Client, Response, TooLarge, TooSlow
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Transport:
 
     Args:
         shown: The address for messages, without credentials.
-        timeout: Seconds to wait for a connection, and for each piece of a response.
+        timeout: Seconds in which a response must be complete.
         retries: Number of times that a request is repeated.
         headers: Sent with each request. An ``Authorization`` header is made from the environment variable
             ``SECURITYNET_HTTP_TOKEN`` if that is set: ``Bearer`` is put before it unless it names its scheme.
@@ -73,42 +74,53 @@ class Transport:
                 logger.warning("%s is sent unencrypted to %s; use https.", TOKEN_VARIABLE, shown)
         # httpx logs whole addresses, and with them any key that is part of one.
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        # Redirects are reported, not followed: a token must not travel to another host.
-        self._client = httpx.Client(timeout=timeout, headers=sent, follow_redirects=False)
+        self._timeout = timeout
+        self._client = Client(timeout=timeout, headers=sent)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def get(self, url: str) -> httpx.Response:
-        """Send a GET request and return the response with status 200; errors are those of `post`."""
-        return self._send("GET", url, None, batch=1)
+    def get(self, url: str, *, limit: int) -> bytes:
+        """Send a GET request and return the body of the response with status 200; errors are those of `post`."""
+        return self._send("GET", url, None, 1, limit)
 
-    def post(self, url: str, body: bytes, *, batch: int) -> httpx.Response:
-        """Send a POST request and return the response with status 200.
+    def post(self, url: str, body: bytes, *, batch: int, limit: int) -> bytes:
+        """Send a POST request and return the body of the response with status 200.
 
         Args:
             url: The address.
             body: The JSON body.
             batch: Number of images in it.
+            limit: Largest size of the response in bytes.
 
         Raises:
             BatchTooLarge: If the server refuses the size and the batch can be divided.
             Unreachable: If all attempts failed.
-            TargetError: If the server refuses for a permanent reason.
+            TargetError: If the server refuses for a permanent reason, or sends too much or too slowly.
         """
-        return self._send("POST", url, body, batch)
+        return self._send("POST", url, body, batch, limit)
 
-    def _send(self, method: str, url: str, body: bytes | None, batch: int) -> httpx.Response:
+    def _send(self, method: str, url: str, body: bytes | None, batch: int, limit: int) -> bytes:
         for attempt in range(self._retries + 1):
-            response: httpx.Response | None = None
+            response: Response | None = None
             try:
-                response = self._client.request(method, url, content=body)
-                if response.status_code == 200:
-                    return response
-                reason = f"status {response.status_code}{self._message(response)}"
-                if response.status_code not in _RETRIED:
+                response = self._client.exchange(method, url, body, limit)
+                if response.status == 200:
+                    return response.content
+                reason = f"status {response.status}{self._message(response)}"
+                if response.status not in _RETRIED:
                     self._refuse(response, reason, batch)
+            except TooLarge:
+                raise TargetError(
+                    f"{self._shown} sent more than {limit / 2**20:.1f} MiB: more than scores take, so it is not read.",
+                    hint="Send fewer images at once (--batch-size), or choose one of several outputs (--output).",
+                ) from None
+            except TooSlow:
+                raise TargetError(
+                    f"{self._shown} did not complete its response within {self._timeout:g} seconds.",
+                    hint=f"Allow more with --timeout, or send fewer images at once (--batch-size). {_STORED}",
+                ) from None
             except httpx.TimeoutException:
                 reason = "no response in time"
             except httpx.TransportError as error:
@@ -122,8 +134,8 @@ class Transport:
             hint=f"{_STORED[:-1]}: run again when the server works.",
         )
 
-    def _refuse(self, response: httpx.Response, reason: str, batch: int) -> None:
-        status = response.status_code
+    def _refuse(self, response: Response, reason: str, batch: int) -> None:
+        status = response.status
         if batch > 1 and (status == 413 or (status == 400 and "batch" in response.text.lower())):
             raise BatchTooLarge
         hints = {
@@ -137,7 +149,7 @@ class Transport:
             )
         raise TargetError(f"{self._shown} refused: {reason}.", hint=hints.get(status, _STORED))
 
-    def _delay(self, attempt: int, response: httpx.Response | None) -> float:
+    def _delay(self, attempt: int, response: Response | None) -> float:
         backoff = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**attempt) * self._random.uniform(0.5, 1)
         requested = _retry_after(response) if response is not None else 0.0
         if requested > _LONGEST_RETRY_AFTER:
@@ -147,12 +159,12 @@ class Transport:
             )
         return max(backoff, requested)
 
-    def _message(self, response: httpx.Response) -> str:
+    def _message(self, response: Response) -> str:
         """The server's own message, shortened, after a colon; empty if there is none."""
         text = response.text
         try:
             body = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if isinstance(body, dict):
             text = str(body.get("error") or body.get("detail") or body.get("message") or text)
@@ -164,7 +176,7 @@ class Transport:
         return text.replace(secret, "***") if secret else text
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(response: Response) -> float:
     """Seconds that the header ``Retry-After`` requests, as a number or a date; 0 without it."""
     value = str(response.headers.get("Retry-After", "")).strip()
     if value.isdigit():

@@ -40,6 +40,7 @@ class LoadOptions:
         expected_classes: Number of classes of the dataset, if one is given.
         output: Name of the output that holds the class scores.
         trust: Whether code in the model's file may run.
+        checksum: Digest that the weights must have; None if none is known.
     """
 
     device: torch.device
@@ -60,6 +61,7 @@ class LoadOptions:
     expected_classes: int | None = None
     output: str | None = None
     trust: bool = False
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class OpenedModel:
         notes: Remarks for the reader of the report.
         paid: Whether queries may cost money.
         recorded: Whether only outputs of recorded images are available.
+        checksum: Digest that was stated for the weights, and that they have; None if none was stated.
     """
 
     backend: Backend
@@ -89,6 +92,7 @@ class OpenedModel:
     notes: tuple[str, ...] = ()
     paid: bool = False
     recorded: bool = False
+    checksum: str | None = None
 
 
 class Backend(ABC):

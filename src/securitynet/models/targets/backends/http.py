@@ -25,6 +25,7 @@ from securitynet.models.targets.backends._protocol import (
     parse_endpoint,
     read_metadata,
     read_response,
+    response_limit,
 )
 from securitynet.models.targets.backends._stored_outputs import Row, StoredOutputs
 from securitynet.models.targets.backends._transport import BatchTooLarge, Transport, Unreachable
@@ -33,6 +34,7 @@ from securitynet.models.targets.backends.base import Backend, LoadOptions, Opene
 SCHEME = Scheme("http", "http://host:port/predict", aliases=("https",), address=True)
 
 _REQUEST_SIZE = 32
+_DESCRIPTION_BYTES = 1 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +216,12 @@ class HttpBackend(Backend):
         """Send one request, padded to the batch size that the server fixes."""
         batch = self._layout.padded(self._layout.arrange(images, self.reference))
         body = build_request(batch, self._metadata, self._output_name)
-        content = self._transport.post(self._endpoint.infer_url, body, batch=self._divisible(len(images))).content
+        content = self._transport.post(
+            self._endpoint.infer_url,
+            body,
+            batch=self._divisible(len(images)),
+            limit=response_limit(len(batch), self.num_classes),
+        )
         return read_response(content, len(batch), self._shown, self._output_name)
 
     def _divisible(self, count: int) -> int:
@@ -235,7 +242,7 @@ class HttpBackend(Backend):
         if self._endpoint.model_url is None:
             return ModelMetadata(input_name or "input")
         try:
-            response = self._transport.get(self._endpoint.model_url)
+            content = self._transport.get(self._endpoint.model_url, limit=_DESCRIPTION_BYTES)
         except Unreachable as error:
             paid = self.paid
             if not paid:
@@ -243,8 +250,8 @@ class HttpBackend(Backend):
             logger.warning("%s Continuing with the %d stored outputs.", error.message, paid)
             return ModelMetadata(input_name or "input")
         try:
-            body = json.loads(response.content)
-        except ValueError as error:
+            body = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise TargetError(f"{self._shown} does not describe its model in JSON.") from error
         return read_metadata(body, self._shown, input_name, self._output_name)
 

@@ -167,9 +167,10 @@ class ModuleBackend(Backend):
                     hint="Use a smaller --batch-size.",
                 ) from error
             raise TargetError(
-                f"{self.reference} does not take inputs of shape {'×'.join(map(str, inputs.shape[1:]))}: "
+                f"{self.reference} does not take {_describe_images(inputs)}: "
                 f"{(str(error) or type(error).__name__).splitlines()[0]}",
-                hint="Set the size it was trained at with --input-size.",
+                hint="State the size of the images that it was trained on (--input-size 32): images of any other size "
+                "or shape are then resized to that square before the network.",
             ) from error
         scores = take_scores(result, self.reference)
         if scores.ndim == 1 and len(inputs) == 1:
@@ -180,6 +181,12 @@ class ModuleBackend(Backend):
                 hint="Let it return one tensor of images × classes.",
             )
         return scores
+
+
+def _describe_images(inputs: torch.Tensor) -> str:
+    channels, height, width = inputs.shape[1:]
+    shape = "square" if height == width else "not square"
+    return f"images of {height}×{width} pixels ({shape}) with {channels} channel{'' if channels == 1 else 's'}"
 
 
 def input_channels(module: nn.Module) -> int | None:

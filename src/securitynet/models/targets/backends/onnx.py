@@ -25,9 +25,11 @@ from securitynet.models.targets.backends._onnx_graph import (
     ends_in_sigmoid,
     expose,
     find_output,
+    list_operators,
     read_graph,
     reason,
 )
+from securitynet.models.targets.backends._onnx_trial import UNBOUNDED, try_graph
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.outputs import expand_single
@@ -81,6 +83,8 @@ class OnnxBackend(Backend):
         self.checksum = _checksum(self.path, files)
         if _holds(self.path, b"DynamicQuantizeLinear"):
             self.rounding = 5e-2  # its steps are as fine as the values of the whole batch allow
+        if list_operators(graph) & UNBOUNDED:
+            try_graph(self.path, reference)
         self._session = self._open(graph)
         self._read_input()
         self._choose_output(output_name, classes, graph, files)

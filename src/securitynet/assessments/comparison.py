@@ -1,0 +1,308 @@
+"""Compares two results: two versions of a model, or one model with and without a change such as quantisation.
+
+Where both results scored the same records, differences are paired: the AUC by DeLong's variance for the same records,
+accuracies by the records on which the two differ. Differences of all other measurements are those of independent
+estimates, whose intervals are too wide rather than too narrow for the same records.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy import stats
+
+from securitynet.errors import ConfigurationError
+from securitynet.metrics import paired, paired_auc
+from securitynet.records import Direction, Measurement
+from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
+from securitynet.results.document import ResultDocument, TrialSummary, read_document
+from securitynet.results.store import TrialStore
+
+MOST_NAMED = 100
+FEWEST_RECORDS = 8
+MOVER = "MOVER, as if the records were others"
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredResult:
+    """A result with its trial files.
+
+    Attributes:
+        document: Content of ``result.json``.
+        store: The trial files beside it.
+        names: Record -> its file, from ``exposed.csv``.
+        folder: The folder in which it lies.
+    """
+
+    document: ResultDocument
+    store: TrialStore
+    names: Mapping[int, str]
+    folder: Path
+
+
+@dataclass(frozen=True, eq=False)
+class _ScoredRecords:
+    """What one trial knows of the records that both results scored.
+
+    Attributes:
+        records: Their numbers, N ascending.
+        is_member: N.
+        scores: Of the earlier and of this result, N each.
+        correct: Whether the predictions are right, N each; None where not stored.
+    """
+
+    records: NDArray[np.int64]
+    is_member: NDArray[np.bool_]
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]]
+    correct: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
+
+
+def read_result(path: Path) -> StoredResult:
+    """Read a result from its folder, or from the path of its ``result.json``.
+
+    Raises:
+        ConfigurationError: If there is none, or the file is not one.
+    """
+    file = path / RESULT_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigurationError(
+            f"There is no result at {path}.", hint="Name the folder of an assessment, or its result.json."
+        )
+    try:
+        document = read_document(file)
+    except (ValidationError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"{file} is not a result of an assessment.", hint="Name the folder of an assessment, or its result.json."
+        ) from error
+    return StoredResult(document, TrialStore(file.parent), read_names(file.parent / "exposed.csv"), file.parent)
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """Record -> its file, from an ``exposed.csv``; empty if there is none, or it is damaged."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return {int(row["record"]): row["file"] for row in csv.DictReader(stream)}
+    except (OSError, KeyError, ValueError, csv.Error):
+        return {}
+
+
+def compare_results(old: StoredResult, new: StoredResult) -> ResultComparison:
+    """Compare a result with an earlier one.
+
+    Args:
+        old: The earlier result.
+        new: This result.
+
+    Raises:
+        ConfigurationError: If no measurement has a value in both.
+    """
+    notes = []
+    same_data = old.document.dataset.fingerprint == new.document.dataset.fingerprint
+    if not same_data:
+        notes.append("The results are about different images, so that their records cannot be paired.")
+    scored = _find_scored(old, new) if same_data else {}
+    if same_data and not scored:
+        notes.append("No membership attack of both results has stored scores, so that records cannot be paired.")
+    for one in scored.values():
+        left = max(len(one.records), 0)
+        totals = [r.document.dataset.members + r.document.dataset.non_members for r in (old, new)]
+        if left < 0.9 * min(totals):
+            notes.append(f"{left:,} records are members, or non-members, in both results; only these are paired.")
+        break
+    if old.document.target.checksum == new.document.target.checksum:
+        notes.append("Both results are about the same model, with the same weights.")
+    differences = _list_differences(old.document, new.document, scored)
+    if not differences:
+        raise ConfigurationError(
+            "The two results have no measurement in common.", hint="Assess both models with the same attacks."
+        )
+    names = {**old.names, **new.names}
+    return ResultComparison(
+        against=old.document.created,
+        old_model=_name_model(old.document),
+        new_model=_name_model(new.document),
+        records=max((len(one.records) for one in scored.values()), default=0),
+        notes=tuple(notes),
+        differences=tuple(differences),
+        exposure=tuple(
+            change
+            for trial, one in scored.items()
+            if (change := _compare_exposure(trial, one, _find_share(trial, old.document, new.document), names))
+        ),
+    )
+
+
+def _name_model(document: ResultDocument) -> str:
+    return f"{document.target.reference} ({document.target.checksum[:12]})"
+
+
+def _find_scored(old: StoredResult, new: StoredResult) -> dict[str, _ScoredRecords]:
+    """The records that both results scored with the same membership, for each membership attack of both."""
+    earlier = {trial.name: trial for trial in old.document.trials}
+    scored = {}
+    for trial in new.document.trials:
+        other = earlier.get(trial.name)
+        if other is None or not trial.name.startswith("membership.") or {trial.status, other.status} != {"ok"}:
+            continue
+        if trial.configuration != other.configuration:
+            continue
+        tables = _load(old, other), _load(new, trial)
+        if tables[0] is None or tables[1] is None:
+            continue
+        one = _pair(tables[0], tables[1])
+        if one is not None:
+            scored[trial.name] = one
+    return scored
+
+
+def _load(result: StoredResult, trial: TrialSummary) -> dict[str, NDArray[Any]] | None:
+    """The stored scores of a trial, without records that are not evaluated, in the order of the records."""
+    stored = result.store.load(trial.id)
+    arrays = result.store.load_arrays(stored) if stored is not None else None
+    if arrays is None or not {"indices", "scores", "is_member"} <= arrays.keys():
+        return None
+    keep = ~np.isin(arrays["indices"], arrays.get("left_out", np.array([], dtype=np.int64)))
+    order = np.flatnonzero(keep)[np.argsort(arrays["indices"][keep], kind="stable")]
+    columns = [name for name in ("indices", "scores", "is_member", "correct") if name in arrays]
+    return {name: arrays[name][order] for name in columns}
+
+
+def _pair(old: dict[str, NDArray[Any]], new: dict[str, NDArray[Any]]) -> _ScoredRecords | None:
+    records, at_old, at_new = np.intersect1d(old["indices"], new["indices"], assume_unique=True, return_indices=True)
+    same = old["is_member"][at_old] == new["is_member"][at_new]
+    records, at_old, at_new = records[same], at_old[same], at_new[same]
+    is_member = new["is_member"][at_new]
+    if min(int(is_member.sum()), int((~is_member).sum())) < FEWEST_RECORDS:
+        return None
+    correct = (old["correct"][at_old], new["correct"][at_new]) if "correct" in old and "correct" in new else None
+    return _ScoredRecords(records, is_member, (old["scores"][at_old], new["scores"][at_new]), correct)
+
+
+def _list_differences(
+    old: ResultDocument, new: ResultDocument, scored: Mapping[str, _ScoredRecords]
+) -> list[MeasuredDifference]:
+    earlier = {m.name: m for m in old.measurements if m.value is not None}
+    correct = next((one for one in scored.values() if one.correct is not None), None)
+    rows = []
+    for measurement in new.measurements:
+        other = earlier.get(measurement.name)
+        # A verdict or a label is no quantity, and a lower bound no estimate: their differences mean nothing.
+        if measurement.value is None or other is None or measurement.name.endswith((".verdict", "-label")):
+            continue
+        if "lower-bound" in measurement.name or measurement.name.startswith(
+            ("membership.blind.", "membership.copies.")
+        ):
+            continue
+        of_pairs = _pair_difference(measurement, scored, correct)
+        difference = of_pairs or _subtract(other, measurement)
+        rows.append(
+            MeasuredDifference(
+                name=measurement.name,
+                old=other.value or 0.0,
+                new=measurement.value,
+                difference=difference,
+                paired=of_pairs is not None,
+                verdict=_judge(difference),
+            )
+        )
+    return rows
+
+
+def _pair_difference(
+    measurement: Measurement, scored: Mapping[str, _ScoredRecords], correct: _ScoredRecords | None
+) -> Measurement | None:
+    trial, _, measure = measurement.name.rpartition(".")
+    if measure == "auc" and trial in scored:
+        one = scored[trial]
+        return paired_auc.difference(measurement.name, *one.scores, one.is_member, level=measurement.level)
+    groups = {"target.train_accuracy": True, "target.test_accuracy": False}
+    if measurement.name in groups and correct is not None and correct.correct is not None:
+        rows = correct.is_member == groups[measurement.name]
+        first, second = correct.correct
+        return paired.difference(
+            measurement.name, second[rows], first[rows], direction=measurement.direction, level=measurement.level
+        )
+    return None
+
+
+def _subtract(old: Measurement, new: Measurement) -> Measurement:
+    """New minus old by MOVER (Zou and Donner, Statistics in Medicine 27, 2008), for independent estimates."""
+    assert old.value is not None and old.low is not None and old.high is not None
+    assert new.value is not None and new.low is not None and new.high is not None
+    value = new.value - old.value
+    return Measurement(
+        name=new.name,
+        value=value,
+        low=value - math.hypot(new.value - new.low, old.high - old.value),
+        high=value + math.hypot(new.high - new.value, old.value - old.low),
+        level=min(old.level, new.level),
+        n=min(old.n, new.n),
+        direction=new.direction,
+        method=MOVER,
+    )
+
+
+def _judge(difference: Measurement) -> Any:
+    assert difference.low is not None and difference.high is not None
+    if difference.low <= 0 <= difference.high:
+        return "no difference shown"
+    risen = difference.low > 0
+    return "worse" if risen == (difference.direction is Direction.LOWER) else "better"
+
+
+def _find_share(trial: str, old: ResultDocument, new: ResultDocument) -> float:
+    """The lowest false-positive rate that both results resolve for an attack; a tenth if there is none."""
+    resolved = [
+        {
+            float(m.name.rpartition("tpr@fpr=")[2])
+            for m in document.measurements
+            if m.name.startswith(f"{trial}.tpr@fpr=") and m.value is not None
+        }
+        for document in (old, new)
+    ]
+    return min(resolved[0] & resolved[1], default=0.1)
+
+
+def _compare_exposure(trial: str, one: _ScoredRecords, share: float, names: Mapping[int, str]) -> ExposureChange | None:
+    members = one.records[one.is_member]
+    old, new = (_share_as_high(scores, one.is_member) for scores in one.scores)
+    newly, no_longer = np.flatnonzero((new <= share) & (old > share)), np.flatnonzero((old <= share) & (new > share))
+
+    def name(rows: NDArray[np.int64], by: NDArray[np.float64]) -> tuple[ChangedRecord, ...]:
+        order = rows[np.argsort(by[rows], kind="stable")][:MOST_NAMED]
+        return tuple(
+            ChangedRecord(
+                record=int(members[row]),
+                file=names.get(int(members[row])),
+                old_share=float(old[row]),
+                new_share=float(new[row]),
+            )
+            for row in order
+        )
+
+    total = len(newly) + len(no_longer)
+    return ExposureChange(
+        trial=trial,
+        share=share,
+        newly=name(newly, new),
+        no_longer=name(no_longer, old),
+        newly_count=len(newly),
+        no_longer_count=len(no_longer),
+        p_value=float(stats.binomtest(len(newly), total).pvalue) if total else 1.0,
+    )
+
+
+def _share_as_high(scores: NDArray[np.float64], is_member: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """For each member, the share of the non-members that score at least as high."""
+    others = np.sort(scores[~is_member])
+    shares: NDArray[np.float64] = 1 - np.searchsorted(others, scores[is_member], side="left") / len(others)
+    return shares

@@ -1,0 +1,1 @@
+"""The parts of the detector of triggers that depend on the image."""

@@ -1,0 +1,1 @@
+"""Parts that spectral signatures alone need."""

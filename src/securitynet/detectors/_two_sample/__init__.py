@@ -1,0 +1,1 @@
+"""What the two-sample classifier needs alone."""

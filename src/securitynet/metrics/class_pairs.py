@@ -1,0 +1,208 @@
+"""Is some pair of classes, or some target class, far easier to connect by a trigger than the classes alone explain?
+
+The norm of the smallest trigger that turns images of a source class into a target class depends on both: some classes
+are easy to leave, others are easy to reach. On the scale of logarithms both effects are fitted by least squares, whose
+residuals of normal values are normal themselves, so that the test below keeps its level; a median polish, which small
+norms would move less, has residuals with long tails. Three tests follow, and the smallest of their p-values is tripled:
+
+- **pairs**: what is left of each norm when the effects of its two classes are taken out. A backdoor that works on
+  images of one class (source-specific) makes some small.
+- **assignment**: the mean of what is left over the best assignment of a target to each source, no target twice. A
+  backdoor that leads each class to another one (all-to-all) makes it small, though no single pair need stand out. It
+  is compared with the best assignments of simulated normal matrices, in which both directions of a pair are as
+  correlated as they are here, because similar classes are easy to turn into each other.
+- **targets**: the medians of the columns. A backdoor that leads all classes to one, or to a few, makes some small.
+
+The first and the last use `securitynet.metrics.outlier_blocks`. Each names something only where it is also far below
+the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from securitynet.metrics.outlier_blocks import FAR, OutlierBlock, find_outlier_block
+
+Values = NDArray[np.float64]
+
+TESTS = 3
+"""Number of tests by which the smallest p-value is multiplied."""
+
+FEWEST_PAIRS = 20
+"""Pairs without which two effects and outliers cannot be told apart: those of five classes."""
+
+
+MOST_CLASSES = 40
+"""Classes above which assignments are not tested: their simulation takes too long."""
+
+SETS = 999
+"""Simulated matrices."""
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PairTest:
+    """The result of the tests.
+
+    Attributes:
+        p_value: Three times the smallest of the p-values, at most 1.
+        pairs: Pairs (source, target) that are far too easy, the easiest first.
+        assignment: Pairs of the best assignment, the easiest first, if it is far too easy; else empty.
+        targets: Target classes that are far too easy to reach, the easiest first.
+        ratios: Norms as shares of what the classes explain, S×T; NaN where there is none, infinite where no trigger
+            worked.
+        reach: Medians of the norms by target class, T; infinite for classes that were hardly reached.
+    """
+
+    p_value: float
+    pairs: Pairs
+    assignment: Pairs
+    targets: tuple[int, ...]
+    ratios: Values
+    reach: Values
+
+    @property
+    def named(self) -> bool:
+        """Whether anything stands out by far."""
+        return bool(self.pairs or self.assignment or self.targets)
+
+
+def find_easy_pairs(norms: Values, *, alpha: float = 0.05) -> PairTest | None:
+    """Run the tests.
+
+    Args:
+        norms: Norm of the smallest trigger for each source class (row) and target class (column), S×T; NaN for pairs
+            that were not searched, infinite where no trigger worked.
+        alpha: Level at which something is named by the three tests together.
+
+    Returns:
+        None where no test can be computed.
+    """
+    norms = np.asarray(norms, dtype=np.float64)
+    ratios, reach = compute_ratios(norms), compute_reach(norms)
+    places, columns = np.argwhere(~np.isnan(ratios)), np.flatnonzero(~np.isnan(reach))
+    enough = int(np.isfinite(ratios).sum()) >= FEWEST_PAIRS
+    of_pairs = find_outlier_block(ratios[tuple(places.T)], alpha=alpha / TESTS) if enough else None
+    of_targets = find_outlier_block(reach[columns], alpha=alpha / TESTS)
+    of_assignment = _test_assignment(norms, ratios) if enough else None
+    known = [test.p_value for test in (of_pairs, of_targets) if test is not None]
+    known += [] if of_assignment is None else [of_assignment[0]]
+    if not known:
+        return None
+    assignment: Pairs = ()
+    if of_assignment is not None and of_assignment[0] <= alpha / TESTS:
+        assignment = of_assignment[1]
+    return PairTest(
+        min(1.0, TESTS * min(known)),
+        tuple((int(a), int(b)) for a, b in places[_list_positions(of_pairs)]),
+        assignment,
+        tuple(int(label) for label in columns[_list_positions(of_targets)]),
+        ratios,
+        reach,
+    )
+
+
+def compute_ratios(norms: Values) -> Values:
+    """Norms as shares of what their two classes explain, S×T.
+
+    Args:
+        norms: As for `find_easy_pairs`.
+    """
+    norms = np.asarray(norms, dtype=np.float64)
+    rows, columns = np.nonzero(np.isfinite(norms))
+    ratios = norms.copy()
+    if len(rows):
+        logs = np.log(norms[rows, columns])
+        ratios[rows, columns] = np.exp(_make_projection(norms) @ logs)
+    return ratios
+
+
+def compute_reach(norms: Values) -> Values:
+    """Medians of the norms by target class, T; NaN for classes that are no target of any pair searched."""
+    values = []
+    for column in np.asarray(norms, dtype=np.float64).T:
+        searched = np.sort(column[~np.isnan(column)])
+        # Of an even number the lower one, which is finite where half of the sources have a working trigger.
+        values.append(searched[(len(searched) - 1) // 2] if len(searched) else np.nan)
+    return np.array(values)
+
+
+def _list_positions(test: OutlierBlock | None) -> list[int]:
+    return [] if test is None else list(test.positions)
+
+
+def _make_projection(norms: Values) -> Values:
+    """The matrix that takes the effects of sources and targets out of the F finite values, F×F."""
+    rows, columns = np.nonzero(np.isfinite(norms))
+    design = np.concatenate([np.eye(norms.shape[0])[rows], np.eye(norms.shape[1])[columns]], axis=1)
+    # The common level lies in both groups of effects; the pseudo-inverse takes the shortest of the solutions.
+    return np.asarray(np.eye(len(rows)) - design @ np.linalg.pinv(design))
+
+
+def _test_assignment(norms: Values, ratios: Values) -> tuple[float, Pairs] | None:
+    """The p-value of the best assignment, and its pairs if they are far too easy; None where it cannot be tested."""
+    count = len(norms)
+    if norms.shape != (count, count) or count > MOST_CLASSES:
+        return None
+    apart = ~np.eye(count, dtype=bool)
+    if np.isnan(norms[apart]).any():
+        return None
+    finite = np.isfinite(norms)
+    with np.errstate(invalid="ignore"):
+        logs = np.where(finite, np.log(ratios), np.nan)
+    deviation = float(np.nanstd(logs))
+    if deviation == 0:
+        return None
+    both = finite & finite.T & apart
+    alike = max(0.0, float(np.corrcoef(logs[both], logs.T[both])[0, 1])) if both.sum() > 2 else 0.0
+    mean, pairs = _assign(logs)
+    # A tenth is precise enough for the correlation, and many matrices then share their simulation.
+    simulated = _simulate_assignments(finite.tobytes(), count, round(alike, 1))
+    p_value = (1 + int(np.searchsorted(simulated, mean, side="right"))) / (SETS + 1)
+    far = bool(np.exp(mean * deviation) <= FAR)
+    return p_value, pairs if far else ()
+
+
+@lru_cache(maxsize=64)
+def _simulate_assignments(finite: bytes, count: int, alike: float) -> Values:
+    """Ascending means of the best assignments of simulated matrices.
+
+    Args:
+        finite: Which of the K×K norms are finite, as bytes of bool.
+        count: K.
+        alike: Correlation of the two directions of a pair.
+    """
+    known = np.frombuffer(finite, dtype=bool).reshape(count, count)
+    random, projection = np.random.default_rng(0), _make_projection(np.where(known, 1.0, np.inf))
+    means = []
+    for _ in range(SETS):
+        shared, own = random.standard_normal((2, count, count))
+        drawn = np.sqrt(alike / 2) * (shared + shared.T) + np.sqrt(1 - alike) * own
+        logs = np.full((count, count), np.nan)
+        logs[known] = projection @ drawn[known]
+        means.append(_assign(logs)[0])
+    return np.sort(means)
+
+
+def _assign(logs: Values) -> tuple[float, Pairs]:
+    """Mean of the best assignment in standard deviations, and its pairs, the smallest first.
+
+    Args:
+        logs: K×K; NaN for the diagonal and for pairs without a working trigger, which count as the largest one.
+    """
+    unknown = np.isnan(logs)
+    values = logs[~unknown]
+    deviation = float(values.std())
+    costs = np.where(unknown, values.max(), logs)
+    np.fill_diagonal(costs, costs.max() + len(costs) * float(np.ptp(costs)) + 1)  # never chosen
+    rows, columns = linear_sum_assignment(costs)
+    chosen = costs[rows, columns]
+    order = np.argsort(chosen, kind="stable")
+    pairs = tuple((int(rows[position]), int(columns[position])) for position in order)
+    return float(chosen.mean()) / deviation, pairs

@@ -1,0 +1,319 @@
+"""The one number of each family that its grade follows from, and what that number means for a person.
+
+Each function takes a result and the finished trials of a family and returns the `Evidence`, or None if none of the
+trials measured the number. Evidence is worse for the owner the higher it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from securitynet.metrics import evasion as evasion_metrics
+from securitynet.records import Measurement
+from securitynet.reports import verdict, words
+from securitynet.reports.families import _membership_controls as controls
+from securitynet.reports.families import backdoor, evasion, membership
+from securitynet.results.document import ResultDocument, TrialSummary
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The number that a grade follows from, as an interval on the scale of the table of grades.
+
+    Attributes:
+        scale: Key of the table, such as ``membership.auc``.
+        measurement: The number.
+        low: Lower end, corrected for the number of attacks that the number was chosen from.
+        high: Upper end.
+        chance: What guessing, or no attack, would give on the same scale.
+        meaning: A sentence for a person who knows no metric; it holds where the number is better than chance.
+        nothing: A sentence for the case that it is not shown to be better than chance.
+        obstacle: Why the number can show nothing, or cannot show that there is nothing; None if it can.
+        blocks: Whether the obstacle stands against any grade, rather than only against ``none shown``.
+    """
+
+    scale: str
+    measurement: Measurement
+    low: float
+    high: float
+    chance: float
+    meaning: str
+    nothing: str
+    obstacle: str | None = None
+    blocks: bool = False
+
+
+STANDARD_BUDGETS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 0.05, "patch": 0.05}
+"""Norm -> the largest change at which evasion is graded; the smallest one that was tried, if all are larger."""
+
+ROUNDING = 1e-6
+"""Names of measurements give six digits of a budget."""
+
+
+def find_membership(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+    """The AUC of the strongest attack, and the members identified at a low rate of false accusations."""
+    ranked = membership.by_strength(document)
+    if not ranked:
+        return []
+    among, best = len(ranked), ranked[0]
+    if controls.groups_differ(document):
+        return [_find_matched(document, best, among)]
+    evidence = [_describe_auc(best.auc, among)]
+    quietest = membership.lowest_rate(ranked)
+    if quietest is not None and quietest.tpr is not None and quietest.fpr:
+        evidence.append(_describe_tpr(quietest.tpr, quietest.fpr, among))
+    return evidence
+
+
+def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, blocks: bool = False) -> Evidence:
+    value, high = _ends(auc)[1:]
+    reversed_ = "Members score lower than non-members; an adversary who knows that reverses the scores."
+    return Evidence(
+        scale="membership.auc",
+        measurement=auc,
+        low=membership.lower_end(auc, among),
+        high=high,
+        chance=0.5,
+        meaning=(
+            "Shown one record from the training set and one from outside, an attacker points to the right one "
+            f"{_of_hundred(value)} times; guessing is right 50 times."
+        ),
+        nothing=(
+            f"The {words.plural(among, 'attack')} that ran {'does' if among == 1 else 'do'} no better than guessing at "
+            "telling who was in the training set."
+        ),
+        obstacle=obstacle or (reversed_ if high < 0.5 else None),
+        blocks=blocks,
+    )
+
+
+def _describe_tpr(tpr: Measurement, fpr: float, among: int) -> Evidence:
+    _, value, high = _ends(tpr)
+    return Evidence(
+        scale="membership.tpr-over-fpr",
+        measurement=tpr,
+        low=membership.lower_end(tpr, among) / fpr,
+        high=high / fpr,
+        chance=1.0,
+        meaning=(
+            f"An attacker who wrongly accuses {_of_hundred(fpr)} records from outside identifies {_of_hundred(value)} "
+            f"records of the training set; guessing would identify {_of_hundred(fpr)}."
+        ),
+        nothing="No attack that ran identifies more records of the training set than guessing would.",
+    )
+
+
+def _find_matched(document: ResultDocument, best: membership.Strength, among: int) -> Evidence:
+    """Where members and non-members differ anyway, only matched records can show what the model gives away."""
+    differ = (
+        "Members and non-members differ without the model, so that success on them does not show what the model gives "
+        "away."
+    )
+    if best.matched is None or best.matched.value is None:
+        return _describe_auc(best.auc, among, differ, blocks=True)
+    again = controls.find_blind_auc(document, controls.MATCHED_BLIND_AUC)
+    still = again is None or again.low is None or again.low > 0.5
+    return _describe_auc(best.matched, among, differ if still else None, blocks=still)
+
+
+def find_stealing(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+    """The agreement of the best surrogate with the target, beside that of a constant prediction."""
+    measured = [(trial, _by_name(document, trial)) for trial in trials]
+    able = [(t, m) for t, m in measured if {"agreement", "constant-agreement"} <= m.keys()]
+    if not able:
+        return []
+    trial, best = max(able, key=lambda pair: _ends(pair[1]["agreement"])[:2])
+    _, value, high = _ends(best["agreement"])
+    constant = _ends(best["constant-agreement"])[1]
+    queries = words.plural(trial.queries.unique, "image")
+    return [
+        Evidence(
+            scale="stealing.agreement",
+            measurement=best["agreement"],
+            low=membership.lower_end(best["agreement"], len(able)),
+            high=high,
+            chance=constant,
+            meaning=(
+                f"By querying the model with {queries}, an attacker trains a copy that predicts the same class as the "
+                f"model for {_of_hundred(value)} new images; always predicting one class gives "
+                f"{_of_hundred(constant, '')}."
+            ),
+            nothing=(
+                f"The copies that attackers trained from {queries} agree with the model no more than a constant "
+                "prediction does."
+            ),
+        )
+    ]
+
+
+def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+    """How many reconstructions are recognised as the requested class, beside guessing."""
+    measured = [(trial, _by_name(document, trial)) for trial in trials]
+    able = [m["accuracy"] for _, m in measured if "accuracy" in m]
+    if not able:
+        return []
+    best = max(able, key=_ends)
+    _, value, high = _ends(best)
+    chance = 1 / document.target.num_classes
+    return [
+        Evidence(
+            scale="inversion.accuracy",
+            measurement=best,
+            low=membership.lower_end(best, len(able)),
+            high=high,
+            chance=chance,
+            meaning=(
+                f"Of the images that an attacker reconstructs from the model, {_of_hundred(value)} are recognised as "
+                f"the class that was asked for; guessing gives {_of_hundred(chance, '')}."
+            ),
+            nothing="The images that attackers reconstructed are not recognised as the class that was asked for.",
+        )
+    ]
+
+
+def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+    """The largest gain over predicting an attribute from the class, or over random weights where that is smaller."""
+    gains = []
+    for trial in trials:
+        measured = _by_name(document, trial)
+        for full in measured:
+            name, _, measure = full.rpartition(".")
+            if measure == "gain" and {f"{name}.accuracy", f"{name}.baseline-accuracy"} <= measured.keys():
+                pair = [measured[full], *([measured[over]] if (over := f"{name}.gain-over-random") in measured else [])]
+                gains.append((min(pair, key=_ends), name, measured))
+    if not gains:
+        return []
+    gain, name, measured = max(gains, key=lambda one: _ends(one[0]))
+    high = _ends(gain)[2]
+    accuracy, baseline = (_ends(measured[f"{name}.{what}"])[1] for what in ("accuracy", "baseline-accuracy"))
+    return [
+        Evidence(
+            scale="attribute.gain",
+            measurement=gain,
+            low=_correct_difference(gain, len(gains)),
+            high=high,
+            chance=0.0,
+            meaning=(
+                f"From what the model computes for an image, an attacker infers “{name}” correctly for "
+                f"{_of_hundred(accuracy)} records; the class alone gives {_of_hundred(baseline, '')}."
+            ),
+            nothing=(
+                f"Training the model is not shown to make “{name}”, or another attribute, easier to infer than the "
+                "class makes it."
+            ),
+        )
+    ]
+
+
+def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+    """The highest share of images that evade at the budget of `STANDARD_BUDGETS`, over all norms."""
+    candidates = []
+    for trial in trials:
+        norm = evasion.norm_of(trial)
+        successes = evasion.find_successes(document, trial)
+        usual = [epsilon for epsilon in successes if epsilon <= STANDARD_BUDGETS.get(norm, 0.0) + ROUNDING]
+        if successes and norm in evasion.CHANGES:
+            epsilon = max(usual) if usual else min(successes)
+            candidates.append((successes[epsilon], norm, epsilon))
+    if not candidates:
+        return []
+    success, norm, epsilon = max(candidates, key=lambda one: _ends(one[0]))
+    _, value, high = _ends(success)
+    size = f"{epsilon:g}" if norm in evasion.IN_UNITS else words.percent(epsilon)
+    single_steps = all(trial.name.partition("@")[0] in evasion.SINGLE_STEPS for trial in trials)
+    masked = any(
+        m.note and evasion_metrics.WARNING in m.note for t in trials for m in verdict.measurements_of(document, t)
+    )
+    obstacle = "Only attacks of a single step ran, which understate what an adversary can do." if single_steps else None
+    if masked:
+        obstacle = "The gradients look masked, so that attacks that follow them understate what an adversary can do."
+    return [
+        Evidence(
+            scale="evasion.success",
+            measurement=success,
+            low=membership.lower_end(success, len(candidates)),
+            high=high,
+            chance=0.0,
+            meaning=(
+                f"An attacker who {evasion.CHANGES[norm].format(size)} makes the model wrong on {_of_hundred(value)} "
+                "images that it classifies correctly."
+            ),
+            nothing="No image that was tried evades the model by a small change.",
+            obstacle=obstacle,
+        )
+    ]
+
+
+def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+    """The most serious verdict of the detectors that give one."""
+    verdicts = []
+    for trial in trials:
+        measured = _by_name(document, trial)
+        if "verdict" in measured and measured["verdict"].note:
+            verdicts.append((measured["verdict"], trial))
+    if not verdicts:
+        return []
+    worst, trial = max(verdicts, key=lambda pair: pair[0].value or 0.0)
+    rank = worst.value or 0.0
+    # A verdict is a rank, not a rate: its tests have used up the uncertainty, and 1 says that they could not decide.
+    title = backdoor.SCANS.get(trial.name.partition("@")[0], verdict.attack_title(trial.name))
+    note = worst.note or ""
+    return [
+        Evidence(
+            scale="backdoor.verdict",
+            measurement=worst,
+            low=rank,
+            high=rank,
+            chance=1.0,
+            meaning=f"{note} ({title})",
+            nothing="The detectors that ran see no sign of a backdoor of the kinds that they look for.",
+            obstacle=note if rank == 1.0 else None,
+        )
+    ]
+
+
+FINDERS = {
+    "membership": find_membership,
+    "stealing": find_stealing,
+    "inversion": find_inversion,
+    "attribute": find_attribute,
+    "evasion": find_evasion,
+    "backdoor": find_backdoor,
+}
+"""Family -> its evidence; several pieces where a family is graded by several numbers, the main one first."""
+
+
+def _by_name(document: ResultDocument, trial: TrialSummary) -> dict[str, Measurement]:
+    """The measurements of a trial that have a value, by the part of their name after the trial's."""
+    start = f"{trial.name}."
+    return {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial) if m.value is not None}
+
+
+def _ends(measurement: Measurement) -> tuple[float, float, float]:
+    """Lower end, value and upper end of a measurement that has a value."""
+    assert measurement.low is not None and measurement.value is not None and measurement.high is not None
+    return measurement.low, measurement.value, measurement.high
+
+
+def _correct_difference(measurement: Measurement, among: int) -> float:
+    """The lower end of the interval of a difference that is the largest of several (Bonferroni)."""
+    low, value, _ = _ends(measurement)
+    if among <= 1:
+        return low
+    tail = (1 - measurement.level) / 2
+    stretch = NormalDist().inv_cdf(1 - tail / among) / NormalDist().inv_cdf(1 - tail)
+    return value - (value - low) * stretch
+
+
+def _of_hundred(share: float, of: str = " of 100") -> str:
+    """A share as a count among a hundred: ``12 of 100``; among more where a hundred would show none, or all."""
+    if 0 < share < 0.01 and share * 10_000 >= 1:
+        return f"{share * 10_000:.0f} of 10,000" if share * 1000 < 1 else f"{share * 1000:.0f} of 1,000"
+    count = round(share * 100)
+    if count == 0 and share > 0:
+        return f"fewer than 1{of}"
+    if count == 100 and share < 1:
+        return f"more than 99{of}"
+    return f"{count}{of}"

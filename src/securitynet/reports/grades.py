@@ -1,0 +1,157 @@
+"""The grade of each family of a result, with the number behind it and what that number means for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from securitynet.records import FAMILIES, Measurement
+from securitynet.reports import verdict, words
+from securitynet.reports.evidence import FINDERS, Evidence
+from securitynet.results.document import ResultDocument
+from securitynet.results.grades import DEFAULT_BOUNDS, FamilyGrade, Grade, GradeBounds, GradeTable, decide_grade
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known about one family.
+
+    Attributes:
+        family: Key in `FAMILIES`.
+        title: In words.
+        grade: One of `securitynet.results.grades.GRADES`.
+        measurement: The number behind the grade; None if nothing was measured.
+        label: What the number is.
+        numbers: The number as text.
+        attack: The attack or detector that gave it, in words.
+        meaning: A sentence for a person who knows no metric.
+    """
+
+    family: str
+    title: str
+    grade: Grade
+    measurement: Measurement | None
+    label: str
+    numbers: words.Numbers | None
+    attack: str
+    meaning: str
+
+
+def grade_families(document: ResultDocument, table: GradeTable | None = None) -> tuple[Finding, ...]:
+    """Grade all families of a result.
+
+    Args:
+        document: The result.
+        table: Where grades begin; by default as in the result, else `DEFAULT_BOUNDS`.
+    """
+    bounds = {**DEFAULT_BOUNDS, **find_table(document), **(table or {})}
+    return tuple(_grade(document, family, bounds) for family in FAMILIES)
+
+
+def add_grades(document: ResultDocument, table: GradeTable | None = None) -> ResultDocument:
+    """The result with its grades, which ``result.json`` holds."""
+    bounds = {**DEFAULT_BOUNDS, **(table or {})}
+    grades = tuple(
+        FamilyGrade(
+            family=finding.family,
+            grade=finding.grade,
+            measurement=finding.measurement.name if finding.measurement else None,
+            bounds={scale: own for scale, own in bounds.items() if scale.startswith(f"{finding.family}.")},
+        )
+        for finding in grade_families(document, bounds)
+    )
+    return document.model_copy(update={"grades": grades})
+
+
+def find_table(document: ResultDocument) -> Mapping[str, GradeBounds]:
+    """The bounds that the grades of a result were given by; empty for results of earlier versions."""
+    return {scale: bounds for grade in document.grades for scale, bounds in grade.bounds.items()}
+
+
+def describe_table(document: ResultDocument) -> str:
+    """Where moderate and high begin for each number, in words."""
+    table = {**DEFAULT_BOUNDS, **find_table(document)}
+    return "; ".join(f"{_SCALES[scale]} {own.moderate:g} and {own.high:g}" for scale, own in table.items())
+
+
+_SCALES = {
+    "membership.auc": "AUC of membership inference",
+    "membership.tpr-over-fpr": "TPR divided by FPR",
+    "stealing.agreement": "agreement of a surrogate",
+    "inversion.accuracy": "recognised reconstructions",
+    "attribute.gain": "gain of attribute inference",
+    "evasion.success": "success of evasion",
+    "backdoor.verdict": "verdict on a backdoor",
+}
+"""Numbers that grades follow from, in words."""
+
+
+def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
+    trials = verdict.finished_of(document, family)
+    evidence = FINDERS[family](document, trials) if trials else []
+    if not evidence:
+        return Finding(family, FAMILIES[family], "not assessed", None, "", None, "", _explain_absence(document, family))
+    graded = [(_decide(one, table, document), one) for one in evidence]
+    shown = [(order, pair) for order, pair in enumerate(graded) if pair[0] in ("high", "moderate", "slight")]
+    # The worst grade that anything shows; the main number where nothing does.
+    grade, one = min(shown, key=lambda item: (_SEVERITY[item[1][0]], item[0]))[1] if shown else graded[0]
+    trial = next(
+        (t for t in sorted(trials, key=lambda t: -len(t.name)) if one.measurement.name.startswith(f"{t.name}.")), None
+    )
+    return Finding(
+        family=family,
+        title=FAMILIES[family],
+        grade=grade,
+        measurement=one.measurement,
+        label=words.kind(one.measurement.name).label,
+        numbers=None if family == "backdoor" else words.numbers(one.measurement, significant=1),
+        attack=verdict.attack_title(trial.name) if trial is not None else "",
+        meaning=_explain(grade, one),
+    )
+
+
+_SEVERITY = {"high": 0, "moderate": 1, "slight": 2}
+
+
+def _decide(evidence: Evidence, table: GradeTable, document: ResultDocument) -> Grade:
+    if evidence.obstacle is not None and evidence.blocks:
+        return "undecided"
+    grade = decide_grade(evidence.low, evidence.high, chance=evidence.chance, bounds=table[evidence.scale])
+    if grade == "none shown" and (evidence.obstacle is not None or verdict.doubt_sentences(document)):
+        return "undecided"  # a model that may not be the stated one is not cleared
+    return grade
+
+
+def _explain(grade: Grade, evidence: Evidence) -> str:
+    if grade in ("high", "moderate", "slight"):
+        return evidence.meaning
+    if evidence.obstacle is not None:
+        return evidence.obstacle if evidence.blocks else f"{evidence.nothing} But: {_lower(evidence.obstacle)}"
+    if grade == "none shown":
+        return evidence.nothing
+    numbers = words.numbers(evidence.measurement, significant=1)
+    interval = f" ({words.unbroken(numbers.interval)})" if numbers else ""
+    return (
+        f"Too little data to tell: the interval{interval} includes {_describe_chance(evidence)}, and a moderate "
+        "weakness as well."
+    )
+
+
+def _describe_chance(evidence: Evidence) -> str:
+    return "no effect" if evidence.chance == 0 else "guessing"
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _explain_absence(document: ResultDocument, family: str) -> str:
+    """Why there is no grade: the trials failed or were skipped, show nothing that is graded, or did not run."""
+    own = [trial for trial in document.trials if trial.name.startswith(f"{family}.")]
+    if any(trial.status == "ok" for trial in own):
+        return "What ran gives no number that could be graded; see below."
+    if own:
+        failed = sum(trial.status == "failed" for trial in own)
+        how = "failed" if failed == len(own) else "could not run" if not failed else "failed or could not run"
+        return f"All that was requested {how}; see below."
+    return "Not tried; nothing is known."

@@ -1,0 +1,183 @@
+"""A result against an earlier one, as the page, the terminal and a comment on a pull request show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from securitynet.records import Measurement
+from securitynet.reports import verdict, words
+from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
+from securitynet.results.document import PolicyOutcome
+from securitynet.results.exports.texts import split_name
+
+MOST_FILES = 12
+"""Newly exposed members that are listed; ``result.json`` has more."""
+
+
+MOST_ROWS = 12
+"""Measurements that a page lists, unless more of them changed."""
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """One measurement of both results.
+
+    Attributes:
+        name: Dotted.
+        label: In words, with the attack.
+        old: The earlier value, as text.
+        new: The value now, likewise.
+        change: The difference with its interval.
+        verdict: What the interval shows, for the owner.
+        paired: Whether the interval is that of the same records.
+    """
+
+    name: str
+    label: str
+    old: str
+    new: str
+    change: str
+    verdict: str
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A result against an earlier one, as a page shows it.
+
+    Attributes:
+        sentences: What the comparison shows.
+        rows: The measurements, those that changed first.
+        omitted: Further measurements without a shown difference.
+        exposure: How the exposed members of each attack changed.
+        files: Newly exposed members, by the attack that has most of them.
+    """
+
+    sentences: list[str]
+    rows: list[DifferenceRow]
+    omitted: int
+    exposure: list[str]
+    files: list[str]
+
+
+def describe_changes(comparison: ResultComparison) -> Changes:
+    """What a page shows of a comparison."""
+    rows = list_differences(comparison)
+    shown = max(MOST_ROWS, sum(row.verdict != "no difference shown" for row in rows))
+    change = find_most_changed(comparison)
+    return Changes(
+        sentences=describe_comparison(comparison),
+        rows=rows[:shown],
+        omitted=max(len(rows) - shown, 0),
+        exposure=[describe_exposure(one) for one in comparison.exposure],
+        files=[name_record(record) for record in change.newly[:MOST_FILES]] if change else [],
+    )
+
+
+def describe_comparison(comparison: ResultComparison) -> list[str]:
+    """What a comparison shows, in sentences."""
+    worse, better = ([d for d in comparison.differences if d.verdict == which] for which in ("worse", "better"))
+    number = len(comparison.differences)
+    said = [
+        f"Of {words.plural(number, 'measurement')} in both results, {len(worse)} "
+        f"{'is' if len(worse) == 1 else 'are'} shown to be worse for the owner, and {len(better)} better; "
+        f"{number - len(worse) - len(better)} show no difference."
+    ]
+    if number > 20:
+        said.append("Of so many, about one in twenty may show a difference by chance.")
+    if comparison.records:
+        said.append(f"The AUCs and the accuracies are paired by {comparison.records:,} records.")
+    return [*said, *comparison.notes]
+
+
+def list_differences(comparison: ResultComparison, *, most: int | None = None) -> list[DifferenceRow]:
+    """The measurements of both results: those that got worse, those that got better, then the others.
+
+    Args:
+        comparison: The comparison.
+        most: How many to return.
+    """
+    order = {"worse": 0, "better": 1, "no difference shown": 2}
+    ordered = sorted(comparison.differences, key=lambda d: (order[d.verdict], not d.paired))
+    return [_row(difference) for difference in ordered[:most]]
+
+
+def describe_exposure(change: ExposureChange) -> str:
+    """How the exposed members of an attack changed, in a sentence."""
+    title = verdict.attack_title(change.trial)
+    if not change.newly_count + change.no_longer_count:
+        return f"{title} exposes the same members as before."
+    p_value = f"p\u00a0=\u00a0{change.p_value:.3f}" if change.p_value >= 0.001 else "p\u00a0<\u00a00.001"
+    shown = "" if change.p_value < 0.05 else "; so many may change by chance"
+    return (
+        f"{title} exposes {words.plural(change.newly_count, 'further member')} and no longer exposes "
+        f"{change.no_longer_count:,}, at {words.percent(change.share)} of the non-members (McNemar's test: "
+        f"{p_value}{shown})."
+    )
+
+
+def find_most_changed(comparison: ResultComparison) -> ExposureChange | None:
+    """The attack with most newly exposed members; None if there are none."""
+    changes = [change for change in comparison.exposure if change.newly_count]
+    return max(changes, key=lambda change: (change.newly_count, change.trial), default=None)
+
+
+def name_record(record: ChangedRecord) -> str:
+    """The file of a record, or its number."""
+    return record.file or f"record {record.record}"
+
+
+def write_markdown(comparison: ResultComparison, policy: PolicyOutcome | None = None) -> str:
+    """A comment for a pull request: the verdict of the policy, the table, and the newly exposed members."""
+    lines = [f"### SecurityNet: {_escape(comparison.new_model)} against {_escape(comparison.old_model)}", ""]
+    if policy is not None:
+        lines += [f"**The policy is {'met' if policy.met else 'not met'}** ({policy.bounds} bounds).", ""]
+        lines += [f"- `{v.name}` must be {v.bound}: {_escape(v.why)}" for v in policy.violations]
+        lines += [""] if policy.violations else []
+    lines += [_escape(" ".join(describe_comparison(comparison))), ""]
+    lines += ["| measurement | before | now | change | |", "|---|--:|--:|--:|---|"]
+    rows = list_differences(comparison)
+    notable = [row for row in rows if row.verdict != "no difference shown"] or rows[:10]
+    lines += [f"| {_escape(r.label)} | {r.old} | {r.new} | {r.change} | {r.verdict} |" for r in notable]
+    change = find_most_changed(comparison)
+    if change is not None:
+        lines += ["", _escape(describe_exposure(change)), ""]
+        lines += [f"- {_escape(name_record(record))}" for record in change.newly[:MOST_FILES]]
+    return "\n".join(lines) + "\n"
+
+
+def _row(difference: MeasuredDifference) -> DifferenceRow:
+    measurement = difference.difference
+    kind = words.kind(difference.name)
+    factor, unit = (1.0, "") if kind.unit == "plain" else (100.0, "%" if kind.unit == "share" else " points")
+    decimals = _decimals(measurement, factor)
+    trial = split_name(difference.name)[0]
+    label = kind.label if trial == "target" else f"{verdict.attack_title(trial)}: {kind.label}"
+
+    def text(value: float | None) -> str:
+        return f"{(value or 0.0) * factor:.{decimals}f}".replace("-", words.MINUS)
+
+    ends = f"{text(measurement.low)} to {text(measurement.high)}"
+    sign = "+" if (measurement.value or 0.0) > 0 else ""
+    return DifferenceRow(
+        name=difference.name,
+        label=label,
+        old=text(difference.old) + unit,
+        new=text(difference.new) + unit,
+        change=f"{sign}{text(measurement.value)} ({ends})",
+        verdict=difference.verdict,
+        paired=difference.paired,
+    )
+
+
+def _decimals(measurement: Measurement, factor: float) -> int:
+    width = ((measurement.high or 0.0) - (measurement.low or 0.0)) * factor
+    return 1 if width >= 2 else 2 if width >= 0.2 else 3
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is: names of files come from strangers."""
+    flat = " ".join(text.split())
+    for character in "\\`*_[]<>|#@":
+        flat = flat.replace(character, f"\\{character}" if character != "@" else "@\u200b")
+    return flat

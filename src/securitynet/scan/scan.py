@@ -1,0 +1,210 @@
+"""`scan`: walk folders, read what holds weights, and propose entries."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from securitynet.catalog.known import dataset_facts
+from securitynet.errors import ConfigurationError, SecurityNetError
+from securitynet.files import expand_home, printable
+from securitynet.models.sources.weight_digests import digest_tensors
+from securitynet.models.sources.weights import StateDict, read_weights
+from securitynet.scan.candidates import Candidate, Evidence
+from securitynet.scan.read_code import Code, read_code_files
+from securitynet.scan.read_history import History, read_history
+from securitynet.scan.recognise_network import describe_network
+
+SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model")
+"""Suffixes of files that may hold weights for a torch network; what a file is, its content decides."""
+
+MAX_SIZE = 1 << 30
+_LEAST_BYTES = 512
+_SKIPPED = frozenset({".git", ".svn", ".hg", "node_modules", "__pycache__", ".venv", "venv", "site-packages", ".tox"})
+_CODE = (".py", ".ipynb")
+_WORD = re.compile(r"[a-z]+[-_ ]?\d*[a-z]*|\d+", re.IGNORECASE)
+
+STATED, NEAR, IN_NAME, USUAL = 0.95, 0.7, 0.85, 0.5
+"""Confidence in a dataset: the code that names the file loads it; other code of the repository does; the path names it;
+it is what such a network is usually trained on."""
+
+_TUTORIAL = "arch:tutorial-cnn"
+
+
+@dataclass
+class ScanReport:
+    """What a scan found.
+
+    Attributes:
+        candidates: One for each set of weights, the surest first.
+        refused: File -> why it was not read: another format, damaged, too large, or code to execute.
+        files: How many files of a suffix of weights there were.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    files: int = 0
+
+
+@dataclass
+class _Repository:
+    """A folder with its own history, or a folder directly below the scanned one."""
+
+    root: Path
+    code: list[Code]
+    history: History
+
+
+def scan(
+    folders: Iterable[str | Path],
+    *,
+    max_size: int = MAX_SIZE,
+    report_progress: Callable[[str, int, int], object] | None = None,
+) -> ScanReport:
+    """Find weights in folders and say what is known about each; nothing that is found is run.
+
+    Args:
+        folders: Folders of cloned repositories, or one repository.
+        max_size: Largest file in bytes that is read.
+        report_progress: Called with (what, done, total).
+
+    Raises:
+        ConfigurationError: If a folder does not exist.
+    """
+    report = ScanReport()
+    files: list[tuple[Path, Path]] = []
+    for given in folders:
+        folder = expand_home(given)
+        if not folder.is_dir():
+            raise ConfigurationError(f"There is no folder {printable(str(folder))}.", hint="Name folders to scan.")
+        files += [(folder.resolve(), path) for path in _walk(folder.resolve())]
+    report.files = len(files)
+    repositories: dict[Path, _Repository] = {}
+    found: dict[str, list[tuple[Path, Path, StateDict, tuple[str, ...]]]] = {}
+    for number, (folder, path) in enumerate(files):
+        shown = printable(str(path.relative_to(folder)))
+        if report_progress:
+            report_progress("reading files", number, len(files))
+        try:
+            size = path.stat().st_size
+            if size > max_size:
+                report.refused[shown] = f"it is larger than {max_size >> 20} MiB (--max-size)"
+                continue
+            weights = read_weights(path)
+        except (SecurityNetError, OSError) as error:
+            message = error.message if isinstance(error, SecurityNetError) else str(error)
+            report.refused[shown] = message.replace(str(path), path.name)
+            continue
+        notes = tuple(note.replace(str(path), path.name) for note in weights.notes)
+        # Of the tensors only names and shapes are needed from here on: a thousand files must not stay in memory.
+        shapes = {name: tensor.to("meta") for name, tensor in weights.tensors.items()}
+        found.setdefault(digest_tensors(weights.tensors), []).append((folder, path, shapes, notes))
+    for checksum, places in found.items():
+        folder, path, state, notes = places[0]
+        root = _find_root(path, folder)
+        if root not in repositories:
+            repositories[root] = _Repository(root, read_code_files(list(_code_files(root))), read_history(root))
+        names = {place.name for _, place, _, _ in places}
+        evidence = _describe(path, folder, names, state, repositories[root])
+        paths = tuple(printable(str(place.relative_to(base))) for base, place, _, _ in places)
+        report.candidates.append(
+            Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence), notes=notes)
+        )
+    report.candidates.sort(key=lambda candidate: (-candidate.confidence, candidate.paths))
+    return report
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Regular files with a suffix of weights, in order; links are not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        for name in sorted(names):
+            path = Path(place) / name
+            named_so = path.suffix.lower() in SUFFIXES and not path.is_symlink()
+            if named_so and path.is_file() and path.stat().st_size >= _LEAST_BYTES:
+                yield path
+
+
+def _code_files(root: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        yield from (Path(place) / name for name in sorted(names) if Path(name).suffix in _CODE)
+
+
+def _find_root(path: Path, folder: Path) -> Path:
+    """The repository that a file belongs to: the nearest folder with a history, else the one below the scanned."""
+    for parent in path.parents:
+        if (parent / ".git").exists():
+            return parent
+        if parent == folder:
+            break
+    parts = path.relative_to(folder).parts
+    return folder / parts[0] if len(parts) > 1 else folder
+
+
+def _describe(path: Path, folder: Path, names: set[str], state: StateDict, repository: _Repository) -> list[Evidence]:
+    """All that is known about weights, which lie in files of these names."""
+    evidence = describe_network(state)
+    classes = next((item.value for item in evidence if item.code == "classes"), None)
+    naming = [code for code in repository.code if any(name in code.text for name in names)]
+    evidence += _describe_data(path, folder, naming, repository.code, classes)
+    evidence += _describe_class(state, naming, repository)
+    if any(item.value == _TUTORIAL for item in evidence) and classes == 10:
+        reason = "PyTorch's tutorial trains this network on it"
+        evidence.append(Evidence(code="dataset", value="CIFAR-10", reason=reason, confidence=USUAL))
+    history = repository.history
+    for code, value in (("license", history.license), ("code_link", history.address), ("revision", history.commit)):
+        if value is not None:
+            evidence.append(Evidence(code=code, value=value, reason="the repository's files", confidence=0.95))
+    for code, count in (("year", history.year), ("authors", history.authors)):
+        if count is not None:
+            evidence.append(Evidence(code=code, value=count, reason="the repository's commits", confidence=0.9))
+    return evidence
+
+
+def _describe_data(
+    path: Path, folder: Path, naming: list[Code], code: list[Code], classes: int | None
+) -> Iterator[Evidence]:
+    """Dataset and normalisation, from the code that names the file, other code of the repository, and the path."""
+    for group, confidence, reason in (
+        (naming, STATED, "the code that names this file loads it"),
+        (code, NEAR, "code of this repository loads it"),
+    ):
+        names = {name for item in group for name in item.datasets}
+        for name in sorted(names):
+            sure = confidence if len(names) == 1 else confidence / 2
+            yield from _dataset(name, reason, sure, classes)
+        constants = {constant for item in group for constant in item.normalizations}
+        if len(constants) == 1:
+            mean, std = next(iter(constants))
+            value = {"mean": list(mean), "std": list(std)}
+            said = reason.replace("loads it", "normalises so")
+            yield Evidence(code="preprocessing", value=value, reason=said, confidence=confidence)
+    for word in dict.fromkeys(_WORD.findall(str(path.relative_to(folder.parent)))):
+        facts = dataset_facts(word)
+        if facts is not None and facts.codes.get("classes"):
+            yield from _dataset(facts.name, f"the path names it ({word})", IN_NAME, classes)
+
+
+def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:
+    """Evidence for a dataset, unless its class count contradicts the weights."""
+    facts = dataset_facts(name)
+    known = facts.codes.get("classes") if facts else None
+    if classes is None or known is None or known == classes:
+        yield Evidence(code="dataset", value=name, reason=reason, confidence=confidence)
+
+
+def _describe_class(state: StateDict, naming: list[Code], repository: _Repository) -> Iterator[Evidence]:
+    """The class of the repository's code whose layers bear the names of the tensors."""
+    layers = {name.removeprefix("module.").partition(".")[0] for name in state}
+    for code in dict.fromkeys([item.path for item in naming] + [item.path for item in repository.code]):
+        item = next(known for known in repository.code if known.path == code)
+        for name, made in item.networks.items():
+            if code.suffix == ".py" and layers <= made:
+                reason = f"class {name} in {code.name} makes layers of these names"
+                yield Evidence(code="reference", value=f"python:{code}:{name}", reason=reason, confidence=0.6)
+                yield Evidence(code="architecture", value=name, reason=reason, confidence=0.5)
+                return

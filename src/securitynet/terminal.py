@@ -1,0 +1,29 @@
+"""The console through which everything reaches a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from typing_extensions import override
+
+from securitynet.escaping import escape_controls
+
+
+class SafeConsole(Console):
+    """A console that shows control characters in texts instead of sending them to the terminal.
+
+    Names of models, classes and files, and the errors of servers, come from others. Colours and progress bars are
+    rich's own: they are not part of the texts.
+    """
+
+    @override
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escape_controls(segment.text), segment.style)
+
+    @override
+    def out(self, *objects: Any, **options: Any) -> None:
+        super().out(*(escape_controls(str(item)) for item in objects), **options)

@@ -1,0 +1,189 @@
+"""The rules for opening files that others made: nothing is read or allocated before its size is known to be reasonable.
+
+A path may name a device that never ends or a pipe that never begins; a compressed file or a header may announce
+terabytes in a few bytes; a document may be nested deeper than any parser can follow.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from securitynet.errors import ConfigurationError, RefusedFile
+
+MAX_SIZE_VARIABLE = "SECURITYNET_MAX_SIZE"
+"""The environment variable with the largest size, in GiB, to which a small file may grow."""
+
+MAX_TEXT = 256 << 20
+"""Largest size in bytes of a table, list or document that is read whole."""
+
+MAX_SETTINGS = 16 << 20
+"""Largest size in bytes of a file of settings."""
+
+_DEFAULT_GIB = 0.5
+_USUAL_RATIO = 20
+"""Compression that real data reach; what grows by no more is bounded by the file's own size."""
+
+
+def max_growth(packed: int) -> int:
+    """The largest size in bytes to which a file may grow when it is read.
+
+    Args:
+        packed: Size of the file in bytes.
+
+    Raises:
+        ConfigurationError: If the environment variable is set to something else than a positive number.
+    """
+    text = os.environ.get(MAX_SIZE_VARIABLE) or str(_DEFAULT_GIB)
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = 0.0
+    if not 0 < gib < 2**20:
+        raise ConfigurationError(f"{MAX_SIZE_VARIABLE} is {text!r}, which is not a size.", hint="Give it in GiB: 4.")
+    return max(int(gib * 2**30), _USUAL_RATIO * packed)
+
+
+def check_growth(name: str, packed: int, unpacked: int) -> None:
+    """Raise `RefusedFile` if a file would take too much memory when it is read.
+
+    Args:
+        name: The file, for the message.
+        packed: Its size in bytes.
+        unpacked: The size to which it grows in bytes.
+    """
+    if unpacked > max_growth(packed):
+        raise RefusedFile(
+            f"{name} has {describe_size(packed)} and would take {describe_size(unpacked)} of memory: it is not read.",
+            hint="If you trust it, allow that many GiB: securitynet --max-size GIB COMMAND, or set "
+            f"{MAX_SIZE_VARIABLE}.",
+        )
+
+
+def check_regular(path: Path) -> None:
+    """Raise `RefusedFile` if a path is there and neither a regular file nor a folder, such as a pipe or a device."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):  # what is not there, or may not be looked at, is the caller's concern
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        raise RefusedFile(
+            f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file.",
+            hint="Save its content in a file, and give that.",
+        )
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading bytes.
+
+    Raises:
+        RefusedFile: If it is not a regular file.
+        OSError: If it cannot be opened.
+    """
+    check_regular(path)
+    return Path(path).open("rb")
+
+
+def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
+    """Read a file whole.
+
+    Args:
+        path: The file.
+        limit: Largest size in bytes.
+
+    Raises:
+        RefusedFile: If it is larger, or not a regular file.
+        OSError: If it cannot be read.
+    """
+    with open_regular(path) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise RefusedFile(
+            f"{path} is larger than {describe_size(limit)}: it is not read.", hint="Is it the right file?"
+        )
+    return content
+
+
+def parse_json(document: str | bytes) -> Any:
+    """Parse a JSON document.
+
+    Raises:
+        ValueError: If it is not valid, or nested too deeply.
+    """
+    try:
+        return json.loads(document)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def check_archive(file: Path | bytes, name: str | None = None) -> None:
+    """Raise `RefusedFile` if a zip archive would grow too much, or announces arrays that it does not hold.
+
+    The size that the archive states for a member bounds what is read of it, so that nothing need be decompressed here
+    but the headers of NumPy arrays.
+
+    Args:
+        file: The archive, or its content.
+        name: The archive, for messages; by default the name of the file.
+
+    Raises:
+        RefusedFile: If it is refused, or not a regular file.
+        OSError: If it cannot be read.
+        zipfile.BadZipFile: If it is not an archive.
+        ValueError: If a NumPy array in it has no valid header.
+    """
+    if isinstance(file, bytes):
+        packed, source = len(file), io.BytesIO(file)
+    else:
+        check_regular(file)
+        packed, source, name = file.stat().st_size, file, name or file.name
+    with zipfile.ZipFile(source) as archive:
+        members = archive.infolist()
+        check_growth(name or "The archive", packed, sum(member.file_size for member in members))
+        for member in members:
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as stream:
+                    check_array_header(stream, f"{name or 'The archive'}: {member.filename}", member.file_size)
+
+
+def check_array_header(stream: Any, name: str, size: int) -> None:
+    """Raise `RefusedFile` if the header of a NumPy array announces more values than its file holds.
+
+    Args:
+        stream: The file, at its beginning; its header is read.
+        name: The array, for the message.
+        size: Size of the file in bytes.
+
+    Raises:
+        RefusedFile: If it does.
+        ValueError: If it has no valid header.
+    """
+    # Here, not above: the command line starts without it.
+    import numpy as np
+
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    count = 1
+    for length in shape:
+        count *= max(int(length), 0)
+    if not dtype.hasobject and count * dtype.itemsize > size:
+        raise RefusedFile(
+            f"{name} announces an array of {describe_size(count * dtype.itemsize)} and holds {describe_size(size)}: "
+            "it is damaged or hostile, and not read.",
+            hint="Fetch it again, or write it again with NumPy.",
+        )
+
+
+def describe_size(size: int) -> str:
+    """A number of bytes for people: ``1,634 bytes``, ``7.0 GiB``."""
+    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size:,} bytes"

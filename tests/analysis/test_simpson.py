@@ -1,0 +1,78 @@
+"""Simpson's paradox, constructed: within each dataset two quantities go against each other, pooled they go together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas
+import pytest
+
+from securitynet.analysis import findings
+from securitynet.analysis import quantities as q
+from securitynet.analysis.figures import groups, points
+from securitynet.analysis.figures.base import Figure
+from securitynet.analysis.simpson import correlate_groups, describe_mixed_signs
+
+DATASETS = ("CIFAR-10", "SVHN", "ImageNet-1k")
+
+
+@pytest.fixture(scope="module")
+def paradox() -> pandas.DataFrame:
+    """Thirty models: y falls with x in each dataset, and rises with it over all."""
+    random = np.random.default_rng(0)
+    x = np.concatenate([centre + np.linspace(-0.05, 0.05, 10) for centre in (0.3, 0.5, 0.7)])
+    y = np.repeat([0.3, 0.5, 0.7], 10) - np.tile(np.linspace(-0.05, 0.05, 10), 3) + random.normal(0, 0.003, 30)
+    assert np.corrcoef(x, y)[0, 1] > 0.9
+    return pandas.DataFrame(
+        {"case": [f"m{n}" for n in range(30)], "model": [f"m{n}" for n in range(30)], "x": x, "y": y,
+         "dataset": np.repeat(DATASETS, 10), "family": [f"f{n % 10}" for n in range(30)],
+         "purpose": "benchmark", "year": np.tile(np.arange(2012, 2022), 3)}
+    )  # fmt: skip
+
+
+def test_a_scatter_plots_correlations_are_within_datasets_whatever_the_colour(paradox: pandas.DataFrame) -> None:
+    by_dataset = points.correlations(paradox, "x", "y", "dataset", list(DATASETS), "y against x")
+    assert [row["group"] for row in by_dataset][-1] == points.WITHIN_GROUPS
+    assert all(float(str(row["r"])) < -0.9 for row in by_dataset)
+    by_purpose = points.correlations(paradox, "x", "y", "purpose", ["benchmark"], "y against x")
+    assert len(by_purpose) == 1 and float(str(by_purpose[0]["r"])) < -0.9
+
+
+def test_a_caption_names_groups_that_contradict_each_other(paradox: pandas.DataFrame) -> None:
+    turned = paradox.assign(y=paradox["y"].where(paradox["dataset"] != "SVHN", 2 * paradox["x"]))
+    table = pandas.DataFrame(points.correlations(turned, "x", "y", "dataset", list(DATASETS), "y against x"))
+    table["p_adjusted"] = None
+    figure = Figure("f", "Title", "new", {}, points.draw)
+    assert "The signs differ: positive in SVHN, negative in CIFAR-10, ImageNet-1k." in points.caption(figure, table)
+    same = table[table["group"] != "SVHN"]
+    assert "signs differ" not in points.caption(figure, same)
+
+
+def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) -> None:
+    """Later models are of the harder dataset; within each, values fall with the year."""
+    rows = paradox.assign(year=paradox["year"] + paradox["dataset"].map(dict(zip(DATASETS, (0, 20, 40), strict=True))))
+    figure = Figure(
+        "f", "Title", "new", {"y": q.STEALING_ACCURACY}, groups.draw, options={"by": "year", "ordered": True}
+    )
+    drawn = groups.draw(rows, rows, figure)
+    assert "Spearman's ρ with year, within datasets: −" in drawn.caption
+
+
+def test_findings_are_within_datasets_and_say_where_signs_differ(paradox: pandas.DataFrame) -> None:
+    test = findings.correlation("x", "y")
+    assert test(paradox, 0.95).value < -0.9
+    turned = paradox.assign(y=paradox["y"].where(paradox["dataset"] != "SVHN", 2 * paradox["x"]))
+    assert "positive in SVHN" in test(turned, 0.95).method
+    assert "signs" not in test(paradox, 0.95).method
+
+
+def test_groups_by_hand() -> None:
+    x, y = np.array([1.0, 2, 3, 4, 1, 2, 3, 4, 5, 7]), np.array([1.0, 2, 3, 4, 4, 3, 2, 1, 5, 5])
+    codes = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3, 3])
+    found = correlate_groups(x, y, codes, {1: "a", 2: "b", 3: "few"})
+    assert [(group.group, group.n, round(group.r, 9)) for group in found] == [("a", 4, 1.0), ("b", 4, -1.0)]
+    assert describe_mixed_signs([("a", 1.0), ("b", -1.0)]) == "The signs differ: positive in a, negative in b."
+    assert describe_mixed_signs([("a", 0.5), ("b", 0.2)]) is None
+    assert describe_mixed_signs([("a", -0.5), ("b", -0.2)], pooled=-0.9) is None
+    sentence = describe_mixed_signs([("a", -0.5), ("b", -0.2)], pooled=0.694)
+    assert sentence is not None and "+0.694" in sentence and "negative in every group" in sentence
+    assert describe_mixed_signs([("a", np.nan)], pooled=0.5) is None

@@ -1,0 +1,139 @@
+"""Pairs of classes: the test by simulation, the search by hand, and networks with and without a backdoor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from securitynet.backdoors.source_specific import SourceSpecific
+from securitynet.datasets import splits
+from securitynet.detectors._class_pairs.output import PairNorms
+from securitynet.detectors._class_pairs.search import search_pairs
+from securitynet.detectors.class_pairs import ClassPairs
+from securitynet.errors import ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
+from securitynet.metrics.class_pairs import compute_ratios, find_easy_pairs
+from securitynet.models.store.train_target import train_target
+from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.target import Target
+from securitynet.records import Access
+from securitynet.testing import check_detector
+
+from backdoored import TRAINING  # isort: skip
+
+QUICK = {"images": 8, "steps": 60}
+
+
+def measured(output):
+    return {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
+
+
+def draw_norms(random, classes=10, spread=0.3):
+    effects = random.normal(size=(classes, 1)) + random.normal(size=(1, classes))
+    norms = np.exp(2 + 0.3 * effects + spread * random.normal(size=(classes, classes)))
+    norms[np.arange(classes), np.arange(classes)] = np.nan
+    return norms
+
+
+def make_output(norms, success=1.0):
+    shape = norms.shape
+    names = tuple("abcdefghij"[: shape[0]])
+    return PairNorms(
+        norms[None], np.full(shape, success), np.zeros((0, 4, 1, 1, 1), np.uint8), np.zeros((0, 2), int), names
+    )
+
+
+def test_classes_explain_a_product_of_two_effects():
+    rows, columns = np.array([1.0, 2.0, 4.0, 3.0, 5.0]), np.array([1.0, 3.0, 0.5, 2.0, 1.0])
+    norms = np.outer(rows, columns)
+    norms[np.arange(5), np.arange(5)] = np.nan
+    norms[0, 1] = np.inf
+    ratios = compute_ratios(norms)
+    finite = np.isfinite(norms)
+    np.testing.assert_allclose(ratios[finite], 1.0)
+    assert np.isinf(ratios[0, 1])
+    assert np.isnan(ratios.diagonal()).all()
+
+
+def test_the_level_holds_where_classes_differ():
+    random = np.random.default_rng(0)
+    tests = [find_easy_pairs(draw_norms(random)) for _ in range(60)]
+    assert np.mean([test.p_value <= 0.05 for test in tests]) <= 0.1
+
+
+@pytest.mark.parametrize("kind", ["source-specific", "all-to-all", "all-to-one"])
+def test_each_kind_of_backdoor_is_named(kind):
+    norms = draw_norms(np.random.default_rng(1))
+    cells = {
+        "source-specific": [(4, 2)],
+        "all-to-all": [(label, (label + 1) % 10) for label in range(10)],
+        "all-to-one": [(label, 2) for label in range(10)],
+    }[kind]
+    for cell in cells:
+        norms[cell] *= 0.1
+    test, values = find_easy_pairs(norms), measured(make_output(norms))
+    assert test.p_value <= 0.05
+    if kind == "all-to-one":
+        assert test.targets == (2,)
+    elif kind == "all-to-all":
+        assert set(test.assignment) == set(cells)
+    else:
+        assert set(test.pairs) == set(cells)
+    assert values["verdict"].value == 2
+    assert values["suspect-label"].value in {goal for _, goal in cells}
+    # A trigger that fails on fresh images fits the few images of the search alone, so it accuses nobody.
+    assert measured(make_output(norms, success=0.2))["verdict"].value == 1
+
+
+def test_a_verdict_is_never_clear_of_what_it_cannot_see():
+    even = draw_norms(np.random.default_rng(2), spread=0.1)
+    values = measured(make_output(even))
+    assert values["verdict"].value == 0
+    assert "distortion" in values["verdict"].note
+    few = draw_norms(np.random.default_rng(2), classes=2)
+    assert measured(make_output(few))["verdict"].value == 1
+    unreached = np.where(np.isnan(even), np.nan, np.inf)
+    assert measured(make_output(unreached))["verdict"].value == 1
+
+
+def test_the_smallest_trigger_of_a_network_that_looks_at_one_pixel():
+    # Class 1 wins where the first of 16 pixels is above 1/2, so the smallest trigger is half of that pixel's mask.
+    class First(nn.Module):
+        def forward(self, images):
+            bright = 20 * (images.flatten(1)[:, 0] - 0.5)
+            return torch.stack([-bright, bright], dim=1)
+
+    backend = ModuleBackend(First().eval(), reference="hand", checksum="hand", example_shape=(1, 4, 4))
+    target = Target(backend, access=Access.WHITE_BOX)
+    images = torch.zeros(1, 4, 1, 4, 4)
+    result = search_pairs(target, images, torch.tensor([[0, 1]]), steps=300, success=1.0, seed=0)
+    assert 0.5 <= result.norms[0] < 0.8
+    assert result.masks[0].flatten().argmax() == 0
+    assert result.patterns[0].flatten()[0] > 0.9
+
+
+def test_contract():
+    check_detector(ClassPairs(images=4, steps=8))
+
+
+def test_without_clean_images_it_is_refused(digits, innocent):
+    parts = splits.make("public", digits)
+    empty = np.zeros(0, np.int64)
+    none = type(parts)("none", parts.members, empty, parts.known_members, empty, empty, empty)
+    with pytest.raises(ConfigurationError, match="clean images"):
+        ClassPairs().run(innocent, TrialData(digits, none), Context())
+
+
+@pytest.mark.slow
+def test_a_source_specific_backdoor_is_found_and_a_clean_network_is_not_accused(digits, innocent):
+    data = TrialData(digits, splits.make("public", digits))
+    backdoor = SourceSpecific(target=3, sources=(5,))
+    target = train_target("simple-cnn", digits, split="public", device="cpu", backdoor=backdoor, seed=1, **TRAINING)
+    detector = ClassPairs(**QUICK)
+    values = measured(detector(target, data, Context(), detector.threat_models[0]))
+    assert (values["verdict"].value, values["suspect-label"].value) == (2, 3)
+    clean = measured(detector(innocent, data, Context(), detector.threat_models[0]))
+    assert clean["verdict"].value < 2

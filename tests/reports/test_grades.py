@@ -1,0 +1,114 @@
+"""Grades: by intervals, never by estimates; nothing is cleared that could not have been seen."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from securitynet.assessments.config import AssessConfig
+from securitynet.cli.main import app
+from securitynet.records import Check, Direction, Measurement
+from securitynet.reports.first_screen import make_first_screen
+from securitynet.reports.grades import add_grades, grade_families
+from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
+
+AUC = GradeBounds(moderate=0.6, high=0.75)
+
+
+@pytest.mark.parametrize(
+    "low, high, grade",
+    [
+        (0.80, 0.90, "high"),
+        (0.75, 0.99, "high"),
+        (0.70, 0.99, "moderate"),  # the estimate may be 0.9: the interval decides
+        (0.52, 0.58, "slight"),
+        (0.48, 0.55, "none shown"),
+        (0.50, 0.55, "none shown"),
+        (0.40, 0.70, "undecided"),  # a moderate weakness would not have been told from none
+        (0.45, 0.60, "undecided"),
+    ],
+)
+def test_the_interval_decides(low, high, grade):
+    assert decide_grade(low, high, chance=0.5, bounds=AUC) == grade
+
+
+def replace_auc(document, trial, value, low, high, n=400):
+    """The document with one membership attack whose only number is this AUC."""
+    auc = Measurement(
+        name=f"{trial}.auc", value=value, low=low, high=high, n=n, direction=Direction.LOWER, method="by hand"
+    )
+    trials = tuple(t for t in document.trials if t.name == trial)
+    measurements = (*(m for m in document.measurements if not m.name.startswith("membership.")), auc)
+    return document.model_copy(update={"trials": trials, "measurements": measurements, "controls": None})
+
+
+def membership_of(document, table=None):
+    return next(f for f in grade_families(document, table) if f.family == "membership")
+
+
+def test_a_high_estimate_with_a_wide_interval_is_no_high_grade(assessed):
+    document = replace_auc(assessed[0], "membership.modified-entropy", 0.9, 0.45, 0.99)
+    finding = membership_of(document)
+    assert finding.grade == "undecided" and "too little data" in finding.meaning.lower()
+    assert finding.numbers.interval in finding.meaning.replace("\u2060", "")
+
+
+def test_a_policy_moves_the_bounds_and_the_result_carries_them(assessed):
+    document = replace_auc(assessed[0], "membership.modified-entropy", 0.72, 0.70, 0.74)
+    assert membership_of(document).grade == "moderate"
+    strict = {"membership.auc": GradeBounds(moderate=0.55, high=0.65)}
+    graded = add_grades(document, strict)
+    stored = next(grade for grade in graded.grades if grade.family == "membership")
+    assert (stored.grade, stored.measurement) == ("high", "membership.modified-entropy.auc")
+    assert membership_of(graded).grade == "high"  # a report made later applies the same bounds
+
+
+def test_an_overfitted_target_is_graded_and_one_that_saw_no_member_is_not_accused(assessed, null):
+    assert membership_of(assessed[0]).grade in ("moderate", "high")
+    finding = membership_of(null[0])
+    assert finding.grade in ("none shown", "undecided"), finding
+    assert {f.grade for f in grade_families(null[0]) if f.family == "stealing"} == {"not assessed"}
+    assert set(DEFAULT_BOUNDS) >= {f"{g.family}.{s}" for g, s in [(membership_of(null[0]), "auc")]}
+    assert GRADES[0] == "high"
+
+
+def test_a_model_that_may_not_be_the_stated_one_is_not_cleared(assessed):
+    document = replace_auc(assessed[0], "membership.modified-entropy", 0.5, 0.47, 0.53)
+    assert membership_of(document).grade == "none shown"
+    check = Check(what="accuracy", said="90%", found="10%", agrees=False)
+    target = document.target.model_copy(update={"checks": (check,)})
+    assert membership_of(document.model_copy(update={"target": target})).grade == "undecided"
+
+
+def test_scores_that_are_reversed_are_not_cleared(assessed):
+    document = replace_auc(assessed[0], "membership.modified-entropy", 0.2, 0.15, 0.25)
+    finding = membership_of(document)
+    assert finding.grade == "undecided" and "reverses the scores" in finding.meaning
+
+
+def test_every_proposed_command_is_one_that_the_command_line_accepts(assessed, null, broken, recorded):
+    """The words are read as a shell reads them, and by the parser of `securitynet assess`."""
+    import typer.main
+
+    group = typer.main.get_command(app)
+    command = group.get_command(None, "assess")
+    seen = 0
+    for document, assessment in (assessed, null, broken, recorded):
+        for line in make_first_screen(document, None).lines:
+            if line.step is None or line.step.command is None:
+                continue
+            program, name, *arguments = shlex.split(line.step.command)
+            assert (program, name) == ("securitynet", "assess")
+            context = command.make_context("assess", arguments)
+            given = {k: v for k, v in context.params.items() if k in AssessConfig.model_fields and v is not None}
+            config = AssessConfig.model_validate(given)
+            assert str(config.weights or "") == str(assessment.config.weights or "")
+            assert {"stealing", "inversion"} & set(config.attacks) or config.try_defenses or config.attacks
+            seen += 1
+    assert seen >= 4
+
+
+def test_folders_of_the_machine_are_not_in_commands(assessed, tmp_path):
+    lines = make_first_screen(assessed[0], tmp_path / "out").lines
+    assert not any(str(tmp_path) in (line.step.command or "") for line in lines if line.step)
