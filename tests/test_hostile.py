@@ -175,8 +175,13 @@ def test_a_hub_folder_with_a_deep_configuration(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"embed_dim": 200_000}, "of memory"), ({"depth": 10**9}, "which no network has")],
-    ids=["wide", "deep"],
+    [
+        ({"embed_dim": 3 << 16}, "of memory"),
+        ({"depth": 10**9}, "which no network has"),
+        ({"embed_dim": 200_000}, "cannot be built as described"),
+        ({"no_such_setting": 1}, "cannot be built as described"),
+    ],
+    ids=["wide", "deep", "contradiction", "unknown"],
 )
 def test_a_hub_folder_that_describes_a_giant(run, tmp_path, settings, words):
     (tmp_path / "model").mkdir()

@@ -138,6 +138,7 @@ def check_archive(file: Path | bytes, name: str | None = None) -> None:
         zipfile.BadZipFile: If it is not an archive.
         ValueError: If a NumPy array in it has no valid header.
     """
+    source: Path | io.BytesIO
     if isinstance(file, bytes):
         packed, source = len(file), io.BytesIO(file)
     else:

@@ -92,7 +92,8 @@ def test_bounds_on_a_rise_and_a_fall(folders, tmp_path):
     outcome = judged('"membership.*.auc" = { rise = 0.001 }\n"target.test_accuracy" = { fall = 0.05, min = 0.1 }')
     assert [v.name for v in outcome.violations] == [f"{ATTACK}.auc", "target.test_accuracy"]
     assert "fallen by 0.06" in outcome.violations[1].why
-    assert not judged('"target.*_accuracy" = { min = 0.99 }').met
+    both = judged('"target.*_accuracy" = { min = 0.99 }')
+    assert (both.met, both.bounds, len(both.violations)) == (False, 2, 2)  # a pattern counts once for each name
     assert not judged('"stealing.*.agreement" = { rise = 0.01 }').met  # what was not measured is not met
     assert not judge(read_policy(path), later.measurements).met
     path.write_text('"target.test_accuracy" = { risen = 0.05 }')

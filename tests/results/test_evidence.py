@@ -146,6 +146,11 @@ def test_every_changed_byte_of_the_files_is_found(folder, keys):
             path.write_bytes(flipped)
             assert any(part in said for said in find_changes(statement, stored.document, stored.store))
         path.write_bytes(content)
+    redacted = make_statement(stored.document, stored.store, redacted=True)
+    assert "strange-user" not in json.dumps(redacted)
+    assert find_changes(redacted, stored.document, stored.store) == []
+    worse = stored.document.model_copy(update={"measurements": stored.document.measurements[1:]})
+    assert "measurements" in find_changes(redacted, worse, stored.store)[0]
     better = stored.document.model_copy(update={"policy": None})
     assert "policy" in find_changes(statement, better, stored.store)[0]
 

@@ -17,10 +17,13 @@ from securitynet.catalog.catalog import Catalog
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
 from securitynet.models.architectures.factory import build
+from securitynet.models.sources.references import list_code
 from securitynet.records import Check
 from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.file import parse_study
+from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.plan import StudyPlan, expand
+from securitynet.studies.definition.targets import expand_targets
 from securitynet.studies.execution.publish import find_obstacle
 
 ATTACK = '[[attacks]]\nname = "correctness"\n'
@@ -28,7 +31,9 @@ ATTACK = '[[attacks]]\nname = "correctness"\n'
 
 def plan(catalog: str, models: str, base: Path) -> StudyPlan:
     data = '[data]\ndataset = "digits"\nlimit = 60\nnormalize = "none"\nhead = "logits"\n'
-    return expand(parse_study(parse_toml(f'name = "x"\ncatalog = "{catalog}"\n{data}{models}{ATTACK}')), base)
+    content = parse_toml(f'name = "x"\ncatalog = "{catalog}"\n{data}{models}{ATTACK}')
+    study, digests = parse_study(content), FileDigests()
+    return expand(study, base, "", digests, expand_targets(study, base, digests, list(list_code(content))))
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +161,16 @@ def test_changed_weights_are_refused_and_not_published(url: str, weights: list[P
     with Catalog(url) as catalog:
         values = [{m.source for m in catalog.details(name).measured} for name in ("0", "1", "2")]
     assert all(values) and not values[0] & values[1]
+
+
+def test_a_file_that_nothing_identifies_needs_trust(url: str, tmp_path: Path) -> None:
+    """The path in an entry may be that of any file; only a checksum, or the user, says that it is meant."""
+    with Catalog(url) as catalog:
+        catalog.edit("0", {"checksum": ""})
+        identifier = catalog.get("0").id
+    content = parse_toml(
+        f'name = "x"\ncatalog = "{url}"\n[data]\ndataset = "digits"\n[[models]]\ncatalog = "0"\n{ATTACK}'
+    )
+    with pytest.raises(ConfigurationError, match=f"no checksum of it.*--trust {identifier}"):
+        expand_targets(parse_study(content), tmp_path, FileDigests())
+    assert expand_targets(parse_study(content), tmp_path, FileDigests(), [identifier])[0].options["weights"]

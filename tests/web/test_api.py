@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import schemathesis
 from fastapi.testclient import TestClient
@@ -22,24 +23,30 @@ NAMED = {
 
 def test_no_request_breaks_the_server(client: TestClient) -> None:
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", client.app, headers={"host": "127.0.0.1"})
-    tried = []
+    tried: list[str] = []
     for operation in (found.ok() for found in schema.get_all_operations()):
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-
-            @given(case=operation.as_strategy(generation_mode=mode))
-            @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-            def check(case: schemathesis.Case, mode: GenerationMode = mode) -> None:
-                tried.append(case.operation.path)
-                response = case.call_and_validate(
-                    headers={"host": "127.0.0.1"},
-                    checks=[not_a_server_error, content_type_conformance, response_schema_conformance],
-                )
-                # What the description allows is answered; fields of a plot and ids depend on what there is.
-                assert mode is GenerationMode.NEGATIVE or response.status_code == 200 or case.operation.path in NAMED
-
             with contextlib.suppress(Unsatisfiable):  # what has no parameters has no wrong ones
-                check()
+                try_operation(operation, mode, tried)
     assert set(tried) == set(client.get("/api/openapi.json").json()["paths"]) and len(tried) > 60
+
+
+def try_operation(operation: Any, mode: GenerationMode, tried: list[str]) -> None:
+    """Send requests that fit the description, or that do not; what fits is answered."""
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    def check(case: schemathesis.Case) -> None:
+        tried.append(case.operation.path)
+        response = case.call_and_validate(
+            headers={"host": "127.0.0.1"},
+            timeout=60,
+            checks=[not_a_server_error, content_type_conformance, response_schema_conformance],
+        )
+        # Fields of a plot and ids depend on what there is.
+        assert mode is GenerationMode.NEGATIVE or response.status_code == 200 or case.operation.path in NAMED
+
+    check()
 
 
 def test_undeclared_methods_are_named(client: TestClient) -> None:

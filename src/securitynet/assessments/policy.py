@@ -147,8 +147,10 @@ def judge(
     changes = {d.name: d.difference for d in comparison.differences} if comparison is not None else {}
     violations: list[Violation] = []
     checks: list[PolicyCheck] = []
+    bounds = 0
     for name, bound in policy.items():
         matching = [known for known in by_name if fnmatch.fnmatchcase(known, name)] if "*" in name else [name]
+        bounds += max(len(matching), 1)
         if not matching:
             violations.append(Violation(name=name, bound=str(bound), value=None, why="no measurement has such a name"))
         for one in matching:
@@ -166,7 +168,7 @@ def judge(
                 violations += broken
         if bound.on_change and "*" in name and matching and not changes.keys() & set(matching):
             violations.append(Violation(name=name, bound=str(bound), value=None, why="nothing to compare it with"))
-    return PolicyOutcome(met=not violations, bounds=len(policy), violations=tuple(violations), checks=tuple(checks))
+    return PolicyOutcome(met=not violations, bounds=bounds, violations=tuple(violations), checks=tuple(checks))
 
 
 def _list_checks(

@@ -121,14 +121,11 @@ def make_configuration(
     attacks = sorted(name for name in methods if not name.startswith("backdoor."))
     detectors = sorted(name.removeprefix("backdoor.") for name in methods if name.startswith("backdoor."))
     short = {name.partition(".")[2] for name in methods} | methods
+    configured = tuple(f"{name}." for name in (*short, settings.get("defense")) if name)
     settings |= {
         "attacks": attacks or ["none"],
         "detectors": detectors or ["none"],
-        "configure": [
-            one
-            for one in settings.get("configure", ())
-            if any(str(one).startswith(f"{name}.") for name in short) or document.settings.get("defense")
-        ],
+        "configure": [one for one in settings.get("configure", ()) if str(one).startswith(configured)],
         "try_defenses": False,
         "policy": None,
         "against": None,

@@ -40,14 +40,12 @@ def sign(
     from securitynet.assessments.comparison import read_result
     from securitynet.files import write_json
     from securitynet.results import signing
-    from securitynet.results.redaction import redact_document
     from securitynet.results.statement import make_statement
 
     stored = read_result(result)
-    document = redact_document(stored.document) if redact else stored.document
     stated = stored.document.settings.get("weights")
     file = weights or (Path(stated) if isinstance(stated, str) and Path(stated).is_file() else None)
-    statement = make_statement(document, stored.store, file)
+    statement = make_statement(stored.document, stored.store, file, redacted=redact)
     private = signing.read_private_key(key, ask_password(key))
     path = out or stored.folder / signing.ENVELOPE_FILE
     write_json(path, signing.sign_statement(statement, private))

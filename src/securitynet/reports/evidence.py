@@ -80,10 +80,7 @@ def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, 
             "Shown one record from the training set and one from outside, an attacker points to the right one "
             f"{_of_hundred(value)} times; guessing is right 50 times."
         ),
-        nothing=(
-            f"The {words.plural(among, 'attack')} that ran {'does' if among == 1 else 'do'} no better than guessing at "
-            "telling who was in the training set."
-        ),
+        nothing="No attack that ran does better than guessing at telling who was in the training set.",
         obstacle=obstacle or (reversed_ if high < 0.5 else None),
         blocks=blocks,
     )

@@ -106,7 +106,7 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
         label=words.kind(one.measurement.name).label,
         numbers=None if family == "backdoor" else words.numbers(one.measurement, significant=1),
         attack=verdict.attack_title(trial.name) if trial is not None else "",
-        meaning=_explain(grade, one),
+        meaning=_explain(grade, one, document),
     )
 
 
@@ -117,18 +117,26 @@ def _decide(evidence: Evidence, table: GradeTable, document: ResultDocument) -> 
     if evidence.obstacle is not None and evidence.blocks:
         return "undecided"
     grade = decide_grade(evidence.low, evidence.high, chance=evidence.chance, bounds=table[evidence.scale])
-    if grade == "none shown" and (evidence.obstacle is not None or verdict.doubt_sentences(document)):
-        return "undecided"  # a model that may not be the stated one is not cleared
+    if grade == "none shown" and _find_obstacle(evidence, document) is not None:
+        return "undecided"
     return grade
 
 
-def _explain(grade: Grade, evidence: Evidence) -> str:
+def _find_obstacle(evidence: Evidence, document: ResultDocument) -> str | None:
+    """Why a number cannot show that there is nothing: a model that may not be the stated one is not cleared."""
+    if evidence.obstacle is None and verdict.doubt_sentences(document):
+        return "A check of the model failed, so that it may not be the stated one."
+    return evidence.obstacle
+
+
+def _explain(grade: Grade, evidence: Evidence, document: ResultDocument) -> str:
     if grade in ("high", "moderate", "slight"):
         return evidence.meaning
-    if evidence.obstacle is not None:
-        return evidence.obstacle if evidence.blocks else f"{evidence.nothing} But: {_lower(evidence.obstacle)}"
     if grade == "none shown":
         return evidence.nothing
+    obstacle = _find_obstacle(evidence, document)
+    if obstacle is not None:
+        return obstacle if evidence.blocks else f"{evidence.nothing} {obstacle}"
     numbers = words.numbers(evidence.measurement, significant=1)
     interval = f" ({words.unbroken(numbers.interval)})" if numbers else ""
     return (
@@ -139,10 +147,6 @@ def _explain(grade: Grade, evidence: Evidence) -> str:
 
 def _describe_chance(evidence: Evidence) -> str:
     return "no effect" if evidence.chance == 0 else "guessing"
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
 
 
 def _explain_absence(document: ResultDocument, family: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -11,6 +12,7 @@ from securitynet.detectors import DETECTORS
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.grades import Finding
+from securitynet.reports.what_helps import describe_outcome, helps
 from securitynet.results.document import DefenseEffect, ResultDocument
 
 STRONGER = {
@@ -116,28 +118,33 @@ def _propose_defense(document: ResultDocument, finding: Finding, out: Path | Non
 
 def find_best_defense(document: ResultDocument) -> DefenseEffect | None:
     """The defense that was tried with the lowest AUC, among those that are shown to help; None if there is none."""
-    from securitynet.reports.what_helps import describe_outcome
-
     if document.remedies is None:
         return None
     undefended = document.remedies.undefended
-    helped = [
-        tried
-        for tried in document.remedies.tried
-        if tried.auc is not None and describe_outcome(tried, undefended).startswith("helps")
-    ]
+    helped = [tried for tried in document.remedies.tried if tried.auc is not None and helps(tried, undefended)]
     free = [tried for tried in helped if "costs accuracy" not in describe_outcome(tried, undefended)]
     return min(free or helped, key=lambda tried: (tried.auc and tried.auc.value) or 1.0, default=None)
+
+
+def write_repair(document: ResultDocument) -> str | None:
+    """The command that removes a backdoor from the model; None if it was not given as a reference with weights."""
+    stated = document.settings
+    if not stated.get("weights") or not stated.get("dataset"):
+        return None
+    words = ["securitynet", "repair", str(stated["model"]), "--weights", str(stated["weights"])]
+    return shlex.join([*words, "--dataset", str(stated["dataset"]), "--out", "repaired.safetensors"])
 
 
 def _propose_detector(
     document: ResultDocument, finding: Finding, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
+    if finding.grade in ("high", "moderate"):
+        return NextStep(
+            "Do not deploy the model before you can explain the trigger; try to remove it.", write_repair(document)
+        )
     missing = [
         name for name in ("neural-cleanse", "mm-bd") if f"backdoor.{name}" not in ran and name in DETECTORS.entries
     ]
     if missing:
         return NextStep("Search for triggers.", write_command(document, out, detectors=missing))
-    if finding.grade in ("high", "moderate"):
-        return NextStep("Look at the trigger below, and do not deploy the model before you can explain it.")
     return NextStep("Assess the model again when it, its data or the detectors change.")

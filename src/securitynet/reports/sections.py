@@ -105,7 +105,6 @@ class Section:
         document: Content of its ``result.json``.
         opening: What was assessed, in a sentence.
         sentences: The verdict.
-        doubts: Warnings of checks that failed.
         remarks: How to read the verdict.
         first_screen: Grades, what they mean and what to do next.
         accuracy: Measurements of the target itself.
@@ -134,7 +133,6 @@ class Section:
     document: ResultDocument
     opening: str
     sentences: list[str]
-    doubts: list[str]
     remarks: list[str]
     first_screen: FirstScreen
     accuracy: tuple[Row, ...]
@@ -188,7 +186,6 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         document=document,
         opening=verdict.opening(document),
         sentences=verdict.sentences(document),
-        doubts=verdict.doubt_sentences(document),
         remarks=[remark for remark in remarks if remark],
         first_screen=make_first_screen(document, assessment.config.out),
         accuracy=tuple(_row(m, methods) for m in document.measurements if m.name.startswith("target.")),

@@ -224,7 +224,7 @@ class PolicyOutcome(Record):
 
     Attributes:
         met: Whether all of them are.
-        bounds: How many there are.
+        bounds: How many there are; a pattern counts once for each measurement that it matches.
         violations: Those that are not met.
         checks: All comparisons, those that are met included; empty in results of earlier versions.
     """

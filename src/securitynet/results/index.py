@@ -284,10 +284,11 @@ class Index:
                 text = self.root.read(path)
                 if path.startswith(f"{store.FOLDER}/"):
                     result = parse_trial(text)
-                    if path.rpartition("/")[2] != f"{result.id}.json":
+                    trial = result.id  # a digest, which is not computed for each measurement again
+                    if path.rpartition("/")[2] != f"{trial}.json":
                         raise ValueError("its name is not its id")
-                    trial_rows.append(_trial_row(self.name, result, text.decode("utf-8")))
-                    measurement_rows += _measurement_rows(self.name, result)
+                    trial_rows.append(_trial_row(self.name, trial, result, text.decode("utf-8")))
+                    measurement_rows += _measurement_rows(self.name, trial, result)
                 else:
                     record = parse_study_target(text)
                     target_rows.append(_target_row(self.name, record, text.decode("utf-8")))
@@ -327,11 +328,11 @@ def _quick(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _trial_row(root: str, result: TrialResult, text: str) -> dict[str, Any]:
+def _trial_row(root: str, trial: str, result: TrialResult, text: str) -> dict[str, Any]:
     spec = result.spec
     return {
         "root": root,
-        "id": result.id,
+        "id": trial,
         "subject": target_key(spec.target, spec.dataset, spec.split, spec.precision),
         "status": result.status,
         "reason": result.reason,
@@ -352,12 +353,12 @@ def _trial_row(root: str, result: TrialResult, text: str) -> dict[str, Any]:
     }
 
 
-def _measurement_rows(root: str, result: TrialResult) -> Iterator[dict[str, Any]]:
+def _measurement_rows(root: str, trial: str, result: TrialResult) -> Iterator[dict[str, Any]]:
     given = {m.name: m for m in result.measurements}
     for m in given.values():
         yield {
             "root": root,
-            "trial": result.id,
+            "trial": trial,
             "name": m.name,
             "value": m.value,
             "low": m.low,

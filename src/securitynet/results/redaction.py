@@ -12,6 +12,9 @@ from typing import Any
 
 from securitynet.results.document import ResultDocument
 
+OMISSION = "…"
+"""Stands for what is left out."""
+
 _ABSOLUTE = re.compile(r"(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:<>|()]+(?:[\\/][^\s'\",;:<>|()]+)+")
 """An absolute path of two or more parts within a text."""
 
@@ -38,7 +41,7 @@ def redact_document(document: ResultDocument) -> ResultDocument:
     replacements = {path: name_last_part(path) for path in paths if name_last_part(path) != path}
     for known in (str(Path.home()), str(Path.cwd())):
         if known not in ("/", "."):
-            replacements.setdefault(known, "…")
+            replacements.setdefault(known, OMISSION)
     names = [name for name in _list_names() if len(name) > 2]
     cleaned = _walk(content, replacements, names)
     return ResultDocument.model_validate(cleaned)
@@ -63,7 +66,7 @@ def clean_text(text: str, replacements: Mapping[str, str], names: list[str]) -> 
     if not _REMOTE.match(text):
         text = _ABSOLUTE.sub(lambda match: name_last_part(match[0]), text)
     for name in names:
-        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text)
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", OMISSION, text)
     return text
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from securitynet.errors import ConfigurationError
 from securitynet.files import file_checksum
 from securitynet.results.document import ResultDocument
+from securitynet.results.redaction import OMISSION, redact_document
 from securitynet.results.store import TrialStore
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -26,13 +27,16 @@ TARGET_DIGEST = "securitynetTargetSha256"
 """Name of the digest over everything that decides a target's outputs, beside that of the file."""
 
 
-def make_statement(document: ResultDocument, store: TrialStore, weights: Path | None = None) -> dict[str, Any]:
+def make_statement(
+    document: ResultDocument, store: TrialStore, weights: Path | None = None, *, redacted: bool = False
+) -> dict[str, Any]:
     """The statement of a result.
 
     Args:
         document: The result.
         store: Its trial files, whose digests are stated.
         weights: The file of the assessed weights, if it is at hand; its SHA-256 is the first subject.
+        redacted: Whether folders and names are left out of the result.
 
     Raises:
         ConfigurationError: If a trial file of the result is missing.
@@ -47,7 +51,8 @@ def make_statement(document: ResultDocument, store: TrialStore, weights: Path | 
         "predicateType": ASSESSMENT_TYPE,
         "predicate": {
             "checks": [check.model_dump(mode="json") for check in document.policy.checks] if document.policy else [],
-            "result": document.to_json(),
+            "redacted": redacted,
+            "result": (redact_document(document) if redacted else document).to_json(),
             "trials": {trial.id: digest_trial(store, trial.id) for trial in document.trials},
         },
     }
@@ -80,21 +85,32 @@ def find_changes(statement: dict[str, Any], document: ResultDocument, store: Tri
     """
     predicate = statement["predicate"]
     changes = []
-    if predicate["result"] != document.to_json():
-        stated = {key for key, value in predicate["result"].items() if value != document.to_json().get(key)}
-        stated |= document.to_json().keys() - predicate["result"].keys()
-        changes.append(f"result.json differs from what was signed, in {', '.join(sorted(stated))}.")
+    stated, now = predicate["result"], document.to_json()
+    if stated != now and predicate.get("redacted"):
+        now = redact_document(document).to_json()
+    differing = {key for key in stated.keys() | now.keys() if not _agree(stated.get(key), now.get(key))}
+    if differing:
+        changes.append(f"result.json differs from what was signed, in {', '.join(sorted(differing))}.")
     for trial_id, digests in predicate["trials"].items():
         try:
-            now = digest_trial(store, trial_id)
+            present = digest_trial(store, trial_id)
         except ConfigurationError:
             changes.append(f"The file of the trial {trial_id} is missing.")
             continue
         for part, digest in digests.items():
-            if now.get(part) != digest:
+            if present.get(part) != digest:
                 verb = "differs" if part == "record" else "differ"
                 changes.append(f"The {part} of the trial {trial_id} {verb} from what was signed.")
     return changes
+
+
+def _agree(stated: Any, now: Any) -> bool:
+    """Whether two parts of a result are the same, but for names of a user or a machine that were left out."""
+    if isinstance(stated, dict) and isinstance(now, dict):
+        return stated.keys() == now.keys() and all(_agree(stated[key], now[key]) for key in stated)
+    if isinstance(stated, list) and isinstance(now, list):
+        return len(stated) == len(now) and all(map(_agree, stated, now))
+    return bool(stated == now or (isinstance(stated, str) and isinstance(now, str) and OMISSION in stated))
 
 
 def make_reproduction(signed: bytes, reproduced: Sequence[str], differing: Sequence[str]) -> dict[str, Any]:

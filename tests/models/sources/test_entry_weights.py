@@ -103,7 +103,9 @@ def test_an_unknown_kind_of_digest_is_refused(add, files) -> None:
 
 def test_a_missing_file_and_a_missing_catalog_are_explained(add, tmp_path) -> None:
     reference, db = add(weights_file=str(tmp_path / "absent.pth"))
-    with pytest.raises(ModelError, match="are not at"):
+    with pytest.raises(ModelError, match="and no checksum of it"):
         load_target(reference, db=db)
+    with pytest.raises(ModelError, match="are not at"):
+        load_target(reference, db=db, trust=True)
     with pytest.raises(ModelError, match="no catalog yet"):
         load_target(reference, db=f"sqlite:///{tmp_path}/absent.sqlite")

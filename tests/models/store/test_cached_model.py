@@ -12,6 +12,7 @@ import torch
 import securitynet.models.store.parallel as together
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
+from securitynet.files import add_digest
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.store.model_record import read_model_record
@@ -71,7 +72,7 @@ def test_facts_that_are_not_about_the_weights_are_refused(digits, tmp_path):
     model = obtain_model(spec(digits), kind="shadows", cache=tmp_path, device="cpu")
     path = model.weights.with_suffix(".json")
     facts = json.loads(path.read_text())
-    path.write_text(json.dumps({**facts, "weights_checksum": "0" * 64}))
+    path.write_text(json.dumps(add_digest({**facts, "weights_checksum": "0" * 64})))
     with pytest.raises(ModelError, match="other weights"):
         read_model_record(model.weights)
     path.write_text(json.dumps({**facts, "records": "many"}))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
+from securitynet.files import add_digest
 from securitynet.models.store.model_record import read_target_record, trained_splits
 from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
@@ -172,7 +173,7 @@ def test_a_record_that_states_other_members_is_refused(made, tmp_path):
     record = path.with_suffix(".json")
     document = json.loads(record.read_text())
     document["split"]["seed"] = 1
-    record.write_text(json.dumps(document))
+    record.write_text(json.dumps(add_digest(document)))
     with pytest.raises(ModelError, match="states other members"):
         read_target_record(path)
 

@@ -33,13 +33,22 @@ def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(
         shape: The shape to build for.
         keys: Names of the tensors that will be loaded into it.
         meta: Whether only the shapes of its tensors matter.
+
+    Raises:
+        ModelError: If its library refuses the settings by which a file describes it.
     """
-    if meta and source.on_meta:
-        with contextlib.suppress(NotImplementedError, RuntimeError), _quiet(), torch.device("meta"):
+    try:
+        if meta and source.on_meta:
+            with contextlib.suppress(NotImplementedError, RuntimeError), _quiet(), torch.device("meta"):
+                return source.build(shape, keys)
+            # Some constructors read values, which tensors on the meta device lack: such networks are built with memory.
+        with _quiet():
             return source.build(shape, keys)
-        # Some constructors read values, which tensors on the meta device lack: such networks are built with memory.
-    with _quiet():
-        return source.build(shape, keys)
+    except (AssertionError, TypeError, ZeroDivisionError, OverflowError, RecursionError) as error:
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(
+            f"{source.architecture} cannot be built as described: {words}", hint="Its settings contradict each other."
+        ) from error
 
 
 def check_memory(source: NetworkSource, shape: Shape, state: StateDict, reference: str) -> None:

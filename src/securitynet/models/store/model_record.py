@@ -331,9 +331,10 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
             hint=f"Was something else written to that file, such as --json > {path.name}? {again}",
         )
     try:
-        values = check_digest(parse_json(text))
-        if values.get("version") != 1:
+        document = parse_json(text)
+        if document.get("version") != 1:
             raise ModelError(f"{path} was written by another version of securitynet.", hint="Update securitynet.")
+        values = check_digest(document)
         for derived in ("overfitting", "epochs_run"):
             values.pop(derived, None)
         record = _RECORDS.validate_python(values)

@@ -69,6 +69,21 @@ def list_references(
                 yield reference, _find_entry(study, source.catalog)
 
 
+def refuse_unchecked_file(entry: CatalogEntry, file: str, trust: Collection[str]) -> None:
+    """Raise `ConfigurationError` if an entry names a file of weights on this machine that nothing identifies.
+
+    Args:
+        entry: The entry.
+        file: The path that it names.
+        trust: Entries that the user trusts.
+    """
+    if entry.checksum is None and not {entry.id, entry.key, f"catalog:{entry.id}"}.intersection(trust):
+        raise ConfigurationError(
+            f"The catalog's entry {entry.key} names a file of weights, {file}, and no checksum of it.",
+            hint=f"If you trust it: add --trust {shlex.quote(entry.id)}, or state weights in its table.",
+        )
+
+
 def _refuse_untrusted(reference: str, origin: str, entry: CatalogEntry | None, trust: Collection[str]) -> None:
     names = {reference, *((entry.id, entry.key, f"catalog:{entry.id}") if entry else ())}
     if not names.intersection(trust):

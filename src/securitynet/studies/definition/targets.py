@@ -31,7 +31,12 @@ from securitynet.studies.definition.paths import (
     strip_folder,
     strip_folders,
 )
-from securitynet.studies.definition.references import choose_dataset, list_references, refuse_code
+from securitynet.studies.definition.references import (
+    choose_dataset,
+    list_references,
+    refuse_code,
+    refuse_unchecked_file,
+)
 
 if TYPE_CHECKING:
     from securitynet.catalog import CatalogEntry
@@ -139,7 +144,10 @@ def _expand_models(
     for reference, entry in list_references(study, source, base, trust):
         reference = resolve_reference(reference, base)
         options = {**study.data, **source.options}
-        options = {**_own_weights(reference, entry), **options}
+        own = _own_weights(reference, entry)
+        if entry is not None and "weights" in own and "weights" not in options:
+            refuse_unchecked_file(entry, own["weights"], trust)
+        options = {**own, **options}
         dataset = options.get("dataset") or choose_dataset(study, entry)
         if dataset is not None:
             options["dataset"] = dataset
