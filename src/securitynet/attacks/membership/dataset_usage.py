@@ -74,9 +74,14 @@ class UsageEstimate(Output):
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> UsageEstimate:
-        notes = tuple(str(note) for note in arrays.get("notes", ()))
-        names = ("indices", "guesses", "is_member", "shadow_guesses", "included")
-        return cls(*(arrays[name] for name in names), notes)
+        return cls(
+            arrays["indices"],
+            arrays["guesses"],
+            arrays["is_member"],
+            arrays["shadow_guesses"],
+            arrays["included"],
+            tuple(str(note) for note in arrays.get("notes", ())),
+        )
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
