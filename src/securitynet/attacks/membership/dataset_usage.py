@@ -105,6 +105,9 @@ class UsageEstimate(Output):
         ]
         errors = np.array(estimates) - self.included.mean(axis=1)
         reach = float(stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt((errors**2).mean() * (1 + 1 / count)))
+        if value + reach < 0 or value - reach > 1:
+            note = "not resolvable: no share explains the guesses, so the target is unlike the shadow models"
+            return [Measurement(name="usage", value=None, method="none", note=note, **about).with_notes(*self.notes)]
         note = f"The target was trained on {truth:.1%} of these records."
         return [
             Measurement(
