@@ -84,5 +84,5 @@ def test_defenses_surrogates_and_clean_models_have_the_architecture_of_the_targe
     for kind in ("surrogates", "shadows", "defended"):
         records = [json.loads(path.read_text()) for path in tmp_path.glob(f"{kind}/*/*.json")]
         assert {record["architecture"] for record in records} == {"python:net.py:make"}, kind
-    assert [outcome["name"] for outcome in result["remedies"]["tried"]] == ["label-smoothing"]
+    assert {outcome["name"] for outcome in result["remedies"]["tried"]} == {"label-smoothing"}  # at several strengths
     assert result["remedies"]["tried"][0]["auc"] is not None

@@ -144,9 +144,10 @@ def _expand_models(
     for reference, entry in list_references(study, source, base, trust):
         reference = resolve_reference(reference, base)
         options = {**study.data, **source.options}
-        own = _own_weights(reference, entry)
-        if entry is not None and "weights" in own and "weights" not in options:
-            refuse_unchecked_file(entry, own["weights"], trust)
+        own = {} if "weights" in options else _own_weights(reference, entry)
+        for location in own.values():
+            assert entry is not None  # it states the location
+            refuse_unchecked_file(entry, location, trust)
         options = {**own, **options}
         dataset = options.get("dataset") or choose_dataset(study, entry)
         if dataset is not None:
@@ -275,12 +276,9 @@ def _plan_target(
     )
 
 
-def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, Any]:
-    """The option that loads the weights that an entry states, for a reference that names a network only.
-
-    Without a checksum, by which the file would be recognised, the entry's word is not enough to read it.
-    """
-    if entry is None or names_weights(reference) or entry.checksum is None:
+def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, str]:
+    """The option that loads the weights that an entry states, for a reference that names a network only."""
+    if entry is None or names_weights(reference):
         return {}
     location = locate_weights(entry)
     if location is None:
