@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import html
 import re
 import shlex
@@ -89,7 +90,8 @@ def page(tmp_path: Path) -> tuple[str, str]:
     url = f"sqlite:///{tmp_path}/a catalog.sqlite"
     with securitynet.catalog.open(url) as catalog:
         codes = {"name": "net", "reference": "arch:simple-cnn", "dataset": "digits", "classes": 10}
-        entry = catalog.add({**codes, "weights_file": str(tmp_path / "net.pth")})
+        checksum = f"sha256:{hashlib.sha256((tmp_path / 'net.pth').read_bytes()).hexdigest()}"
+        entry = catalog.add({**codes, "weights_file": str(tmp_path / "net.pth"), "checksum": checksum})
     with TestClient(create_app(url), base_url="http://127.0.0.1:8421") as client:
         text = client.get(f"/models/{entry.id}").text
     python, command = (

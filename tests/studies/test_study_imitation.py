@@ -10,6 +10,7 @@ from securitynet.api import assess
 from securitynet.assessments.trial_plan import digest_training
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
+from securitynet.files import add_digest
 from securitynet.models.shadows import ShadowPlan
 from securitynet.models.store.model_record import read_target_record
 from securitynet.models.store.train_target import train_model
@@ -65,7 +66,7 @@ def test_a_defense_this_version_does_not_know_fails_what_imitates_it(trained, tm
     facts["defense"]["name"] = "of-another-package"
     copy = tmp_path / "m.safetensors"
     copy.write_bytes(trained.read_bytes())
-    copy.with_suffix(".json").write_text(json.dumps(facts))
+    copy.with_suffix(".json").write_text(json.dumps(add_digest(facts)))
     trial, shadows = run(copy, tmp_path / "out")
     assert trial.result.status == "failed" and shadows == []
     assert "of-another-package, which is not available" in trial.result.reason

@@ -14,7 +14,7 @@ DATASET = "folder:PATH"
 """What stands for a dataset that cannot be loaded by name."""
 
 WEIGHTS = "FILE"
-"""What stands for a file of weights that the entry does not state."""
+"""What stands for a file of weights that the entry does not state, or does not identify by a checksum."""
 
 
 def describe_loading(entry: CatalogEntry, db: str | None = None) -> tuple[str, str] | None:
@@ -27,7 +27,7 @@ def describe_loading(entry: CatalogEntry, db: str | None = None) -> tuple[str, s
     if entry.reference is None or entry.head not in ("classifier", None):
         return None
     given = {} if db is None else {"db": db}
-    if not names_weights(entry.reference) and locate_weights(entry) is None:
+    if not names_weights(entry.reference) and (locate_weights(entry) is None or entry.checksum is None):
         given["weights"] = WEIGHTS
     arguments = "".join(f", {name}={value!r}" for name, value in given.items())
     python = f'import securitynet\n\ntarget = securitynet.load_target("catalog:{entry.id}"{arguments})\n'

@@ -13,6 +13,7 @@ import fsspec
 import pytest
 
 from securitynet.errors import ConfigurationError, MissingExtra
+from securitynet.files import add_digest
 from securitynet.results.index import Index
 from securitynet.results.merge import merge
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
@@ -148,7 +149,7 @@ def test_merging_prefers_what_finished_and_tells_of_contradictions(box, make_box
     content = json.loads(victim.read_text())
     for measurement in content["measurements"]:
         measurement["value"] = measurement["low"] = 0.0
-    victim.write_text(json.dumps(content))
+    victim.write_text(json.dumps(add_digest(content)))
     sorted((box.out / "trials").rglob("*.json"))[0].write_text("{")
     again = merge([FolderRoot(box.out), FolderRoot(other.out)], into)
     assert again.conflicts == [content["id"]] and len(again.damaged) == 1

@@ -243,8 +243,8 @@ def _plan_target(
             )
     if entry is not None and url is None and "weights" not in config and not names_weights(config["model"]):
         obstacle = obstacle or (
-            f"the catalog's entry {entry.key} names a network and no file of weights; give weights, or state them in "
-            f"the entry (securitynet catalog edit {entry.id} --weights-file FILE)"
+            f"the catalog's entry {entry.key} names a network and no file of weights with its checksum; give weights, "
+            f"or state both in the entry (securitynet catalog edit {entry.id} --weights-file FILE --checksum DIGEST)"
         )
     enforced = entry.checksum if entry and train is None else None
     if enforced is None and checksum is not None and checksum.startswith(f"{TENSORS}:"):
@@ -276,8 +276,11 @@ def _plan_target(
 
 
 def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, Any]:
-    """The option that loads the weights that an entry states, for a reference that names a network only."""
-    if entry is None or names_weights(reference):
+    """The option that loads the weights that an entry states, for a reference that names a network only.
+
+    Without a checksum, by which the file would be recognised, the entry's word is not enough to read it.
+    """
+    if entry is None or names_weights(reference) or entry.checksum is None:
         return {}
     location = locate_weights(entry)
     if location is None:
