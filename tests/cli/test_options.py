@@ -63,6 +63,12 @@ def test_defaults_and_values(run):
     )
 
 
+def test_a_list_may_be_given_in_pieces(run):
+    _, (config, _) = run("pear", "--names", "p,q", "--names", "r")
+    assert config.names == ("p", "q", "r")
+    assert run("pear")[1][0].names == ("x",)
+
+
 def test_help_has_every_field(run):
     result, _ = run("--help")
     for name, field in Config.model_fields.items():

@@ -60,7 +60,7 @@ def configured(
 
         def command(**values: Any) -> None:
             extra = {parameter.name: values.pop(parameter.name) for parameter in own}
-            given = {key: value for key, value in values.items() if value is not None and key != "config"}
+            given = {key: _join(value) for key, value in values.items() if value not in (None, []) and key != "config"}
             function(parse(model, given, values["config"]), **extra)
 
         keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
@@ -143,8 +143,15 @@ def _parameter(name: str, info: FieldInfo, positional: bool, panel: str | None =
             option = typer.Option(
                 f"--{name.replace('_', '-')}", help=help_text + default, show_default=False, rich_help_panel=panel
             )
-        annotation = Annotated[kind | None, option]
+        # A list may be given in pieces: of an option that stands there twice, none is lost.
+        repeatable = kind is str and get_origin(info.annotation) is tuple
+        annotation = Annotated[(list[str] if repeatable else kind) | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _join(value: Any) -> Any:
+    """The pieces of a list as one text."""
+    return ",".join(value) if isinstance(value, list) else value
 
 
 def _older_names(info: FieldInfo) -> list[str]:

@@ -40,7 +40,8 @@ def draw_filters(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     )
     patches = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
     lengths = torch.linalg.vector_norm(patches, dim=(1, 2, 3), keepdim=True)
-    return patches / lengths.clamp_min(1e-6)
+    filters: torch.Tensor = patches / lengths.clamp_min(1e-6)
+    return filters
 
 
 def compute_features(images: torch.Tensor, filters: torch.Tensor) -> NDArray[np.float64]:
