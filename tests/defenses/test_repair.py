@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from securitynet.defenses import DEFENSES
+from securitynet.defenses import DEFENSES, _repair
 from securitynet.defenses._repair import ReconstructedTrigger, RepairTask, fine_tune, list_neurons
 from securitynet.defenses.anp import NeuronFactors
 from securitynet.defenses.base import make_repair, output_defense, training_defense
@@ -122,7 +122,9 @@ def test_unlearning_shows_a_share_of_the_images_with_a_trigger_and_all_with_thei
     triggers = tuple(ReconstructedTrigger(label, mask, torch.full((1, 4, 4), 0.5 + label / 2)) for label in (0, 1))
     task = small_task(count=400, triggers=triggers)
     shown = []
-    task.network.register_forward_hook(lambda _network, inputs, _output: shown.append(inputs[0].detach()))
+    task.network.register_forward_hook(
+        lambda network, inputs, _output: shown.append(inputs[0].detach()) if network.training else None
+    )
     (note,) = Unlearning(epochs=1, share=0.6).repair(task)
     rows = torch.cat(task.batches(64, "fine-tuning", 0))
     images, _ = task.batch(rows)
@@ -146,6 +148,27 @@ def test_networks_that_a_defense_does_not_fit_and_divergence_are_reported():
         FinePruning().repair(small_task(linear))
     with pytest.raises(ModelError, match="diverged"):
         fine_tune(small_task(), epochs=9, learning_rate=1e30, batch_size=16)
+
+
+def test_a_learning_rate_that_breaks_the_network_is_halved(monkeypatch):
+    """The trainings with the first two rates are replaced by what a collapse leaves: every image in one class."""
+    task, rates, train = small_task(), [], _repair._train
+
+    def train_or_collapse(task, epochs, learning_rate, *others):
+        rates.append(learning_rate)
+        if learning_rate > 0.02:
+            with torch.no_grad():
+                task.network[-1].weight.zero_()
+                task.network[-1].bias.copy_(torch.tensor([9.0, 0.0]))
+        else:
+            train(task, epochs, learning_rate, *others)
+
+    fine_tune(task, epochs=10, learning_rate=0.05, batch_size=16)
+    accuracy = task.measure_accuracy()
+    assert accuracy > 0.8
+    monkeypatch.setattr(_repair, "_train", train_or_collapse)
+    fine_tune(task, epochs=2, learning_rate=0.08, batch_size=16)
+    assert rates == [0.08, 0.04, 0.02] and task.measure_accuracy() >= accuracy - 0.02
 
 
 def test_anp_prunes_and_restores_gradients():

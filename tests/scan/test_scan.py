@@ -109,6 +109,7 @@ def test_weights_code_and_history_are_read(report, folder: Path) -> None:
     assert (values["license"], values["year"], values["authors"]) == ("mit", 2019, 2)
     assert values["parameters"] == 62006
     assert first.confidence > 0.9
+    assert values["code_link"] == "https://github.com/ann/nets", "without the user's password"
     assert "secret" not in json.dumps(first.row())
 
 

@@ -19,6 +19,12 @@ from securitynet.models.targets.outputs import take_scores
 from securitynet.models.training.training_defense import Defense
 from securitynet.randomness import generator
 
+ATTEMPTS = 4
+"""Number of learning rates that are tried, each half of the one before."""
+
+LARGEST_LOSS = 0.02
+"""Loss of accuracy on the clean images that are trained on from which a learning rate counts as too large."""
+
 _BATCH = 256
 """Images per pass without gradients."""
 
@@ -146,6 +152,9 @@ def fine_tune(
 ) -> None:
     """Train on the clean images with correct labels: SGD with momentum 0.9 and a cosine schedule.
 
+    If the accuracy on these very images falls, or the loss is not finite, the learning rate is too large: the weights
+    are restored, and the training starts again with half of it, up to `ATTEMPTS` times.
+
     Args:
         task: The network and the images.
         epochs: Number of passes.
@@ -156,8 +165,32 @@ def fine_tune(
         started: Steps of the caller that are done already, for the progress.
 
     Raises:
-        ModelError: If the loss is not finite.
+        ModelError: If the loss is not finite with any of the learning rates.
     """
+    least = task.measure_accuracy() - LARGEST_LOSS
+    before = {name: value.clone() for name, value in task.network.state_dict().items()}
+    for attempt in range(ATTEMPTS):
+        rate = learning_rate / 2**attempt
+        last = attempt == ATTEMPTS - 1
+        try:
+            _train(task, epochs, rate, batch_size, change, after_step, started)
+            if last or task.measure_accuracy() >= least:
+                return
+        except ModelError:
+            if last:
+                raise
+        task.network.load_state_dict(before)
+
+
+def _train(
+    task: RepairTask,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    change: ChangeBatch | None,
+    after_step: Callable[[], None] | None,
+    started: int,
+) -> None:
     weights = [weight for weight in task.network.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

@@ -23,13 +23,13 @@ class FinePruning(RepairDefense):
     Attributes:
         tolerance: Largest loss of accuracy on the clean images by pruning alone (0.04 in the paper's evaluation).
         epochs: Passes of fine-tuning over the clean images.
-        learning_rate: First learning rate.
+        learning_rate: First learning rate; one that breaks the network is halved.
         batch_size: Images per step.
     """
 
     tolerance: float = Field(default=0.04, ge=0, lt=1, description="Largest loss of accuracy by pruning alone.")
     epochs: int = Field(default=20, ge=1, description="Passes over the clean images.")
-    learning_rate: float = Field(default=0.02, gt=0, allow_inf_nan=False, description="First learning rate.")
+    learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False, description="First learning rate.")
     batch_size: int = Field(default=64, ge=1, description="Images per step.")
 
     @override

@@ -22,7 +22,7 @@ class Unlearning(RepairDefense):
     Attributes:
         epochs: Passes over the clean images.
         share: Share of the images that carry a trigger.
-        learning_rate: First learning rate.
+        learning_rate: First learning rate; one that breaks the network is halved.
         batch_size: Images per step.
     """
 
@@ -30,7 +30,7 @@ class Unlearning(RepairDefense):
 
     epochs: int = Field(default=40, ge=1, description="Passes over the clean images.")
     share: float = Field(default=0.5, gt=0, le=1, description="Share of the images that carry a trigger (paper: 0.2).")
-    learning_rate: float = Field(default=0.02, gt=0, allow_inf_nan=False, description="First learning rate.")
+    learning_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False, description="First learning rate.")
     batch_size: int = Field(default=64, ge=1, description="Images per step.")
 
     @override

@@ -18,7 +18,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics.class_pairs import compute_ratios
+from securitynet.metrics.class_pairs import compute_shares
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -30,7 +30,7 @@ MOST_FRESH = 16
 """Most images of a source class on which triggers are tried afterwards."""
 
 PICTURED = 6
-"""Pairs whose triggers are stored, those with the smallest shares."""
+"""Pairs whose triggers are stored, those with the smallest shares of the reverse pair's norm."""
 
 
 class ClassPairs(Detector):
@@ -56,7 +56,7 @@ class ClassPairs(Detector):
     success: float = Field(default=0.9, gt=0, le=1, description="Least share of images for a trigger to work.")
     restarts: int = Field(default=1, ge=1, description="Starting points; a pair's norm is the smallest of them.")
     most_pairs: int = Field(
-        default=400, ge=20, description="With more pairs than this, as many source classes are drawn for each target."
+        default=400, ge=20, description="With more pairs than this, as many are drawn at random, in both directions."
     )
 
     @override
@@ -100,7 +100,8 @@ class ClassPairs(Detector):
                 "This search needs clean images that the model was not trained on; none are known.",
                 hint="Use a split with known non-members (--known).",
             )
-        chosen, fresh = [], []
+        chosen: list[torch.Tensor] = []
+        fresh: list[torch.Tensor | None] = []
         for label in range(data.dataset.num_classes):
             own = known[data.dataset.labels[known] == label]
             own = own[shuffled(len(own), "class-pairs", seed, label)[: 2 * (self.images + MOST_FRESH)]]
@@ -123,14 +124,12 @@ class ClassPairs(Detector):
         return torch.stack(chosen), fresh
 
     def _choose_pairs(self, sources: NDArray[np.int64], classes: int, seed: int) -> NDArray[np.int64]:
-        """Pairs of a source and a target, P×2: all, or as many sources for each target as `most_pairs` allows."""
-        share = max(1, self.most_pairs // classes)
-        pairs = []
-        for goal in range(classes):
-            others = sources[sources != goal]
-            if len(sources) * classes > self.most_pairs + classes:
-                others = np.sort(others[shuffled(len(others), "class-pairs sources", seed, goal)[:share]])
-            pairs += [(int(source), goal) for source in others]
+        """Pairs of a source and a target, P×2: all, or as many as `most_pairs`, drawn in both directions."""
+        pairs = [(int(source), goal) for source in sources for goal in range(classes) if source != goal]
+        if len(pairs) > self.most_pairs:
+            once = [(a, b) for a, b in pairs if a < b]
+            drawn = [once[row] for row in shuffled(len(once), "class-pairs drawn", seed)[: self.most_pairs // 2]]
+            pairs = sorted(set(pairs) & {*drawn, *((b, a) for a, b in drawn)})
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
@@ -145,9 +144,10 @@ def _collect(
     """Try the best triggers on images that the search did not use, and keep the pictures of the most suspicious."""
     best = np.stack([result.norms.numpy() for result in results]).argmin(axis=0)
     success = np.full(norms.shape[1:], np.nan)
-    ratios = compute_ratios(norms.min(axis=0))[pairs[:, 0], pairs[:, 1]]
-    pictures, shown = [], []
-    order = np.argsort(np.where(np.isnan(ratios), np.inf, ratios), kind="stable")
+    shares = compute_shares(norms.min(axis=0))[pairs[:, 0], pairs[:, 1]]
+    pictures: list[NDArray[np.uint8]] = []
+    shown: list[tuple[int, int]] = []
+    order = np.argsort(np.where(np.isnan(shares), np.inf, shares), kind="stable")
     for position in order:
         source, goal = (int(label) for label in pairs[position])
         images, result = fresh[source], results[best[position]]
@@ -158,7 +158,7 @@ def _collect(
             with torch.inference_mode():
                 hits = target.module(triggered).argmax(dim=1) == goal
             success[source, goal] = float(hits.float().mean())
-            if len(pictures) < PICTURED and np.isfinite(ratios[position]):
+            if len(pictures) < PICTURED and np.isfinite(shares[position]):
                 row = torch.stack([images[0], mask.expand_as(pattern), mask * pattern, triggered[0]])
                 pictures.append((255 * row).round().to(torch.uint8).cpu().numpy())
                 shown.append((source, goal))

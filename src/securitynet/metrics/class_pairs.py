@@ -1,20 +1,21 @@
 """Is some pair of classes, or some target class, far easier to connect by a trigger than the classes alone explain?
 
-The norm of the smallest trigger that turns images of a source class into a target class depends on both: some classes
-are easy to leave, others are easy to reach. On the scale of logarithms both effects are fitted by least squares, whose
-residuals of normal values are normal themselves, so that the test below keeps its level; a median polish, which small
-norms would move less, has residuals with long tails. Three tests follow, and the smallest of their p-values is tripled:
+The norm of the smallest trigger that turns images of a source class into a target class depends on both, and on how
+similar they are. Some classes are easy to leave and others easy to reach: on the scale of logarithms both effects are
+fitted by least squares. Similar classes are easy to turn into each other, in both directions: so what is left is
+compared with what is left of the reverse pair. The norm's **share** is the exponential of that difference. Three tests
+follow, and the smallest of their p-values is tripled:
 
-- **pairs**: what is left of each norm when the effects of its two classes are taken out. A backdoor that works on
-  images of one class (source-specific) makes some small.
-- **assignment**: the mean of what is left over the best assignment of a target to each source, no target twice. A
-  backdoor that leads each class to another one (all-to-all) makes it small, though no single pair need stand out. It
-  is compared with the best assignments of simulated normal matrices, in which both directions of a pair are as
-  correlated as they are here, because similar classes are easy to turn into each other.
-- **targets**: the medians of the columns. A backdoor that leads all classes to one, or to a few, makes some small.
+- **pairs**: is a share far smaller than the others? So it is for a backdoor that works on images of one class
+  (source-specific).
+- **assignment**: the mean logarithm of the shares over the best assignment of a target to each source, no target twice,
+  against the best assignments of simulated normal matrices. A backdoor that leads each class to another one
+  (all-to-all) makes it small, though no single pair need stand out.
+- **targets**: is the median of a column far smaller than the others? So it is for a backdoor that leads all classes to
+  one, or to a few.
 
-The first and the last use `securitynet.metrics.outlier_blocks`. Each names something only where it is also far below
-the rest.
+The first and the last use `securitynet.metrics.outlier_blocks`. Each test names something only where it is also far
+below the rest. A backdoor that swaps two classes has no small share, and similar classes cannot be told from it.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class PairTest:
         pairs: Pairs (source, target) that are far too easy, the easiest first.
         assignment: Pairs of the best assignment, the easiest first, if it is far too easy; else empty.
         targets: Target classes that are far too easy to reach, the easiest first.
-        ratios: Norms as shares of what the classes explain, S×T; NaN where there is none, infinite where no trigger
-            worked.
+        shares: Norms as shares of those of the reverse pairs, without the effects of the classes, S×T; NaN where one of
+            the two is not known.
         reach: Medians of the norms by target class, T; infinite for classes that were hardly reached.
     """
 
@@ -64,7 +65,7 @@ class PairTest:
     pairs: Pairs
     assignment: Pairs
     targets: tuple[int, ...]
-    ratios: Values
+    shares: Values
     reach: Values
 
     @property
@@ -85,12 +86,12 @@ def find_easy_pairs(norms: Values, *, alpha: float = 0.05) -> PairTest | None:
         None where no test can be computed.
     """
     norms = np.asarray(norms, dtype=np.float64)
-    ratios, reach = compute_ratios(norms), compute_reach(norms)
-    places, columns = np.argwhere(~np.isnan(ratios)), np.flatnonzero(~np.isnan(reach))
-    enough = int(np.isfinite(ratios).sum()) >= FEWEST_PAIRS
-    of_pairs = find_outlier_block(ratios[tuple(places.T)], alpha=alpha / TESTS) if enough else None
+    shares, reach = compute_shares(norms), compute_reach(norms)
+    places, columns = np.argwhere(~np.isnan(shares)), np.flatnonzero(~np.isnan(reach))
+    enough = len(places) >= FEWEST_PAIRS
+    of_pairs = find_outlier_block(shares[tuple(places.T)], alpha=alpha / TESTS) if enough else None
     of_targets = find_outlier_block(reach[columns], alpha=alpha / TESTS)
-    of_assignment = _test_assignment(norms, ratios) if enough else None
+    of_assignment = _test_assignment(norms, shares) if enough else None
     known = [test.p_value for test in (of_pairs, of_targets) if test is not None]
     known += [] if of_assignment is None else [of_assignment[0]]
     if not known:
@@ -103,24 +104,23 @@ def find_easy_pairs(norms: Values, *, alpha: float = 0.05) -> PairTest | None:
         tuple((int(a), int(b)) for a, b in places[_list_positions(of_pairs)]),
         assignment,
         tuple(int(label) for label in columns[_list_positions(of_targets)]),
-        ratios,
+        shares,
         reach,
     )
 
 
-def compute_ratios(norms: Values) -> Values:
-    """Norms as shares of what their two classes explain, S×T.
+def compute_shares(norms: Values) -> Values:
+    """Norms as shares of those of the reverse pairs, without the effects of the classes, S×T.
 
     Args:
         norms: As for `find_easy_pairs`.
     """
     norms = np.asarray(norms, dtype=np.float64)
-    rows, columns = np.nonzero(np.isfinite(norms))
-    ratios = norms.copy()
-    if len(rows):
-        logs = np.log(norms[rows, columns])
-        ratios[rows, columns] = np.exp(_make_projection(norms) @ logs)
-    return ratios
+    known = np.isfinite(norms)
+    logs = np.full(norms.shape, np.nan)
+    if known.any():
+        logs[known] = _make_projection(known) @ np.log(norms[known])
+    return np.asarray(np.exp(_subtract_reverse(logs)))
 
 
 def compute_reach(norms: Values) -> Values:
@@ -137,56 +137,53 @@ def _list_positions(test: OutlierBlock | None) -> list[int]:
     return [] if test is None else list(test.positions)
 
 
-def _make_projection(norms: Values) -> Values:
-    """The matrix that takes the effects of sources and targets out of the F finite values, F×F."""
-    rows, columns = np.nonzero(np.isfinite(norms))
-    design = np.concatenate([np.eye(norms.shape[0])[rows], np.eye(norms.shape[1])[columns]], axis=1)
+def _subtract_reverse(logs: Values) -> Values:
+    """Subtract the value of the reverse pair from each value, S×T; NaN where there is none."""
+    count = min(logs.shape)
+    differences = np.full(logs.shape, np.nan)
+    differences[:count, :count] = logs[:count, :count] - logs[:count, :count].T
+    return differences
+
+
+def _make_projection(known: NDArray[np.bool_]) -> Values:
+    """The matrix that takes the effects of sources and targets out of the F known values of S×T, F×F."""
+    rows, columns = np.nonzero(known)
+    design = np.concatenate([np.eye(known.shape[0])[rows], np.eye(known.shape[1])[columns]], axis=1)
     # The common level lies in both groups of effects; the pseudo-inverse takes the shortest of the solutions.
     return np.asarray(np.eye(len(rows)) - design @ np.linalg.pinv(design))
 
 
-def _test_assignment(norms: Values, ratios: Values) -> tuple[float, Pairs] | None:
+def _test_assignment(norms: Values, shares: Values) -> tuple[float, Pairs] | None:
     """The p-value of the best assignment, and its pairs if they are far too easy; None where it cannot be tested."""
     count = len(norms)
-    if norms.shape != (count, count) or count > MOST_CLASSES:
+    if norms.shape != (count, count) or count > MOST_CLASSES or np.isnan(norms[~np.eye(count, dtype=bool)]).any():
         return None
-    apart = ~np.eye(count, dtype=bool)
-    if np.isnan(norms[apart]).any():
-        return None
-    finite = np.isfinite(norms)
-    with np.errstate(invalid="ignore"):
-        logs = np.where(finite, np.log(ratios), np.nan)
+    logs = np.log(shares)
     deviation = float(np.nanstd(logs))
     if deviation == 0:
         return None
-    both = finite & finite.T & apart
-    alike = max(0.0, float(np.corrcoef(logs[both], logs.T[both])[0, 1])) if both.sum() > 2 else 0.0
     mean, pairs = _assign(logs)
-    # A tenth is precise enough for the correlation, and many matrices then share their simulation.
-    simulated = _simulate_assignments(finite.tobytes(), count, round(alike, 1))
+    simulated = _simulate_assignments(np.isfinite(norms).tobytes(), count)
     p_value = (1 + int(np.searchsorted(simulated, mean, side="right"))) / (SETS + 1)
     far = bool(np.exp(mean * deviation) <= FAR)
     return p_value, pairs if far else ()
 
 
 @lru_cache(maxsize=64)
-def _simulate_assignments(finite: bytes, count: int, alike: float) -> Values:
+def _simulate_assignments(finite: bytes, count: int) -> Values:
     """Ascending means of the best assignments of simulated matrices.
 
     Args:
         finite: Which of the K×K norms are finite, as bytes of bool.
         count: K.
-        alike: Correlation of the two directions of a pair.
     """
     known = np.frombuffer(finite, dtype=bool).reshape(count, count)
-    random, projection = np.random.default_rng(0), _make_projection(np.where(known, 1.0, np.inf))
+    random, projection = np.random.default_rng(0), _make_projection(known)
     means = []
     for _ in range(SETS):
-        shared, own = random.standard_normal((2, count, count))
-        drawn = np.sqrt(alike / 2) * (shared + shared.T) + np.sqrt(1 - alike) * own
         logs = np.full((count, count), np.nan)
-        logs[known] = projection @ drawn[known]
-        means.append(_assign(logs)[0])
+        logs[known] = projection @ random.standard_normal(int(known.sum()))
+        means.append(_assign(_subtract_reverse(logs))[0])
     return np.sort(means)
 
 
@@ -194,7 +191,7 @@ def _assign(logs: Values) -> tuple[float, Pairs]:
     """Mean of the best assignment in standard deviations, and its pairs, the smallest first.
 
     Args:
-        logs: K×K; NaN for the diagonal and for pairs without a working trigger, which count as the largest one.
+        logs: K×K; NaN for the diagonal and for pairs that are not known, which count as the largest one.
     """
     unknown = np.isnan(logs)
     values = logs[~unknown]

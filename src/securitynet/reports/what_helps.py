@@ -328,4 +328,5 @@ def _worst_rate(tried: DefenseEffect) -> float:
 
 def _words(rate: Measurement) -> str:
     numbers = words.numbers(rate)
+    assert numbers is not None  # it was resolved
     return f"{numbers.value} ({numbers.interval})"

@@ -31,7 +31,8 @@ _LICENSES = (
 )
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REMOTE = re.compile(
-    r"^\s*url\s*=\s*(?:https://|git@|ssh://git@)([\w.-]+)[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?\s*$", re.MULTILINE
+    r"^\s*url\s*=\s*(?:https://(?:[^@/\s]*@)?|git@|ssh://git@)([\w.-]+)[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?\s*$",
+    re.MULTILINE,
 )
 _TIMEOUT = 30
 _MAX_TEXT = 1 << 17

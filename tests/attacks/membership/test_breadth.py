@@ -16,6 +16,8 @@ from securitynet.datasets.base import Attribute
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.models.shadows import obtain_shadow
+from securitynet.models.training.recipe import Recipe
 
 TRAINING = {"architecture": "simple-cnn", "recipe": {"epochs": 12, "optimizer": "adam", "learning_rate": 5e-3,
             "batch_size": 16, "schedule": "constant", "weight_decay": 0}}  # fmt: skip
@@ -125,8 +127,16 @@ def test_known_non_members_serve_as_shadow_data(overfitted, tmp_path):
 @pytest.mark.slow
 def test_the_share_that_a_target_used_is_estimated(overfitted, unseen, tmp_path):
     target, splits, dataset = overfitted
-    attack = DatasetUsage(shadows={"design": "independent", "count": 8, **TRAINING})
+    attack = DatasetUsage(count=8, training=TRAINING)
     half = run(attack, target, splits, dataset, tmp_path).measure()["usage"]
     assert half.low < 0.5 < half.high and half.low > 0
-    nothing = run(attack, target, unseen(0), dataset, tmp_path).measure()["usage"]
+    unlike = run(attack, target, unseen(0), dataset, tmp_path).measure()["usage"]  # it knows wrong labels by heart
+    assert unlike.value is None or unlike.low < 0 < unlike.high
+    others = unseen(0)
+    like = obtain_shadow(dataset, others.members[::2], "simple-cnn", Recipe(**TRAINING["recipe"], seed=5)).target
+    apart = dataclasses.replace(
+        others, members=others.members[1::2], non_members=others.non_members[::2],
+        known_members=others.members[1::4], known_non_members=others.non_members[::4],
+    )  # fmt: skip
+    nothing = run(attack, like, apart, dataset, tmp_path).measure()["usage"]
     assert nothing.value is None or nothing.low < 0 < nothing.high

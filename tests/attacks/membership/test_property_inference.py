@@ -24,18 +24,18 @@ def simulate(random, effect, share, pairs=8, features=6):
 
 def test_where_nothing_shows_pairs_are_ordered_by_a_coin():
     random = np.random.default_rng(2)
-    runs = [simulate(random, 0.0, 0.2).measure() for _ in range(60)]
-    assert np.mean([run["pair-accuracy"].value for run in runs]) == pytest.approx(0.5, abs=0.07)
-    assert sum(run["pair-accuracy"].low > 0.5 for run in runs) <= 4
+    runs = [simulate(random, 0.0, 0.2).measure() for _ in range(20)]
+    assert np.mean([run["pair-accuracy"].value for run in runs]) == pytest.approx(0.5, abs=0.12)
+    assert sum(run["pair-accuracy"].low > 0.5 for run in runs) <= 2
     assert all(run["share"].value is None for run in runs if run["pair-accuracy"].low <= 0.5)
 
 
 def test_where_it_shows_the_share_is_estimated():
     random = np.random.default_rng(3)
-    runs = [simulate(random, 40.0, 0.15).measure() for _ in range(40)]
+    runs = [simulate(random, 40.0, 0.15).measure() for _ in range(10)]
     assert all(run["pair-accuracy"].low > 0.5 for run in runs)
-    assert sum(run["share"].low <= 0.15 <= run["share"].high for run in runs) >= 36
-    assert np.mean([run["share"].value for run in runs]) == pytest.approx(0.15, abs=0.02)
+    assert sum(run["share"].low <= 0.15 <= run["share"].high for run in runs) >= 8
+    assert np.mean([run["share"].value for run in runs]) == pytest.approx(0.15, abs=0.03)
 
 
 def test_scores_survive_storage():

@@ -28,6 +28,7 @@ DATA = Path(__file__).parents[3].parent / "shared" / "data"
 SHAPES = [(1, 8), (1, 28), (3, 32), (3, 64)]  # (channels, image size)
 LIGHT = [
     "simple-cnn",
+    "tutorial-cnn",
     "cifar-resnet20",
     "resnet18",
     "vgg11",
@@ -103,6 +104,7 @@ def test_worked_out_parameter_counts() -> None:
 
     simple = conv(1, 32) + conv(32, 64) + linear(64 * 7 * 7, 128) + linear(128, 10)
     assert count(on_meta("simple-cnn", 10, 1, 28)) == simple
+    assert count(on_meta("tutorial-cnn")) == 62006  # as the tutorial's own network has
 
     convolutions = conv(3, 64, 5) + conv(64, 192, 5) + conv(192, 384) + conv(384, 256) + conv(256, 256)
     assert count(on_meta("alexnet")) == convolutions + linear(1024, 4096) + linear(4096, 4096) + linear(4096, 10)
@@ -174,7 +176,9 @@ def test_the_last_layers_input_is_the_embedding(name: str, channels: int, size: 
     assert seen[0].shape == (3, last.in_features)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in ("simple-cnn", "wrn-50-2")])
+@pytest.mark.parametrize(
+    "name", [name for name in ARCHITECTURES if name not in ("simple-cnn", "tutorial-cnn", "wrn-50-2")]
+)
 def test_the_weights_do_not_depend_on_the_image_size(name: str) -> None:
     small, large = (on_meta(name, image_size=size).state_dict() for size in (8, 64))
     assert {key: value.shape for key, value in small.items()} == {key: value.shape for key, value in large.items()}

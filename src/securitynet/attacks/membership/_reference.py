@@ -175,11 +175,11 @@ class ReferenceAttack(Attack):
 
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         pool = self.shadows.records(data.splits)
-        records = np.setdiff1d(data.judged, pool, assume_unique=True)  # known non-members that serve as data
-        judged = len(records)
+        chosen = np.setdiff1d(data.judged, pool, assume_unique=True)  # without known non-members that serve as data
+        judged = len(chosen)
         views = self._views(target, data)
-        queried = context.signals(target, data, union(records, pool) if self.queries_population else records)
-        signals = queried.select(records)
+        queried = context.signals(target, data, union(chosen, pool) if self.queries_population else chosen)
+        signals = queried.select(chosen)
         together = np.concatenate([signals.indices, pool])
         evaluated = queried.select(together) if self.queries_population else signals
         observed = self._observed(target, data, evaluated, views, context)

@@ -14,25 +14,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from scipy import stats
 from typing_extensions import override
 
-from securitynet.attacks._shadows import shadow_outputs
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
 from securitynet.attacks.membership._reference import ONLINE
-from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Output, SharedWork
+from securitynet.attacks.membership.lira import LiRA
+from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.methods.shared_models import shared_shadows
-from securitynet.models.shadows import ShadowPlan
+from securitynet.models.shadows import Accuracies, ShadowTraining, compare, resolve_training
+from securitynet.models.shadows.outputs import restrict_like
+from securitynet.models.shadows.store import check_shadow, shadow_spec
+from securitynet.models.store.parallel import obtain_models
+from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
+from securitynet.randomness import derived_seed
 from securitynet.records import Direction, Measurement, ThreatModel
 
-FEWEST_SHADOWS = 6
 METHOD = "Student's t over shadow models in the role of the target"
 
 
@@ -72,9 +74,14 @@ class UsageEstimate(Output):
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> UsageEstimate:
-        notes = tuple(str(note) for note in arrays.get("notes", ()))
-        names = ("indices", "guesses", "is_member", "shadow_guesses", "included")
-        return cls(*(arrays[name] for name in names), notes)
+        return cls(
+            arrays["indices"],
+            arrays["guesses"],
+            arrays["is_member"],
+            arrays["shadow_guesses"],
+            arrays["included"],
+            tuple(str(note) for note in arrays.get("notes", ())),
+        )
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
@@ -98,6 +105,9 @@ class UsageEstimate(Output):
         ]
         errors = np.array(estimates) - self.included.mean(axis=1)
         reach = float(stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt((errors**2).mean() * (1 + 1 / count)))
+        if value + reach < 0 or value - reach > 1:
+            note = "not resolvable: no share explains the guesses, so the target is unlike the shadow models"
+            return [Measurement(name="usage", value=None, method="none", note=note, **about).with_notes(*self.notes)]
         note = f"The target was trained on {truth:.1%} of these records."
         return [
             Measurement(
@@ -109,9 +119,13 @@ class UsageEstimate(Output):
 class DatasetUsage(Attack):
     """Guesses the membership of each record by LiRA, and removes the bias of the mean guess.
 
+    Each shadow model is trained on half of the judged records, drawn independently of the others. If each record were
+    in equally many training sets, members of a shadow model would have fewer other models with them than non-members,
+    and the errors of its estimate would not be like those of the target's.
+
     Attributes:
-        shadows: How many shadow models there are, and how they are trained. Their training sets are drawn independently
-            of each other, so that each can have the role of the target.
+        count: Number of shadow models.
+        training: How they are trained.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)
@@ -119,40 +133,49 @@ class DatasetUsage(Attack):
     costs: ClassVar[str | None] = "trains many shadow models"
     imitates: ClassVar[bool] = True
 
-    shadows: ShadowPlan = Field(
-        default_factory=lambda: ShadowPlan(design="independent"),
-        description="Number and training of the shadow models.",
-    )
-
-    @model_validator(mode="after")
-    def _plan_fits(self) -> DatasetUsage:
-        if self.shadows.count < FEWEST_SHADOWS or self.shadows.pool != "online":
-            raise ConfigurationError(
-                f"Dataset usage needs at least {FEWEST_SHADOWS} shadow models that are trained on the judged records."
-            )
-        return self
-
-    def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
-        """List the shadow models; attacks with the same plan share them."""
-        return shared_shadows(target, data, self.shadows, context)
+    count: int = Field(default=16, ge=6, description="Number of shadow models.")
+    training: ShadowTraining = Field(default_factory=ShadowTraining, description="How shadow models are trained.")
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> UsageEstimate:
         signals = context.signals(target, data)
-        observed = scaled_confidence(signals.logits, signals.labels)
-        outputs = shadow_outputs(target, data, signals.indices, self.shadows, context, reduce=scaled_confidence)
-        shadows = np.asarray(outputs.outputs[:, 0], dtype=np.float64)
-        guesses = []
-        for number in range(len(shadows)):
-            rest = np.arange(len(shadows)) != number
-            guesses.append(_lira.online(shadows[number], shadows[rest], outputs.included[rest]) > 0)
+        records, is_member = signals.indices, np.isin(signals.indices, data.splits.members)
+        training = resolve_training(self.training, target, data.trained, data.defense)
+        specs = []
+        for number in range(self.count):
+            raw = np.random.PCG64(derived_seed(context.seed, "dataset usage", number)).random_raw(len(records))
+            half = np.sort(records[raw.argsort(kind="stable")[: len(records) // 2]])
+            recipe = training.seeded(context.seed, number)
+            specs.append(
+                shadow_spec(
+                    data.dataset,
+                    half,
+                    training.architecture,
+                    recipe,
+                    training.defense,
+                    input_size=training.input_size,
+                )
+            )
+        for spec in specs:
+            check_shadow(spec)
+        models = obtain_models(
+            specs, kind="shadows", cache=context.cache, device=context.device, progress=context.progress
+        )
+        values, included, accuracies = [], [], []
+        for model in models:
+            outputs = collect(restrict_like(model.target, target), data.dataset, records, cache=context.cache)
+            values.append(scaled_confidence(outputs.logits, outputs.labels))
+            included.append(np.isin(records, model.members))
+            accuracies.append(Accuracies.of(outputs, records[included[-1]], records[~included[-1]]))
+        shadows, inside = np.stack(values), np.stack(included)
+        own = Accuracies.of(signals, records[is_member], records[~is_member])
         return UsageEstimate(
-            signals.indices,
-            _lira.online(observed, shadows, outputs.included) > 0,
-            np.isin(signals.indices, data.splits.members),
-            np.stack(guesses),
-            outputs.included,
-            outputs.fidelity,
+            records,
+            _lira.online(scaled_confidence(signals.logits, signals.labels), shadows, inside) > 0,
+            is_member,
+            LiRA().score_leave_one_out(shadows, inside) > 0,
+            inside,
+            compare(own, accuracies, training.assumptions),
         )
 
 

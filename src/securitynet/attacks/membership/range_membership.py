@@ -50,9 +50,11 @@ class RangeMembership(TunedThreshold):
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
         values = []
         for view in list_range(self.radius):
-            copies = make_view(data.dataset, view)
-            outputs = context.signals(target, replace(data, dataset=copies), np.unique(signals.indices))
-            outputs = outputs.select(signals.indices)
+            outputs = signals
+            if view != View():  # the record itself, which has been queried
+                copies = make_view(data.dataset, view)
+                outputs = context.signals(target, replace(data, dataset=copies), np.unique(signals.indices))
+                outputs = outputs.select(signals.indices)
             values.append(log_confidence(outputs.logits, outputs.labels))
         return trimmed_mean(np.stack(values), self.share)
 

@@ -30,12 +30,15 @@ RESAMPLINGS = 100
 FRESH_SUCCESS = 0.5
 """Least success on fresh images of its source class with which a pair's trigger can accuse."""
 
+LEAST_REACHED = 0.5
+"""Least share of the pairs with a working trigger for a verdict: else norms are compared that hardly exist."""
+
 MOST_NAMED = 4
 """Most pairs or classes that the verdict names."""
 
 BLIND_SPOT = (
     "A trigger that differs from image to image, such as a distortion, or one that covers much of the image, can go "
-    "unseen."
+    "unseen, and so can a backdoor that swaps two classes."
 )
 
 
@@ -50,7 +53,7 @@ class PairNorms(Output):
             S×K; NaN where there are none.
         pictures: Of some pairs: an image of the source, the mask, mask times pattern, and the image with the trigger,
             Q×4×C×H×W uint8.
-        pictured: Those pairs, Q×2 int64: those with the smallest norms for their classes, ascending.
+        pictured: Those pairs, Q×2 int64: those with the smallest shares, ascending.
         names: Names of the classes.
     """
 
@@ -81,9 +84,9 @@ class PairNorms(Output):
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         searched = int((~np.isnan(self.norms[0])).sum())
-        test = find_easy_pairs(self.norms.min(axis=0))
-        if test is None:
-            note = f"Undecided: {searched} pairs of classes are too few for a test, or too few have a working trigger."
+        test, reached = find_easy_pairs(self.norms.min(axis=0)), int(np.isfinite(self.norms.min(axis=0)).sum())
+        if test is None or reached < LEAST_REACHED * searched or np.isnan(test.shares).all():
+            note = f"Undecided: {reached} of {searched} pairs of classes have a working trigger, too few for a test."
             none = Measurement(
                 name="p-value",
                 value=None,
@@ -125,16 +128,16 @@ class PairNorms(Output):
             return int(np.nanargmin(self.norms.min(axis=0)[:, goal])), goal
         if test.pairs or test.assignment:
             return (test.pairs or test.assignment)[0]
-        source, goal = np.unravel_index(np.nanargmin(test.ratios), test.ratios.shape)
-        return int(source), int(goal)
+        row, column = np.unravel_index(np.nanargmin(test.shares), test.shares.shape)
+        return int(row), int(column)
 
     def _list_accused(self, test: PairTest) -> list[tuple[int, int]]:
         """All pairs that the tests name."""
         to_targets = [
             (source, goal)
             for goal in test.targets
-            for source in range(len(test.ratios))
-            if not np.isnan(test.ratios[source, goal])
+            for source in range(len(test.shares))
+            if not np.isnan(test.shares[source, goal])
         ]
         return to_targets or list(test.assignment) or list(test.pairs)
 
@@ -147,13 +150,13 @@ class PairNorms(Output):
             success = np.array([self.success[a, b] for a, b in accused])
             if np.isfinite(success).any() and np.nanmean(success) < FRESH_SUCCESS:
                 return UNDECIDED, (
-                    f"Undecided: the trigger {pair} is far smaller than their classes explain ({p_value}), but it "
+                    f"Undecided: the trigger {pair} is far smaller than the reverse pair suggests ({p_value}), but it "
                     "often fails on fresh images."
                 )
             return SUSPICIOUS, f"Suspicious: {self._accuse(test)} ({p_value})."
         if low <= ALPHA:
             return UNDECIDED, (
-                f"Undecided: the trigger {pair} is smaller than their classes explain, but not by far, or not from "
+                f"Undecided: the trigger {pair} is smaller than the reverse pair suggests, but not by far, or not from "
                 f"every starting point ({p_value}; {low:.3f} to {high:.3f})."
             )
         return (
@@ -171,7 +174,7 @@ class PairNorms(Output):
             return f"a trigger that is far smaller than usual leads from each class to another one, such as {shown}"
         shown = self._show_pairs(test.pairs)
         more = f" and {len(test.pairs) - MOST_NAMED} more" if len(test.pairs) > MOST_NAMED else ""
-        return f"a far smaller trigger than their classes explain leads from class {shown}{more}"
+        return f"a far smaller trigger than the reverse pair suggests leads from class {shown}{more}"
 
     def _show_pairs(self, pairs: Sequence[tuple[int, int]]) -> str:
         return ", ".join(f"{self.names[a]} to {self.names[b]}" for a, b in pairs[:MOST_NAMED])
@@ -193,16 +196,16 @@ class PairNorms(Output):
     def galleries(self) -> list[Gallery]:
         if not len(self.pictured):
             return []
-        ratios = find_easy_pairs(self.norms.min(axis=0))
+        test = find_easy_pairs(self.norms.min(axis=0))
         rows = []
         for source, goal in self.pictured:
             norm = float(np.nanmin(self.norms[:, source, goal]))
-            share = "" if ratios is None else f", {ratios.ratios[source, goal]:.0%} of what its classes explain"
+            share = "" if test is None else f", {test.shares[source, goal]:.0%} of what the reverse pair suggests"
             rows.append(f"{self.names[source]} to {self.names[goal]}: norm {norm:.1f}{share}")
         return [
             Gallery(
                 title="Smallest triggers between classes",
-                caption="Those with the smallest norms for their two classes. The trigger of a backdoor looks like "
+                caption="Those that are smallest compared with the reverse pair. The trigger of a backdoor looks like "
                 "neither of them.",
                 images=self.pictures,
                 rows=tuple(rows),

@@ -123,7 +123,8 @@ def _search_group(
             best = torch.where(better.view(-1, 1, 1, 1), raw.detach(), best)
             optimizer.zero_grad()
             of_loss = (passed.gradients / count).view_as(triggered)
-            torch.autograd.backward([triggered, (weights * norms).sum()], [of_loss, None])
+            penalty = (weights * norms).sum()
+            torch.autograd.backward([triggered, penalty], [of_loss, torch.ones_like(penalty)])
             optimizer.step()
             if step % PERIOD == PERIOD - 1:
                 weights = torch.where(works, weights * RAISED, weights / LOWERED)

@@ -69,12 +69,14 @@ def compare(
 def fit_discriminant(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Fit Fisher's linear discriminant with a shrunk covariance; returns its direction, D, towards the first sample.
 
+    Both samples have the same weight in the covariance, though one is larger: poison widens its own sample in the very
+    direction in which the two differ.
+
     Args:
         first: N×D.
         second: M×D.
     """
     centres = first.mean(axis=0), second.mean(axis=0)
-    within = np.concatenate([first - centres[0], second - centres[1]])
-    covariance = ledoit_wolf(within, assume_centered=True)[0]
+    covariance = (ledoit_wolf(first)[0] + ledoit_wolf(second)[0]) / 2
     direction: NDArray[np.float64] = np.linalg.lstsq(covariance, centres[0] - centres[1], rcond=None)[0]
     return direction

@@ -39,7 +39,9 @@ def draw_filters(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         [image[:, y : y + side, x : x + side] for image, y, x in zip(chosen, tops, lefts, strict=True)]
     )
     patches = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
-    return patches / patches.flatten(1).norm(dim=1).clamp_min(1e-6).view(-1, 1, 1, 1)
+    lengths = torch.linalg.vector_norm(patches, dim=(1, 2, 3), keepdim=True)
+    filters: torch.Tensor = patches / lengths.clamp_min(1e-6)
+    return filters
 
 
 def compute_features(images: torch.Tensor, filters: torch.Tensor) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.files import stable_hash
+from securitynet.files import check_digest, stable_hash
 from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, build_networks, train
@@ -26,6 +26,7 @@ from securitynet.models.store.cached_model import WEIGHTS, check_images, find_st
 from securitynet.models.store.model_record import ModelRecord, save_trained_model
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile
+from securitynet.untrusted import parse_json, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def load_gan(folder: Path, image_shape: tuple[int, int, int], *, device: str = "
         ModelError: If it cannot be read, or generates images of another shape.
     """
     try:
-        record = GANRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
+        record = GANRecord.model_validate(check_digest(parse_json(read_bytes(folder / RECORD))))
         channels, *sides = record.image_shape
         if record.image_shape != image_shape:
             raise ModelError(

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from securitynet.catalog.weights import locate_weights, names_weights
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
 from securitynet.models.sources.references import list_code, refuse_untyped
@@ -70,11 +69,11 @@ def list_references(
 
 
 def refuse_unchecked_file(entry: CatalogEntry, file: str, trust: Collection[str]) -> None:
-    """Raise `ConfigurationError` if an entry names a file of weights on this machine that nothing identifies.
+    """Raise `ConfigurationError` if an entry names a file of weights that nothing identifies.
 
     Args:
         entry: The entry.
-        file: The path that it names.
+        file: The path or URL that it names.
         trust: Entries that the user trusts.
     """
     if entry.checksum is None and not {entry.id, entry.key, f"catalog:{entry.id}"}.intersection(trust):
@@ -89,11 +88,6 @@ def _refuse_untrusted(reference: str, origin: str, entry: CatalogEntry | None, t
     if not names.intersection(trust):
         remedy = f"add --trust {shlex.quote(entry.id if entry else reference)}"
         refuse_untyped(reference, origin, remedy)
-        weights = None if entry is None or names_weights(reference) else locate_weights(entry)
-        if entry is not None and weights is not None and entry.checksum is None:
-            raise ConfigurationError(
-                f"{origin} names a file of weights, {weights}, and no checksum of it.", hint=f"To open it, {remedy}."
-            )
 
 
 def _read_list(study: StudyConfig, path: Path, trust: Collection[str]) -> Iterator[tuple[str, CatalogEntry | None]]:

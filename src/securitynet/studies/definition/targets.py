@@ -144,9 +144,10 @@ def _expand_models(
     for reference, entry in list_references(study, source, base, trust):
         reference = resolve_reference(reference, base)
         options = {**study.data, **source.options}
-        own = _own_weights(reference, entry)
-        if entry is not None and "weights" in own and "weights" not in options:
-            refuse_unchecked_file(entry, own["weights"], trust)
+        own = {} if "weights" in options else _own_weights(reference, entry)
+        for location in own.values():
+            assert entry is not None  # it states the location
+            refuse_unchecked_file(entry, location, trust)
         options = {**own, **options}
         dataset = options.get("dataset") or choose_dataset(study, entry)
         if dataset is not None:
@@ -243,8 +244,8 @@ def _plan_target(
             )
     if entry is not None and url is None and "weights" not in config and not names_weights(config["model"]):
         obstacle = obstacle or (
-            f"the catalog's entry {entry.key} names a network and no file of weights; give weights, or state them in "
-            f"the entry (securitynet catalog edit {entry.id} --weights-file FILE)"
+            f"the catalog's entry {entry.key} names a network and no file of weights with its checksum; give weights, "
+            f"or state both in the entry (securitynet catalog edit {entry.id} --weights-file FILE --checksum DIGEST)"
         )
     enforced = entry.checksum if entry and train is None else None
     if enforced is None and checksum is not None and checksum.startswith(f"{TENSORS}:"):
@@ -275,7 +276,7 @@ def _plan_target(
     )
 
 
-def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, Any]:
+def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, str]:
     """The option that loads the weights that an entry states, for a reference that names a network only."""
     if entry is None or names_weights(reference):
         return {}

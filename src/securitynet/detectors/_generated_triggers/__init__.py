@@ -1,1 +1,0 @@
-"""The parts of the detector of triggers that depend on the image."""
