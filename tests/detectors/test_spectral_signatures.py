@@ -31,7 +31,7 @@ def test_scores_are_projections_from_the_clean_median_towards_the_end_without_cl
 
 @pytest.mark.parametrize("records, clean, dims", [(90, 45, 128), (60, 30, 10)])
 def test_no_class_is_suspected_more_often_than_stated_where_all_records_are_alike(records, clean, dims):
-    """A direction of the training records alone gives p < 0.05 in 98% of such cases with 128 dimensions."""
+    """A direction of the training records alone gives p < 0.05 in 99% of such cases with 128 dimensions."""
     random = np.random.default_rng(0)
     p_values = np.array(
         [compute_scores(random.normal(size=(records, dims)), random.normal(size=(clean, dims)))[2] for _ in range(200)]
