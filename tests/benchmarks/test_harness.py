@@ -63,6 +63,7 @@ def test_sides_that_agree_are_timed_in_turns(tmp_path):
     assert [judged.met for judged in found.aims] == [True, True, True]
 
 
+@pytest.mark.slow
 def test_sides_that_disagree_have_no_times(tmp_path):
     found = measured(tmp_path, "ours", "wrong")
     assert "sum of wrong" in found.failure
@@ -71,6 +72,7 @@ def test_sides_that_disagree_have_no_times(tmp_path):
     assert "not measured" in results.page([found], FACTS)
 
 
+@pytest.mark.slow
 def test_a_peer_that_fails_does_not_take_the_others_along(tmp_path):
     found = measured(tmp_path, "ours", "loop", "broken", "dead", sizes=(1_000,))
     assert found.sized[0].timings.keys() == {"ours", "loop"}
@@ -79,12 +81,14 @@ def test_a_peer_that_fails_does_not_take_the_others_along(tmp_path):
     assert len(found.aims) == 3
 
 
+@pytest.mark.slow
 def test_our_own_side_failing_ends_the_row(tmp_path):
     found = measured(tmp_path, "broken", "loop")
     assert found.sized == []
     assert "ValueError: no such thing" in found.failure
 
 
+@pytest.mark.slow
 def test_a_first_run_can_count(tmp_path):
     found = measured(tmp_path, "ours", "loop", sizes=(1_000,), rounds=2, warm_up=False)
     assert [len(timing.seconds) for timing in found.sized[0].timings.values()] == [2, 2]

@@ -111,6 +111,7 @@ def test_mistakes_are_told(invoke, tmp_path, monkeypatch, arguments, told):
     assert code == 1 and told in stderr and "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_calibration_estimates_time_memory_and_queries(invoke, tmp_path):
     study = tmp_path / "study.toml"
     study.write_text("""

@@ -199,6 +199,7 @@ def memguard_search(logit, score):
     return best
 
 
+@pytest.mark.slow
 def test_memguard_finds_the_papers_noise():
     made = memguard_interface()
     logits = torch.randn(25, 5, generator=torch.Generator().manual_seed(2)) * 3
@@ -268,6 +269,7 @@ def test_memguard_misleads_an_attack_that_learnt_from_posteriors(overfitted):
     assert right[0] > 0.5 + 2 * chance and right[1] < 0.5 + chance  # the paper's measure: accuracy
 
 
+@pytest.mark.slow
 def test_relaxloss_lowers_the_risk_of_an_overfitted_network(digits):
     """What the paper is about: members are told less well, and little accuracy is lost. Means over trainings."""
     import securitynet.datasets

@@ -102,7 +102,8 @@ def test_every_proposed_command_is_one_that_the_command_line_accepts(assessed, n
             program, name, *arguments = shlex.split(line.step.command)
             assert (program, name) == ("securitynet", "assess")
             context = command.make_context("assess", arguments)
-            given = {k: v for k, v in context.params.items() if k in AssessConfig.model_fields and v is not None}
+            given = {k: v for k, v in context.params.items() if k in AssessConfig.model_fields and v not in (None, [])}
+            given = {k: ",".join(v) if isinstance(v, list) else v for k, v in given.items()}  # as the command does
             config = AssessConfig.model_validate(given)
             assert str(config.weights or "") == str(assessment.config.weights or "")
             assert {"stealing", "inversion"} & set(config.attacks) or config.try_defenses or config.attacks

@@ -249,6 +249,7 @@ def test_norms(norm):
     assert torch.equal(start, starting_points(images, 0.3, norm, 1, "test", 0))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_two_public_resnets(shared_data, tmp_path, context):
     """SecurityNet's direction: the drop grows with epsilon, and transfer is weaker than white-box."""

@@ -155,6 +155,7 @@ def test_what_is_imitated(digits, tmp_path):
     assert resolve_training(ShadowTraining(), target, plain).defense is None
 
 
+@pytest.mark.slow
 def test_imitating_shadows_are_like_the_target_and_others_are_not(digits, tmp_path):
     defense = DpSgd(epsilon=2)
     target, trained = trained_with(defense, digits, tmp_path, epochs=5, learning_rate=0.01)

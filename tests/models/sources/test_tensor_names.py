@@ -184,6 +184,7 @@ def net(): return Net()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_strangers_files(shared_data, tmp_path):
     from securitynet.errors import SecurityNetError

@@ -173,6 +173,7 @@ def test_the_index_reads_only_what_has_changed_and_is_only_an_index(box, tmp_pat
     index.close()
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_does_no_harm(box, monkeypatch):
     box.write(NUMBERS, models=ONE)
     real = time.time

@@ -177,6 +177,7 @@ def test_a_corrupt_trial_file_is_named_kept_and_made_again(box):
     pandas.testing.assert_frame_equal(before, box.table())
 
 
+@pytest.mark.slow
 def test_two_runners_and_ctrl_c(box):
     box.write(f"""
 [[attacks]]
