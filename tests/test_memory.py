@@ -78,7 +78,7 @@ print(json.dumps(len(calls)))
 @pytest.mark.parametrize(
     ("arguments", "changes"),
     [
-        (["assess", "arch:absent", "--dataset", "digits"], True),
+        pytest.param(["assess", "arch:absent", "--dataset", "digits"], True, marks=pytest.mark.slow),
         (["train", "absent", "--dataset", "digits"], True),
         (["list", "defenses"], False),
     ],

@@ -174,3 +174,17 @@ def test_networks_that_cannot_be_copied_or_frozen_are_used_as_they_are(make):
     gradients = InputGradients(target)(images, labels).gradients
     assert float(gradients.abs().sum()) > 0
     torch.testing.assert_close(backend.outputs(images), expected, atol=1e-4, rtol=1e-3)
+
+
+class Counting(nn.Sequential):
+    """A network whose length is an error, like that of one that torch.compile wraps."""
+
+    def __len__(self):
+        raise TypeError("no length")
+
+
+def test_the_length_of_a_network_does_not_matter():
+    images = torch.rand(4, 3, 8, 8)
+    module = Counting(nn.Flatten(), nn.Linear(192, 5)).eval()
+    backend = ModuleBackend(module, reference="-", checksum="-", example_shape=(3, 8, 8))
+    torch.testing.assert_close(backend.outputs(images), module(images).detach())

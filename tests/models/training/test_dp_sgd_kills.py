@@ -64,7 +64,8 @@ print(kills)
 """
 
 
-@pytest.mark.parametrize("epochs, kills", [(12, 2), pytest.param(40, 4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs, kills", [(12, 2), (40, 4)])
 def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, epochs, kills):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     command = [

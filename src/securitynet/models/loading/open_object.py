@@ -232,7 +232,9 @@ def copy_unchanged(network: nn.Module, reference: str) -> nn.Module:
             warnings.simplefilter("ignore")  # that the copied parameters are no leaves
             script: nn.Module = copy.deepcopy(network)
             return OpaqueNetwork(script, has_modes=True).float().cpu()
-    own = copy_network(network) or _copy_with_shared_parts(network)
+    own = copy_network(network)
+    if own is None:
+        own = _copy_with_shared_parts(network)
     if own is None:
         raise ModelError(
             f"{reference} can't be copied, and an assessment must not change it.",

@@ -59,6 +59,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
         values = {"num_classes": shape.num_classes, "channels": shape.channels, "image_size": shape.image_size}
         with _explained(f"{path.name}:{name}()"), _beside(path):
             network = factory(**{key: value for key, value in values.items() if key in accepted})
+        network = getattr(network, "_orig_mod", network)  # of torch.compile, which would compile every copy anew
         if not isinstance(network, nn.Module):
             raise ModelError(
                 f"{path.name}:{name}() returned {type(network).__name__}, not a torch.nn.Module.",

@@ -71,7 +71,8 @@ def prepare_network(module: nn.Module, device: torch.device, example: torch.Tens
         device: Device for the copy.
         example: A float batch 1×C×H×W of the input's shape, used to verify the optimisations; None makes none.
     """
-    plain = _freeze(copy_network(module) or module).to(device)
+    copied = copy_network(module)  # which is false where a network has a length, and that is 0 or an error
+    plain = _freeze(module if copied is None else copied).to(device)
     if example is None:
         return PreparedNetwork(plain, torch.contiguous_format, plain)
     generator = torch.Generator().manual_seed(0)
