@@ -114,3 +114,16 @@ def test_every_proposed_command_is_one_that_the_command_line_accepts(assessed, n
 def test_folders_of_the_machine_are_not_in_commands(assessed, tmp_path):
     lines = make_first_screen(assessed[0], tmp_path / "out").lines
     assert not any(str(tmp_path) in (line.step.command or "") for line in lines if line.step)
+
+
+def test_assumed_members_clear_no_model(null):
+    """A model that was trained on other records gives the same outputs for those taken for members as for others."""
+    document = null[0]
+    # Wide bounds, under which this interval would clear a model whose members are known.
+    table = DEFAULT_BOUNDS | {name: GradeBounds(moderate=0.99, high=1.0) for name in ("membership.auc",)}
+    grades = {}
+    for membership in ("assumed", "known"):
+        dataset = document.dataset.model_copy(update={"membership": membership})
+        changed = document.model_copy(update={"dataset": dataset})
+        grades[membership] = next(f.grade for f in grade_families(changed, table) if f.family == "membership")
+    assert grades == {"assumed": "undecided", "known": "none shown"}

@@ -124,9 +124,13 @@ def _decide(evidence: Evidence, table: GradeTable, document: ResultDocument) -> 
 
 def _find_obstacle(evidence: Evidence, document: ResultDocument) -> str | None:
     """Why a number cannot show that there is nothing: a model that may not be the stated one is not cleared."""
-    if evidence.obstacle is None and verdict.doubt_sentences(document):
+    if evidence.obstacle is not None:
+        return evidence.obstacle
+    if verdict.doubt_sentences(document):
         return "A check of the model failed, so that it may not be the stated one."
-    return evidence.obstacle
+    if evidence.scale.startswith("membership.") and document.dataset.membership == "assumed":
+        return "Who the members are is assumed: a model that was trained on other records would look like this, too."
+    return None
 
 
 def _explain(grade: Grade, evidence: Evidence, document: ResultDocument) -> str:

@@ -79,7 +79,10 @@ def _open_network(
         record = read_model_record(options.weights)
         if record is None and read_membership(options.weights) is not None:
             lost = model_record_path(options.weights).name
-            notes.append(f"these weights were trained here, and their record {lost} is missing: members are assumed.")
+            notes.append(
+                f"WARNING: these weights were trained by securitynet, and their record {lost}, which says on what, is "
+                "missing: members are assumed, and may be others. Put it back, or state them with --members."
+            )
     if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
         trained_as = record.architecture if ":" in record.architecture else f"arch:{record.architecture}"
         raise WeightsMismatch(
