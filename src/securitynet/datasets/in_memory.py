@@ -264,7 +264,7 @@ def _number(
         )
     names = tuple(map(str, stated)) if stated is not None else named[0] if named else None
     if raw_labels and all(isinstance(value, str) for value in raw_labels):
-        names = names or tuple(sorted(set(raw_labels)))
+        names = names or tuple(sorted(set(map(str, raw_labels))))  # plain strings, where NumPy has its own
         number = {name: label for label, name in enumerate(names)}
         unknown = sorted({value for value in raw_labels if value not in number})
         if unknown:
