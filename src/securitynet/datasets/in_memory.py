@@ -6,6 +6,7 @@ reused, whatever object supplied them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,12 +179,10 @@ def _read(
         height, width = values.shape[1:]
         transform = move_to_input(pipeline, height, width)
         if transform is not None:
-            try:
+            with contextlib.suppress(ShapeChanged):  # of several shapes, each is shaped by itself below
                 images, raw_labels = _collect(raw, Shaper(values, []))
                 _check_random_size(pipeline, images)
                 return images, raw_labels, _normalised(transform, pipeline)
-            except ShapeChanged:
-                pass  # of several shapes: each is shaped by itself
         transform = _normalised(InputTransform(), pipeline)
     try:
         images, raw_labels = _collect(raw, Shaper(values, [] if pipeline is None else pipeline.shaping))

@@ -15,7 +15,7 @@ follow, and the smallest of their p-values is tripled:
   one, or to a few.
 
 The first and the last use `securitynet.metrics.outlier_blocks`. Each test names something only where it is also far
-below the rest. A backdoor that swaps two classes has no small share, and similar classes cannot be told from it.
+below the rest. A backdoor that swaps two classes has no small share, and looks like two similar classes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TESTS = 3
 """Number of tests by which the smallest p-value is multiplied."""
 
 FEWEST_PAIRS = 20
-"""Pairs without which two effects and outliers cannot be told apart: those of five classes."""
+"""Pairs without which two effects and outliers cannot be separated: those of five classes."""
 
 
 MOST_CLASSES = 40

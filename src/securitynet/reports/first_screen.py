@@ -124,6 +124,6 @@ def _controls(document: ResultDocument) -> str:
     if groups_differ(document):
         return f"do not hold: members and non-members differ even without the model ({written}){also}"
     if facts is not None and facts.blind is not None and numbers is not None:
-        return f"hold: without the model, members and non-members are not told apart ({written}){also}"
+        return f"hold: without the model, members and non-members cannot be distinguished ({written}){also}"
     why = facts.why_not if facts is not None and facts.why_not else "they were not measured"
     return f"unknown: {why}{also}"

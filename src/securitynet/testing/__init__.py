@@ -179,8 +179,8 @@ def check_dataset(loader: Callable[[Request], Source], root: Path, *, name: str 
     _require(set(first.parts) == set(second.parts), "parts change from one loading to the next")
     for part, indices in first.parts.items():
         _require(np.array_equal(indices, second.parts[part]), f"part {part!r} changes from one loading to the next")
-    placeholder = torch.zeros((len(every), 1, 1, 1), dtype=torch.uint8)
-    ImageDataset(name, placeholder, first.labels, first.class_names, first.parts, first.attributes)  # checks labels
+    blank = torch.zeros((len(every), 1, 1, 1), dtype=torch.uint8)
+    ImageDataset(name, blank, first.labels, first.class_names, first.parts, first.attributes)  # checks labels
     some = every[[-1, 0, len(every) // 2]]
     together = first.pixels.fetch(some)
     for index, item in zip(some, together, strict=True):

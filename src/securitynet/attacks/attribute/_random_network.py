@@ -6,7 +6,6 @@ visible in the images is inferred from the embeddings of a network that was neve
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.nn import functional
 from securitynet.datasets.base import ImageDataset
 from securitynet.files import stable_hash
 from securitynet.models.targets.backends.module import ModuleBackend
+from securitynet.models.targets.optimise import copy_network
 from securitynet.models.targets.signals import Progress, collect_embeddings
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derived_seed
@@ -51,9 +51,8 @@ def randomise(target: Target, seed: int) -> Target | None:
     module = getattr(target.backend, "module", None)
     if not isinstance(module, nn.Module):
         return None
-    try:
-        network = copy.deepcopy(module)
-    except (RuntimeError, TypeError, NotImplementedError, AttributeError):  # a stranger's module need not be copyable
+    network = copy_network(module)
+    if network is None:
         return None
     draw_weights(network, seed)
     backend = ModuleBackend(

@@ -77,7 +77,7 @@ class PropertyScores(Output):
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """Measure how well models of both shares are told apart, and estimate the share of the target.
+        """Measure how well models of the two shares are distinguished, and estimate the share of the target.
 
         Where outputs show nothing of the property, both models of a pair are exchangeable, so each pair is ordered
         rightly with a probability of one half.
@@ -91,7 +91,7 @@ class PropertyScores(Output):
         note = f"{self.truth:.1%} of the members of the target have the property."
         about: dict[str, Any] = {"level": level, "n": 2 * pairs, "direction": Direction.LOWER}
         if accuracy.low is None or accuracy.low <= 0.5 or means[1] <= means[0]:
-            reason = f"not resolvable: the shadow models of both shares are not told apart. {note}"
+            reason = f"not resolvable: the shadow models of the two shares cannot be distinguished. {note}"
             return [accuracy, Measurement(name="share", value=None, method="none", note=reason, **about)]
         unit = (self.shares[1] - self.shares[0]) / (means[1] - means[0])
         value = float(self.shares[0] + unit * (self.target.mean() - means[0]))

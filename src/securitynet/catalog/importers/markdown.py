@@ -174,7 +174,7 @@ def _model(values: dict[str, str], repeats: Counter[tuple[str, str, str]]) -> It
         codes["purpose_detail"] = f"{plain(values['Purpose'])} (as published)"
     repeat = (name, codes["dataset"], codes["purpose"])
     entry, sources = completed({**codes, "key": "made below"})
-    # The same name stands for several models of one dataset (seeds): they are told apart by their order.
+    # The same name stands for several models of one dataset (seeds): their order distinguishes them.
     repeats[repeat] += 1
     number = f"#{repeats[repeat]}" if repeats[repeat] > 1 else ""
     entry = entry.model_copy(update={"key": f"securitynet:{codes['purpose']}:{name}@{entry.dataset}{number}"})

@@ -39,7 +39,7 @@ def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(
     """
     try:
         if meta and source.on_meta:
-            with contextlib.suppress(NotImplementedError, RuntimeError), _quiet(), torch.device("meta"):
+            with contextlib.suppress(RuntimeError), _quiet(), torch.device("meta"):
                 return source.build(shape, keys)
             # Some constructors read values, which tensors on the meta device lack: such networks are built with memory.
         with _quiet():

@@ -1,4 +1,4 @@
-"""CycloneDX 1.7: a bill of materials with the model's card, its measurements among the performance metrics."""
+"""CycloneDX 1.7: an ML-BOM with the model's card, its measurements among the performance metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:securitynet:assessment:1")
 
 
 def render(document: ResultDocument) -> bytes:
-    """The bill of materials of one assessed model, as JSON."""
+    """The ML-BOM of one assessed model, as JSON."""
     target, dataset = document.target, document.dataset
     version = document.environment.get("securitynet", "")
     serial = uuid.uuid5(_NAMESPACE, f"{target.checksum} {dataset.fingerprint} {document.created}")

@@ -190,7 +190,7 @@ class InferenceResponse:
     """The outputs in a response.
 
     Attributes:
-        rows: One row of class scores per image, N×K float32, not yet checked for NaN.
+        rows: One row of class scores per image, N×K float32; they may hold NaN, which the caller checks.
         version: Version of the model that responded; None if the server does not say.
     """
 
