@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,22 +10,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.detectors._filters import InputFilter
-from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
-from securitynet.detectors._pieces import in_pieces
+from securitynet.detectors._calibrated_filter import CalibratedFilter, FittedCalibrated
 from securitynet.detectors._queries import Arrays, QueryClient
 from securitynet.detectors._scaled_layers import amplify, list_layers
 from securitynet.errors import ModelError
 from securitynet.files import stable_hash
-from securitynet.metrics import filtering
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
-
-FEWEST_TUNING = 10
-"""Smallest number of clean images for a threshold."""
 
 MOST_STARTING = 256
 """Largest number of clean images by which the first amplified network is chosen."""
@@ -34,7 +26,7 @@ MOST_STARTING = 256
 _OTHERS = "Choose a filter of inputs that needs outputs only, such as strip or teco."
 
 
-class IbdPsc(InputFilter):
+class IbdPsc(CalibratedFilter):
     """Stops an image if amplified versions of the network still give its class a high posterior.
 
     Hou et al., "IBD-PSC: input-level backdoor detection via parameter-oriented scaling consistency" (2024), section 4:
@@ -48,46 +40,25 @@ class IbdPsc(InputFilter):
         factor: Factor ω of the layers.
         error: Error ξ on clean images at which the amplified versions begin.
         count: Number of amplified versions.
-        false_rejection_rate: Share of clean images that may be stopped, for which the threshold is chosen.
-        calibration: Largest number of clean images, besides those judged, from which the threshold is chosen.
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
     )
+    title: ClassVar[str] = "IBD-PSC"
     costs: ClassVar[str | None] = "passes each of thousands of images through several versions of the network"
 
     factor: float = Field(default=1.5, gt=1, allow_inf_nan=False, description="Factor of the layers.")
     error: float = Field(default=0.6, gt=0, lt=1, description="Error at which the amplified versions begin.")
     count: int = Field(default=5, ge=1, description="Number of amplified versions.")
-    false_rejection_rate: float = Field(
-        default=0.05, gt=0, lt=1, description="Share of clean images that may be stopped."
-    )
-    calibration: int = Field(
-        default=2000, ge=FEWEST_TUNING, description="Largest number of clean images for the threshold."
-    )
-
-    @property
-    @override
-    def tuning_images(self) -> int:
-        return self.calibration
 
     @override
-    def fitted(
-        self,
-        client: QueryClient,
-        clean: CleanImages,
-        seed: int = 0,
-        folder: Path | None = None,
-        progress: Progress | None = None,
-    ) -> FittedIbdPsc:
+    def _prepare(self, client: QueryClient, tuning: torch.Tensor, seed: int) -> FittedIbdPsc:
         client.target.require(Access.WHITE_BOX, "the weights")
-        check_enough(clean.tuning, FEWEST_TUNING, "The threshold of IBD-PSC")
-        fitted = FittedIbdPsc(self, client, clean.tuning)
-        return fitted.calibrated(clean.tuning, folder, progress or (lambda done, total: None))
+        return FittedIbdPsc(self, client, tuning)
 
 
-class FittedIbdPsc(FittedFilter):
+class FittedIbdPsc(FittedCalibrated):
     """IBD-PSC beside a target.
 
     Args:
@@ -117,23 +88,13 @@ class FittedIbdPsc(FittedFilter):
             )
         self.start, self._targets = self._choose_versions(tuning[:MOST_STARTING])
 
-    def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedIbdPsc:
-        """Choose the threshold.
+    @override
+    def measure(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
+        return {"consistency": self.measure_consistency(images)}
 
-        Args:
-            tuning: Clean images, N×C×H×W uint8.
-            folder: Folder of completed pieces; None stores nothing.
-            progress: Called with the number of images done and the total.
-        """
-
-        def examine(images: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
-            return {"scores": self.measure_consistency(images)}
-
-        pieces = in_pieces(examine, tuning, "calibration", self.client, folder, progress, size=self.piece)
-        self.calibration = pieces["scores"]
-        bound = filtering.low_threshold(-self.calibration, self.settings.false_rejection_rate, "quantile")
-        self.threshold, self.nominal = -bound.value, self.settings.false_rejection_rate
-        return self
+    @override
+    def score(self, facts: Arrays) -> NDArray[np.float64]:
+        return facts["consistency"]
 
     def measure_consistency(self, images: torch.Tensor) -> NDArray[np.float64]:
         """Return the mean posterior of the original prediction under the amplified networks, N.
@@ -148,11 +109,6 @@ class FittedIbdPsc(FittedFilter):
             # In double precision, because amplified logits are large, and posteriors of 1 could not be ranked.
             total += logits.double().softmax(dim=1).gather(1, labels)[:, 0]
         return np.asarray((total / len(self._targets)).numpy())
-
-    @override
-    def examine(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
-        scores = self.measure_consistency(images)
-        return {"scores": scores, "flagged": scores > self.threshold}
 
     @override
     def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:

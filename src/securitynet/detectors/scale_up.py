@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,21 +10,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.detectors._filters import InputFilter
-from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
-from securitynet.detectors._pieces import in_pieces
+from securitynet.detectors._calibrated_filter import CalibratedFilter, FittedCalibrated
 from securitynet.detectors._queries import Arrays, QueryClient
-from securitynet.metrics import filtering
-from securitynet.models.targets.signals import Progress
-
-FEWEST_TUNING = 10
-"""Smallest number of clean images for a threshold."""
 
 FEWEST_OF_CLASS = 5
 """Smallest number of clean images from which a class's mean and deviation are estimated."""
 
 
-class ScaleUp(InputFilter):
+class ScaleUp(CalibratedFilter):
     """Stops an image if the predictions of its amplified copies agree with its own more often than usual.
 
     Guo et al., "SCALE-UP: an efficient black-box input-level backdoor detection via analyzing scaled prediction
@@ -36,39 +28,19 @@ class ScaleUp(InputFilter):
 
     Attributes:
         factors: Factors of the pixel values.
-        false_rejection_rate: Share of clean images that may be stopped, for which the threshold is chosen.
-        calibration: Largest number of clean images, besides those judged, from which the threshold is chosen.
     """
 
     factors: tuple[int, ...] = Field(default=(3, 5, 7, 9, 11), min_length=1, description="Factors of the pixel values.")
-    false_rejection_rate: float = Field(
-        default=0.05, gt=0, lt=1, description="Share of clean images that may be stopped."
-    )
-    calibration: int = Field(
-        default=2000, ge=FEWEST_TUNING, description="Largest number of clean images for the threshold."
-    )
 
+    title: ClassVar[str] = "SCALE-UP"
     costs: ClassVar[str | None] = "queries the target with several amplified copies of each of thousands of images"
 
-    @property
     @override
-    def tuning_images(self) -> int:
-        return self.calibration
-
-    @override
-    def fitted(
-        self,
-        client: QueryClient,
-        clean: CleanImages,
-        seed: int = 0,
-        folder: Path | None = None,
-        progress: Progress | None = None,
-    ) -> FittedScaleUp:
-        check_enough(clean.tuning, FEWEST_TUNING, "The threshold of SCALE-UP")
-        return FittedScaleUp(self, client).calibrated(clean.tuning, folder, progress or (lambda done, total: None))
+    def _prepare(self, client: QueryClient, tuning: torch.Tensor, seed: int) -> FittedScaleUp:
+        return FittedScaleUp(self, client)
 
 
-class FittedScaleUp(FittedFilter):
+class FittedScaleUp(FittedCalibrated):
     """SCALE-UP in front of a target.
 
     Args:
@@ -83,29 +55,23 @@ class FittedScaleUp(FittedFilter):
         self.columns = ("image", *(f"times {factor}" for factor in settings.factors))
         self._labels, self._consistency = np.empty(0, np.int64), np.empty(0)
 
-    def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedScaleUp:
-        """Choose the threshold.
+    @override
+    def measure(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
+        labels, consistency = self.measure_consistency(images)
+        return {"labels": labels, "consistency": consistency}
 
-        Args:
-            tuning: Clean images, N×C×H×W uint8.
-            folder: Folder of completed pieces; None stores nothing.
-            progress: Called with the number of images done and the total.
-        """
+    @override
+    def score(self, facts: Arrays) -> NDArray[np.float64]:
+        return self._standardise(facts["labels"], facts["consistency"])
 
-        def examine(images: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
-            labels, consistency = self.measure_consistency(images)
-            return {"labels": labels, "consistency": consistency}
-
-        pieces = in_pieces(examine, tuning, "calibration", self.client, folder, progress, size=self.piece)
-        self._labels, self._consistency = pieces["labels"], pieces["consistency"]
-        # Each image is standardised by the others, as an incoming one is, or too many of those would be stopped.
-        everyone = np.arange(len(tuning))
-        self.calibration = np.concatenate(
+    @override
+    def score_clean(self, facts: Arrays) -> NDArray[np.float64]:
+        """Standardise each image by the others, as an incoming one is, or too many of those would be stopped."""
+        self._labels, self._consistency = facts["labels"], facts["consistency"]
+        everyone = np.arange(len(self._labels))
+        return np.concatenate(
             [self._standardise(self._labels[[at]], self._consistency[[at]], everyone != at) for at in everyone]
         )
-        bound = filtering.low_threshold(-self.calibration, self.settings.false_rejection_rate, "quantile")
-        self.threshold, self.nominal = -bound.value, self.settings.false_rejection_rate
-        return self
 
     def measure_consistency(self, images: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the predictions, N, and the share of factors that keep them, N.
@@ -118,12 +84,6 @@ class FittedScaleUp(FittedFilter):
         for factor in self.settings.factors:
             agreeing += self.client.outputs(_amplify(images, factor)).argmax(dim=1) == labels
         return labels.numpy(), (agreeing / len(self.settings.factors)).numpy()
-
-    @override
-    def examine(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
-        labels, consistency = self.measure_consistency(images)
-        scores = self._standardise(labels, consistency)
-        return {"scores": scores, "flagged": scores > self.threshold, "consistency": consistency}
 
     @override
     def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,16 +11,9 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from securitynet.datasets.corruptions.kinds import KINDS, SEVERITIES, corrupt
-from securitynet.detectors._filters import InputFilter
-from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
-from securitynet.detectors._pieces import in_pieces
+from securitynet.detectors._calibrated_filter import FEWEST_TUNING, CalibratedFilter, FittedCalibrated
 from securitynet.detectors._queries import Arrays, QueryClient
-from securitynet.metrics import filtering
-from securitynet.models.targets.signals import Progress
 from securitynet.randomness import generator
-
-FEWEST_TUNING = 10
-"""Smallest number of clean images for a threshold."""
 
 BLOCK = 64
 """Images corrupted together; each has its own place, so that its random numbers do not depend on the others."""
@@ -33,7 +25,7 @@ SHOWN = 5
 """Number of corruptions in the pictures of an image."""
 
 
-class Teco(InputFilter):
+class Teco(CalibratedFilter):
     """Stops an image if the severities at which corruptions change its prediction differ much between their kinds.
 
     Liu et al., "Detecting backdoors during the inference stage based on corruption robustness consistency" (2023),
@@ -43,16 +35,12 @@ class Teco(InputFilter):
 
     Attributes:
         kinds: Kinds of corruption.
-        false_rejection_rate: Share of clean images that may be stopped, for which the threshold is chosen.
-        calibration: Largest number of clean images, besides those judged, from which the threshold is chosen.
     """
 
+    title: ClassVar[str] = "TeCo"
     costs: ClassVar[str | None] = "queries the target with 75 corrupted copies of each of thousands of images"
 
     kinds: tuple[str, ...] = Field(default=KINDS, min_length=2, description="Kinds of corruption.")
-    false_rejection_rate: float = Field(
-        default=0.05, gt=0, lt=1, description="Share of clean images that may be stopped."
-    )
     calibration: int = Field(
         default=500, ge=FEWEST_TUNING, description="Largest number of clean images for the threshold."
     )
@@ -65,25 +53,12 @@ class Teco(InputFilter):
             raise ValueError(f"there is no kind of corruption named {min(unknown)}; there are {', '.join(KINDS)}")
         return kinds
 
-    @property
     @override
-    def tuning_images(self) -> int:
-        return self.calibration
-
-    @override
-    def fitted(
-        self,
-        client: QueryClient,
-        clean: CleanImages,
-        seed: int = 0,
-        folder: Path | None = None,
-        progress: Progress | None = None,
-    ) -> FittedTeco:
-        check_enough(clean.tuning, FEWEST_TUNING, "The threshold of TeCo")
-        return FittedTeco(self, client, seed).calibrated(clean.tuning, folder, progress or (lambda done, total: None))
+    def _prepare(self, client: QueryClient, tuning: torch.Tensor, seed: int) -> FittedTeco:
+        return FittedTeco(self, client, seed)
 
 
-class FittedTeco(FittedFilter):
+class FittedTeco(FittedCalibrated):
     """TeCo in front of a target.
 
     Args:
@@ -98,23 +73,14 @@ class FittedTeco(FittedFilter):
         self.settings, self.client, self.seed = settings, client, seed
         self.columns = ("image", *settings.kinds[:SHOWN])
 
-    def calibrated(self, tuning: torch.Tensor, folder: Path | None, progress: Progress) -> FittedTeco:
-        """Choose the threshold.
+    @override
+    def measure(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
+        return {"severities": self.find_severities(images, rows, purpose)}
 
-        Args:
-            tuning: Clean images, N×C×H×W uint8.
-            folder: Folder of completed pieces; None stores nothing.
-            progress: Called with the number of images done and the total.
-        """
-
-        def examine(images: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
-            return {"severities": self.find_severities(images, rows, "calibration")}
-
-        pieces = in_pieces(examine, tuning, "calibration", self.client, folder, progress, size=self.piece)
-        self.calibration = _measure_deviation(pieces["severities"])
-        bound = filtering.low_threshold(-self.calibration, self.settings.false_rejection_rate, "quantile")
-        self.threshold, self.nominal = -bound.value, self.settings.false_rejection_rate
-        return self
+    @override
+    def score(self, facts: Arrays) -> NDArray[np.float64]:
+        # Rounded, so that equal ones do not differ by the order of the kinds.
+        return np.asarray(facts["severities"].std(axis=1).round(9))
 
     def find_severities(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> NDArray[np.int64]:
         """Return the lowest severity of each kind that changes the prediction, N×kinds; one above the highest if none.
@@ -157,12 +123,6 @@ class FittedTeco(FittedFilter):
         return corrupted
 
     @override
-    def examine(self, images: torch.Tensor, rows: NDArray[np.int64], purpose: str) -> Arrays:
-        severities = self.find_severities(images, rows, purpose)
-        scores = _measure_deviation(severities)
-        return {"scores": scores, "flagged": scores > self.threshold, "severities": severities}
-
-    @override
     def pictures(self, image: torch.Tensor, verdicts: Arrays, row: int, purpose: str) -> torch.Tensor:
         """Return the image and corrupted copies at the severities that changed its prediction, or at the highest."""
         number = np.array([row], dtype=np.int64)
@@ -171,8 +131,3 @@ class FittedTeco(FittedFilter):
             for kind, severity in zip(self.settings.kinds[:SHOWN], verdicts["severities"][0], strict=False)
         ]
         return torch.stack([image, *copies])
-
-
-def _measure_deviation(severities: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the standard deviation of each row, rounded: equal ones must not differ by the order of the kinds."""
-    return np.asarray(severities.std(axis=1).round(9))
