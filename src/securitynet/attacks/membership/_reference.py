@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -162,6 +162,12 @@ class ReferenceAttack(Attack):
         return np.stack(observed)
 
     def _online(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
+        scored = self._score_online(target, data, context)
+        notes = (*scored.outputs.fidelity, *self.notes())
+        return MembershipScores.of(scored.signals, data, scored.scores, scored.threshold, ~scored.known, notes)
+
+    def _score_online(self, target: Target, data: TrialData, context: Context) -> ScoredOnline:
+        """Score all judged records by shadow models whose training sets are drawn from them."""
         views = self._views(target, data)
         signals = context.signals(target, data)
         observed = self._observed(target, data, signals, views, context)
@@ -171,7 +177,7 @@ class ReferenceAttack(Attack):
         is_member = np.isin(signals.indices, data.splits.members)
         scores = self.score_views(evidence, select(evidence, known & ~is_member))
         threshold = tuned_threshold(scores, is_member, known)
-        return MembershipScores.of(signals, data, scores, threshold, ~known, (*outputs.fidelity, *self.notes()))
+        return ScoredOnline(signals, outputs, evidence, known, is_member, scores, threshold)
 
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         pool = self.shadows.records(data.splits)
@@ -208,6 +214,29 @@ class ReferenceAttack(Attack):
         population = select(population, left_out)
         result = attack.score_views(records, population)
         return MembershipScores.of(signals, data, result, threshold, notes=(*outputs.fidelity, *self.notes()))
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredOnline:
+    """The scores of all judged records, N, and what they follow from.
+
+    Attributes:
+        signals: Outputs of the target.
+        outputs: Outputs of the shadow models.
+        evidence: Signals of both, one for each view.
+        known: Whether the adversary knows the membership of each record, N.
+        is_member: Whether each is a member, N.
+        scores: Scores, N.
+        threshold: Threshold, tuned on the known records.
+    """
+
+    signals: Signals
+    outputs: ShadowOutputs
+    evidence: list[Evidence]
+    known: NDArray[np.bool_]
+    is_member: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    threshold: float | NDArray[np.float64]
 
 
 def combine(observed: NDArray[np.float64], outputs: ShadowOutputs) -> list[Evidence]:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.membership._evidence import Evidence, select
-from securitynet.attacks.membership._reference import combine
-from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership.base import MembershipScores
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -34,31 +33,24 @@ class LiraMostExposed(LiRA):
 
     @override
     def _online(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
-        views = self._views(target, data)
-        signals = context.signals(target, data)
-        observed = self._observed(target, data, signals, views, context)
-        outputs = self._outputs(target, data, signals.indices, views, context)
-        evidence = combine(observed, outputs)
-        known = known_records(signals.indices, data)
-        is_member = np.isin(signals.indices, data.splits.members)
-        scores = self.score_views(evidence, select(evidence, known & ~is_member))
-        threshold = tuned_threshold(scores, is_member, known)
-        marks = np.mean([measure_marks(view) for view in evidence], axis=0)
+        scored = self._score_online(target, data, context)
+        marks = np.mean([measure_marks(view) for view in scored.evidence], axis=0)
         count = min(len(marks), max(FEWEST_RECORDS, round(self.exposed * len(marks))))
         chosen = np.sort(np.argsort(-marks, kind="stable")[:count])
-        if is_member[chosen].all() or not is_member[chosen].any():
+        if scored.is_member[chosen].all() or not scored.is_member[chosen].any():
             chosen = np.arange(len(marks))  # both groups are needed to judge any of them
         note = (
             f"Judged on {len(chosen):,} of {len(marks):,} records, those on which training leaves the clearest mark in "
             "the shadow models."
         )
+        threshold = scored.threshold
         return MembershipScores.of(
-            signals.select(signals.indices[chosen]),
+            scored.signals.select(scored.signals.indices[chosen]),
             data,
-            scores[chosen],
+            scored.scores[chosen],
             threshold if isinstance(threshold, float) else threshold[chosen],
-            ~known[chosen],
-            (note, *outputs.fidelity, *self.notes()),
+            ~scored.known[chosen],
+            (note, *scored.outputs.fidelity, *self.notes()),
         )
 
 
