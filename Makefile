@@ -24,6 +24,7 @@ test: $(VENV)/.installed  ## The tests, in under ten minutes on two cores.
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed  ## The slow tests too.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slow-tests]'
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed
