@@ -434,3 +434,13 @@ def test_every_error_has_a_hint(weights, tmp_path):
         with pytest.raises(SecurityNetError) as caught:
             load_target(reference, **options)
         assert caught.value.hint
+
+
+@pytest.mark.parametrize("form", ["digits", "object"])
+def test_the_dataset_may_be_a_reference_or_an_object(digits, form):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    given = [(image, int(label)) for image, label in zip(digits.images[:40], digits.labels[:40], strict=True)]
+    target = load_target(network, dataset=given if form == "object" else form, normalize="none")
+    assert target.num_classes == 10
+    with pytest.raises(SecurityNetError):
+        load_target(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), dataset="digits")

@@ -14,6 +14,7 @@ from torch import nn
 from securitynet.catalog.location import using
 from securitynet.catalog.weights import same_weights
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.given import load_given
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile, WeightsMismatch
@@ -56,7 +57,7 @@ def load_target(
     reference: str | os.PathLike[str] | nn.Module | Callable[[torch.Tensor], Any],
     *,
     weights: str | Path | None = None,
-    dataset: ImageDataset | None = None,
+    dataset: Any = None,
     normalize: str | None = None,
     input_size: int | None = None,
     head: str | None = None,
@@ -87,7 +88,8 @@ def load_target(
         reference: Reference of the model (`securitynet list backends` shows the forms), a network, or a callable that
             takes images in [0, 1], a float tensor N×C×H×W, and returns scores, N×K.
         weights: File of weights for a network; the library's own by default.
-        dataset: Labelled images of the model's kind: ``auto`` choices are made on them, and the class count is checked.
+        dataset: Labelled images of the model's kind, as `securitynet.datasets.load_given` takes them: a dataset, a
+            reference such as ``cifar10``, or objects. ``auto`` choices are made on them; the class count is checked.
         normalize: ``auto``, a convention's name, or ``M,M,M/S,S,S``. By default what the source states, else ``auto``
             if a dataset is given, else ``none``.
         input_size: Height and width in pixels to which images are resized.
@@ -125,6 +127,9 @@ def load_target(
         TargetError: If its outputs are unusable, or the images of the dataset do not suit it.
         AccessDenied: If white-box access is requested for a model that gives outputs only.
     """
+    if dataset is not None and not isinstance(dataset, ImageDataset):
+        given = load_given(dataset)
+        dataset, transform = given.dataset, transform or given.transform
     options = LoadOptions(
         weights=None if weights is None else expand_home(weights),
         normalize=normalize,
