@@ -69,3 +69,22 @@ def test_many_models_are_centred_by_their_datasets() -> None:
     frame = pandas.DataFrame({"x": x, "y": y, "d": datasets})
     centred = frame[["x", "y"]] - frame.groupby("d").transform("mean")
     assert within.value == pytest.approx(centred["x"].corr(centred["y"]))
+
+
+def test_models_trained_for_security_are_a_group_of_their_own(tmp_path) -> None:
+    """Low and rising for the security models, high and falling for the others: together they rise."""
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    with securitynet.catalog.open(url) as catalog:
+        for number in range(20):
+            purpose, place = ("security", "benchmark")[number // 10], number % 10
+            codes = {"name": f"n{number}", "dataset": "CIFAR-10", "family": f"f{place}", "purpose": purpose}
+            x, y = (0.4 + 0.01 * place, 0.4 + 0.01 * place) if number < 10 else (0.8 + 0.01 * place, 0.8 - 0.01 * place)
+            values = [Measured("accuracy.test", x, "trial", "t"), Measured("stealing.accuracy", y, "trial", "t")]
+            catalog.record(catalog.add(codes).id, values)
+    with TestClient(create_app(url), base_url="http://127.0.0.1:8421") as client:
+        drawn = client.get("/api/plot?x=accuracy.test&y=stealing.accuracy").json()
+        text = client.get("/plot?x=accuracy.test&y=stealing.accuracy").text
+    assert drawn["within"] == "purpose" and drawn["correlation"]["value"] == pytest.approx(0, abs=1e-6)
+    by_group = {group["group"]: group["r"] for group in drawn["by_group"]}
+    assert by_group == pytest.approx({"CIFAR-10 (security)": 1.0, "CIFAR-10 (benchmark)": -1.0})
+    assert "within purposes" in text and "The signs differ" in text

@@ -146,9 +146,12 @@ class PlotData(BaseModel):
     ]
     lacking: int
     correlation: Correlation
-    within: Annotated[str, Field(description="Code within whose groups the correlation is taken; empty if none.")]
+    within: Annotated[
+        str,
+        Field(description="Codes within whose groups the correlation is taken, separated by commas; empty if none."),
+    ]
     by_group: Annotated[
-        list[GroupCorrelation], Field(description="Pearson's r in each group of the colour or dataset.")
+        list[GroupCorrelation], Field(description="Pearson's r in each group of the colour, or of these codes.")
     ]
     mixed: Annotated[str | None, Field(description="A sentence, if groups contradict each other or the pooled value.")]
     points: list[PlotPoint]
@@ -302,7 +305,7 @@ def plot_data(
             n=estimate.n,
             method=estimate.method,
         ),
-        within=drawn.within,
+        within=",".join(drawn.within),
         by_group=[GroupCorrelation(group=g.group, n=g.n, r=g.r) for g in drawn.by_group],
         mixed=drawn.mixed,
         points=[PlotPoint(id=p.id, name=p.name, x=p.x, y=p.y, group=p.group) for p in drawn.points],

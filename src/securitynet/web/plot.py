@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from securitynet.analysis.simpson import GroupCorrelation, correlate_groups, des
 from securitynet.analysis.statistics import FEWEST, Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
-from securitynet.web.columns import UNKNOWN, Columns, FacetColumn, Floats, Integers
+from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
 from securitynet.web.search import Matches, Search
 from securitynet.web.state import State
 
@@ -32,8 +33,9 @@ MOST_COLOURS = 5
 MOST_GROUPS = 8
 """Groups whose correlations are listed."""
 
-WITHIN = "dataset"
-"""The code whose groups are taken apart by default."""
+WITHIN = ("dataset", "purpose")
+"""The codes whose groups are taken apart by default; models that were trained for security have a relation of their own,
+as SecurityNet's figures show."""
 
 OTHER = "other"
 OTHER_COLOUR = MOST_COLOURS
@@ -74,8 +76,8 @@ class Plot:
         correlation: Pearson's, of all that have both (logarithms, where an axis is logarithmic), within datasets where
             there are several.
         ranks: Spearman's, likewise; None for more models than are drawn.
-        within: What the correlations are within: ``dataset``, or nothing if all models have one.
-        by_group: Pearson's in each dataset, the largest first, or in each group of the colour; empty for one.
+        within: The codes of `WITHIN` that split the models, within whose groups the correlations are.
+        by_group: Pearson's in each of these groups, the largest first, or in each of the colour; empty for one.
         mixed: A sentence if groups contradict each other, or the pooled correlation contradicts all.
     """
 
@@ -91,7 +93,7 @@ class Plot:
     lacking: int
     correlation: Estimate
     ranks: Estimate | None
-    within: str
+    within: tuple[str, ...]
     by_group: tuple[GroupCorrelation, ...]
     mixed: str | None
 
@@ -143,10 +145,11 @@ def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -
     rows = np.flatnonzero(complete)
     raw = [columns.numeric[name][rows] for name in (x, y)]
     across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
-    datasets = columns.facets["dataset"].codes[rows]
-    pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows], datasets)
-    within = WITHIN if len(np.unique(datasets)) > 1 else ""
-    by_group = _correlate_groups(columns.facets[colour or WITHIN], across, up, rows)
+    within, strata, names = _split(columns, (colour,) if colour else WITHIN, rows)
+    by_group = correlate_groups(across, up, strata, names) if len(names) > 1 else []
+    if colour:
+        within, strata, _ = _split(columns, WITHIN, rows)
+    pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows], strata)
     varies = len(rows) >= FEWEST and np.ptp(across) > 0 and np.ptp(up) > 0
     pooled = float(np.corrcoef(across, up)[0, 1]) if within and varies else None
     crowded = len(rows) > MOST_POINTS
@@ -245,23 +248,43 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
     return Estimate(value, min(float(low), value), max(float(high), value), None, len(x), count, method)
 
 
-def _correlate_groups(facet: FacetColumn, x: Floats, y: Floats, rows: Integers) -> list[GroupCorrelation]:
-    codes = facet.codes[rows]
-    names = {int(code): facet.values[code - 1] for code in np.unique(codes) if code != UNKNOWN}
-    groups = correlate_groups(x, y, codes, names)
-    return groups if len(names) > 1 else []
+def _split(columns: Columns, by: Sequence[str], rows: Integers) -> tuple[tuple[str, ...], Codes, dict[int, str]]:
+    """Split models into groups by one code, and these by the next.
+
+    Returns:
+        The codes that split, the number of each model's group, and the names of the groups whose first code is known;
+        further codes are in a name only where they split that group.
+    """
+    splitting: list[str] = []
+    numbers: Codes = np.zeros(len(rows), dtype=np.int64)
+    names = {0: ""}
+    for depth, code in enumerate(by):
+        facet = columns.facets[code]
+        keys = numbers * (len(facet.values) + 1) + facet.codes[rows]
+        counts = np.bincount(keys)
+        present = np.flatnonzero(counts)
+        parents, values = (part.tolist() for part in np.divmod(present, len(facet.values) + 1))
+        if len(present) > len(names):
+            splitting.append(code)
+        siblings, finer = Counter(parents), {}
+        for number, (parent, value) in enumerate(zip(parents, values, strict=True)):
+            own = "" if value == UNKNOWN else facet.values[value - 1]
+            divided = names[parent] and siblings[parent] > 1
+            finer[number] = own if depth == 0 else f"{names[parent]} ({own or 'unknown'})" if divided else names[parent]
+        numbers, names = (np.cumsum(counts > 0) - 1)[keys], finer
+    return tuple(splitting), numbers, {number: name for number, name in names.items() if name}
 
 
-def _correlations(x: Floats, y: Floats, families: Codes, datasets: Codes) -> tuple[Estimate, Estimate | None]:
-    """Pearson's and Spearman's correlation within datasets, by families."""
-    strata = datasets if len(np.unique(datasets)) > 1 else None
+def _correlations(x: Floats, y: Floats, families: Codes, groups: Codes) -> tuple[Estimate, Estimate | None]:
+    """Pearson's and Spearman's correlation within groups, by families."""
+    strata = groups if len(np.unique(groups)) > 1 else None
     if len(x) <= MOST_POINTS:
         # As many permutations as a page can wait for.
         pearson = statistics.correlation(x, y, clusters=families, strata=strata, resamples=400)
         ranks = statistics.correlation(x, y, kind="spearman", clusters=families, strata=strata, resamples=200)
         return pearson, ranks
     if strata is not None:
-        x, y = (_centred(values, datasets) for values in (x, y))
+        x, y = (_centred(values, groups) for values in (x, y))
     if np.count_nonzero(np.bincount(families)) >= resampling.FEWEST_CLUSTERS:
         return clustered_pearson(x, y, families), None
     value = float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan
