@@ -34,8 +34,8 @@ MOST_GROUPS = 8
 """Groups whose correlations are listed."""
 
 WITHIN = ("dataset", "purpose")
-"""The codes whose groups are taken apart by default; models that were trained for security have a relation of their own,
-as SecurityNet's figures show."""
+"""The codes whose groups are taken apart by default; models that were trained for security have a relation of their
+own, as SecurityNet's figures show."""
 
 OTHER = "other"
 OTHER_COLOUR = MOST_COLOURS
