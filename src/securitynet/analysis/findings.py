@@ -133,5 +133,3 @@ def _judged(claim: Claim, found: Tested | str, level: float, count: int) -> Clai
         f"{' ' + note if note else ''}{''.join(' ' + text for text in found.notes)}"
     )
     return ClaimFinding(claim, status, result, sentence, found)
-
-

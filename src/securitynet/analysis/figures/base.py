@@ -12,6 +12,7 @@ import pandas
 from securitynet.analysis import frames
 from securitynet.analysis.figures.blind import describe_blind_baseline
 from securitynet.analysis.frames import Quantity
+from securitynet.analysis.papers.every import describe_for
 from securitynet.errors import ConfigurationError
 
 FEWEST_CASES = 1
@@ -88,7 +89,7 @@ class Figure:
         drawn = self.draw(frames.wide(restricted, dict(self.quantities)), restricted, self)
         membership = bool(self.options.get("membership"))
         said = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
-        return replace(drawn, caption=drawn.caption + said)
+        return replace(drawn, caption=drawn.caption + said + describe_for(self.name, tidy))
 
     def restricted(self, tidy: pandas.DataFrame) -> pandas.DataFrame:
         """The rows that the paper's figure is about, where there are any such and they have what is needed."""

@@ -103,13 +103,16 @@ def up_to_epochs(most: int) -> Prepare:
     """Leaves out targets that were trained for more epochs."""
 
     def prepare(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
-        return wide[pandas.to_numeric(wide["epochs"]) <= most]
+        rows = wide[pandas.to_numeric(wide["epochs"]) <= most]
+        if rows["epochs"].nunique() < 2:
+            raise NoCases(f"there are no targets that were trained for several numbers of epochs up to {most}")
+        return rows
 
     return prepare
 
 
 def around_epochs(quantity: str, epochs: int) -> Prepare:
-    """One row per dataset, architecture and seed: ``early``, with that many epochs or slightly more; ``late``, with most.
+    """One row per dataset, architecture and seed: ``early``, with so many epochs or slightly more; ``late``, with most.
 
     Args:
         quantity: Name of the quantity.
@@ -124,6 +127,8 @@ def around_epochs(quantity: str, epochs: int) -> Prepare:
         first, last = grouped.head(1), grouped.tail(1)
         pairs = first.merge(last, on=["dataset", "architecture", "seed"], suffixes=("", "_last"))
         pairs = pairs[pairs["epochs_last"] > pairs["epochs"]]
+        if pairs.empty:
+            raise NoCases(f"no target was trained for about {epochs} epochs and, with the same seed, for more")
         return pairs.assign(early=pairs[quantity], late=pairs[f"{quantity}_last"])
 
     return prepare
@@ -141,6 +146,8 @@ def by_budget(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFram
         least=("value", "first"), most=("value", "last"), budgets=("budget", "nunique")
     )
     ends = ends[ends["budgets"] > 1].reset_index().drop_duplicates("case").set_index("case")
+    if ends.empty:
+        raise NoCases("no target was stolen with several query budgets")
     return wide.join(ends[["least", "most"]], on="case").dropna(subset=["least"])
 
 

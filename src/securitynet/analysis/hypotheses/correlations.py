@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from securitynet.analysis import frames, statistics
 from securitynet.analysis.hypotheses.cases import measured
-from securitynet.analysis.hypotheses.tested import Test, Tested, unresolved
+from securitynet.analysis.hypotheses.tested import Test, Tested, of_units, unresolved
 from securitynet.analysis.simpson import describe_mixed_signs
 
 Kind = Literal["pearson", "spearman"]
@@ -82,7 +82,9 @@ def between_datasets(x: str, y: str, kind: Kind = "spearman") -> Test:
             return unresolved(few, len(means))
         found = statistics.correlation(means[x].to_numpy(float), means[y].to_numpy(float), kind=kind, level=level)
         note = f"The {len(rows)} models are of {len(means)} datasets, which are the units."
-        return Tested(found, "over datasets", notes=(note,), fewest=FEWEST_DATASETS, units="datasets")
+        return Tested(
+            of_units(found, "datasets"), "over datasets", notes=(note,), fewest=FEWEST_DATASETS, units="datasets"
+        )
 
     return test
 

@@ -8,7 +8,10 @@ import pandas
 from securitynet.analysis import statistics
 from securitynet.analysis.figures.defenses import compared
 from securitynet.analysis.hypotheses.differences import on
-from securitynet.analysis.hypotheses.tested import Test, Tested, unresolved
+from securitynet.analysis.hypotheses.tested import Test, Tested, bounded, of_units, unresolved
+
+UNITS = "undefended targets"
+"""What is left out one by one, with all targets that are compared with it."""
 
 
 def against_undefended(quantity: str, defense: str) -> Test:
@@ -33,7 +36,7 @@ def against_undefended(quantity: str, defense: str) -> Test:
             clusters=rows["_original"].to_numpy(object),
             level=level,
         )
-        return Tested(found, on(rows), units="defended targets")
+        return Tested(of_units(bounded(found), UNITS), on(rows), units="defended targets")
 
     return test
 
@@ -59,7 +62,7 @@ def weaker_defense(quantity: str, first: str, second: str) -> Test:
         change = [(part[quantity] - part["_before"]).to_numpy(float) for part in parts]
         clusters = parts[0]["_original"].to_numpy(object), parts[1]["_original"].to_numpy(object)
         found = statistics.group_difference(change[0], change[1], clusters=clusters, level=level)
-        return Tested(found, on(pandas.concat(parts)), units="defended targets")
+        return Tested(of_units(bounded(found), UNITS), on(pandas.concat(parts)), units="defended targets")
 
     return test
 

@@ -10,7 +10,7 @@ import pandas
 
 from securitynet.analysis import frames, resampling, statistics
 from securitynet.analysis.hypotheses.cases import measured
-from securitynet.analysis.hypotheses.tested import Test, Tested, list_words, unresolved
+from securitynet.analysis.hypotheses.tested import Test, Tested, bounded, list_words, unresolved
 from securitynet.analysis.resampling import Floats
 from securitynet.analysis.statistics import Estimate
 
@@ -58,14 +58,14 @@ def between(quantity: str, column: str, first: str, second: str, *, shared: str 
             if not common and all(map(len, groups)):
                 return unresolved(f"{first} and {second} models have no {shared} in common")
             groups = [group[group[shared].isin(common)] for group in groups]
-            label = f"{shared.replace('_', ' ')}: {list_words(sorted(map(str, common)))}"
+            label = f"{on(rows)} ({list_words(sorted(map(str, common)))})"
         lacking = [name for name, group in zip((first, second), groups, strict=True) if len(group) < 2]
         if lacking:
             return unresolved(f"fewer than two models of {column.replace('_', ' ')} {list_words(lacking)}", len(rows))
         values = [group[quantity].to_numpy(float) for group in groups]
         clusters = frames.families(groups[0]), frames.families(groups[1])
         found = statistics.group_difference(values[0], values[1], clusters=clusters, level=level)
-        return Tested(found, label or on(pandas.concat(groups)))
+        return Tested(bounded(found), label or on(pandas.concat(groups)))
 
     return test
 
@@ -80,7 +80,7 @@ def relative_between(first: str, second: str, column: str, one: str, other: str)
     return test
 
 
-def adjusted_between(quantity: str, covariate: str, column: str, first: str, second: str) -> Test:
+def adjusted_between(quantity: str, covariate: str, words: str, column: str, first: str, second: str) -> Test:
     """A test of the difference between two groups at equal values of a covariate, second minus first.
 
     The difference of the means less the slope, common to both groups, times the difference of the covariate's means
@@ -89,6 +89,7 @@ def adjusted_between(quantity: str, covariate: str, column: str, first: str, sec
     Args:
         quantity: Column of the quantity.
         covariate: Column.
+        words: What the covariate is.
         column: Column that defines the groups.
         first: Its value in the first group.
         second: Its value in the second group.
@@ -115,7 +116,7 @@ def adjusted_between(quantity: str, covariate: str, column: str, first: str, sec
         interval = jackknife.interval(level)
         found = Estimate(jackknife.value, *interval, jackknife.beyond_zero(), len(rows), jackknife.clusters,
                          f"analysis of covariance, {jackknife.how}")  # fmt: skip
-        return Tested(found, f"at equal {covariate.replace('_', ' ')}, between {low:.3f} and {high:.3f}")
+        return Tested(bounded(found), f"for {words} between {low:.3f} and {high:.3f}")
 
     return test
 
@@ -157,7 +158,7 @@ def equal_groups(quantity: str, column: str, match: Sequence[str] = ()) -> Test:
         notes = (f"{unknown} of {len(pairs)} pairs can't be compared.",) if unknown else ()
         estimate = Estimate(value, min(low, value), high, None, len(rows), None,
                             f"largest of {len(found)} differences of means, {found[widest].method}")  # fmt: skip
-        return Tested(estimate, f"{widest[0]} and {widest[1]} differ most", notes=notes)
+        return Tested(bounded(estimate), f"({widest[0]} and {widest[1]})", notes=notes)
 
     return test
 

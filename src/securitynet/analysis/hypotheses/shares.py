@@ -81,9 +81,9 @@ def ratio_of_means(numerator: str, denominator: str) -> Test:
         if len(rows) < 2 or a.mean() <= 0 or b.mean() <= 0:
             return unresolved("fewer than two models with both", len(rows))
 
-        def statistic(weights: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> np.ndarray[
-            tuple[int], np.dtype[np.float64]
-        ]:
+        def statistic(
+            weights: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+        ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
             return np.log(resampling.average(a, weights) / resampling.average(b, weights))
 
         present = [np.ones(len(a), dtype=bool)]

@@ -25,8 +25,8 @@ NEURAL_CLEANSE = q.detector("neural-cleanse", "anomaly-index", "Neural Cleanse: 
 STRIP = q.detector("strip", "false-rejection-rate", "STRIP: false rejection rate")
 NEO = q.detector("neo", "false-rejection-rate", "NEO: false rejection rate")
 THRESHOLDS = {"neural-cleanse": 2.0, "strip": 0.05, "neo": 0.0}
-"""Above these a detector calls a model backdoored: the anomaly index of Neural Cleanse's paper, more images than STRIP's
-threshold lets pass by design, any image that NEO confirms."""
+"""Above these a detector calls a model backdoored: Neural Cleanse's own bound of the anomaly index, more images than
+STRIP's threshold is meant to stop, any image that NEO confirms."""
 
 
 def of(*datasets: str) -> Only:
@@ -139,7 +139,8 @@ PRINTED += [
     Printed("evasion-imagenet", "SecurityNet", "appendix C, Figure 20",
             "Accuracy drop by FGSM at ε = 0.03 × the target's accuracy, ImageNet-1k (the paper leaves its ε unsaid)",
             CORRELATION, -0.491, 3, WHITE_BOX, correlation("x", "y"), of("ImageNet-1k"), figures=("securitynet-20",)),
-    Printed("evasion-resnet1202", "SecurityNet", "appendix C", "Accuracy drop by FGSM at ε = 0.1, ResNet-1202, CIFAR-10",
+    Printed("evasion-resnet1202", "SecurityNet", "appendix C",
+            "Accuracy drop by FGSM at ε = 0.1, ResNet-1202, CIFAR-10",
             "one model", 0.161, 3, LARGE_NOISE, mean("y"),
             {**of("CIFAR-10"), "architecture": ("resnet1202", "ResNet-1202", "cifar-resnet1202")},
             figures=("securitynet-20",)),
