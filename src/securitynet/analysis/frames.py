@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -158,6 +158,32 @@ def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Dat
             values.rename(columns={"value": name, "low": f"{name}_low", "high": f"{name}_high"}).drop(columns="n")
         )
     return known.reset_index()
+
+
+def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """Quantities, with one for each attribute in place of those of attribute inference, where several were inferred.
+
+    Args:
+        frame: Tidy frame.
+        quantities: Name -> quantity.
+    """
+    inferred = frame.loc[(frame["attack"] == "attribute") & frame["value"].notna(), "settings"].dropna().unique()
+    settings: dict[str, list[str]] = {}
+    for text in inferred:
+        name = json.loads(text).get("of")
+        if name is not None:
+            settings.setdefault(str(name), []).append(text)
+    if len(settings) < 2:
+        return dict(quantities)
+    single: dict[str, Quantity] = {}
+    for name, quantity in quantities.items():
+        if quantity.where.get("attack") != ("attribute",):
+            single[name] = quantity
+            continue
+        for number, (attribute, texts) in enumerate(sorted(settings.items())):
+            where = {**quantity.where, "settings": tuple(texts)}
+            single[f"{name}_{number}"] = replace(quantity, label=f"{quantity.label}: {attribute}", where=where)
+    return single
 
 
 def families(wide: pandas.DataFrame) -> NDArray[np.object_]:

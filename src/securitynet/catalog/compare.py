@@ -100,9 +100,7 @@ def find_clusters(security: pandas.DataFrame, seed: int) -> tuple[list[Group], d
     values = security["_accuracy"].to_numpy(dtype=float).reshape(-1, 1)
     labels = numpy.zeros(len(values), dtype=int)
     if len(values) >= MIN_FOR_CLUSTERS and numpy.ptp(values) > 0:
-        one, two = (
-            GaussianMixture(count, n_init=5, random_state=seed, reg_covar=1e-5).fit(values) for count in (1, 2)
-        )
+        one, two = (GaussianMixture(count, n_init=5, random_state=seed, reg_covar=1e-5).fit(values) for count in (1, 2))
         apart = abs(float(numpy.diff(two.means_.ravel())[0])) / numpy.sqrt(two.covariances_.mean())
         if two.bic(values) < one.bic(values) and apart > APART:
             labels = two.predict(values)
