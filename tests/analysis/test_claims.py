@@ -97,7 +97,7 @@ def as_shares(effect: float, random: np.random.Generator) -> pandas.DataFrame:
 def as_ratios(effect: float, random: np.random.Generator) -> pandas.DataFrame:
     rows = models(random, datasets=1, each=40)
     x = np.exp(random.normal(0, 0.2, 40))
-    return rows.assign(x=x, y=x * np.exp(effect + random.normal(0, 0.2, 40)))
+    return rows.assign(x=x, y=x * np.exp(effect + random.normal(0, 0.05, 40)))
 
 
 def beside_another(effect: float, random: np.random.Generator) -> pandas.DataFrame:
@@ -146,7 +146,8 @@ def test_none_needs_an_interval_within_the_margin(name: str) -> None:
     test, make, effect, _ = CASES[name]
     margin = {"within": 0.45, "difference": 0.03}[name]
     random = np.random.default_rng(4)
-    nothing = pandas.concat([make(0.0, random) for _ in range(6)], ignore_index=True)
+    parts = [make(0.0, random) for _ in range(6)]
+    nothing = pandas.concat([part.assign(dataset=part["dataset"] + str(n)) for n, part in enumerate(parts)])
     assert decide_none(test(nothing, 0.90), margin) == "supported"
     assert decide_none(test(make(effect, random), 0.90), margin) == "contradicted"
     few = make(0.0, random).iloc[:8]
@@ -194,12 +195,12 @@ def test_architectures_are_compared_on_the_same_data() -> None:
 
 def test_an_adjusted_difference_by_least_squares() -> None:
     random = np.random.default_rng(7)
-    rows = at_equal_covariate(0.05, random)
-    both = rows.groupby("group")["x"].agg(["min", "max"])
-    rows = rows[rows["x"].between(both["min"].max(), both["max"].min())]
+    everything = at_equal_covariate(0.05, random)
+    both = everything.groupby("group")["x"].agg(["min", "max"])
+    rows = everything[everything["x"].between(both["min"].max(), both["max"].min())]
     design = np.column_stack([np.ones(len(rows)), rows["x"], rows["group"] == "b"]).astype(float)
     expected = np.linalg.lstsq(design, rows["y"].to_numpy(float), rcond=None)[0][2]
-    found = adjusted_between("y", "x", "x", "group", "a", "b")(rows, 0.95)
+    found = adjusted_between("y", "x", "x", "group", "a", "b")(everything, 0.95)
     assert found.estimate.value == pytest.approx(expected)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 
-import securitynet.catalog
 from securitynet.analysis import claims, findings, frames, sources
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures.declared import figure, figures
@@ -22,17 +20,6 @@ from securitynet.cli.findings import describe_claim, describe_number
 @pytest.fixture(scope="module")
 def tables() -> pandas.DataFrame:
     return sources.load("ml-doctor")
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> pandas.DataFrame:
-    path = shared_data / "securitynet-database.md"
-    if not path.exists():
-        pytest.skip("the published tables are not beside the repository")
-    url = str(tmp_path_factory.mktemp("catalog") / "c.db")
-    with securitynet.catalog.open(url) as catalog:
-        catalog.import_table(path)
-    return sources.load("catalog", db=url)
 
 
 def test_names_are_unique_and_figures_exist() -> None:
@@ -80,6 +67,7 @@ def test_ml_doctor_s_correlations_pooled_and_within_against_pandas(tables: panda
     assert "−0.90 in the paper, −0.88" in drawn.caption
 
 
+@pytest.mark.real_data
 def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFrame) -> None:
     compared = {item.printed.name: item for item in every.compare_every(published, database=True)}
     wide = frames.wide(published, {"accuracy": q.TARGET_ACCURACY, "gap": q.OVERFITTING, "stealing": q.STEALING_ACCURACY,
@@ -114,6 +102,7 @@ def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFram
     assert "no high-performing cluster" in figure("securitynet-9").make(published).caption
 
 
+@pytest.mark.real_data
 def test_the_published_table_s_claims(published: pandas.DataFrame) -> None:
     found = {one.claim.name: one for one in findings.judge(claims.EVERY, published)}
     assert found["stealing-low-cluster"].status == "supported"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas
@@ -22,7 +22,7 @@ from securitynet.analysis.figures.texts import estimate, number
 from securitynet.analysis.hypotheses.cases import NoCases, select
 from securitynet.analysis.hypotheses.claim import Claim
 from securitynet.analysis.hypotheses.tested import Tested, decide, decide_none
-from securitynet.analysis.papers.compare import Compared
+from securitynet.analysis.papers.compare import Compared, describe
 from securitynet.analysis.statistics import Estimate
 
 Status = Literal["supported", "contradicted", "undecided", "not tested"]
@@ -37,7 +37,7 @@ class ClaimFinding:
         claim: The claim.
         status: The verdict, as the module defines it.
         estimate: None if it was not tested.
-        sentence: The finding in words.
+        sentence: The finding in words, with the paper's numbers.
         tested: The outcome of the test, with other estimands; None if there were no cases.
         compared: The numbers that the paper prints on it, and this data's.
     """
@@ -61,34 +61,39 @@ def judge(
         level: Confidence level over all claims.
         compared: From `securitynet.analysis.papers.compare.compare`, for the numbers beside the findings.
     """
-    outcomes: dict[int, Tested | str] = {}
-    frames = [_cases(claim, tidy) for claim in claims]
-    tested = sum(not isinstance(wide, str) for wide in frames)
-    # A test that can't be resolved tests nothing, and takes no part in the adjustment.
-    for number_, (claim, wide) in enumerate(zip(claims, frames, strict=True)):
-        outcomes[number_] = wide if isinstance(wide, str) else claim.test(wide, 0.95)
-        if isinstance(found := outcomes[number_], Tested) and _reason(found) is not None:
-            tested -= 1
-    alpha = (1 - level) / max(tested, 1)
+    outcomes = [_test(claim, tidy, level) for claim in claims]
+    count = sum(outcome.reason is None for outcome in outcomes)
+    alpha = (1 - level) / max(count, 1)
     findings = []
-    for number_, (claim, wide) in enumerate(zip(claims, frames, strict=True)):
-        found = outcomes[number_]
-        if isinstance(found, Tested) and _reason(found) is None:
-            assert not isinstance(wide, str)
-            found = claim.test(wide, 1 - alpha if claim.sign else 1 - 2 * alpha)
-        finding = _judged(claim, found, level, tested)
+    for claim, outcome in zip(claims, outcomes, strict=True):
+        if outcome.reason is None and outcome.wide is not None:
+            strict = claim.test(outcome.wide, 1 - alpha if claim.sign else 1 - 2 * alpha)
+            finding = _judged(claim, strict, level, count)
+        else:
+            finding = _untested(claim, outcome)
         printed = tuple(item for item in compared if item.printed.name in claim.printed)
-        findings.append(replace(finding, compared=printed) if printed else finding)
+        if printed:
+            finding = replace(finding, compared=printed, sentence=finding.sentence + describe(printed))
+        findings.append(finding)
     return findings
 
 
-def _cases(claim: Claim, tidy: pandas.DataFrame) -> pandas.DataFrame | str:
-    """The cases that a claim is about, or why there are none."""
+class _Outcome(NamedTuple):
+    """What is known before the number of tests is: the cases, the test at the common level, why it gives no verdict."""
+
+    wide: pandas.DataFrame | None
+    tested: Tested | None
+    reason: str | None
+
+
+def _test(claim: Claim, tidy: pandas.DataFrame, level: float) -> _Outcome:
     try:
-        return select(tidy, claim.quantities, only=claim.only, prefer=claim.prefer, defended=claim.defended,
+        wide = select(tidy, claim.quantities, only=claim.only, prefer=claim.prefer, defended=claim.defended,
                       prepare=claim.prepare)  # fmt: skip
     except NoCases as reason:
-        return str(reason)
+        return _Outcome(None, None, str(reason))
+    tested = claim.test(wide, level)
+    return _Outcome(wide, tested, _reason(tested))
 
 
 def _reason(tested: Tested) -> str | None:
@@ -101,14 +106,14 @@ def _reason(tested: Tested) -> str | None:
     return None
 
 
-def _judged(claim: Claim, found: Tested | str, level: float, count: int) -> ClaimFinding:
-    reason = found if isinstance(found, str) else _reason(found)
-    if reason is not None:
-        sentence = f"{claim.sentence} Not tested: {reason.rstrip('.')}."
-        known = None if isinstance(found, str) else found
-        value = known.estimate if known is not None and known.estimate.resolved else None
-        return ClaimFinding(claim, "not tested", value, sentence, known)
-    assert isinstance(found, Tested)
+def _untested(claim: Claim, outcome: _Outcome) -> ClaimFinding:
+    sentence = f"{claim.sentence} Not tested: {(outcome.reason or '').rstrip('.')}."
+    tested = outcome.tested
+    known = tested.estimate if tested is not None and tested.estimate.resolved else None
+    return ClaimFinding(claim, "not tested", known, sentence, tested)
+
+
+def _judged(claim: Claim, found: Tested, level: float, count: int) -> ClaimFinding:
     result = found.estimate
     status: Status
     if claim.sign == 0:

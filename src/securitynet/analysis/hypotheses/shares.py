@@ -24,7 +24,8 @@ def mean(quantity: str, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Test
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = measured(wide, quantity)
         if len(rows) == 1:
-            value, low, high = (_number(rows[name].iloc[0]) for name in _with_ends(quantity))
+            row = rows.iloc[0]
+            value, low, high = (_number(row.get(name)) for name in (quantity, f"{quantity}_low", f"{quantity}_high"))
             return Tested(Estimate(value, low, high, None, 1, None, "its own interval"), on(rows))
         found = statistics.mean(
             rows[quantity].to_numpy(float), clusters=frames.families(rows), bounds=bounds, level=level
@@ -135,10 +136,6 @@ def count(column: str = "case", **values: str) -> Test:
         return Tested(Estimate(number, np.nan, np.nan, None, len(rows), None, "count"))
 
     return test
-
-
-def _with_ends(quantity: str) -> tuple[str, str, str]:
-    return quantity, f"{quantity}_low", f"{quantity}_high"
 
 
 def _number(value: object) -> float:
