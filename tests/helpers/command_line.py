@@ -59,7 +59,8 @@ class Script:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal, and return the exit code when the process has ended."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(self._process.pid, number)
         return self.wait()
 
     def wait(self, timeout: float = 120) -> int:
