@@ -11,7 +11,7 @@ import pandas
 from securitynet.analysis import quantities as q
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.hypotheses import cases
-from securitynet.analysis.hypotheses.claim import CORRELATION_MARGIN, MARGIN, Claim
+from securitynet.analysis.hypotheses.claim import CORRELATION_MARGIN, MARGIN, Claim, Sign
 from securitynet.analysis.hypotheses.correlations import between_datasets, correlation
 from securitynet.analysis.hypotheses.defended import against_undefended, weaker_defense
 from securitynet.analysis.hypotheses.differences import difference, equal_groups
@@ -35,6 +35,15 @@ SIGNALS = {
 }
 
 
+COMPLEXITY: tuple[tuple[str, str, Sign], ...] = (
+    ("membership", "Complex datasets make membership inference stronger.", 1),
+    ("stealing", "Complex datasets make model stealing weaker.", -1),
+    ("inversion", "Complex datasets make model inversion weaker.", -1),
+    ("attribute", "The complexity of the dataset makes no difference to attribute inference.", 0),
+)
+"""Attack, claim, and the sign of its relation to the complexity of the dataset (section 6.2, Figure 7)."""
+
+
 def _pooled(x: str = "x", y: str = "y") -> Test:
     return correlation(x, y, estimand="pooled")
 
@@ -49,9 +58,9 @@ def _strongest_other(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.D
     return wide.assign(other=wide[["posteriors", "gradient"]].max(axis=1))
 
 
-def _overfitting(attack: str, quantity: Quantity, sentence: str, sign: int) -> Claim:
+def _overfitting(attack: str, quantity: Quantity, sentence: str, sign: Sign) -> Claim:
     return Claim(f"overfitting-{attack}", sentence, "ML-Doctor, section 6.3", {"x": q.OVERFITTING, "y": quantity},
-                 _pooled(), sign, CORRELATION, margin=None if sign else CORRELATION_MARGIN)  # type: ignore[arg-type]  # fmt: skip
+                 _pooled(), sign, CORRELATION, margin=None if sign else CORRELATION_MARGIN)  # fmt: skip
 
 
 CLAIMS = [
@@ -83,15 +92,10 @@ CLAIMS = [
 
 CLAIMS += [
     Claim(f"complexity-{attack}", sentence, "ML-Doctor, section 6.2", {"y": BEST[attack]},
-          between_datasets("difficulty", "y"), sign,  # type: ignore[arg-type]
+          between_datasets("difficulty", "y"), sign,
           "rank correlation with the lowest test error of the dataset's targets", prepare=cases.with_difficulty,
           margin=None if sign else CORRELATION_MARGIN)
-    for attack, sentence, sign in (
-        ("membership", "Complex datasets make membership inference stronger.", 1),
-        ("stealing", "Complex datasets make model stealing weaker.", -1),
-        ("inversion", "Complex datasets make model inversion weaker.", -1),
-        ("attribute", "The complexity of the dataset makes no difference to attribute inference.", 0),
-    )
+    for attack, sentence, sign in COMPLEXITY
 ]  # fmt: skip
 CLAIMS += [
     Claim(f"architecture-{attack}", f"The architecture makes no difference to {WORDS[attack]}.",
@@ -146,9 +150,11 @@ CLAIMS += [
 ]  # fmt: skip
 
 
-def _defense(name: str, sentence: str, quantity: Quantity, defense: str, sign: int, measure: str = "accuracy") -> Claim:
+def _defense(
+    name: str, sentence: str, quantity: Quantity, defense: str, sign: Sign, measure: str = "accuracy"
+) -> Claim:
     return Claim(name, sentence, "ML-Doctor, section 7.3", {"x": quantity}, against_undefended("x", defense),
-                 sign, f"mean change of {measure}", margin=None if sign else MARGIN, defended=True)  # type: ignore[arg-type]  # fmt: skip
+                 sign, f"mean change of {measure}", margin=None if sign else MARGIN, defended=True)  # fmt: skip
 
 
 CLAIMS += [

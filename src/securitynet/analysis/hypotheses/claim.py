@@ -10,6 +10,9 @@ from securitynet.analysis.frames import Quantity
 from securitynet.analysis.hypotheses.cases import Only, Prepare
 from securitynet.analysis.hypotheses.tested import Test
 
+Sign = Literal[1, 0, -1]
+"""The side that a claim asserts; 0 for none."""
+
 MARGIN = 0.05
 """The largest difference of accuracies that counts as none: ML-Doctor calls less than 5% no significant decrease."""
 
@@ -43,7 +46,7 @@ class Claim:
     source: str
     quantities: Mapping[str, Quantity]
     test: Test
-    sign: Literal[1, 0, -1]
+    sign: Sign
     measure: str
     against: float = 0.0
     margin: float | None = None

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas
+from numpy.typing import NDArray
 
 from securitynet.analysis import frames, resampling, statistics
 from securitynet.analysis.hypotheses.cases import measured
@@ -177,16 +178,20 @@ def _pair(
     return statistics.paired_difference(both[:, 0], both[:, 1], level=level)
 
 
-def _adjusted(y: Floats, x: Floats, in_second: np.ndarray[tuple[int], np.dtype[np.bool_]], weights: Floats) -> Floats:
+def _adjusted(y: Floats, x: Floats, in_second: NDArray[np.bool_], weights: Floats) -> Floats:
     """The difference of means at equal x, for weights B×N."""
-    halves = [weights * ~in_second, weights * in_second]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = [(half @ y / half.sum(axis=1), half @ x / half.sum(axis=1)) for half in halves]
-        across = sum((half * (x - mx[:, None]) * (y - my[:, None])).sum(axis=1)
-                     for half, (my, mx) in zip(halves, means, strict=True))  # fmt: skip
-        spread = sum((half * (x - mx[:, None]) ** 2).sum(axis=1) for half, (_, mx) in zip(halves, means, strict=True))
-        slope = np.where(spread > 0, across / np.where(spread > 0, spread, 1), 0.0)
-        return np.asarray(means[1][0] - means[0][0] - slope * (means[1][1] - means[0][1]))
+    first, second = weights * ~in_second, weights * in_second
+    with np.errstate(invalid="ignore", divide="ignore"):  # a group of which nothing is left
+        spread = _products(x, x, first) + _products(x, x, second)
+        slope = (_products(x, y, first) + _products(x, y, second)) / np.where(spread > 0, spread, np.inf)
+        difference_y = resampling.average(y, second) - resampling.average(y, first)
+        return np.asarray(difference_y - slope * (resampling.average(x, second) - resampling.average(x, first)))
+
+
+def _products(a: Floats, b: Floats, weights: Floats) -> Floats:
+    """Sums of the products of two quantities' deviations from their weighted means, B."""
+    of_a, of_b = (values - resampling.average(values, weights)[:, None] for values in (a, b))
+    return np.asarray((weights * of_a * of_b).sum(axis=1))
 
 
 def _relative(rows: pandas.DataFrame, first: str, second: str) -> Floats:
