@@ -34,7 +34,6 @@ SIGNALS = {
     "gradient": q.membership("gradient-norm", "Norm of the gradient: AUC"),
 }
 
-
 COMPLEXITY: tuple[tuple[str, str, Sign], ...] = (
     ("membership", "Complex datasets make membership inference stronger.", 1),
     ("stealing", "Complex datasets make model stealing weaker.", -1),

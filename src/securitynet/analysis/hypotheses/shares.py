@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas
 
-from securitynet.analysis import frames, statistics
+from securitynet.analysis import frames, resampling, statistics
 from securitynet.analysis.hypotheses.cases import measured
 from securitynet.analysis.hypotheses.differences import on
 from securitynet.analysis.hypotheses.tested import Test, Tested, unresolved
+from securitynet.analysis.resampling import Floats
 from securitynet.analysis.statistics import Estimate
 from securitynet.metrics import rates
 
@@ -74,7 +75,6 @@ def ratio_of_means(numerator: str, denominator: str) -> Test:
         numerator: Column.
         denominator: Column.
     """
-    from securitynet.analysis import resampling
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = measured(wide, numerator, denominator)
@@ -82,13 +82,11 @@ def ratio_of_means(numerator: str, denominator: str) -> Test:
         if len(rows) < 2 or a.mean() <= 0 or b.mean() <= 0:
             return unresolved("fewer than two models with both", len(rows))
 
-        def statistic(
-            weights: np.ndarray[tuple[int, int], np.dtype[np.float64]],
-        ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-            return np.log(resampling.average(a, weights) / resampling.average(b, weights))
+        def statistic(weights: Floats) -> Floats:
+            return np.asarray(np.log(resampling.average(a, weights) / resampling.average(b, weights)))
 
         present = [np.ones(len(a), dtype=bool)]
-        jackknife = resampling.jackknife(statistic, len(a), resampling.objects(frames.families(rows)), present)
+        jackknife = resampling.jackknife(statistic, len(a), frames.families(rows), present)
         low, high = (float(np.exp(end)) for end in jackknife.interval(level))
         found = Estimate(float(np.exp(jackknife.value)), low, high, None, len(a), jackknife.clusters,
                          f"ratio of means, {jackknife.how}")  # fmt: skip
