@@ -153,9 +153,10 @@ def equal_groups(quantity: str, column: str, match: Sequence[str] = ()) -> Test:
             return unresolved(f"no two values of {column.replace('_', ' ')} can be compared", len(rows))
         widest = max(found, key=lambda pair: abs(found[pair].value))
         low = max(max(0.0, pair.low, -pair.high) for pair in found.values())
-        high = max(max(abs(pair.low), abs(pair.high)) for pair in found.values())
-        value = abs(found[widest].value)
         unknown = len(pairs) - len(found)
+        # What can't be compared may differ by anything.
+        high = 1.0 if unknown else max(max(abs(pair.low), abs(pair.high)) for pair in found.values())
+        value = abs(found[widest].value)
         notes = (f"{unknown} of {len(pairs)} pairs can't be compared.",) if unknown else ()
         estimate = Estimate(value, min(low, value), high, None, len(rows), None,
                             f"largest of {len(found)} differences of means, {found[widest].method}")  # fmt: skip
