@@ -160,8 +160,8 @@ def equal_groups(quantity: str, column: str, match: Sequence[str] = ()) -> Test:
         high = 1.0 if unknown else max(max(abs(pair.low), abs(pair.high)) for pair in differences.values())
         value = abs(differences[widest].value)
         notes = (f"{unknown} of {len(pairs)} pairs can't be compared.",) if unknown else ()
-        estimate = Estimate(value, min(low, value), high, None, len(rows), None,
-                            f"largest of {len(differences)} differences of means, {differences[widest].method}")  # fmt: skip
+        method = f"largest of {len(differences)} differences of means, {differences[widest].method}"
+        estimate = Estimate(value, min(low, value), high, None, len(rows), None, method)
         return Tested(bounded(estimate), f"({widest[0]} and {widest[1]})", notes=notes)
 
     return test
