@@ -143,7 +143,9 @@ def searching(**settings: object) -> Callable:
             for name, target in targets.items():
                 norms = detector.search(target, images, SearchPlan(classes=10, epochs=EPOCHS)).norms
                 found[name] = norms
-                found[f"{name} flagged"] = np.array(detection.flagged(norms, np.ones(10, dtype=bool)), dtype=np.int64)
+                found[f"{name} flagged"] = np.array(
+                    detection.flag_labels(norms, np.ones(10, dtype=bool)), dtype=np.int64
+                )
             return found
 
         return run

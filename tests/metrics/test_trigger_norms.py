@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from securitynet.metrics.backdoor_verdict import BackdoorEvidence, decide
-from securitynet.metrics.detection import flagged
+from securitynet.metrics.detection import flag_labels
 from securitynet.metrics.trigger_norms import SearchedNorms, collect_evidence, find_accused, measure_trigger_norms
 
 CLEAN = np.array([89.3, 79.0, 80.0, 93.6, 102.8, 89.8, 101.3, 102.1, 84.7, 101.3])
@@ -35,8 +35,8 @@ def test_the_rule_flags_by_the_sampled_labels():
     norms = np.array([9.0, 10.0, 11.0, 2.0, 10.0, np.inf, 1.0])
     sampled = np.array([True, True, True, False, True, True, False])
     # Median 10 and median absolute deviation 0.5 of the sampled labels that converged: 9, 10, 11, 10.
-    assert flagged(norms, sampled) == [6, 3]
-    assert flagged(norms, np.zeros(7, bool)) == []
+    assert flag_labels(norms, sampled) == [6, 3]
+    assert flag_labels(norms, np.zeros(7, bool)) == []
 
 
 def test_several_targets_do_not_hide_each_other():

@@ -156,7 +156,7 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
     resolved = [rate for rate in CURVE_RATES.tolist() if rate == 1 or roc.resolves(n, rate)]
     whole = roc.curve(members, non_members)
     # The threshold that `roc.tpr_at_fpr` takes.
-    bounds = np.array([1.0 if rate == 1 else roc.allowed(rate, n) / n for rate in resolved])
+    bounds = np.array([1.0 if rate == 1 else roc.count_allowed(rate, n) / n for rate in resolved])
     values = whole.tpr[np.searchsorted(whole.fpr, bounds + 1e-12, side="right") - 1]
     how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
     return [
@@ -244,11 +244,11 @@ def _words(field: str, value: Any) -> str:
 
 def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
     """Name and settings of the output defense of an assessed target."""
-    from securitynet.defenses.base import settings_of
+    from securitynet.defenses.base import parse_settings
 
     name = str(record.declared["defense"])
     texts = [text for text in record.declared.get("configure") or () if text.strip().startswith(f"{name}.")]
-    return name, settings_of(name, texts)
+    return name, parse_settings(name, texts)
 
 
 def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.metrics import f_dp_audit, one_run_audit, sampling
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
+from securitynet.models.store.model_record import TargetRecord, read_target_record, restore_splits
 from securitynet.models.training.canaries import CanaryRecord, load_canary_images, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.privacy_profile import privacy_profile
@@ -87,7 +87,7 @@ def audit_model(
         SplitError: If the dataset is not the one of the training.
     """
     canaries = _require_canaries(trained)
-    trained_splits(trained, dataset)  # raises if the dataset is another one
+    restore_splits(trained, dataset)  # raises if the dataset is another one
     source = None if canaries.source is None else canary_images or canaries.source.reference
     placed = place_canaries(canaries, dataset, None if source is None else load_canary_images(source, dataset))
     built = find_architecture(architecture or read_architecture(trained))

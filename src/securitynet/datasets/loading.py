@@ -16,7 +16,7 @@ from securitynet.datasets.base import Attribute, ImageDataset, Images
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.depth import UnexpectedDepth, describe_white
 from securitynet.datasets.findings import ImageProperties, find_white_of, note_dark
-from securitynet.datasets.lazy import LazyImages, rendered_chunks
+from securitynet.datasets.lazy import LazyImages, render_chunks
 from securitynet.datasets.members import Stated, resolve_members
 from securitynet.datasets.ordering import stratified
 from securitynet.datasets.progress import progress_bar
@@ -348,7 +348,7 @@ def _rendered(
 
     def chunks() -> Iterator[NDArray[np.uint8]]:
         with progress_bar(f"Decoding {request.reference}", len(indices)) as advance:
-            yield from rendered_chunks(pixels, indices, rendering, advance)
+            yield from render_chunks(pixels, indices, rendering, advance)
 
     if isinstance(pixels, ArrayPixels) and not pixels.files and int(np.prod(shape)) <= MEMORY_BYTES:
         return torch.from_numpy(np.concatenate(list(chunks()))), key

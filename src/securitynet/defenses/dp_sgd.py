@@ -20,8 +20,8 @@ from securitynet.models.training.dp_sgd import (
     PrivateSteps,
     find_noise,
     plan_steps,
+    replace_batch_norms,
     unsupported_layers,
-    with_group_norms,
 )
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.recipe import Recipe
@@ -161,7 +161,7 @@ class DpSgd(TrainingDefense):
         if not layers:
             return network
         note(f"Layers of kind {', '.join(layers)} mix the records of a batch and are replaced with group norms.")
-        return with_group_norms(network)
+        return replace_batch_norms(network)
 
     @override
     def preprocessing(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:

@@ -273,7 +273,7 @@ def _list_decisive(result: SearchResult, plan: SearchPlan) -> list[int]:
     population = None if plan.screen_epochs is None else plan.classes
     sampled = result.sampled(plan)
     outliers = trigger_norms.find_outliers(result.norms, None if population is None else sampled, population)
-    positions = {*detection.flagged(result.norms, sampled), *outliers}
+    positions = {*detection.flag_labels(result.norms, sampled), *outliers}
     if np.isfinite(result.norms).any():
         positions.add(int(result.norms.argmin()))
     return [int(result.labels[position]) for position in sorted(positions)]

@@ -1,7 +1,7 @@
 """One verdict on a model from everything that a search for small triggers measured.
 
 Two tests can accuse a label: the test for blocks of outliers (`securitynet.metrics.outlier_blocks`) and, where clean
-models were searched too, the rank among them (`securitynet.metrics.low_outliers.against_reference`). What does not
+models were searched too, the rank among them (`securitynet.metrics.low_outliers.compare_with_reference`). What does not
 depend on a test stands beside them: the norm as a share of the usual one, the paper's rule, and how well the trigger
 works on images that the search did not use.
 

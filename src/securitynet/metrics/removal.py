@@ -13,7 +13,7 @@ ALPHA = 0.05
 """Largest p-value that is called remembered."""
 
 
-class Removal(Record):
+class RemovalTest(Record):
     """The comparison of a model with models that were trained anew without the removed records.
 
     Attributes:
@@ -63,7 +63,7 @@ def fewest_retrained(alpha: float = ALPHA) -> int:
     return round(1 / alpha) - 1
 
 
-def judge_removal(records: int, confidence: float, retrained: Sequence[float]) -> Removal:
+def judge_removal(records: int, confidence: float, retrained: Sequence[float]) -> RemovalTest:
     """Rank a model's confidence on removed records among that of models trained without them.
 
     A model from which the records were removed without a trace is exchangeable with the retrained ones, so the p-value
@@ -83,7 +83,7 @@ def judge_removal(records: int, confidence: float, retrained: Sequence[float]) -
         verdict = "remembered"
     elif count < fewest_retrained():
         verdict = "undecided"
-    return Removal(
+    return RemovalTest(
         records=records,
         confidence=confidence,
         retrained=tuple(retrained),

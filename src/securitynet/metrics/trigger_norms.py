@@ -222,7 +222,7 @@ def _measure_p_value(searched: SearchedNorms, level: float, seed: int) -> Measur
 def _measure_reference(searched: SearchedNorms, level: float) -> Measurement:
     """The rank among clean models; each model counts with one search, the first, so that all are treated alike."""
     own = searched.repeats[0] if len(searched.repeats) else searched.norms
-    value = low_outliers.against_reference(own, searched.reference)
+    value = low_outliers.compare_with_reference(own, searched.reference)
     models = len(searched.reference)
     if value is None:
         return _none("reference-p-value", models, Direction.HIGHER, level, "the clean models share no label")

@@ -75,7 +75,7 @@ class Exposed:
         return any(exhibit.picture for exhibit in self.exhibits)
 
 
-def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
+def find_exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
     """The members with the highest scores, by the strongest attack that ranks members.
 
     Args:
@@ -87,7 +87,7 @@ def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT
         None if no attack finished.
     """
     without: list[tuple[str, str]] = []
-    for strength in membership.by_strength(document):
+    for strength in membership.rank_attacks(document):
         trial = _trial(assessment, strength.trial.id)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue

@@ -11,13 +11,13 @@ from pathlib import Path
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.families._membership_controls import find_blind_auc, groups_differ
-from securitynet.reports.grades import Finding, grade_families
+from securitynet.reports.grades import GradedFamily, grade_families
 from securitynet.reports.next_steps import NextStep, propose_step, write_command
 from securitynet.results.document import ResultDocument
 
 
 @dataclass(frozen=True)
-class Line:
+class FamilyLine:
     """One family.
 
     Attributes:
@@ -26,7 +26,7 @@ class Line:
         rows: How many lines the step serves.
     """
 
-    finding: Finding
+    finding: GradedFamily
     step: NextStep | None
     rows: int = 1
 
@@ -43,7 +43,7 @@ class FirstScreen:
 
     facts: tuple[tuple[str, str], ...]
     troubled: frozenset[str]
-    lines: tuple[Line, ...]
+    lines: tuple[FamilyLine, ...]
 
 
 def make_first_screen(document: ResultDocument, out: Path | None = None) -> FirstScreen:
@@ -56,7 +56,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
     findings = grade_families(document)
     names = {trial.name.partition(".")[0] for trial in document.trials}
     untried = [finding for finding in findings if finding.family not in names]
-    lines = [Line(f, propose_step(document, f, out)) for f in findings if f not in untried]
+    lines = [FamilyLine(f, propose_step(document, f, out)) for f in findings if f not in untried]
     if untried:
         attacks = [finding.family for finding in untried if finding.family != "backdoor"]
         changes = {"attacks": attacks} if attacks else {}
@@ -67,7 +67,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
             write_command(document, out, **changes),
         )
         lines += [
-            Line(finding, None if number else step, 0 if number else len(untried))
+            FamilyLine(finding, None if number else step, 0 if number else len(untried))
             for number, finding in enumerate(untried)
         ]
     troubled = {"Controls"} if groups_differ(document) else set()

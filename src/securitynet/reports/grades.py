@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from securitynet.records import FAMILIES, Measurement
 from securitynet.reports import verdict, words
-from securitynet.reports.evidence import FINDERS, Evidence
+from securitynet.reports.evidence import FINDERS, FamilyEvidence
 from securitynet.results.document import ResultDocument
 from securitynet.results.grades import DEFAULT_BOUNDS, FamilyGrade, Grade, GradeBounds, GradeTable, decide_grade
 
 
 @dataclass(frozen=True)
-class Finding:
+class GradedFamily:
     """What is known about one family.
 
     Attributes:
@@ -37,7 +37,7 @@ class Finding:
     meaning: str
 
 
-def grade_families(document: ResultDocument, table: GradeTable | None = None) -> tuple[Finding, ...]:
+def grade_families(document: ResultDocument, table: GradeTable | None = None) -> tuple[GradedFamily, ...]:
     """Grade all families of a result.
 
     Args:
@@ -86,11 +86,13 @@ _SCALES = {
 """Numbers that grades follow from, in words."""
 
 
-def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
-    trials = verdict.finished_of(document, family)
+def _grade(document: ResultDocument, family: str, table: GradeTable) -> GradedFamily:
+    trials = verdict.select_finished(document, family)
     evidence = FINDERS[family](document, trials) if trials else []
     if not evidence:
-        return Finding(family, FAMILIES[family], "not assessed", None, "", None, "", _explain_absence(document, family))
+        return GradedFamily(
+            family, FAMILIES[family], "not assessed", None, "", None, "", _explain_absence(document, family)
+        )
     graded = [(_decide(one, table, document), one) for one in evidence]
     shown = [(order, pair) for order, pair in enumerate(graded) if pair[0] in ("high", "moderate", "slight")]
     # The worst grade that anything shows; the main number where nothing does.
@@ -98,7 +100,7 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
     trial = next(
         (t for t in sorted(trials, key=lambda t: -len(t.name)) if one.measurement.name.startswith(f"{t.name}.")), None
     )
-    return Finding(
+    return GradedFamily(
         family=family,
         title=FAMILIES[family],
         grade=grade,
@@ -113,7 +115,7 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
 _SEVERITY = {"high": 0, "moderate": 1, "slight": 2}
 
 
-def _decide(evidence: Evidence, table: GradeTable, document: ResultDocument) -> Grade:
+def _decide(evidence: FamilyEvidence, table: GradeTable, document: ResultDocument) -> Grade:
     if evidence.obstacle is not None and evidence.blocks:
         return "undecided"
     grade = decide_grade(evidence.low, evidence.high, chance=evidence.chance, bounds=table[evidence.scale])
@@ -122,7 +124,7 @@ def _decide(evidence: Evidence, table: GradeTable, document: ResultDocument) -> 
     return grade
 
 
-def _find_obstacle(evidence: Evidence, document: ResultDocument) -> str | None:
+def _find_obstacle(evidence: FamilyEvidence, document: ResultDocument) -> str | None:
     """Why a number cannot show that there is nothing: a model that may not be the stated one is not cleared."""
     if evidence.obstacle is not None:
         return evidence.obstacle
@@ -133,7 +135,7 @@ def _find_obstacle(evidence: Evidence, document: ResultDocument) -> str | None:
     return None
 
 
-def _explain(grade: Grade, evidence: Evidence, document: ResultDocument) -> str:
+def _explain(grade: Grade, evidence: FamilyEvidence, document: ResultDocument) -> str:
     if grade in ("high", "moderate", "slight"):
         return evidence.meaning
     if grade == "none shown":
@@ -149,7 +151,7 @@ def _explain(grade: Grade, evidence: Evidence, document: ResultDocument) -> str:
     )
 
 
-def _describe_chance(evidence: Evidence) -> str:
+def _describe_chance(evidence: FamilyEvidence) -> str:
     return "no effect" if evidence.chance == 0 else "guessing"
 
 

@@ -161,7 +161,7 @@ class Outcome:
     def __repr__(self) -> str:
         target, dataset = self.document.target, self.document.dataset
         words = [f"{sum(trial.status == 'ok' for trial in self.document.trials)} of {len(self.document.trials)} trials"]
-        ranked = membership.by_strength(self.document)
+        ranked = membership.rank_attacks(self.document)
         if ranked:
             auc = ranked[0].auc
             words.append(f"{ranked[0].trial.name} AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})")

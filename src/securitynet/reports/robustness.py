@@ -100,7 +100,7 @@ def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measure
             continue
         points = {}
         start = f"{trial.name}.{evasion.MEASURE}@epsilon="
-        for measurement in verdict.measurements_of(document, trial):
+        for measurement in verdict.select_measurements(document, trial):
             if measurement.name.startswith(start) and measurement.value is not None:
                 points[float(measurement.name.removeprefix(start))] = measurement
         if points:

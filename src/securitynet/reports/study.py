@@ -108,7 +108,7 @@ class StudyPage:
     description: str
     overview: list[tuple[str, str]]
     findings: dict[str, list[ClaimFinding]]
-    shown: list[ShownFigure]
+    show_galleries: list[ShownFigure]
     lacking: list[tuple[Figure, str]]
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -244,7 +244,7 @@ def _galleries(
 ) -> Iterator[tuple[str, ShownGallery]]:
     """Pictures of the first trials of each method that has any."""
     from securitynet.assessments.method_settings import REGISTRIES
-    from securitynet.reports.galleries import shown
+    from securitynet.reports.galleries import show_galleries
 
     store, count, seen = TrialStore(folder), 0, Counter[str]()
     for trial in trials:
@@ -257,7 +257,7 @@ def _galleries(
         arrays = store.load_arrays(trial) if _has_pictures(method.output) else None
         if arrays is None:
             continue
-        for gallery in shown(method.output.from_arrays(arrays)):
+        for gallery in show_galleries(method.output.from_arrays(arrays)):
             yield (
                 f"{trial.spec.method} on {named.get(trial.spec.target.checksum, trial.spec.target.reference)}",
                 gallery,

@@ -158,7 +158,7 @@ def compare_worst(tried: DefenseEffect, undefended: DefenseEffect) -> dict[str, 
 
 def _describe_risk(tried: DefenseEffect, undefended: DefenseEffect) -> str:
     """What the defense does to the worst records, and to the average."""
-    average = 0 if tried.auc is None else _apart(turned(tried.auc), _against(tried, undefended))
+    average = 0 if tried.auc is None else _apart(reverse_auc(tried.auc), _against(tried, undefended))
     groups = compare_worst(tried, undefended)
     if not groups:
         if average < 0:
@@ -198,10 +198,10 @@ def _accuracy(effect: DefenseEffect, other: DefenseEffect) -> Measurement | None
 def _against(tried: DefenseEffect, undefended: DefenseEffect) -> Measurement | None:
     """What a defense is compared with: the strongest attack without it, among those that were run against it."""
     reference = tried.against or undefended.auc
-    return reference if reference is None else turned(reference)
+    return reference if reference is None else reverse_auc(reference)
 
 
-def turned(auc: Measurement) -> Measurement:
+def reverse_auc(auc: Measurement) -> Measurement:
     """The AUC of an adversary who reverses scores that rank non-members above members."""
     if auc.value is None or auc.low is None or auc.high is None or auc.value >= 0.5:
         return auc
@@ -316,7 +316,7 @@ def _sentences(effects: DefenseEffects, baseline: DefenseEffect | None) -> list[
 
 
 def _lowers_average(tried: DefenseEffect, undefended: DefenseEffect) -> bool:
-    return tried.auc is not None and _apart(turned(tried.auc), _against(tried, undefended)) < 0
+    return tried.auc is not None and _apart(reverse_auc(tried.auc), _against(tried, undefended)) < 0
 
 
 def _worst_rate(tried: DefenseEffect) -> float:

@@ -14,8 +14,8 @@ from securitynet.files import expand_home, printable
 from securitynet.models.sources.weight_digests import digest_tensors
 from securitynet.models.sources.weights import StateDict, read_weights
 from securitynet.scan.candidates import Candidate, Evidence
-from securitynet.scan.read_code import Code, read_code_files
-from securitynet.scan.read_history import History, read_history
+from securitynet.scan.read_code import TrainingCode, read_code_files
+from securitynet.scan.read_history import RepositoryHistory, read_history
 from securitynet.scan.recognise_network import describe_network
 
 SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model")
@@ -54,8 +54,8 @@ class _Repository:
     """A folder with its own history, or a folder directly below the scanned one."""
 
     root: Path
-    code: list[Code]
-    history: History
+    code: list[TrainingCode]
+    history: RepositoryHistory
 
 
 def scan(
@@ -166,7 +166,7 @@ def _describe(path: Path, folder: Path, names: set[str], state: StateDict, repos
 
 
 def _describe_data(
-    path: Path, folder: Path, naming: list[Code], code: list[Code], classes: int | None
+    path: Path, folder: Path, naming: list[TrainingCode], code: list[TrainingCode], classes: int | None
 ) -> Iterator[Evidence]:
     """Dataset and normalisation, from the code that names the file, other code of the repository, and the path."""
     for group, confidence, reason in (
@@ -197,7 +197,7 @@ def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> 
         yield Evidence(code="dataset", value=name, reason=reason, confidence=confidence)
 
 
-def _describe_class(state: StateDict, naming: list[Code], repository: _Repository) -> Iterator[Evidence]:
+def _describe_class(state: StateDict, naming: list[TrainingCode], repository: _Repository) -> Iterator[Evidence]:
     """The class of the repository's code whose layers bear the names of the tensors."""
     layers = {name.removeprefix("module.").partition(".")[0] for name in state}
     for code in dict.fromkeys([item.path for item in naming] + [item.path for item in repository.code]):

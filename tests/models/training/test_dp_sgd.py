@@ -25,7 +25,7 @@ from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training import dp_sgd as private
 from securitynet.models.training.config import TrainConfig
-from securitynet.models.training.dp_sgd import PrivateSteps, find_noise, plan_steps, spent
+from securitynet.models.training.dp_sgd import PrivateSteps, compute_epsilon, find_noise, plan_steps
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import Fitting
@@ -145,12 +145,14 @@ def test_opacus_own_accountant_confirms_epsilon(digits, accountant):
 def test_noise_for_an_epsilon_spends_that_and_hardly_less(accountant):
     rate, steps = plan_steps(450, 64, 20)
     noise = find_noise(accountant, 5.0, rate, steps * 20, 1e-5)
-    assert 4.98 < spent(accountant, noise, rate, steps * 20, 1e-5) <= 5.0 + 1e-9
+    assert 4.98 < compute_epsilon(accountant, noise, rate, steps * 20, 1e-5) <= 5.0 + 1e-9
 
 
 def test_the_zcdp_figure_by_hand():
     # 300 uses of each record at noise 10: rho = 300 / 200 = 1.5, epsilon = 1.5 + 2 sqrt(1.5 ln 1e5)
-    assert spent("zcdp", 10.0, 0.01, 30_000, 1e-5) == pytest.approx(1.5 + 2 * math.sqrt(1.5 * 11.512925), rel=1e-6)
+    assert compute_epsilon("zcdp", 10.0, 0.01, 30_000, 1e-5) == pytest.approx(
+        1.5 + 2 * math.sqrt(1.5 * 11.512925), rel=1e-6
+    )
 
 
 def fitting(digits, tmp_path, note, **changes):
@@ -281,7 +283,7 @@ def test_the_papers_settings_are_there_and_spend_what_they_say():
     recipe = Recipe()  # 300 epochs
     noise = DpSgd(preset="celeba-1").noise(5000, recipe)
     rate, steps = plan_steps(5000, 64, 300)
-    assert spent("rdp", noise, rate, steps * 300, 1e-5) == pytest.approx(5.14, abs=0.02)
+    assert compute_epsilon("rdp", noise, rate, steps * 300, 1e-5) == pytest.approx(5.14, abs=0.02)
 
 
 def test_ghost_clipping_is_chosen_for_many_weights(digits, monkeypatch):

@@ -110,7 +110,7 @@ class InferredAttributes(Output):
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute the metrics of `securitynet.metrics.attribute`, prefixed with the name of each attribute."""
         measurements = []
-        for one, name in zip(self.attributes, spoken([one.name for one in self.attributes]), strict=True):
+        for one, name in zip(self.attributes, name_attributes([one.name for one in self.attributes]), strict=True):
             measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
             measured += metrics.compare_with_controls(
                 one.truth, one.predicted, one.baseline, random=one.random, pixels=one.pixels, level=level
@@ -119,7 +119,7 @@ class InferredAttributes(Output):
         return measurements
 
 
-def spoken(names: Sequence[str]) -> list[str]:
+def name_attributes(names: Sequence[str]) -> list[str]:
     """Turn names of attributes into unique parts of dotted names."""
     plain = [_UNSPEAKABLE.sub("-", name).strip("-") or "attribute" for name in names]
     return [
@@ -128,7 +128,7 @@ def spoken(names: Sequence[str]) -> list[str]:
     ]
 
 
-def chosen(dataset: ImageDataset, names: Sequence[str] | None) -> dict[str, Attribute]:
+def choose_attributes(dataset: ImageDataset, names: Sequence[str] | None) -> dict[str, Attribute]:
     """Return the requested attributes of a dataset; all by default.
 
     Raises:
@@ -167,12 +167,12 @@ def known_records(data: TrialData, auxiliary: Auxiliary) -> NDArray[np.int64]:
     return records
 
 
-def annotated(attribute: Attribute, records: NDArray[np.int64]) -> NDArray[np.int64]:
+def find_annotated(attribute: Attribute, records: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the records whose attribute is annotated."""
     return records[attribute.values[records] >= 0]
 
 
-def one_value_only(name: str, attribute: Attribute, learned: NDArray[np.int64]) -> str | None:
+def explain_single_value(name: str, attribute: Attribute, learned: NDArray[np.int64]) -> str | None:
     """Return why an attribute cannot be learned from annotated records, or None if it can.
 
     Args:

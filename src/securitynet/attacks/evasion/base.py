@@ -21,7 +21,7 @@ from typing_extensions import override
 from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion import _gallery
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
+from securitynet.attacks.evasion._norms import ROUNDING, Norm, measure_norms
 from securitynet.attacks.evasion._outcome import Evasion
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.attacks.evasion._random_targets import IMAGES, average_random, describe
@@ -226,7 +226,7 @@ class EvasionAttack(Attack):
         norms = torch.zeros(width, budgets, count)
         for a in range(width):
             for e, epsilon in enumerate(self.epsilons):
-                norms[a, e] = sizes(examples[a, e] - batch.images, self.measured_in)
+                norms[a, e] = measure_norms(examples[a, e] - batch.images, self.measured_in)
                 self._check(examples[a, e], float(norms[a, e].max()), epsilon)
                 moved = norms[a, e] > 0
                 if e:  # an example may be that of a smaller epsilon

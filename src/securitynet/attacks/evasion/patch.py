@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._few_pixels import count_pixels, describe_empty
-from securitynet.attacks.evasion._gradient import GradientAttack, vanished
+from securitynet.attacks.evasion._gradient import GradientAttack, find_vanished
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
@@ -79,7 +79,7 @@ class Patch(GradientAttack):
                     best[rows[evaded]] = points[evaded]
                     rows = rows[~evaded]
                 examples.append(best.clone())
-            return Perturbed(torch.stack(examples)[None], vanished=vanished(gradients).numpy())
+            return Perturbed(torch.stack(examples)[None], vanished=find_vanished(gradients).numpy())
 
         return Perturber(perturb, notes=describe_empty(self.epsilons, height, width))
 

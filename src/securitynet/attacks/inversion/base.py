@@ -146,7 +146,7 @@ class Reconstructions(Output):
             self._mean("posterior", self.posterior, **lower, bounds=(0.0, 1.0)),
         ]
         if len(self.labels) <= WORTH_LISTING:
-            measured += inversion.by_class("mse", self.mse, self.classes, **higher)  # type: ignore[arg-type]
+            measured += inversion.measure_by_class("mse", self.mse, self.classes, **higher)  # type: ignore[arg-type]
         return measured
 
     def galleries(self) -> list[Gallery]:

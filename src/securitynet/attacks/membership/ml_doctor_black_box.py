@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 from typing_extensions import override
 
-from securitynet.attacks.membership._features import logit_scaled, ranked
+from securitynet.attacks.membership._features import rank_values, scale_logits
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -46,7 +46,7 @@ class MLDoctorBlackBox(LearnedAttack):
 
     @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        return ranked(logit_scaled(signals.logits)), signals.correct[:, None].astype(np.float32)
+        return rank_values(scale_logits(signals.logits)), signals.correct[:, None].astype(np.float32)
 
     @override
     def network(self, widths: Sequence[int]) -> nn.Module:

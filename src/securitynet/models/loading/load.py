@@ -24,8 +24,8 @@ from securitynet.models.loading.examination import (
     examine_accuracy,
     examine_constancy,
     query_outputs,
+    replace_preprocessing,
     verify_optimisations,
-    with_preprocessing,
 )
 from securitynet.models.loading.geometry import choose_geometry
 from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
@@ -275,14 +275,14 @@ def _examine_outputs(
             preprocessing = geometry.preprocessing
             if known is not None:
                 preprocessing = preprocessing.normalized_by(known)
-            target = with_preprocessing(target, preprocessing)
+            target = replace_preprocessing(target, preprocessing)
             outputs = query_outputs(target, sample)
     indices = sample_indices(dataset, len(sample))
     predicted = outputs.argmax(dim=1).numpy()
     if auto:
         size = _PAID_TRIALS if opened.paid else SAMPLE
         choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid)
-        target = with_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
+        target = replace_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
         findings.notes.append(choice.note)
         indices, predicted = choice.indices, choice.table[0].predicted
     names = opened.class_names

@@ -59,8 +59,8 @@ from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
     TrainingDefense,
+    assign_parts,
     has_group_norms,
-    parts,
     train_with_defense,
 )
 from securitynet.randomness import derived_seed, isolated
@@ -312,7 +312,7 @@ def _obtain(
     changed = placed or poisoned
     by: list[Any] = [] if defense is None else [defense.make_record().model_dump(mode="json")]
     by += [] if changed is None else [changed.record.digest]
-    roles = parts(applied, recipe, len(made.members))
+    roles = assign_parts(applied, recipe, len(made.members))
     fitting = Fitting(
         built.reference,
         network,

@@ -200,8 +200,8 @@ def collect_embeddings(
         target: Under white-box access.
         dataset: Where the images are; its classes need not be the target's.
         indices: Which records; all by default.
-        layer: Name of the layer to take; see `securitynet.models.targets.embeddings.finder`. By default what the final
-            classifier receives.
+        layer: Name of the layer to take; see `securitynet.models.targets.embeddings.choose_extractor`. By
+            default what the final classifier receives.
         cache: Folder for signals of all targets; None keeps nothing.
         progress: Called with (records done, total records).
 

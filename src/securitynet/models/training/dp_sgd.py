@@ -101,7 +101,9 @@ def plan_steps(records: int, batch_size: int, epochs: int) -> tuple[float, int]:
     return batch_size / records, max(1, round(records / batch_size))
 
 
-def spent(accountant: AccountantName, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
+def compute_epsilon(
+    accountant: AccountantName, noise_multiplier: float, sample_rate: float, steps: int, delta: float
+) -> float:
     """Compute epsilon after a number of steps.
 
     Args:
@@ -128,7 +130,7 @@ def find_noise(accountant: AccountantName, epsilon: float, sample_rate: float, s
     """Find the noise multiplier with which a number of steps spends ``epsilon`` or slightly less.
 
     Args:
-        accountant: ``rdp``, ``prv`` or ``zcdp``; see `spent`.
+        accountant: ``rdp``, ``prv`` or ``zcdp``; see `compute_epsilon`.
         epsilon: Privacy budget, above 0.
         sample_rate: Probability with which a record joins a batch.
         steps: Number of steps.
@@ -169,7 +171,7 @@ class PrivateSteps(Procedure):
     Args:
         noise_multiplier: Deviation of the noise, divided by the clipping bound.
         clipping_bound: Largest norm of one record's gradient.
-        accountant: Accountant of the privacy budget; see `spent`.
+        accountant: Accountant of the privacy budget; see `compute_epsilon`.
         delta: Probability that the bound does not hold, in (0, 1).
         clipping: How per-sample gradients are clipped; the result is the same.
         secret_noise: Whether records and noise are drawn from a seed that is stored in the checkpoint only, and not
@@ -322,7 +324,7 @@ class PrivateSteps(Procedure):
         """The spent budget, according to the steps that the accountant recorded."""
         steps = sum(int(entry[2]) for entry in self._keeper.history)
         if self.accountant == "zcdp":
-            epsilon = spent("zcdp", self.noise_multiplier, self.sample_rate, steps, self.delta)
+            epsilon = compute_epsilon("zcdp", self.noise_multiplier, self.sample_rate, steps, self.delta)
         else:
             epsilon = _epsilon(self._keeper, self.delta)
         return Privacy(
@@ -390,7 +392,7 @@ def unsupported_layers(module: nn.Module) -> list[str]:
     )
 
 
-def with_group_norms(module: nn.Module) -> nn.Module:
+def replace_batch_norms(module: nn.Module) -> nn.Module:
     """Copy a network and replace its batch norms by group norms, with Opacus' validator.
 
     Raises:

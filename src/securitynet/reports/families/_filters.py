@@ -36,7 +36,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     said: list[str] = []
     for trial in trials:
         name = trial.name.partition(".")[2].partition("@")[0]
-        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.select_measurements(document, trial)}
         if name in TITLES:
             said += _of_filter(TITLES[name], measured)
         elif name == CLUSTERING:

@@ -65,7 +65,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str, _BestAttack]:
     best: dict[str, _BestAttack] = {}
     for trial in trials:
-        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.select_measurements(document, trial)}
         for full in measured:
             name, _, measure = full.rpartition(".")
             if measure != "gain" or not {f"{name}.accuracy", f"{name}.baseline-accuracy"} <= measured.keys():

@@ -74,7 +74,7 @@ def _of_corruptions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     said = []
     for trial in trials:
         ending = f"{trial.name}.mean-corruption-accuracy"
-        measured = {m.name: m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name: m for m in verdict.select_measurements(document, trial)}
         mean = words.numbers(measured[ending]) if ending in measured else None
         clean = words.numbers(measured[f"{trial.name}.clean-accuracy"]) if mean else None
         if mean is None or clean is None:
@@ -98,7 +98,7 @@ def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -
     said = []
     for trial in trials:
         start = f"{trial.name}.certified-accuracy@radius="
-        certified = _by_epsilon(verdict.measurements_of(document, trial), start)
+        certified = _by_epsilon(verdict.select_measurements(document, trial), start)
         positive = [radius for radius in certified if radius > 0]
         numbers = words.numbers(certified[min(positive)]) if positive else None
         if numbers is None:
@@ -142,7 +142,7 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     """Signs of masked gradients: warnings of the attacks themselves, and black-box attacks that beat white-box ones."""
     said = []
     for trial in trials:
-        notes = {m.note for m in verdict.measurements_of(document, trial) if m.note and evasion.WARNING in m.note}
+        notes = {m.note for m in verdict.select_measurements(document, trial) if m.note and evasion.WARNING in m.note}
         for note in sorted(notes)[:1]:
             said.append(f"{verdict.attack_title(trial.name)}: {note[note.index(evasion.WARNING) :]}")
     for white in (t for t in trials if t.threat_model.access is Access.WHITE_BOX):
@@ -150,7 +150,7 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
             if not _comparable(white, black):
                 continue
             own, other = find_successes(document, white), find_successes(document, black)
-            beaten = [e for e in sorted(own.keys() & other.keys()) if evasion.beaten(own[e], other[e])]
+            beaten = [e for e in sorted(own.keys() & other.keys()) if evasion.is_beaten(own[e], other[e])]
             if beaten:
                 said.append(
                     f"{evasion.WARNING}: {verdict.attack_title(black.name)}, which does not see the model's gradients, "
@@ -170,7 +170,7 @@ def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
             if not one_step and not (_method(strong) == ENSEMBLE and _method(weak) in ITERATED - {ENSEMBLE}):
                 continue
             own, other = find_successes(document, strong), find_successes(document, weak)
-            trailing = [e for e in sorted(own.keys() & other.keys()) if evasion.trails(own[e], other[e])]
+            trailing = [e for e in sorted(own.keys() & other.keys()) if evasion.is_weaker(own[e], other[e])]
             if not trailing:
                 continue
             why = "which takes a single step" if one_step else "which should be the weaker attack"
@@ -188,7 +188,7 @@ def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> lis
     """Attacks under which the model is more accurate at a larger budget, which includes the smaller one."""
     said = []
     for trial in trials:
-        measured = verdict.measurements_of(document, trial)
+        measured = verdict.select_measurements(document, trial)
         robust = _by_epsilon(measured, f"{trial.name}.robust-accuracy@epsilon=")
         drops = _by_epsilon(measured, f"{trial.name}.accuracy-drop@epsilon=")
         after = {
@@ -197,7 +197,7 @@ def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> lis
             )
             for epsilon, drop in drops.items()
         }
-        pairs = evasion.recoveries(robust) or evasion.recoveries(after)
+        pairs = evasion.find_recoveries(robust) or evasion.find_recoveries(after)
         if not pairs:
             continue
         smaller, larger = pairs[0]
@@ -229,7 +229,7 @@ def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
 
 def find_successes(document: ResultDocument, trial: TrialSummary) -> dict[float, Measurement]:
     """Success by epsilon."""
-    return _by_epsilon(verdict.measurements_of(document, trial), f"{trial.name}.success@epsilon=")
+    return _by_epsilon(verdict.select_measurements(document, trial), f"{trial.name}.success@epsilon=")
 
 
 def _method(trial: TrialSummary) -> str:

@@ -76,7 +76,7 @@ def describe_agreement(agreement: Measurement, constant: Measurement) -> str:
 
 def _by_name(document: ResultDocument, trial: TrialSummary) -> dict[str, Measurement]:
     start = f"{trial.name}."
-    return {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
+    return {m.name.removeprefix(start): m for m in verdict.select_measurements(document, trial)}
 
 
 def _growth(measured: dict[str, Measurement]) -> str | None:
@@ -91,7 +91,7 @@ def _growth(measured: dict[str, Measurement]) -> str | None:
         f"{first.value} ({words.unbroken(first.interval)}) with {few:,} queries and {last.value} "
         f"({words.unbroken(last.interval)}) with {many:,}"
     )
-    if not verdict.apart(curve[few], curve[many]):
+    if not verdict.are_apart(curve[few], curve[many]):
         return f"More queries are not shown to help: {pair}; the intervals overlap."
     helped = (curve[many].value or 0.0) > (curve[few].value or 0.0)
     return f"More queries {'help' if helped else 'reduce the agreement'}: it is {pair}."

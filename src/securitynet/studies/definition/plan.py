@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.assessments.method_settings import REGISTRIES, Kind, choose_methods, make_method
-from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.prepare_training import prepare_training
 from securitynet.assessments.trial_plan import plan_trials
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.methods.base import Method
@@ -194,7 +194,7 @@ def expand(
     digests.save()
     for train in {target.train_key: target.train for target in plan.targets}.values():
         if train is not None:  # wrong settings of a defense or a backdoor are reported now
-            prepared_training(TrainConfig.model_validate(train))
+            prepare_training(TrainConfig.model_validate(train))
     kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
         ("attack", study.attacks),
         ("detector", study.detectors),

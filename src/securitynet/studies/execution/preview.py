@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from securitynet.defenses.base import defended_training
+from securitynet.defenses.base import resolve_defense
 from securitynet.files import cache_folder
 from securitynet.models.training.config import TrainConfig
 from securitynet.results.index import Index
@@ -138,4 +138,4 @@ def preview_study(
 
 def _is_trained(train: dict[str, Any], cache: Path) -> bool:
     """Return whether the weights of a recipe are in the cache."""
-    return locate_weights(defended_training(TrainConfig.model_validate(train))[0], cache).exists()
+    return locate_weights(resolve_defense(TrainConfig.model_validate(train))[0], cache).exists()
