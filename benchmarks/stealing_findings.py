@@ -27,7 +27,7 @@ from securitynet.attacks.stealing.base import StolenModels
 from securitynet.datasets import splits
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics import stealing
+from securitynet.metrics import paired, stealing
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import ModelSpec, build_fresh_network
 from securitynet.models.targets.signals import collect
@@ -121,11 +121,11 @@ def main() -> None:
             context, started = Context(cache=cache, device="cpu"), time.perf_counter()
             outputs[interface] = attack(target, data, context, threat_model)
             show(f"{architecture}, {interface}", outputs[interface])
-            billed, wanted = context.queries(), max(arguments.budgets)
-            print(f"  bill {billed.unique:,} of {wanted:,} queries; {time.perf_counter() - started:.0f} s")
-            assert billed.unique == billed.total == wanted
+            counted, wanted = context.queries(), max(arguments.budgets)
+            print(f"  {counted.unique:,} of {wanted:,} queries; {time.perf_counter() - started:.0f} s")
+            assert counted.unique == counted.total == wanted
         full, labels = outputs["full"], outputs["labels"]
-        gain = stealing.paired_difference(
+        gain = paired.difference(
             "x", full.surrogate[0] == full.target, labels.surrogate[0] == full.target, direction=Direction.LOWER
         )
         print(f"  agreement, posteriors minus labels, at {full.budgets[0]:,} queries: {written(gain)}")

@@ -144,7 +144,7 @@ class Section:
     level: str
     roc: RocFigure | None
     robustness: tuple[RobustnessFigure, ...]
-    find_exposed: Exposed | None
+    exposed: Exposed | None
     breakdown: Breakdown | None
     classes: str
     image: str | None

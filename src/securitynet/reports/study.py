@@ -108,7 +108,7 @@ class StudyPage:
     description: str
     overview: list[tuple[str, str]]
     findings: dict[str, list[ClaimFinding]]
-    show_galleries: list[ShownFigure]
+    shown: list[ShownFigure]
     lacking: list[tuple[Figure, str]]
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]

@@ -87,7 +87,7 @@ class Signs:
     """
 
     signs: torch.Tensor
-    find_vanished: NDArray[np.bool_]
+    vanished: NDArray[np.bool_]
     predictions: NDArray[np.int64]
 
 

@@ -125,7 +125,7 @@ class Fitting:
     device: str | torch.device = "auto"
     progress: Progress | None = None
     note: Note = logger.info
-    assign_parts: list[Path] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)
     traces: LossTraces | None = None
 
     def fresh(self, architecture: str, purpose: str) -> nn.Module:
