@@ -108,8 +108,8 @@ def searching(**settings: object) -> Callable:
         import torch
 
         from rows._networks import loaded
-        from securitynet.detectors._neural_cleanse.labels import SearchPlan
-        from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+        from securitynet.detectors._neural_cleanse.label_search import SearchPlan
+        from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
         from securitynet.detectors.neural_cleanse import NeuralCleanse
         from securitynet.metrics import detection
         from securitynet.models.architectures.factory import build

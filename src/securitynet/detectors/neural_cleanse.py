@@ -16,8 +16,8 @@ from typing_extensions import override
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._neural_cleanse.costs import CostRules
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
-from securitynet.detectors._neural_cleanse.labels import SearchPlan, SearchResult, search
-from securitynet.detectors._neural_cleanse.search import SearchRules
+from securitynet.detectors._neural_cleanse.label_search import SearchPlan, SearchResult, search
+from securitynet.detectors._neural_cleanse.trigger_search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
