@@ -63,9 +63,9 @@ def describe_mixed_signs(groups: Iterable[tuple[str, float]], pooled: float | No
     if positive and negative:
         return f"The signs differ: positive in {_list(positive)}, negative in {_list(negative)}."
     if pooled is not None and known and np.isfinite(pooled) and pooled * known[0][1] < 0:
-        said = "negative" if negative else "positive"
+        sign = "negative" if negative else "positive"
         return (
-            f"Pooled over groups the correlation would be {pooled:+.3f}, though it is {said} in every group: that "
+            f"Pooled over groups the correlation would be {pooled:+.3f}, though it is {sign} in every group: that "
             "comes from differences between the groups."
         )
     return None

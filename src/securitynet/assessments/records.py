@@ -69,8 +69,8 @@ class RecordTable:
         records: Their numbers in the dataset, N.
         is_member: N.
         labels: Class of each, N.
-        predictions: The class that the target answers with, N.
-        posteriors: Of the prediction, N; NaN where answers hide it.
+        predictions: The class that the target predicts, N.
+        posteriors: Of the prediction, N; NaN where the outputs hide it.
         scores: Each trial's, N×T; NaN where a trial did not score the record.
         shares: Of the non-members that score at least as high, N×T, in [0, 1]; NaN likewise.
     """

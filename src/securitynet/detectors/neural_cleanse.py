@@ -59,7 +59,7 @@ class NeuralCleanse(Detector):
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
     )
     output: ClassVar[type[Output]] = Triggers
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
     costs: ClassVar[str | None] = "optimises a trigger for each class, which takes thousands of passes of the target"
     version: ClassVar[int] = 2  # three starting points for every label; one verdict, also on fresh images
 

@@ -36,24 +36,24 @@ class RemovalTest(Record):
 
     def describe(self) -> str:
         """The verdict in sentences, with what it does not show."""
-        said = (
+        sentence = (
             f"On the {self.records:,} removed records, the model's mean scaled confidence is {self.confidence:.2f}; "
             f"that of {len(self.retrained)} models trained without them is {min(self.retrained):.2f} to "
             f"{max(self.retrained):.2f} (p = {self.p_value:.3f})."
         )
         if self.verdict == "remembered":
-            return (
-                f"{said} The model still knows them, or it was trained otherwise than the models it is compared with."
-            )
+            return f"{sentence} The model still knows them, or it was trained otherwise than the models it is compared with."
         if self.verdict == "undecided":
             return (
-                f"{said} {len(self.retrained)} models cannot resolve {ALPHA:.0%}: {fewest_retrained()} or more are "
+                f"{sentence} {len(self.retrained)} models cannot resolve {ALPHA:.0%}: {fewest_retrained()} or more are "
                 "needed for a verdict."
             )
         if self.below <= ALPHA:
-            said += " It is less confident on them than models that never had them, which may give their removal away."
+            sentence += (
+                " It is less confident on them than models that never had them, which may give their removal away."
+            )
         return (
-            f"{said} Nothing shows that it still knows them as a group. That does not prove that each of them was "
+            f"{sentence} Nothing shows that it still knows them as a group. That does not prove that each of them was "
             "removed, and it says nothing about an adversary who also has the model from before."
         )
 

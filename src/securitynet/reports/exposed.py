@@ -113,7 +113,7 @@ def _price(exposure: Exposure, members: int, level: float) -> str:
     """How often an adversary is right who accuses every record that scores as high as the last one shown."""
     last = exposure.records[-1]
     right = len(exposure.records) + exposure.tied_with_last
-    said = (
+    sentence = (
         f"Calling every record a member that scores at least as high as the last one shown is right about "
         f"{words.small_share(right, members)} members ({words.rate(right / members)}), and wrong about "
         f"{words.small_share(last.false_positives, last.non_members)} non-members ({words.rate(last.share)})"
@@ -122,8 +122,8 @@ def _price(exposure: Exposure, members: int, level: float) -> str:
         "gain", (right, members), (last.false_positives, last.non_members), direction=Direction.LOWER, level=level
     )
     if gain.low is not None and gain.low > 0:
-        return f"{said}."
-    return f"{said}: not distinguishable from guessing. These records rank highest but are not shown to be exposed."
+        return f"{sentence}."
+    return f"{sentence}: not distinguishable from guessing. These records rank highest but are not shown to be exposed."
 
 
 def _posterior(signals: Signals, row: int) -> str:

@@ -272,11 +272,11 @@ def _unresolved(blocks: Sequence[Block]) -> tuple[str, ...]:
             if row.numbers is None:
                 reason = row.measurement.note or "not measured"
                 reasons.setdefault((row.label, reason), []).append(block.title)
-    said = []
+    sentences = []
     for (label, reason), titles in reasons.items():
         of = "all attacks" if len(titles) == len(with_rows) > 1 else words.listed(titles)
-        said.append(f"{label} of {of}: {reason.removesuffix('.')}.")
-    return tuple(said)
+        sentences.append(f"{label} of {of}: {reason.removesuffix('.')}.")
+    return tuple(sentences)
 
 
 def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str], output: Output | None) -> Block:

@@ -78,16 +78,16 @@ def describe_comparison(comparison: ResultComparison) -> list[str]:
     """What a comparison shows, in sentences."""
     worse, better = ([d for d in comparison.differences if d.verdict == which] for which in ("worse", "better"))
     number = len(comparison.differences)
-    said = [
+    sentences = [
         f"Of {words.plural(number, 'measurement')} in both results, {len(worse)} "
         f"{'is' if len(worse) == 1 else 'are'} shown to be worse for the owner, and {len(better)} better; "
         f"{number - len(worse) - len(better)} show no difference."
     ]
     if number > 20:
-        said.append("Of so many, about one in twenty may show a difference by chance.")
+        sentences.append("Of so many, about one in twenty may show a difference by chance.")
     if comparison.records:
-        said.append(f"The AUCs and the accuracies are paired by {comparison.records:,} records.")
-    return [*said, *comparison.notes]
+        sentences.append(f"The AUCs and the accuracies are paired by {comparison.records:,} records.")
+    return [*sentences, *comparison.notes]
 
 
 def list_differences(comparison: ResultComparison, *, most: int | None = None) -> list[DifferenceRow]:

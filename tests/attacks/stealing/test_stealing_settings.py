@@ -43,7 +43,7 @@ def test_the_papers_recipes():
     theirs = MLDoctorSurrogate.protocol
     assert (theirs.optimizer, theirs.learning_rate, theirs.momentum, theirs.epochs) == ("sgd", 0.01, 0.9, 50)
     assert theirs.loss == "mse"
-    assert MLDoctorSurrogate().architecture == "own" and MLDoctorSurrogate.imitates
+    assert MLDoctorSurrogate().architecture == "own" and MLDoctorSurrogate.trains_like_target
     assert set(MLDoctorSurrogate.threat_models) == {PARTIAL, SHADOW}
 
 

@@ -215,7 +215,7 @@ class InversionAttack(Attack):
 
     output: ClassVar[type[Output]] = Reconstructions
     # The evaluation classifier has another architecture than the target, as far as that is known.
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
 
     classes: tuple[int, ...] | None = Field(default=None, min_length=1, description="Classes to reconstruct.")

@@ -53,7 +53,7 @@ class ReferenceAttack(Attack):
 
     output: ClassVar[type[Output]] = MembershipScores
     costs: ClassVar[str | None] = "trains many shadow models"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
     pool: ClassVar[Literal["online", "offline"]]
     queries_population: ClassVar[bool] = False
     """Whether an offline attack queries the target with the shadow data as well."""

@@ -39,7 +39,7 @@ class MLDoctorBlackBox(LearnedAttack):
     )
 
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
 
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     shadow_training: ShadowTraining = ShadowTraining()

@@ -50,7 +50,7 @@ class MLDoctorWhiteBox(LearnedAttack):
     )
 
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
 
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     gradients: Literal["ranked", "raw"] = "ranked"

@@ -111,11 +111,11 @@ def review_accuracy(
     if not len(labels):
         return
     earlier = [check for check in target.checks if check.what in ("chance", "class order", "accuracy")]
-    said = {f"{WARNING}: {check.note}" for check in earlier}
+    warnings = {f"{WARNING}: {check.note}" for check in earlier}
     if stated is None:
         stated = next((float(check.said) for check in earlier if check.what == "accuracy"), None)
     findings = ExaminationResult(
-        [note for note in target.notes if note not in said],
+        [note for note in target.notes if note not in warnings],
         [check for check in target.checks if check not in earlier],
     )
     for check in check_accuracy(predicted, labels, names, model_names=target.class_names, stated=stated):

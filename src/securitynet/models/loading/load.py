@@ -216,8 +216,8 @@ def _assemble(
     )
     findings = ExaminationResult(list(opened.notes))
     if opened.checksum is not None:
-        said = opened.checksum
-        findings.checks.append(Check(what="checksum", said=said, found=said, agrees=True))
+        checksum = opened.checksum
+        findings.checks.append(Check(what="checksum", said=checksum, found=checksum, agrees=True))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
         _check_classes(backend, options, dataset)

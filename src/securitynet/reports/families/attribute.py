@@ -50,16 +50,16 @@ class _BestAttack:
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """What each attribute's best attack gains over predicting the attribute from the class, largest gain first."""
     attributes = sorted(_best(document, trials).values(), key=lambda one: (-one.sure, one.name))
-    said = [_sentence(one) for one in attributes[:MOST_NAMED]]
+    lines = [_sentence(one) for one in attributes[:MOST_NAMED]]
     rest = attributes[MOST_NAMED:]
     if rest:
         gained = sum(one.sure > 0 for one in rest)
         beside = " and from random weights" if any(one.over_random is not None for one in rest) else ""
-        said.append(
+        lines.append(
             f"Of {words.plural(len(rest), 'further attribute')}, {gained if gained else 'none'} "
             f"{'is' if gained == 1 else 'are'} inferred better than from the class alone{beside}."
         )
-    return said
+    return lines
 
 
 def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str, _BestAttack]:

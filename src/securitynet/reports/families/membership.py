@@ -73,7 +73,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     differ = controls.groups_differ(document)
     compared = "but the groups differ anyway" if differ else describe_auc(best.auc, len(ranked))
-    said = [
+    lines = [
         *controls.describe_difference(document),
         f"An adversary who {who} can distinguish members from non-members with an AUC of {auc.value} "
         f"({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
@@ -81,16 +81,16 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     if differ:
         usable = best.matched is not None and best.matched.value is not None
         verdict_there = describe_auc(best.matched, len(ranked)) if best.matched is not None and usable else None
-        said.append(controls.describe_matched(document, best.matched, verdict_there))
+        lines.append(controls.describe_matched(document, best.matched, verdict_there))
     quietest = find_lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None:
         same = quietest.trial.id == best.trial.id
-        said.append(
+        lines.append(
             describe_tpr(
                 quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked), differ=differ
             )
         )
-    return said
+    return lines
 
 
 def describe_auc(auc: Measurement, among: int = 1) -> str:
@@ -240,7 +240,7 @@ def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
 
 def compare_targets(documents: list[ResultDocument], labels: list[str]) -> list[str]:
     """Which target leaks most, for each attack that has an AUC on all targets."""
-    said = []
+    sentences = []
     per_target = [{s.trial.name: s.auc for s in rank_attacks(document)} for document in documents]
     for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:
         order = sorted(zip(labels, (aucs[name] for aucs in per_target), strict=True), key=lambda pair: -_value(pair[1]))
@@ -253,19 +253,19 @@ def compare_targets(documents: list[ResultDocument], labels: list[str]) -> list[
         else:
             how = f"is not shown to distinguish members from non-members better for “{most}” than for “{least}”"
             why = "the intervals overlap"
-        said.append(
+        sentences.append(
             f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "
             f"({words.unbroken(numbers[0].interval)}) against {numbers[1].value} "
             f"({words.unbroken(numbers[1].interval)}); {why}."
         )
     differing = [f"“{label}”" for label, one in zip(labels, documents, strict=True) if controls.groups_differ(one)]
-    if differing and said:
-        said.insert(
+    if differing and sentences:
+        sentences.insert(
             0,
             f"Members and non-members of {words.listed(differing)} differ anyway: a classifier that never sees the "
             "model tells them apart. What attacks achieve there is not what the model gives away.",
         )
-    return said
+    return sentences
 
 
 def _value(measurement: Measurement | None) -> float:

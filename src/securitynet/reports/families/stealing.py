@@ -40,7 +40,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     numbers = words.numbers(agreement)
     assert numbers is not None  # an agreement always has a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
-    said = [
+    lines = [
         f"An adversary who {who}, and queries the model with {words.plural(trial.queries.unique, 'image')}, "
         f"obtains a surrogate that agrees with the model on {numbers.value} of the images that neither was trained on "
         f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): "
@@ -48,19 +48,19 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     ]
     queried = measured.get("queried-share")
     if queried is not None and queried.value is not None:
-        said.append(
+        lines.append(
             f"{round(queried.value * queried.n):,} of the {queried.n:,} images to be judged on had been queried, by "
             "their content, and are left out."
         )
     ratio = measured.get("accuracy-ratio")
     written = words.numbers(ratio) if ratio is not None else None
     if ratio is not None and written is not None:
-        said.append(
+        lines.append(
             f"Its accuracy is {written.value} times the model's ({words.level(ratio)} interval "
             f"{words.unbroken(written.interval)})."
         )
     growth = _growth(measured)
-    return [*said, growth] if growth else said
+    return [*lines, growth] if growth else lines
 
 
 def describe_agreement(agreement: Measurement, constant: Measurement) -> str:
