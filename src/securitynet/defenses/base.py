@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from securitynet.defenses import DEFENSES
 from securitynet.defenses._repair import RepairDefense
 from securitynet.errors import ConfigurationError
-from securitynet.files import parse_toml
+from securitynet.files import parse_value
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import Interface
@@ -121,7 +121,7 @@ def parse_settings(name: str, texts: Sequence[str]) -> dict[str, Any]:
             raise ConfigurationError(
                 f"--configure sets {owner}, which is not in use.", hint=f"The defense in use is {name}."
             )
-        settings[field] = _value(value.strip())
+        settings[field] = parse_value(value.strip())
     return settings
 
 
@@ -192,10 +192,3 @@ def output_defense(name: str, settings: dict[str, Any]) -> OutputDefense:
             hint=f"Train a model with it: securitynet train ... --defense {name}.",
         )
     return made
-
-
-def _value(text: str) -> Any:
-    try:
-        return parse_toml(f"value = {text}")["value"]
-    except ConfigurationError:
-        return text  # a plain word

@@ -150,7 +150,8 @@ class Method(Record, ABC):
         output: Class of the output.
         costs: Cost beyond one cached pass over the records, as a verb phrase such as "trains shadow models"; None if
             there is none worth mentioning. Methods with a cost are not in ``standard``, the default of `assess`.
-        trains_like_target: Whether it trains models like the target, so that its result depends on the target's training.
+        trains_like_target: Whether it trains models like the target, so that its result depends on the training of the
+            target.
         version: Raised when equal settings give other results than before, so that trials of an earlier version are not
             taken for its own.
     """

@@ -21,7 +21,7 @@ CONSISTENCY = 1.4826
 """Makes the median absolute deviation of normal draws estimate their standard deviation."""
 
 
-def anomaly_indices(values: Values) -> Values:
+def anomaly_indices(values: Values, bulk: Values | None = None) -> Values:
     """Deviations below the median of each value, N; Neural Cleanse's anomaly index, positive on the low side.
 
     The median of an even number of values is the mean of the middle two. Where more than half of the values are equal
@@ -29,12 +29,9 @@ def anomaly_indices(values: Values) -> Values:
 
     Args:
         values: N, at least one, finite.
+        bulk: Values whose median and deviation count; by default those of ``values`` themselves.
     """
-    return indices_among(values, values)
-
-
-def indices_among(values: Values, bulk: Values) -> Values:
-    """`anomaly_indices` of values by the median and the deviation of others."""
+    bulk = values if bulk is None else bulk
     median = float(np.median(bulk))
     deviation = CONSISTENCY * float(np.median(np.abs(bulk - median)))
     below = median - values

@@ -173,7 +173,7 @@ def find_outliers(norms: Values, sampled: NDArray[np.bool_] | None = None, popul
 def _compute_indices(searched: SearchedNorms) -> Values:
     """Anomaly indices of the converged labels."""
     converged = np.isfinite(searched.norms)
-    return low_outliers.indices_among(searched.norms[converged], searched.norms[searched.bulk])
+    return low_outliers.anomaly_indices(searched.norms[converged], searched.norms[searched.bulk])
 
 
 def _measure_p_value(searched: SearchedNorms, level: float, seed: int) -> Measurement:

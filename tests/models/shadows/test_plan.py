@@ -206,7 +206,7 @@ def test_what_cannot_be_imitated_is_said_before_any_work(digits, tmp_path):
         raise AssertionError("it was trained")
 
     with pytest.raises(
-        ConfigurationError, match=r"can't imitate the target's defense: DP-SGD draws batches of 300"
+        ConfigurationError, match=r"can't be trained with the target's defense: DP-SGD draws batches of 300"
     ) as e:
         shadow_outputs(
             target, digits, data, data.members, plan, trained=trained, defense=defense, device="cpu", progress=never

@@ -11,7 +11,7 @@ from securitynet.errors import ModelError
 from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.embeddings import choose_extractor, find
-from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.optimise import prepare_network
 from securitynet.models.targets.tracing import compute_inputs
 from securitynet.torchvision_cure import import_torchvision
 
@@ -245,7 +245,7 @@ def test_blocks_are_found_by_name_also_where_batch_norms_were_folded():
     torch.manual_seed(0)
     network = ready(build("cifar-resnet20", CLASSES, 3, 16))
     images = pictures(4, 16)
-    folded, _ = prepare(network, torch.device("cpu"), torch.zeros(1, 3, 16, 16))
+    folded = prepare_network(network, torch.device("cpu"), torch.zeros(1, 3, 16, 16)).module
     assert isinstance(folded, torch.fx.GraphModule)
     blocks = [name for name, module in network.named_children() if len(list(module.children()))]
     for layer in (None, *blocks, f"{blocks[-1]}:input", f"{blocks[1]}.0"):

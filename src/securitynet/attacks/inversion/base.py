@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,8 +28,6 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import inversion, inversion_judge
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement
-
-logger = logging.getLogger(__name__)
 
 SHOWN = 4
 """Number of reconstructions of each class that a gallery shows."""

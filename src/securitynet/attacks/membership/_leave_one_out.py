@@ -1,4 +1,4 @@
-"""LiRA against each shadow model in turn, with all others as its shadow models: scores for many targets without further training."""
+"""LiRA against each shadow model in turn, with all others as its shadow models: many targets, no further training."""
 
 from __future__ import annotations
 
