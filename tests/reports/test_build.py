@@ -14,7 +14,7 @@ from PIL import Image
 
 from securitynet.reports.build import render_report, write_report
 from securitynet.reports.roc import strongest
-from securitynet.results.document import PolicyOutcome, Violation
+from securitynet.results.policy import PolicyOutcome, Violation
 
 VOID = {"meta", "img", "br", "link", "hr", "input", "base"}
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "xlink:href", "style"}

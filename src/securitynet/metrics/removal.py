@@ -42,7 +42,7 @@ class RemovalTest(Record):
             f"{max(self.retrained):.2f} (p = {self.p_value:.3f})."
         )
         if self.verdict == "remembered":
-            return f"{sentence} The model still knows them, or it was trained otherwise than the models it is compared with."
+            return f"{sentence} The model still knows them, or was trained in another way than the models beside it."
         if self.verdict == "undecided":
             return (
                 f"{sentence} {len(self.retrained)} models cannot resolve {ALPHA:.0%}: {fewest_retrained()} or more are "

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
-from securitynet.results.document import PolicyOutcome
 from securitynet.results.exports.texts import split_name
+from securitynet.results.policy import PolicyOutcome
 
 MOST_FILES = 12
 """Newly exposed members that are listed; ``result.json`` has more."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import warnings
 
-from securitynet.models.training.dp_sgd import Privacy, check_opacus, compute_epsilon
+from securitynet.models.training.accounting import check_opacus, compute_epsilon
+from securitynet.models.training.dp_sgd import Privacy
 
 DELTAS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Deltas at which epsilon is computed, besides the delta of the training."""
