@@ -86,7 +86,7 @@ class Output(ABC):
     def measure(
         self, *, level: float = 0.95, fprs: Sequence[float] = DEFAULT_FPRS, seed: int = 0
     ) -> dict[str, Measurement]:
-        """The measurements of this output by name; see `measurements`."""
+        """The measurements of this output by name; the arguments are those of `measurements`."""
         return {measurement.name: measurement for measurement in self.measurements(level=level, fprs=fprs, seed=seed)}
 
     def __getitem__(self, name: str) -> float | None:

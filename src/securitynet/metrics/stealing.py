@@ -198,7 +198,15 @@ def mean_distance(
 
 
 def make_missing(name: str, direction: Direction, level: float, note: str, n: int = 0) -> Measurement:
-    """Return a measurement without a value, for what these records cannot show."""
+    """Return a measurement without a value, for what these records cannot show.
+
+    Args:
+        name: Name of the measurement.
+        direction: Which direction is good for the owner.
+        level: Confidence level to state.
+        note: Why there is no value.
+        n: Number of records.
+    """
     return Measurement(name=name, value=None, level=level, n=n, direction=direction, method="none", note=note)
 
 

@@ -110,7 +110,7 @@ class Evasion(Output):
 
     def galleries(self) -> list[Gallery]:
         """Show some of the images that evade: the image, the amplified perturbation, and the perturbed image."""
-        return _gallery.galleries(self.shown, self.facts, self.epsilons, self.class_names)
+        return _gallery.make_galleries(self.shown, self.facts, self.epsilons, self.class_names)
 
     def _measured(self, predictions: NDArray[np.int64], level: float) -> list[Measurement]:
         return evasion.measure(self.labels, self.clean, predictions, self.epsilons.tolist(), level=level)

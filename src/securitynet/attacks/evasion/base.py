@@ -173,7 +173,7 @@ class EvasionAttack(Attack):
             free = self.unbounded(target, images, torch.from_numpy(signals.labels[right]), context)
         joined = {name: np.concatenate([p[name] for p in pieces], axis=axis) for name, axis in _AXES.items()}
         examples = np.concatenate([p["examples"] for p in pieces], axis=2) if self.keep_examples else None
-        shown = _gallery.choose(joined["facts"])
+        shown = _gallery.choose_rows(joined["facts"])
         store.remove()
         return Evasion(
             sample,
@@ -234,7 +234,7 @@ class EvasionAttack(Attack):
                     predictions[a, e, same] = predictions[a, e - 1, same]
                     moved &= ~same
                 predictions[a, e, moved] = oracle.labels(examples[a, e, moved])
-        shown, rows = _gallery.pictures(batch, examples, predictions, self.epsilons)
+        shown, rows = _gallery.draw_pictures(batch, examples, predictions)
         queries = oracle.queries
         none = np.empty((budgets, 0), dtype=np.int64)
         return {

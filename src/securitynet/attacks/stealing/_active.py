@@ -138,11 +138,23 @@ class ActiveStealing(StealingAttack):
 
 
 def compute_outputs(selector: Target, pool: Pool, records: NDArray[np.int64]) -> Signals:
-    """Compute a surrogate's outputs for records of the pool; they are cheap, so they are not cached."""
+    """Compute a surrogate's outputs for records of the pool; they are cheap, so they are not cached.
+
+    Args:
+        selector: The surrogate.
+        pool: Images that may be queried.
+        records: Positions in the pool, n.
+    """
     return collect(selector, pool.dataset, records, same_classes=False)
 
 
 def compute_embeddings(selector: Target, pool: Pool, records: NDArray[np.int64]) -> torch.Tensor:
-    """Compute a surrogate's embeddings of records of the pool, N×D float32."""
+    """Compute a surrogate's embeddings of records of the pool, N×D float32.
+
+    Args:
+        selector: The surrogate.
+        pool: Images that may be queried.
+        records: Positions in the pool, N.
+    """
     batches = pool.dataset.batches(records, selector.batch_size)
     return torch.cat([selector.embeddings(images) for _, images in batches])

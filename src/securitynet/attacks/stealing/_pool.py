@@ -74,7 +74,13 @@ def make_pool(data: TrialData, context: Context, most: int | None, *, missing_cl
 
 
 def make_budget_error(budget: int, available: int, auxiliary: Auxiliary) -> ConfigurationError:
-    """Create the error for a budget larger than the pool."""
+    """Create the error for a budget larger than the pool.
+
+    Args:
+        budget: Number of queries.
+        available: Distinct images of the pool.
+        auxiliary: Kind of data that the adversary holds.
+    """
     return ConfigurationError(
         f"A budget of {budget:,} queries is more than the {available:,} distinct images of the {auxiliary.value} data.",
         hint="Lower the budget, or let the adversary know more (--known).",

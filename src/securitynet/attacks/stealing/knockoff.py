@@ -114,7 +114,13 @@ class GradientBandit:
         return chosen if left.get(chosen) else int(np.flatnonzero(policy)[-1])
 
     def update(self, action: int, reward: float, baseline: float) -> None:
-        """Equation 4 of Knockoff Nets, with the step size 1 / (how often the action was taken)."""
+        """Equation 4 of Knockoff Nets, with the step size 1 / (how often the action was taken).
+
+        Args:
+            action: Position of the class that was queried.
+            reward: Reward of the queried image.
+            baseline: Mean of the rewards so far.
+        """
         self.taken[action] += 1
         step = (reward - baseline) / self.taken[action]
         policy = self.policy()
