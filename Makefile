@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## Train two small models on digits, assess both, write one report.
 	$(BIN)/securitynet demo --out demo-report
 
-test: $(VENV)/.installed  ## The tests, in under ten minutes on two cores.
+test: $(VENV)/.installed  ## The tests that run on every change.
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed  ## The slow tests too.
@@ -41,7 +41,7 @@ layers: $(VENV)/.installed  ## Who may import whom, and no circle of files.
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.installed  ## Beside the peers: benchmarks/RESULTS.md, in under 40 minutes on two cores.
+bench: $(VENV)/.installed  ## Beside the peers: benchmarks/RESULTS.md.
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:

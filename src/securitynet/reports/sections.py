@@ -15,6 +15,7 @@ from securitynet.reports import families as family_reports
 from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
+from securitynet.reports.changes import Changes, describe_changes
 from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.controls import ControlsPart, find_controls
 from securitynet.reports.exposed import Exposed, find_exposed
@@ -23,7 +24,6 @@ from securitynet.reports.first_screen import FirstScreen, make_first_screen
 from securitynet.reports.galleries import ShownGallery, show_galleries
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
-from securitynet.reports.versions import Changes, describe_changes
 from securitynet.reports.what_helps import WhatHelps, describe_tried_defenses, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
