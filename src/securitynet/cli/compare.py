@@ -79,5 +79,5 @@ def show_comparison(comparison: ResultComparison) -> None:
     change = changes.find_most_changed(comparison)
     if change is not None:
         console.stdout.print(changes.describe_exposure(change), markup=False)
-        for record in change.newly[: versions.MOST_FILES]:
+        for record in change.newly[: changes.MOST_FILES]:
             console.stdout.print(f"  {changes.name_record(record)}", markup=False, soft_wrap=True)
