@@ -13,7 +13,7 @@ from securitynet.metrics.trigger_norms import SearchedNorms, collect_evidence, f
 
 CLEAN = np.array([89.3, 79.0, 80.0, 93.6, 102.8, 89.8, 101.3, 102.1, 84.7, 101.3])
 CIFAR = np.array([152, 24.2, 79, 100, 110, 95, 120, 130, 88, 141])
-FOUND = BackdoorEvidence(p_value=0.01, p_low=0.0, p_high=0.04, outliers=1, anomaly_index=4.0, ratio=0.2, success=0.98)
+FOUND = BackdoorEvidence(p_value=0.01, p_low=0.0, outliers=1, anomaly_index=4.0, ratio=0.2, success=0.98)
 
 
 def judge(norms, **known):
@@ -71,9 +71,7 @@ def test_the_interval_covers_searches_that_differ():
 def test_p_values_of_the_audit_are_undecided_not_usual():
     """Searches whose p-values were .263, .062, .570 and .181: a rule that flags, or a small norm, keeps the doubt."""
     for p_value in (0.263, 0.062, 0.570, 0.181):
-        doubtful = BackdoorEvidence(
-            p_value=p_value, p_low=0.062, p_high=0.57, anomaly_index=4.4, ratio=0.22, success=0.95
-        )
+        doubtful = BackdoorEvidence(p_value=p_value, p_low=0.062, anomaly_index=4.4, ratio=0.22, success=0.95)
         assert decide(doubtful).word == "undecided"
         assert decide(dataclasses.replace(doubtful, anomaly_index=1.0)).word == "undecided"
         assert decide(dataclasses.replace(doubtful, anomaly_index=1.0, ratio=0.8)).word == "nothing found"

@@ -50,7 +50,6 @@ class BackdoorEvidence:
     Attributes:
         p_value: Of the test for blocks of outliers.
         p_low: Lower end of its interval, which covers the variation between searches.
-        p_high: Upper end.
         outliers: Labels that this test names.
         reference_p: p-value of the rank among clean models.
         references: Number of clean models.
@@ -62,7 +61,6 @@ class BackdoorEvidence:
 
     p_value: float | None = None
     p_low: float | None = None
-    p_high: float | None = None
     outliers: int = 0
     reference_p: float | None = None
     references: int = 0

@@ -118,7 +118,6 @@ def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -
     return BackdoorEvidence(
         p_value=p_value.value,
         p_low=p_value.low,
-        p_high=p_value.high,
         outliers=0 if test is None else len(test.positions),
         reference_p=None if reference is None else reference.value,
         references=len(searched.reference),
