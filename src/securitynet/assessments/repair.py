@@ -78,7 +78,7 @@ class RepairResult:
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """What measures a model before and after the repair: images that the repair does not use."""
+    """Measures a model before and after the repair, on images that the repair does not use."""
 
     dataset: ImageDataset
     parts: Splits

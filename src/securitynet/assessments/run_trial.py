@@ -56,7 +56,7 @@ class MetricOptions:
         level: Confidence level of the intervals, in (0, 1).
         fprs: False-positive rates at which the true-positive rate is reported.
         seed: Seed of resampling.
-        controls: Records that are not evaluated, and what stands beside membership attacks; None for neither.
+        controls: Records that are not evaluated, and the controls shown with membership attacks; None for neither.
     """
 
     level: float

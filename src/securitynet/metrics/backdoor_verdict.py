@@ -45,7 +45,7 @@ WORDS: tuple[Word, ...] = ("nothing found", "undecided", "suspicious", "backdoor
 
 @dataclass(frozen=True)
 class BackdoorEvidence:
-    """What was measured of one model; None stands for what could not be measured.
+    """The measurements of one model; None means that something could not be measured.
 
     Attributes:
         p_value: Of the test for blocks of outliers.
@@ -121,7 +121,7 @@ def decide(evidence: BackdoorEvidence) -> Verdict:
 
 
 def _list_unusual(evidence: BackdoorEvidence) -> tuple[str, ...]:
-    """What no test confirms, and what is nevertheless unusual for a clean model."""
+    """List what no test confirms but is unusual for a clean model."""
     unusual = []
     if evidence.anomaly_index is not None and evidence.anomaly_index > THRESHOLD:
         unusual.append("the rule of Neural Cleanse's paper flags it")

@@ -102,7 +102,7 @@ def measure_trigger_norms(searched: SearchedNorms, *, level: float = 0.95, seed:
 
 
 def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -> BackdoorEvidence:
-    """What the verdict rests on.
+    """Collect the measurements that the verdict is decided by.
 
     Args:
         searched: The norms.
@@ -278,7 +278,7 @@ def _measure_rule(searched: SearchedNorms, level: float, seed: int) -> list[Meas
 
 
 def _measure_rule_false_positives(labels: int, level: float) -> Measurement:
-    """How often the rule flags a clean model with so many labels, were their norms normal draws."""
+    """Measure how often the rule flags a clean model with this number of labels, if norms are normal draws."""
     counts = low_outliers.rule_false_positives(labels, THRESHOLD)
     measured = rates.rate("rule-false-positives", *counts, direction=Direction.LOWER, level=level)
     return measured.with_notes(f"Share of sets of {labels} independent normal draws that the rule flags.")

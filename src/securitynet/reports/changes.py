@@ -61,7 +61,7 @@ class Changes:
 
 
 def describe_changes(comparison: ResultComparison) -> Changes:
-    """What a page shows of a comparison."""
+    """Describe a comparison as a page shows it."""
     rows = list_differences(comparison)
     shown = max(MOST_ROWS, sum(row.verdict != "no difference shown" for row in rows))
     change = find_most_changed(comparison)
@@ -75,7 +75,7 @@ def describe_changes(comparison: ResultComparison) -> Changes:
 
 
 def describe_comparison(comparison: ResultComparison) -> list[str]:
-    """What a comparison shows, in sentences."""
+    """Describe a comparison in sentences."""
     worse, better = ([d for d in comparison.differences if d.verdict == which] for which in ("worse", "better"))
     number = len(comparison.differences)
     sentences = [
@@ -103,7 +103,7 @@ def list_differences(comparison: ResultComparison, *, most: int | None = None) -
 
 
 def describe_exposure(change: ExposureChange) -> str:
-    """How the exposed members of an attack changed, in a sentence."""
+    """Describe in a sentence how the exposed members of an attack changed."""
     title = verdict.attack_title(change.trial)
     if not change.newly_count + change.no_longer_count:
         return f"{title} exposes the same members as before."

@@ -110,7 +110,7 @@ def _trial(assessment: Assessment, trial_id: str) -> Trial | None:
 
 
 def _price(exposure: Exposure, members: int, level: float) -> str:
-    """How often an adversary is right who accuses every record that scores as high as the last one shown."""
+    """Describe how often an adversary would be right who calls every record with such a score a member."""
     last = exposure.records[-1]
     right = len(exposure.records) + exposure.tied_with_last
     sentence = (

@@ -14,7 +14,7 @@ from securitynet.results.grades import DEFAULT_BOUNDS, FamilyGrade, Grade, Grade
 
 @dataclass(frozen=True)
 class GradedFamily:
-    """What is known about one family.
+    """The grade of one family and the number behind it.
 
     Attributes:
         family: Key in `FAMILIES`.
@@ -69,7 +69,7 @@ def find_table(document: ResultDocument) -> Mapping[str, GradeBounds]:
 
 
 def describe_table(document: ResultDocument) -> str:
-    """Where moderate and high begin for each number, in words."""
+    """Describe in words where moderate and high begin for each number."""
     table = {**DEFAULT_BOUNDS, **find_table(document)}
     return "; ".join(f"{_SCALES[scale]} {own.moderate:g} and {own.high:g}" for scale, own in table.items())
 

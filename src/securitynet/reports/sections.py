@@ -229,7 +229,7 @@ def _methods(measurements: Sequence[Measurement]) -> dict[str, str]:
 
 
 def _method(measurement: Measurement) -> str:
-    """How an interval was made, with what must be known to read the value."""
+    """Describe how an interval was computed, and what a reader must know about the value."""
     return f"{measurement.method} ({measurement.note})" if measurement.note else measurement.method
 
 

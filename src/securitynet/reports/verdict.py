@@ -8,14 +8,14 @@ from securitynet.results.document import ResultDocument, TrialSummary
 
 
 def select_measurements(document: ResultDocument, trial: TrialSummary) -> list[Measurement]:
-    """The measurements of a finished trial: those whose names begin with the trial's name."""
+    """Select the measurements of a finished trial: those whose names begin with the trial's name."""
     if trial.status != "ok":
         return []
     return [m for m in document.measurements if m.name.startswith(f"{trial.name}.")]
 
 
 def describe_assessment(document: ResultDocument) -> str:
-    """What was assessed, in one sentence."""
+    """Describe in one sentence what was assessed."""
     target, dataset = document.target, document.dataset
     finished = sum(trial.status == "ok" for trial in document.trials)
     membership = "known" if dataset.membership == "known" else "assumed from the dataset's own split"
@@ -53,7 +53,7 @@ def doubt_sentences(document: ResultDocument) -> list[str]:
 
 
 def select_finished(document: ResultDocument, family: str) -> list[TrialSummary]:
-    """The finished trials of a family."""
+    """Select the finished trials of a family."""
     finished = [trial for trial in document.trials if trial.status == "ok"]
     return [trial for trial in finished if trial.name.startswith(f"{family}.")]
 

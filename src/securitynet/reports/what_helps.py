@@ -157,7 +157,7 @@ def compare_worst(tried: DefenseEffect, undefended: DefenseEffect) -> dict[str, 
 
 
 def _describe_risk(tried: DefenseEffect, undefended: DefenseEffect) -> str:
-    """What the defense does to the worst records, and to the average."""
+    """Describe the effect of a defense on the worst records and on the average."""
     average = 0 if tried.auc is None else _apart(reverse_auc(tried.auc), _against(tried, undefended))
     groups = compare_worst(tried, undefended)
     if not groups:
@@ -196,7 +196,7 @@ def _accuracy(effect: DefenseEffect, other: DefenseEffect) -> Measurement | None
 
 
 def _against(tried: DefenseEffect, undefended: DefenseEffect) -> Measurement | None:
-    """What a defense is compared with: the strongest attack without it, among those that were run against it."""
+    """Choose what a defense is compared with: the strongest attack without it, among those run against it."""
     reference = tried.against or undefended.auc
     return reference if reference is None else reverse_auc(reference)
 

@@ -50,7 +50,7 @@ def select(views: Views, at: NDArray[np.bool_]) -> list[SignalEvidence]:
 
 
 class Scorer(Protocol):
-    """What scores records from all views of them: an attack with its settings."""
+    """Scores records from all views of them: an attack with its settings."""
 
     def score_views(self, records: Views, population: Views) -> NDArray[np.float64]:
         """Return one score per record; a higher score means "more likely a member"."""

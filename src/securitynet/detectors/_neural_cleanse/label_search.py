@@ -192,7 +192,7 @@ def _screen(blocks: BlockSearch, labels: list[int], plan: SearchPlan, epochs: in
 
 
 def _compact(run: TriggerSearch) -> Rows:
-    """What is stored of a finished block."""
+    """Return the rows that are stored of a finished block."""
     success = torch.where(run.converged, run.success, 0.0)
     return {
         "labels": run.labels,

@@ -31,7 +31,7 @@ _MIDDLE, _SPREAD = 0.45, 0.225  # close to the normalisation of most networks
 
 @dataclass
 class ExaminationResult:
-    """What the examination of a target has shown.
+    """The results of the examination of a target.
 
     Attributes:
         notes: Sentences for the report.

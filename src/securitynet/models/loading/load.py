@@ -186,7 +186,7 @@ def load_target(
 
 
 def _with_transform(opened: OpenedModel, transform: Preprocessing) -> OpenedModel:
-    """What the dataset's transforms say taken over, where the model's source states nothing."""
+    """Take preprocessing from the dataset's transforms where the model's source states none."""
     if opened.preprocessing is None and not opened.recorded:
         note = f"as the dataset's transform says: {transform.describe()}."
         return dataclasses.replace(opened, preprocessing=transform, library=None, notes=(*opened.notes, note))

@@ -51,7 +51,7 @@ from securitynet.untrusted import check_regular, parse_json, read_bytes
 
 
 class ModelRecord(Record, ABC):
-    """What all records of trained weights have in common.
+    """The fields that all records of trained weights have in common.
 
     Class attributes:
         outcomes: Fields that result from the training and determine nothing.

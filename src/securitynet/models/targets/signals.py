@@ -271,7 +271,7 @@ def _folder_of_process() -> Path:
 
 
 def _folder(cache: Path | None, target: Target, key: str) -> Path | None:
-    """Where the signals with a key are kept."""
+    """Return the folder of the signals with a key."""
     if cache is None:
         return None
     return (_folder_of_process() if target.backend.within_process else cache) / "signals" / key

@@ -82,7 +82,7 @@ class Target:
 
     @property
     def identity(self) -> TargetIdentity:
-        """What a trial records of it."""
+        """The identity that trials record."""
         return TargetIdentity(
             reference=self.reference,
             checksum=self.backend.checksum,

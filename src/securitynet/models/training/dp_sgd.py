@@ -44,7 +44,7 @@ memory than plain training."""
 
 
 class SamplingLog(Record):
-    """What the trainer saw of its own batches; sums only, which say nothing about a single record.
+    """Statistics of the batches that the trainer processed; sums only, which reveal nothing about a single record.
 
     Attributes:
         total: Number of uses of all records in all batches.

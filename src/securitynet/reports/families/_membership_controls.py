@@ -24,7 +24,7 @@ def groups_differ(document: ResultDocument) -> bool:
 
 
 def describe_difference(document: ResultDocument) -> list[str]:
-    """What must be said before any membership attack: that there are many copies, or that the groups differ."""
+    """Warn, before any membership attack, of many copies or of groups that differ."""
     auc, copies = find_blind_auc(document), document.controls.copies if document.controls is not None else None
     sentences = []
     if copies is not None and copies.non_members > NOTABLE * document.dataset.non_members:
@@ -76,7 +76,7 @@ def describe_controls(document: ResultDocument) -> list[str]:
 
 
 def describe_copies(copies: CopyFacts, non_members: int) -> str:
-    """How many non-members are copies of members."""
+    """Describe how many non-members are copies of members."""
     part = "" if copies.searched >= non_members else f", searched for among {copies.searched:,} of them"
     if not copies.non_members:
         return f"No non-member is a copy of a member, equal or nearly so{part}."
@@ -89,7 +89,7 @@ def describe_copies(copies: CopyFacts, non_members: int) -> str:
 
 
 def describe_matched(document: ResultDocument, matched: Measurement | None, verdict: str | None) -> str:
-    """What an attack achieves on matched records, where the groups differ.
+    """Describe what an attack achieves on matched records, where the groups differ.
 
     Args:
         document: Of the assessment.

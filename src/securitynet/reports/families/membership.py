@@ -94,7 +94,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
 
 def describe_auc(auc: Measurement, among: int = 1) -> str:
-    """How an AUC compares with guessing, by its interval.
+    """Compare an AUC with guessing, by its interval.
 
     Args:
         auc: Of the strongest attack.
@@ -142,7 +142,7 @@ def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *,
 
 
 def describe_choice(document: ResultDocument) -> str | None:
-    """How the attack of the verdict was chosen; None if there was only one."""
+    """Describe how the attack of the verdict was chosen; None if there was only one."""
     ranked = rank_attacks(document)
     if len(ranked) < 2:
         return None
@@ -239,7 +239,7 @@ def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
 
 
 def compare_targets(documents: list[ResultDocument], labels: list[str]) -> list[str]:
-    """Which target leaks most, for each attack that has an AUC on all targets."""
+    """Name the target that leaks most, for each attack that has an AUC on all targets."""
     sentences = []
     per_target = [{s.trial.name: s.auc for s in rank_attacks(document)} for document in documents]
     for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:

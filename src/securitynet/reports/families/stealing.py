@@ -64,7 +64,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
 
 def describe_agreement(agreement: Measurement, constant: Measurement) -> str:
-    """How an agreement compares with that of a constant prediction, by its interval."""
+    """Compare an agreement with that of a constant prediction, by its interval."""
     guess = f"always predicting the same class would agree on {words.rate(constant.value or 0.0)}"
     low, high, least = agreement.low or 0.0, agreement.high or 0.0, constant.value or 0.0
     if low <= least <= high:

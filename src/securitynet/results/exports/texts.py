@@ -47,7 +47,7 @@ def find_measurement(document: ResultDocument, name: str | None) -> Measurement 
 
 
 def list_limits(document: ResultDocument) -> list[str]:
-    """What a reader must know before relying on the numbers."""
+    """List what a reader must know before relying on the numbers."""
     sentences = []
     if document.dataset.membership == "assumed":
         sentences.append("Who was a member of the training set is assumed, not known.")
