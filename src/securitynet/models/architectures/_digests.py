@@ -114,7 +114,7 @@ class _Description:
         ]
 
     def _references(self, function: types.FunctionType) -> Any:
-    """Return the names that a function's code looks up outside itself, with the values of the user's own modules."""
+        """Return what a function's code looks up outside itself, with the values of the user's own modules."""
         names = list_names(function.__code__)
         references = []
         for name in sorted(names.looked_up & function.__globals__.keys()):
