@@ -181,6 +181,7 @@ def robustbench_codes(model: PublishedModel) -> dict[str, Any]:
         "key": f"robustbench:{DATASETS.get(dataset, dataset)}:{threat}:{name}",
         "source": "robustbench",
         "name": name,
+        "reference": f"robustbench:{model.name}",
         "code_link": "https://github.com/RobustBench/robustbench",
         "purpose": "benchmark" if standard else "security",
         "purpose_detail": None if standard else f"adversarial robustness ({threatened})",
