@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.importers.base import TableError
 from securitynet.catalog.collectors import robustbench as robustbench_collector
+from securitynet.catalog.importers.base import TableError
 from securitynet.catalog.importers.published import read_robustbench, read_timm_results
 from securitynet.catalog.published import ROBUSTBENCH, TIMM, at_size, packaged, source_of
 from securitynet.catalog.stats import coverage

@@ -218,7 +218,8 @@ def _without_package(reference: ModelReference, dataset: str) -> NetworkSource:
         )
 
     def fetch(_progress: Progress | None) -> Path:
-        files = package.locate_parts(*reference.name.split(":"), 1)  # type: ignore[call-arg]
+        threat, name = reference.name.split(":")[1:]
+        files = package.locate_parts(dataset, threat, name, 1)
         if files is None:
             theirs = package.weights_folders()[0] / reference.name.rpartition(":")[0].replace(":", "/")
             raise ModelError(
