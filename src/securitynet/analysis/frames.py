@@ -72,7 +72,7 @@ def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
     """A frame with all of `COLUMNS`, in that order; unknown values are missing."""
     frame = rows if isinstance(rows, pandas.DataFrame) else pandas.DataFrame(rows)
     frame = frame.reindex(columns=[*COLUMNS])
-    # A column without any number, such as intervals of published values, would hold None, with which nothing can reckon.
+    # Without any number, as in intervals of published values, a column would hold None, which is no missing number.
     return frame.assign(**{name: pandas.to_numeric(frame[name]).astype(float) for name in NUMBERS})
 
 

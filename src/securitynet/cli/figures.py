@@ -108,7 +108,9 @@ def draw(
         check_suffix(Path(f"figure{suffix}"))
     curves, pictures = name in ("all", "roc-bands"), any(one.options.get("pictures") for one in chosen)
     chosen_where = sources.parse_where(where or [])
-    tidy = sources.load(source or ["catalog"], db=db, where=chosen_where, curves=curves, pictures=pictures, doubtful=doubtful)
+    tidy = sources.load(
+        source or ["catalog"], db=db, where=chosen_where, curves=curves, pictures=pictures, doubtful=doubtful
+    )
     broken = []
     for one in chosen:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import altair as alt
 import pandas
@@ -43,7 +44,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             alt.Chart(part[["row", "column", "png"]], title=_heading(f"{method} on {model}"))
             .mark_image(width=SIDE, height=SIDE)
             .encode(
-                x=alt.X("column:N", sort=columns, title=None, axis=alt.Axis(orient="top", labelAngle=0, labelLimit=140)),
+                x=alt.X(
+                    "column:N", sort=columns, title=None, axis=alt.Axis(orient="top", labelAngle=0, labelLimit=140)
+                ),
                 y=alt.Y("row:N", sort=names, title=None, axis=alt.Axis(labelLimit=220)),
                 url="png:N",
             )
@@ -51,12 +54,14 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         )
     left = len(trials) - len(panels)
     more = f" Of {len(trials)} trials with pictures, the first {len(panels)} are shown." if left else ""
-    caption = f"{figure.title}: {', '.join(f'{method} on {model}' for (model, method), _ in trials[:MOST_TRIALS])}.{more}"
+    caption = (
+        f"{figure.title}: {', '.join(f'{method} on {model}' for (model, method), _ in trials[:MOST_TRIALS])}.{more}"
+    )
     data = rows[["model", "dataset", "method", "row", "column"]].reset_index(drop=True)
     return Drawn(style.styled(alt.vconcat(*panels, spacing=28)), caption, data)
 
 
-def lacking(methods: tuple[str, ...]) -> object:
+def lacking(methods: tuple[str, ...]) -> Callable[[pandas.DataFrame], list[str]]:
     """A check that there are trials of methods that make pictures.
 
     Args:

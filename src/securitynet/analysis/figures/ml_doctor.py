@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import defenses, performance, points, tables
+from securitynet.analysis.figures import defenses, galleries, performance, points, tables
 from securitynet.analysis.figures.base import Figure
 from securitynet.analysis.ml_doctor_quantities import (
     ATTRIBUTE,
