@@ -70,6 +70,11 @@ def open_source(reference: ModelReference) -> NetworkSource:
     try:
         definition = package.find_definition(dataset, threat, name)
     except KeyError:
+        if reference.name in packaged(ROBUSTBENCH):
+            raise ModelError(
+                f"RobustBench lists results of {reference.name}, and its installed package defines no network for it.",
+                hint="A newer package may: pip install --no-deps git+https://github.com/RobustBench/robustbench.",
+            ) from None
         lists = package.import_lists()[dataset]
         known = [f"{dataset}:{other}:{key}" for other, models in lists.items() for key in models]
         raise unknown_model("RobustBench", reference.name, known) from None
