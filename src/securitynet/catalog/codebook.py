@@ -167,6 +167,8 @@ def as_markdown() -> str:
 
 @functools.cache
 def _adapter(name: str) -> TypeAdapter[Any]:
+    if name not in CatalogEntry.model_fields:
+        return TypeAdapter(float)  # a measured name
     field = CatalogEntry.model_fields[name]
     annotation: Any = typing.Annotated[(field.annotation, *field.metadata)]
     return TypeAdapter(annotation)
