@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import altair as alt
 import numpy as np
 import pandas
@@ -104,7 +106,7 @@ def empty_panel(x: Quantity, y: Quantity) -> Chart:
     return alt.layer(
         text.transform_calculate(x="0.5", y="0.5").encode(
             alt.X("x:Q", title=x.label, axis=frame, scale=middle),
-            alt.Y("y:Q", title=y.label, axis=frame, scale=middle),
+            alt.Y("y:Q", title=wrapped(y.label, SMALL[1]), axis=frame, scale=middle),
             text="text:N",
         )
     ).properties(width=SMALL[0], height=SMALL[1])
@@ -205,7 +207,7 @@ def panel(
     scale = alt.Scale(zero=False, nice=False, padding=8)  # no point is cut by the edge
     axes = [
         alt.X(f"{x[0]}:Q", title=x[1].label, scale=scale, axis=axis(x[1], size[0] // 70)),
-        alt.Y(f"{y[0]}:Q", title=y[1].label, scale=scale, axis=axis(y[1])),
+        alt.Y(f"{y[0]}:Q", title=wrapped(y[1].label, size[1]), scale=scale, axis=axis(y[1])),
     ]
     shapes = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(order)]
     inks = [style.ink(number).light for number in range(len(order))]
@@ -233,6 +235,16 @@ def panel(
         layers.append(line.mark_line(strokeDash=[3, 3], color=style.CHANCE.light).encode(x=f"{x[0]}:Q", y=f"{y[0]}:Q"))
     heading = {"title": alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal")} if title else {}
     return alt.layer(*layers, marks).properties(width=size[0], height=size[1], **heading)
+
+
+def wrapped(label: str, length: int) -> list[str]:
+    """A title of an axis in lines that are no longer than the axis.
+
+    Args:
+        label: The title.
+        length: Of the axis, in pixels.
+    """
+    return textwrap.wrap(label, max(10, length // 6))
 
 
 def axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:
