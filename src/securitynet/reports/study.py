@@ -199,6 +199,8 @@ def study_page(folder: Path) -> StudyPage:
 def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figure, str]]]:
     shown, lacking = [], []
     for figure in figures().values():
+        if figure.options.get("pictures"):
+            continue  # the report shows the pictures themselves
         try:
             drawn = figure.make(tidy)
         except MissingData as error:
