@@ -16,6 +16,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	# Without what it asks for: it pins a `requests` of 2020, which it never imports, and which others refuse.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-deps torchattacks
+	# Only its definitions of networks are used; its evaluation pins an older timm.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-deps \
+		robustbench torchdiffeq geotorch
 	touch $@
 
 demo: $(VENV)/.installed  ## Train two small models on digits, assess both, write one report.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
+from securitynet.analysis import picture_rows
 from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
 from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
@@ -39,6 +40,7 @@ def from_study(
     folder: Path | str,
     *,
     curves: bool = False,
+    pictures: bool = False,
     doubtful: bool = False,
     trials: Iterable[TrialResult] | None = None,
 ) -> pandas.DataFrame:
@@ -51,12 +53,15 @@ def from_study(
         folder: The study's root.
         curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores stored with the trials;
             reading thousands of them takes a while.
+        pictures: Add the pictures of triggers and reconstructions (`securitynet.analysis.picture_rows`).
         doubtful: Include targets that failed a check: accuracy at chance or far from the stated one, another class
             order, or random outputs. Their measurements say nothing about a model.
         trials: The trials, if the caller reads them anyway; each is dropped before the next is asked for.
     """
     store = TrialStore(folder)
-    frame = pandas.DataFrame(collect_columns(_rows(store, trials if trials is not None else store, curves, doubtful)))
+    frame = pandas.DataFrame(
+        collect_columns(_rows(store, trials if trials is not None else store, curves, doubtful, pictures=pictures))
+    )
     if _SURROGATE in frame:
         tried = frame[frame[_SURROGATE].notna()]
         larger = _larger(tried.groupby("method")[_SURROGATE].unique())
@@ -64,7 +69,9 @@ def from_study(
     return tidy(frame)
 
 
-def _rows(store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtful: bool) -> Iterator[dict[str, Any]]:
+def _rows(
+    store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtful: bool, *, pictures: bool = False
+) -> Iterator[dict[str, Any]]:
     known: dict[str, dict[str, Any]] = {}
     for record in StudyTargetStore(store.files):
         if record.means is None or (record.doubtful and not doubtful):
@@ -84,6 +91,8 @@ def _rows(store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtf
             yield row
         if curves and row and spec.method.startswith("membership."):
             yield from curve_rows(store.load_arrays(result) or {}, row)
+        if pictures and row and spec.method in picture_rows.SHOWN:
+            yield from picture_rows.list_pictures(result, store, row)
 
 
 def describe(record: StudyTargetRecord) -> dict[str, Any]:

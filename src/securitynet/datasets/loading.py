@@ -89,7 +89,7 @@ def load(
     view = _View(channels, size, resize, crop, interpolation)
     _check_options(view, limit)
     reference = name_for_loading(reference)
-    request = replace(_request(reference, root), image_column=image_column, label_column=label_column)
+    request = replace(make_request(reference, root), image_column=image_column, label_column=label_column)
     if request.name != "parquet" and (image_column is not None or label_column is not None):
         raise ConfigurationError(f"{reference} has no columns: --image-column and --label-column are for parquet:PATH.")
     source: Source = DATASETS.get(request.name)(request)
@@ -157,7 +157,17 @@ def _check_options(view: _View, limit: int | None) -> None:
         raise ConfigurationError(f"The limit of records a part must be at least 1, not {limit}.")
 
 
-def _request(reference: str, root: Path | None) -> Request:
+def make_request(reference: str, root: Path | None) -> Request:
+    """What a loader is asked for: the dataset's name and the folder of its files.
+
+    Args:
+        reference: Reference of a dataset, by the name under which it is loaded.
+        root: Folder of its files; None for the usual one.
+
+    Raises:
+        ConfigurationError: If it names no folder where it must, or one where it must not.
+        DatasetError: If there is no such dataset.
+    """
     name, separator, path = reference.partition(":")
     if name in _WITH_PATH:
         if not path:

@@ -23,6 +23,8 @@ from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.reports.study_trials import TrialsSummary
+from securitynet.results.excluded_entries import group_by_reason, read_excluded
+from securitynet.results.root import open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.execution.inspect import inspect_study
@@ -102,6 +104,7 @@ class StudyPage:
         settings: Text of the study file.
         environments: (package or machine property, values).
         unfinished: A warning that the study is not finished; empty if it is.
+        excluded: (reason, remedy, keys) of entries of the catalog that the study asks for and cannot use.
     """
 
     title: str
@@ -121,6 +124,7 @@ class StudyPage:
     settings: str
     environments: list[tuple[str, str]] = field(default_factory=list)
     unfinished: str = ""
+    excluded: list[tuple[str, str, list[str]]] = field(default_factory=list)
 
 
 def write_study_report(folder: Path, path: Path | None = None) -> Path:
@@ -169,10 +173,12 @@ def study_page(folder: Path) -> StudyPage:
     status = inspect_study(locate_results(folder))
     text = _study_file(folder)
     study = _declared(text)
+    excluded = group_by_reason(read_excluded(open_root(folder)))
     return StudyPage(
         title=str(study.get("name") or folder.name),
         description=str(study.get("description") or ""),
-        overview=_overview(targets, trials, status),
+        overview=_overview(targets, trials, status, sum(len(labels) for _, _, labels in excluded)),
+        excluded=excluded,
         unfinished=_unfinished(trials, status),
         findings={status: [f for f in judged if f.status == status] for status in _STATUSES},
         shown=shown,
@@ -193,6 +199,8 @@ def study_page(folder: Path) -> StudyPage:
 def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figure, str]]]:
     shown, lacking = [], []
     for figure in figures().values():
+        if figure.options.get("pictures"):
+            continue  # the report shows the pictures themselves
         try:
             drawn = figure.make(tidy)
         except MissingData as error:
@@ -288,7 +296,9 @@ def _unfinished(trials: TrialsSummary, status: Status) -> str:
     )
 
 
-def _overview(targets: Sequence[StudyTargetRecord], trials: TrialsSummary, status: Status) -> list[tuple[str, str]]:
+def _overview(
+    targets: Sequence[StudyTargetRecord], trials: TrialsSummary, status: Status, excluded: int
+) -> list[tuple[str, str]]:
     opened = sum(target.status == "ok" for target in targets)
     closed = len(targets) - opened
     counts = [f"{count:,} {name}" for name, count in sorted(trials.statuses.items(), key=str)]
@@ -296,6 +306,7 @@ def _overview(targets: Sequence[StudyTargetRecord], trials: TrialsSummary, statu
     counts += [f"{unopened:,} failed with their targets"] if unopened > 0 and closed else []
     return [
         ("Targets", f"{opened:,}" + (f", and {closed:,} that could not be opened" if closed else "")),
+        *([("Entries of the catalog left out", f"{excluded:,}")] if excluded else []),
         ("Trials", ", ".join(counts) or "none"),
         ("Methods", f"{len(trials.methods):,}"),
         ("Images queried", f"{trials.queries:,}, repeats included"),

@@ -68,6 +68,7 @@ class EmbeddingMLP(Attack):
 
     Attributes:
         attributes: Attributes to infer; by default all of the dataset. On the command line: ``slant+thickness``.
+            ``Male*Young`` is one attribute with the values of both together.
         layer: Name of the layer whose output is the embedding, or ``NAME:input`` for the input of a layer; by default
             the input of the final classifier, located by tracing.
         judged: Records on which the attack is evaluated: ``non-members``, as in the paper (the target's testing
