@@ -10,6 +10,7 @@ import pandas
 
 from securitynet.analysis import frames, study_frames
 from securitynet.analysis.frames import ANNOTATIONS, CONDITIONS, HOW
+from securitynet.analysis.papers import ml_doctor
 from securitynet.errors import ConfigurationError
 
 
@@ -25,7 +26,8 @@ def load(
     """The tidy frame of a source, or of several together.
 
     Args:
-        source: ``catalog``, or the folder of a study; a target that several studies share is one case.
+        source: ``catalog``; ``ml-doctor``, the tables that the ML-Doctor paper prints; or the folder of a study. A
+            target that several studies share is one case.
         db: The catalog's database; the user's own by default.
         where: Column -> value or values: annotations and conditions that a model must have.
         curves: Add the ROC curves of studies (`study_frames.from_study`).
@@ -72,10 +74,13 @@ def _one(source: str, db: str | None, curves: bool, pictures: bool, doubtful: bo
 
         with securitynet.catalog.open(db) as catalog:
             return frames.from_catalog(catalog)
+    if source == ml_doctor.SOURCE and not Path(source).is_dir():
+        return ml_doctor.read_tables()
     if Path(source).is_dir():
         return study_frames.from_study(Path(source), curves=curves, pictures=pictures, doubtful=doubtful)
     raise ConfigurationError(
-        f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
+        f"{source!r} is neither `catalog`, `ml-doctor` nor the folder of a study.",
+        hint="Name the folder that holds its trials.",
     )
 
 

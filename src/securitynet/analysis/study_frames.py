@@ -115,6 +115,7 @@ def describe(record: StudyTargetRecord) -> dict[str, Any]:
         **_condition(record),
         "epochs": recipe.get("epochs"),
         "seed": recipe.get("seed"),
+        "backdoor": (training.get("backdoor") or training.get("implant") or {}).get("name"),
     }
 
 

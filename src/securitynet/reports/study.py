@@ -17,6 +17,8 @@ from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
 from securitynet.analysis.figures.declared import figures
 from securitynet.analysis.findings import ClaimFinding
+from securitynet.analysis.papers.compare import Compared
+from securitynet.analysis.papers.every import compare_every
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import atomic_write, parse_toml
 from securitynet.records import TrialResult
@@ -41,7 +43,8 @@ MOST_ROWS = 3000
 MOST_GALLERIES = 12
 
 _HOW = ("model", "dataset", "defense", "attack", "method", "access", "auxiliary")
-_STATUSES = ("supported", "contradicted", "undecided", "not tested")
+NUMBERS = ("", "what", "paper", "here", "n", "how", "where")
+"""Columns of the table of the papers' numbers."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class StudyPage:
         description: From the study file.
         overview: (what, value) for the table at the top.
         findings: Status -> findings with that status.
+        numbers: Numbers that the papers print, with this study's: a row of `NUMBERS` each.
         shown: Figures and tables that were drawn.
         lacking: Figures that were not drawn, with the reason.
         columns: Names of the columns of the table of measurements.
@@ -111,6 +115,7 @@ class StudyPage:
     description: str
     overview: list[tuple[str, str]]
     findings: dict[str, list[ClaimFinding]]
+    numbers: list[tuple[str, ...]]
     shown: list[ShownFigure]
     lacking: list[tuple[Figure, str]]
     columns: tuple[str, ...]
@@ -152,7 +157,11 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
 
 def render_study_report(folder: Path) -> str:
     """The report on the results in a folder, as HTML. Raises `ConfigurationError` if there are no results."""
-    page: str = environment().get_template("study.html").render(page=study_page(folder), css=css(), version=__version__)
+    page: str = (
+        environment()
+        .get_template("study.html")
+        .render(page=study_page(folder), number_columns=NUMBERS, css=css(), version=__version__)
+    )
     return page
 
 
@@ -166,7 +175,8 @@ def study_page(folder: Path) -> StudyPage:
             f"There are no results of a study in {folder}.", hint="Run one: securitynet study run FILE --out FOLDER."
         )
     shown, lacking = _figures(tidy)
-    judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
+    compared = compare_every(tidy) if len(tidy) else []
+    judged = findings.judge(claims.EVERY, tidy, compared=compared) if len(tidy) else []
     named = _names(targets)
     measured = tidy[tidy["measure"] != study_frames.CURVE_MEASURE]
     columns, rows = _table(measured.head(MOST_ROWS))
@@ -180,7 +190,8 @@ def study_page(folder: Path) -> StudyPage:
         overview=_overview(targets, trials, status, sum(len(labels) for _, _, labels in excluded)),
         excluded=excluded,
         unfinished=_unfinished(trials, status),
-        findings={status: [f for f in judged if f.status == status] for status in _STATUSES},
+        findings={status: [f for f in judged if f.status == status] for status in findings.STATUSES},
+        numbers=[_number(item) for item in compared],
         shown=shown,
         lacking=lacking,
         columns=columns,
@@ -223,6 +234,13 @@ def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figu
             ShownFigure(figure, picture, drawn.caption, width, tuple(name.replace("_", " ") for name in columns), rows)
         )
     return shown, lacking
+
+
+def _number(item: Compared) -> tuple[str, ...]:
+    """A row of the table of the papers' numbers."""
+    printed = item.printed
+    return (item.agreement, printed.what, item.paper_text, item.here_text, f"{item.here.n:,}", printed.estimand,
+            f"{printed.paper}, {printed.where}")  # fmt: skip
 
 
 def _table(tidy: pandas.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from securitynet.attacks.attribute.base import chosen, join
+from securitynet.attacks.attribute.base import choose_attributes, join
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.loading import load
 from securitynet.errors import UnknownName
@@ -20,9 +20,9 @@ def test_values_are_the_combinations_and_gaps_stay_gaps() -> None:
 
 def test_digits_have_slant_thickness_and_both() -> None:
     digits = load("digits")
-    both = chosen(digits, ["slant*stroke-thickness", "slant"])
+    both = choose_attributes(digits, ["slant*stroke-thickness", "slant"])
     joint, slant = both["slant*stroke-thickness"], both["slant"]
     thick = digits.attributes["stroke-thickness"].values
     assert len(joint.names) == 4 and np.array_equal(joint.values, 2 * slant.values + thick)
     with pytest.raises(UnknownName):
-        chosen(digits, ["slant*age"])
+        choose_attributes(digits, ["slant*age"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
-from securitynet.analysis import frames, statistics
+from securitynet.analysis import clusters, frames, statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import estimate, lowered, p_value
@@ -87,8 +87,10 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
     rows_of = [alt.hconcat(*panels[start : start + 3], spacing=24) for start in range(0, len(panels), 3)]
     chart = panels[0] if len(panels) == 1 else alt.vconcat(*rows_of, spacing=24)
-    said = f" Without data here: {'; '.join(empty)}." if empty else ""
-    return Drawn(style.styled(chart), caption(figure, table) + said, data, table)
+    notes = f" Without data here: {'; '.join(empty)}." if empty else ""
+    missing = clusters.find(tidy).describe_missing() if colour == "cluster" else ""
+    notes += f" {missing[0].upper()}{missing[1:]}." if missing else ""
+    return Drawn(style.styled(chart), caption(figure, table) + notes, data, table)
 
 
 def empty_panel(x: Quantity, y: Quantity) -> Chart:
