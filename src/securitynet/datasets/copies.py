@@ -142,10 +142,9 @@ def _hash(dataset: ImageDataset, records: NDArray[np.int64]) -> _Hashes:
         grey = make_grey(images)
         usable.append(grey.flatten(1).std(dim=1, correction=0) >= LEAST_CONTRAST)
         shape = (grey.shape[2], grey.shape[3])
-        for (hashes, checks), cut in zip(parts, ((0, 0), _get_margins(shape)), strict=True):
-            seen = grey[:, :, cut[0] : shape[0] - cut[0], cut[1] : shape[1] - cut[1]]
-            hashes.append(_normalise(seen, HASH_SIDE, shape))
-            checks.append(_normalise(seen, CHECK_SIDE, shape).half())
+        for (hashes, checks), seen in zip(parts, (grey, _cut_centre(grey)), strict=True):
+            hashes.append(_normalise(seen, HASH_SIDE))
+            checks.append(_normalise(seen, CHECK_SIDE).half())
     if not digests:
         return _Hashes([], None, None, np.empty(0, dtype=bool))
     whole, centre = (_Thumbnails(torch.cat(hashes), torch.cat(checks), shape) for hashes, checks in parts)
@@ -156,6 +155,14 @@ def _get_margins(shape: tuple[int, int]) -> tuple[int, int]:
     return round(shape[0] * MARGIN), round(shape[1] * MARGIN)
 
 
+def _cut_centre(grey: torch.Tensor) -> torch.Tensor:
+    """The centre of each image, as large as the whole."""
+    height, width = grey.shape[2:]
+    down, right = _get_margins((height, width))
+    centre = grey[:, :, down : height - down, right : width - right]
+    return functional.interpolate(centre, size=(height, width), mode="bilinear", align_corners=False)
+
+
 def make_grey(images: torch.Tensor) -> torch.Tensor:
     """uint8 images (N×C×H×W, 1 or 3 channels) as luma (Rec. 601), N×1×H×W float32 in [0, 255]."""
     if images.shape[1] == 1:
@@ -163,9 +170,9 @@ def make_grey(images: torch.Tensor) -> torch.Tensor:
     return (images.float() * torch.tensor(_GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
-def _normalise(grey: torch.Tensor, side: int, shape: tuple[int, int]) -> torch.Tensor:
-    """Thumbnails of images, or parts of images of a shape, without mean and contrast, N×D, each of length 1."""
-    small = functional.adaptive_avg_pool2d(grey, (min(side, shape[0]), min(side, shape[1]))).flatten(1)
+def _normalise(grey: torch.Tensor, side: int) -> torch.Tensor:
+    """Thumbnails without mean and contrast, N×D, each of length 1."""
+    small = functional.adaptive_avg_pool2d(grey, (min(side, grey.shape[2]), min(side, grey.shape[3]))).flatten(1)
     centred = small - small.mean(dim=1, keepdim=True)
     return functional.normalize(centred, dim=1, eps=1e-6)
 
