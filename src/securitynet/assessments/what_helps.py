@@ -76,8 +76,8 @@ def check_remedies(config: AssessConfig) -> None:
 def choose_defenses(config: AssessConfig) -> list[tuple[str, dict[str, Any]]]:
     """Return the defenses to try, each with its settings.
 
-    ``standard`` is every output defense, and each training defense whose training takes about as long as the model's
-    own, in the first of its settings; ``all``, ``output``, ``training`` and names take every setting.
+    ``standard`` is every output defense, and each training defense but `LONG_TRAININGS` in the first of its settings;
+    ``all``, ``output``, ``training`` and names take every setting.
 
     Raises:
         UnknownName: If one does not exist.
