@@ -11,8 +11,9 @@ models, little above it with many; BaVarIA at least as good as both with few. 16
 tensorflow/privacy, research/mi_lira_2021): LiRA online with a fixed variance AUC 0.686, TPR at 0.1% 5.93%; offline
 2.99%. See studies/membership-benchmark.toml for that scale.
 
-Rows go to FOLDER/power.csv as they are measured, one for each target. Networks and outputs are stored in FOLDER, so an
-interrupted run continues. Intervals are over targets, which share networks and records: they describe this pool.
+Networks, outputs and FOLDER/power.csv, a row for each target and attack, are stored as they come, so an interrupted run
+continues; a folder belongs to one setting of the networks. Intervals are over targets, which share networks and
+records: they describe this pool.
 
 Usage: python benchmarks/attack_power.py FOLDER [--dataset D] [--records N] [--architecture A] [--epochs N]
        [--models 1 2 4 8 16] [--queries 1 2 4 9] [--networks M] [--augment A] [--fpr F] [--device D]
@@ -68,16 +69,25 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     networks = train(arguments)
-    rows = defaultdict(list)
-    with (arguments.folder / "power.csv").open("w", newline="") as file:
+    path = arguments.folder / "power.csv"
+    rows = read_rows(path)
+    with path.open("a", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["target", "attack", "models", "queries", "auc", "tpr"])
         for target in range(arguments.networks):
-            for attack, models, queries, auc, tpr in measure(networks, target, arguments):
-                table.writerow([target, attack, models, queries, f"{auc:.5f}", f"{tpr:.5f}"])
-                rows[attack, models, queries].append((auc, tpr))
+            done = {key[1:] for key in rows if key[0] == target}
+            for key, auc, tpr in measure(networks, target, arguments, done):
+                table.writerow([target, *key, auc, tpr])
+                rows[(target, *key)] = auc, tpr
             file.flush()
     print_table(rows, arguments.fpr)
+
+
+def read_rows(path: Path) -> dict[tuple[int, str, int, int], tuple[float, float]]:
+    """AUC and TPR by target, attack, models and queries, of an earlier run with the same folder."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {(int(r[0]), r[1], int(r[2]), int(r[3])): (float(r[4]), float(r[5])) for r in csv.reader(file)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +126,9 @@ def train(arguments: argparse.Namespace) -> Networks:
 
 
 def measure(
-    networks: Networks, target: int, arguments: argparse.Namespace
-) -> Iterator[tuple[str, int, int, float, float]]:
-    """Attack one target: attack, models, queries, AUC and TPR at the FPR."""
+    networks: Networks, target: int, arguments: argparse.Namespace, done: set[tuple[str, int, int]]
+) -> Iterator[tuple[tuple[str, int, int], float, float]]:
+    """Attack one target: attack, models and queries, unless they are done; AUC; TPR at the FPR."""
     random = np.random.default_rng([1, target])
     is_member = networks.included[target]
     population = ~is_member & (random.random(len(is_member)) < 0.2)
@@ -128,11 +138,14 @@ def measure(
         members, rest = scores[is_member], scores[~is_member & ~population]
         return roc.auc_value(members, rest), roc.tpr_at_fpr(members, rest, arguments.fpr).value
 
-    yield "loss", 0, 1, *judge(networks.signals[0, target])
+    if ("loss", 0, 1) not in done:
+        yield ("loss", 0, 1), *judge(networks.signals[0, target])
     for models in arguments.models:
         for queries in arguments.queries:
             for name in (*ONLINE, *OFFLINE):
                 if (name in ONLINE and models < 2) or (name.startswith(("lira", "bavaria")) and models < 4):
+                    continue
+                if (name, models, queries) in done:
                     continue
                 attack = configure(name, models, queries)
                 sides = (models // 2 if name in ONLINE else 0, max(1, models // 2))
@@ -144,7 +157,7 @@ def measure(
                     ]
                     attack = attack.tuned(stand_ins)
                 scores = attack.score_views(evidence, select(evidence, population))
-                yield name, models, queries, *judge(scores)
+                yield (name, models, queries), *judge(scores)
 
 
 def configure(name: str, models: int, queries: int) -> ReferenceAttack:
@@ -201,14 +214,19 @@ def take_role(
     return StandInTarget(select(evidence, scored), select(evidence, population), is_member[scored])
 
 
-def print_table(rows: dict[tuple[str, int, int], list[tuple[float, float]]], fpr: float) -> None:
+def print_table(rows: dict[tuple[int, str, int, int], tuple[float, float]], fpr: float) -> None:
     print(f"{'attack':22} {'models':>6} {'queries':>7}  {'AUC':22} {f'TPR at {fpr:.1%}':26} TPR minus LiRA's")
-    for (attack, models, queries), found in rows.items():
-        aucs, tprs = np.array(found).T
+    by_attack: dict[tuple[str, int, int], dict[int, tuple[float, float]]] = defaultdict(dict)
+    for (target, *key), values in rows.items():
+        by_attack[tuple(key)][target] = values
+    for (attack, models, queries), found in sorted(by_attack.items(), key=lambda item: (item[0][2], item[0][1])):
+        aucs, tprs = np.array([found[target] for target in sorted(found)]).T
         auc, tpr = statistics.mean(aucs), statistics.mean(tprs)
-        lira = rows.get(("lira" if attack in ONLINE else "lira-offline", models, queries))
-        gap = statistics.paired_difference(np.array(lira)[:, 1], tprs) if lira else None
-        against = f"{gap.value:+.2%} ({gap.low:+.2%} to {gap.high:+.2%})" if gap else ""
+        lira = by_attack.get(("lira" if attack in ONLINE else "lira-offline", models, queries), {})
+        against = ""
+        if lira.keys() == found.keys() and not attack.startswith("lira"):
+            gap = statistics.paired_difference(np.array([lira[target][1] for target in sorted(lira)]), tprs)
+            against = f"{gap.value:+.2%} ({gap.low:+.2%} to {gap.high:+.2%})"
         print(
             f"{attack:22} {models:6} {queries:7}  {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}) "
             f"{tpr.value:7.2%} ({tpr.low:.2%} to {tpr.high:.2%})  {against}"
