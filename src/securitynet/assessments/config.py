@@ -133,7 +133,9 @@ class AssessConfig(DataOptions):
         "known how it was trained, retrain it with each training defense.",
     )
     defenses: Annotated[tuple[str, ...], Commas] = Field(
-        default=("all",), description="Defenses for --try-defenses, separated by commas; output, training, or all."
+        default=("standard",),
+        description="Defenses for --try-defenses, separated by commas; output, training, all, or standard (all output "
+        "defenses, and one setting of each training defense that does not train a second network).",
     )
     defense_trainings: Annotated[int, Field(ge=0)] = Field(
         default=8,

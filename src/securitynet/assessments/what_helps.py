@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 STRONGEST = 3
 """Number of strongest attacks that defenses are tried against, besides the cheap ones."""
 
+LONG_TRAININGS = frozenset({"distillation", "adversarial-regularisation"})
+"""Training defenses that train a second network: `standard` leaves them out. DP-SGD takes long too, and is included."""
+
 Rival = tuple[str, Method, ThreatModel]
 """An attack with the name of its trial and its threat model."""
 
@@ -70,25 +73,34 @@ def check_remedies(config: AssessConfig) -> None:
         )
 
 
-def choose_defenses(config: AssessConfig) -> list[str]:
-    """Return the names of the defenses to try.
+def choose_defenses(config: AssessConfig) -> list[tuple[str, dict[str, Any]]]:
+    """Return the defenses to try, each with its settings.
+
+    ``standard`` is every output defense, and each training defense but `LONG_TRAININGS` in the first of its settings;
+    ``all``, ``output``, ``training`` and names take every setting.
 
     Raises:
         UnknownName: If one does not exist.
         ConfigurationError: If one repairs trained models, which is not tried here.
     """
-    names: list[str] = []
+    chosen: list[tuple[str, dict[str, Any]]] = []
     for name in config.defenses:
-        if name in ("all", "output", "training"):
-            names += [full for full in DEFENSES if name in ("all", DEFENSES.get(full).stage)]
-        else:
-            names.append(DEFENSES.resolve(name).name)
-            if DEFENSES.get(name).stage == "repair":
-                raise ConfigurationError(
-                    f"{names[-1]} removes a backdoor from a trained model; --try-defenses measures other attacks.",
-                    hint=f"securitynet repair MODEL --dataset D --defense {names[-1]}",
-                )
-    return list(dict.fromkeys(names))
+        if name in ("all", "standard", "output", "training"):
+            for full in DEFENSES:
+                sweep, stage = DEFENSES.get(full).sweep, DEFENSES.get(full).stage
+                if name == "standard" and stage == "training":
+                    sweep = () if full in LONG_TRAININGS else sweep[:1]
+                if name in ("all", "standard", stage):
+                    chosen += [(full, settings) for settings in sweep]
+            continue
+        full = DEFENSES.resolve(name).name
+        if DEFENSES.get(full).stage == "repair":
+            raise ConfigurationError(
+                f"{full} removes a backdoor from a trained model; --try-defenses measures other attacks.",
+                hint=f"securitynet repair MODEL --dataset D --defense {full}",
+            )
+        chosen += [(full, settings) for settings in DEFENSES.get(full).sweep]
+    return [task for number, task in enumerate(chosen) if task not in chosen[:number]]
 
 
 def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> DefenseEffects:
@@ -100,8 +112,7 @@ def try_defenses(assessment: Assessment, report_progress: ReportProgress | None 
     rivals, notes = _rank_attacks(assessment), []
     if not rivals:
         notes.append("No membership attack was run that defenses could be tried against.")
-    names = choose_defenses(assessment.config)
-    tasks = [(name, settings) for name in names for settings in DEFENSES.get(name).sweep] if rivals else []
+    tasks = choose_defenses(assessment.config) if rivals else []
     training = [task for task in tasks if DEFENSES.get(task[0]).stage == "training"]
     obstacle = _find_obstacle_to_training(assessment)
     if training and obstacle:
@@ -177,7 +188,7 @@ def _state_cost(assessment: Assessment, training: list[Any], worst: DefenseTrain
         f"{plain + private} trainings of up to {trained.recipe.epochs} epochs, each about "
         f"{trained.history.seconds:.0f} seconds as the model itself took"
     )
-    slow = {name for name, _ in training} & {"dp-sgd", "distillation", "adversarial-regularisation"}
+    slow = {name for name, _ in training} & {"dp-sgd", *LONG_TRAININGS}
     if longer := sorted(slow | ({"dp-sgd"} if private else set())):
         words += f"; {' and '.join(longer)} several times as long"
     logger.warning(
