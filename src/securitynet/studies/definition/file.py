@@ -205,8 +205,8 @@ class StudyConfig(_Table):
     )
     on_mismatch: Literal["note", "skip", "fail"] = Field(
         default="note",
-        description="What to do with a target that fails a check (accuracy at chance or far from the stated one, another "
-        "class order, outputs that vary): note it, skip its trials with the reason, or count them as failed.",
+        description="What to do with a target that fails a check (accuracy at chance or far from the stated one, "
+        "another class order, outputs that vary): note it, skip its trials with the reason, or count them as failed.",
     )
     measures: MeasurementSettings = Field(
         default=MeasurementSettings(), description="Confidence level and false-positive rates."
