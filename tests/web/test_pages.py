@@ -266,3 +266,24 @@ def test_a_plot_of_many_draws_a_sample_before_the_density_of_all(
     # At the very edge of two cells the two may differ by one.
     assert np.abs(made.density - expected).sum() <= 4
     assert client.get("/api/plot?x=parameters&y=claimed_accuracy&q=net*").json()["total"] == 40
+
+
+def test_leaderboards_are_shown_with_each_source_in_a_column(tmp_path: Path) -> None:
+    database = str(tmp_path / "catalog.sqlite")
+    names = {"accuracy.threat=Linf.reported": 0.61, "accuracy.threat=Linf.best-known": 0.52}
+    with securitynet.catalog.open(database) as catalog:
+        twins = [
+            catalog.add({"name": "twin", "source": source, "dataset": "CIFAR-10", "key": f"{source}:twin"})
+            for source in ("timm", "torchvision")
+        ]
+    with TestClient(create_app(database), base_url=LOCAL) as client:
+        assert "No robust accuracy is known yet" in client.get("/leaderboard").text
+        with securitynet.catalog.open(database) as catalog:
+            catalog.record(twins[0].id, [Measured(name, value, "published", "b") for name, value in names.items()])
+        page = client.get("/leaderboard").text
+        assert "61.0%" in page and "52.0%" in page and f'href="/models/{twins[0].id}"' in page
+        assert client.get("/leaderboard", params={"dataset": "CIFAR-10", "threat": "L0"}).status_code == 400
+        search = client.get("/").text
+        assert ">twin (timm)<" in search and ">twin (torchvision)<" in search
+        compared = client.get("/compare", params={"id": [twin.id for twin in twins]}).text
+        assert ">twin (timm)<" in compared

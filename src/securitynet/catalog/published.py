@@ -2,9 +2,10 @@
 
 ``data/timm_results.csv`` (timm's results), ``data/robustbench.csv`` (RobustBench's models) and
 ``data/robust_transfer.csv`` (robust ImageNet models of Salman et al.) are compact tables of the package's own making:
-numbers and bibliographic facts, no text of their sources. ``data/published_sources.csv`` states for each where the facts come from,
-under which licence they are published, and when they were read. ``securitynet catalog import timm-results FOLDER`` and
-``robustbench FOLDER`` read a newer checkout of either (`securitynet.catalog.importers.published`).
+numbers and bibliographic facts, no text of their sources. ``data/published_sources.csv`` states for each where the
+facts come from, under which licence they are published, and when they were read. ``securitynet catalog import
+timm-results FOLDER`` and ``robustbench FOLDER`` read a newer checkout of either
+(`securitynet.catalog.importers.published`).
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -54,14 +55,18 @@ class Network:
     exact: bool
 
 
-def describe_network(state: StateDict) -> list[Evidence]:
+def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Evidence]:
     """What the tensors say about the network: its reference, class count, channels, image size and kinds of layer.
 
     Args:
         state: Tensors by name.
+        named: References of libraries' networks that the repository's code makes; they are tried, too.
     """
     evidence = [*_describe_head(state), *_describe_layers(state)]
     network = find_network(state)
+    if network is None or not network.exact:
+        fitting = (_fit_by_name(*reference.split(":", 1), _without_values(state)) for reference in dict.fromkeys(named))
+        network = next((match for match in fitting if match is not None), network)
     if network is None:
         return evidence
     name = network.reference.partition(":")[2]
@@ -89,9 +94,12 @@ def find_network(state: StateDict) -> Network | None:
     Args:
         state: Tensors by name.
     """
-    shapes = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in state.items()}
-    signature = tuple((name, tuple(tensor.shape)) for name, tensor in shapes.items())
+    signature = tuple((name, tuple(tensor.shape)) for name, tensor in state.items())
     return _find_cached(signature)
+
+
+def _without_values(state: StateDict) -> StateDict:
+    return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in state.items()}
 
 
 @functools.lru_cache(maxsize=512)
