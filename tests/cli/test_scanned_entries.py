@@ -1,4 +1,4 @@
-"""From a folder of strangers' weights to an assessment by the command line: only an entry's own weights are assessed."""
+"""From a folder of strangers' weights to an assessment: an entry is assessed with its own weights only."""
 
 from __future__ import annotations
 
