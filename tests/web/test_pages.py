@@ -18,6 +18,9 @@ from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
 from securitynet.catalog.store import Measured
 from securitynet.reports.build import css as report_css
+from securitynet.results.root import open_root
+from securitynet.studies.execution.lock import hold_lock
+from securitynet.studies.execution.status import Status
 from securitynet.web import plot as plot_module
 from securitynet.web.app import create_app
 from securitynet.web.pages import find_blind_baselines, group_by_name
@@ -287,3 +290,22 @@ def test_leaderboards_are_shown_with_each_source_in_a_column(tmp_path: Path) -> 
         assert ">twin (timm)<" in search and ">twin (torchvision)<" in search
         compared = client.get("/compare", params={"id": [twin.id for twin in twins]}).text
         assert ">twin (timm)<" in compared
+
+
+def test_a_study_that_runs_shows_its_progress(tmp_path: Path) -> None:
+    for name, state in (("busy", "running"), ("done", "finished"), ("killed", "running")):
+        run = tmp_path / name / "run"
+        run.mkdir(parents=True)
+        (tmp_path / name / "trials").mkdir()
+        total = 40 if name != "done" else 12
+        status = Status(name=name, state=state, total=total, ok=9, failed=1, skipped=2, left=300.0)
+        (run / "status.json").write_text(json.dumps(status.to_json()), encoding="utf-8")
+    with (
+        hold_lock(tmp_path / "busy" / "run", open_root(tmp_path / "busy"), print),
+        TestClient(create_app("sqlite://", studies=(tmp_path,)), base_url=LOCAL) as client,
+    ):
+        page = client.get("/studies").text
+    assert "12 of 40 trials · 1 failed · about 5 min left" in page and '<progress value="12" max="40"' in page
+    assert page.count("<progress") == 1 and 'hx-trigger="every 5s"' in page
+    assert "12 of 40 trials · 1 failed · not running" in page
+    assert "12 of 12 trials · 1 failed<" in page
