@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ _MODULES = frozenset({"datasets", "torchvision", "dset", "dsets", "tv", "data", 
 _LOADERS = frozenset({"load_dataset", "load"})
 _BUILDERS = {"create_model": "timm", "get_model": "torchvision", "ptcv_get_model": "pytorchcv"}
 """Functions that make a network of a library by its name."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.]{1,100}")
+"""Names of networks in a library; others, such as ``hf_hub:owner/name``, would be addresses or files."""
 
 _ZOO = frozenset({"models", "tvm", "tvmodels", "torchvision_models"})
 """Names under which code imports ``torchvision.models``."""
@@ -114,7 +118,7 @@ def _read_call(node: ast.Call, code: Code) -> None:
     owner = node.func.value if isinstance(node.func, ast.Attribute) else None
     module = getattr(owner, "attr", None) or getattr(owner, "id", "")
     first = _literal(node.args[0]) if node.args else None
-    if name in _BUILDERS and isinstance(first, str):
+    if name in _BUILDERS and isinstance(first, str) and _PLAIN.fullmatch(first):
         code.libraries.append(f"{_BUILDERS[name]}:{first}")
     elif module in _ZOO and name.islower():
         code.libraries.append(f"torchvision:{name}")

@@ -21,6 +21,7 @@ from securitynet.models.sources.weights import StateDict
 from securitynet.scan.candidates import Evidence
 
 _SIZES = (32, 28, 64, 224, 96, 48, 16, 8)
+_LIBRARY_SIZES = (224, 256, 384, 160, 192, 32, 64, 96, 128, 288, 336, 448, 512)
 _TORCHVISION = (
     "alexnet", "vgg11", "vgg16", "vgg19", "vgg11_bn", "vgg16_bn", "vgg19_bn", "resnet18", "resnet34", "resnet50",
     "resnet101", "resnet152", "densenet121", "densenet161", "densenet169", "googlenet", "inception_v3", "mobilenet_v2",
@@ -156,7 +157,8 @@ def _fit_by_name(scheme: str, name: str, state: StateDict) -> Network | None:
             return None
     except (SecurityNetError, ImportError):
         return None
-    for size in _SIZES if source.sized else (start.image_size,):
+    sizes = _SIZES if scheme == "arch" else _LIBRARY_SIZES
+    for size in sizes if source.sized else (start.image_size,):
         try:
             shape, _ = fitting.deduce_shape(source, state, size)
             if fitting.fits(source, shape, state):

@@ -25,6 +25,8 @@ SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl
 
 _READMES = ("readme.md", "readme.txt", "readme.rst", "readme")
 _README_BYTES = 1 << 17
+MAX_NAMED = 20
+"""Networks of libraries, named by a repository's code, that weights are compared with."""
 
 MAX_SIZE = 1 << 30
 _LEAST_BYTES = 512
@@ -121,7 +123,7 @@ def scan(
         repository = _open_repository(path, folder, repositories)
         naming = repository.find_naming({place.name for _, place, _, _ in places})
         named = [reference for code in [*naming, *repository.code] for reference in code.libraries]
-        evidence = describe_network(state, named)
+        evidence = describe_network(state, list(dict.fromkeys(named))[:MAX_NAMED])
         evidence += _describe_context(path, folder, naming, repository, evidence)
         evidence += _describe_class(state, naming, repository)
         paths = tuple(printable(str(place.relative_to(base))) for base, place, _, _ in places)
