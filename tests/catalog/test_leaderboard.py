@@ -87,4 +87,4 @@ def test_equal_names_are_told_apart_by_what_differs() -> None:
         {"id": "4", "key": "a:U", "name": "U", "dataset": "SVHN"},
         {"id": "5", "key": "b:U", "name": "U", "dataset": "SVHN"},
     ]
-    assert tell_apart(rows) == {"1": "S (Linf)", "2": "S (L2)", "3": "T", "4": "U (a:U)", "5": "U (b:U)"}
+    assert tell_apart(rows) == {"1": "S (Linf)", "2": "S (L2)", "3": "T", "4": "U (a)", "5": "U (b)"}

@@ -27,9 +27,19 @@ def tell_apart(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         if len(alike) == 1:
             names[str(alike[0]["id"])] = name
             continue
-        chosen = next((code for code in DISTINGUISHING if _distinguishes(code, alike)), "key")
-        names |= {str(entry["id"]): f"{name} ({entry[chosen]})" for entry in alike}
+        code = next((code for code in DISTINGUISHING if _distinguishes(code, alike)), None)
+        marks = [str(entry[code]) for entry in alike] if code else _shorten([str(entry["key"]) for entry in alike])
+        names |= {str(entry["id"]): f"{name} ({mark})" for entry, mark in zip(alike, marks, strict=True)}
     return names
+
+
+def _shorten(keys: list[str]) -> list[str]:
+    """Keys without the parts between colons that all of them have."""
+    parts = [key.split(":") for key in keys]
+    if len({len(own) for own in parts}) > 1:
+        return keys
+    differ = [place for place, values in enumerate(zip(*parts, strict=True)) if len(set(values)) > 1]
+    return [":".join(own[place] for place in differ) for own in parts]
 
 
 def _distinguishes(code: str, entries: list[Mapping[str, Any]]) -> bool:
