@@ -116,7 +116,7 @@ def _read_call(node: ast.Call, code: Code) -> None:
             code.normalizations.append((numbers[0], numbers[1]))
         return
     owner = node.func.value if isinstance(node.func, ast.Attribute) else None
-    module = getattr(owner, "attr", None) or getattr(owner, "id", "")
+    module = str(getattr(owner, "attr", None) or getattr(owner, "id", ""))
     first = _literal(node.args[0]) if node.args else None
     if name in _BUILDERS and isinstance(first, str) and _PLAIN.fullmatch(first):
         code.libraries.append(f"{_BUILDERS[name]}:{first}")

@@ -66,7 +66,9 @@ def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Eviden
     evidence = [*_describe_head(state), *_describe_layers(state)]
     network = find_network(state)
     if network is None or not network.exact:
-        fitting = (_fit_by_name(*reference.split(":", 1), _without_values(state)) for reference in dict.fromkeys(named))
+        shapes = _without_values(state)
+        parts = (reference.partition(":") for reference in dict.fromkeys(named))
+        fitting = (_fit_by_name(scheme, name, shapes) for scheme, _, name in parts)
         network = next((match for match in fitting if match is not None), network)
     if network is None:
         return evidence

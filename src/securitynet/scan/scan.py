@@ -233,17 +233,21 @@ def _describe_data(
             value = {"mean": list(mean), "std": list(std)}
             said = reason.replace("loads it", "normalises so")
             yield Evidence(code="preprocessing", value=value, reason=said, confidence=confidence)
-    for name in {find_dataset_of(names) for item in code for names in item.class_names} - {None}:
-        yield from _dataset(str(name), "code of this repository lists its class names", IN_NAME, classes)
+    for name in _recognise_classes(names for item in code for names in item.class_names):
+        yield from _dataset(name, "code of this repository lists its class names", IN_NAME, classes)
     for name in _list_datasets(str(path.relative_to(folder.parent))):
         yield from _dataset(name, "the path names it", IN_NAME, classes)
-    named = {find_dataset_of(names) for names in _list_enumerations(repository.readme)} - {None}
-    for name in named:
-        yield from _dataset(str(name), "the README lists its class names", NEAR, classes)
+    for name in _recognise_classes(_list_enumerations(repository.readme)):
+        yield from _dataset(name, "the README lists its class names", NEAR, classes)
     mentioned = list(_list_datasets(repository.readme))
     for name in mentioned:
         sure = NEAR if len(mentioned) == 1 else NEAR / 2
         yield from _dataset(name, "the README names it", sure, classes)
+
+
+def _recognise_classes(lists: Iterable[tuple[str, ...]]) -> list[str]:
+    """Datasets that have one of these lists of classes, each once."""
+    return sorted({name for names in lists if (name := find_dataset_of(names)) is not None})
 
 
 def _list_datasets(text: str) -> list[str]:
