@@ -41,7 +41,7 @@ def test_every_network_is_an_entry_and_only_its_own_weights_are_assessed(place: 
         entries = list(catalog.query())
         assert len(entries) == 4 and len({entry.checksum for entry in entries}) == 4
     first = entries[0]
-    data = ["--dataset", f"folder:{place / 'images'}", "--attacks", "none", "--detectors", "none", "--db", db]
+    data = ["--dataset", f"folder:{place / 'images'}", "--attacks", "correctness", "--detectors", "none", "--db", db]
     own = run_cli("assess", f"catalog:{first.id}", *data, "--out", str(place / "own"))
     assert own.returncode == 0, own.stderr
     foreign = run_cli(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,13 @@ def test_ready_files_make_sense(path, tmp_path, monkeypatch):
         scanned = {"source": "scan", "reference": "arch:tutorial-cnn", "architecture": "tutorial-cnn"}
         shape = {"head": "classifier", "task_type": "classification", "classes": 10, "image_channels": 3}
         for number in range(3):
-            catalog.add({"key": f"scan:{number}", "name": f"net-{number}", **scanned, **shape})
+            weights = tmp_path / f"{number}.pth"
+            weights.write_bytes(bytes([number]))
+            own = {
+                "weights_file": str(weights),
+                "checksum": f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}",
+            }
+            catalog.add({"key": f"scan:{number}", "name": f"net-{number}", **scanned, **shape, **own})
     plan = expand(parse_study({**parse_toml(text), "catalog": url}), path.parent)
     assert len(plan.targets) >= 2 and all(trials(plan, number) for number in range(len(plan.targets)))
 
