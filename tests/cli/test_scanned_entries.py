@@ -47,7 +47,7 @@ def test_every_network_is_an_entry_and_only_its_own_weights_are_assessed(place: 
     foreign = run_cli(
         "assess", f"catalog:{first.id}", *data, "--weights", str(place / "net-4.pth"), "--out", str(place / "f")
     )
-    assert foreign.returncode == 1 and "checksum" in foreign.stderr and not (place / "f" / "result.json").exists()
+    assert foreign.returncode == 1 and "other weights" in foreign.stderr and not (place / "f" / "result.json").exists()
     other = Path(str(entries[1].weights_file))
     mixed = run_cli("assess", f"catalog:{first.id}", *data, "--weights", str(other), "--out", str(place / "m"))
     assert mixed.returncode == 1 and not (place / "m" / "result.json").exists()
