@@ -1,0 +1,1 @@
+"""What the detector `warp-search` needs alone."""
