@@ -69,9 +69,21 @@ def test_a_trigger_that_works_is_not_called_undecided_for_a_correction():
 @pytest.mark.parametrize(
     ("scans", "rank", "start"),
     [
-        ([Scan("MM-BD", 0, 0.4), Scan("BTI-DBF", 0, 0.3)], 0, "Nothing found by 2 scans (smallest p-value"),
-        ([Scan("MM-BD", 0, 0.4), Scan("BTI-DBF", 1)], 1, "Undecided: BTI-DBF is undecided; MM-BD found nothing"),
-        ([Scan("MM-BD", 1), Scan("BTI-DBF", 1)], 1, "Undecided: MM-BD and BTI-DBF are undecided."),
+        (
+            [Scan("MM-BD", 0, 0.4), Scan("the class-pair search", 0, 0.3)],
+            0,
+            "Nothing found by 2 scans (smallest p-value",
+        ),
+        (
+            [Scan("MM-BD", 0, 0.4), Scan("the class-pair search", 1)],
+            1,
+            "Undecided: the class-pair search is undecided; MM-BD found nothing",
+        ),
+        (
+            [Scan("MM-BD", 1), Scan("the class-pair search", 1)],
+            1,
+            "Undecided: MM-BD and the class-pair search are undecided.",
+        ),
     ],
 )
 def test_without_an_accusation(scans, rank, start):
