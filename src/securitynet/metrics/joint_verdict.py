@@ -1,8 +1,9 @@
 """One verdict from several scans of a model for backdoors, which may disagree.
 
-Each scan (Neural Cleanse, MM-BD, the last layer, pairs of classes, distortions) holds its level alone, so of several scans
-of a clean model more than one in twenty gives a false alarm. Their p-values are therefore corrected by Holm's method
-(Scandinavian Journal of Statistics 6, 1979), which holds the level over all of them however they depend on each other.
+Each scan (Neural Cleanse, MM-BD, the last layer, pairs of classes, distortions) holds its level alone, so of several
+scans of a clean model more than one in twenty gives a false alarm. Their p-values are therefore corrected by Holm's
+method (Scandinavian Journal of Statistics 6, 1979), which holds the level over all of them however they depend on each
+other.
 
 - **Backdoor found**: a scan finds one, and its p-value is at most `ALPHA` after the correction.
 - **Suspicious**: a scan accuses a class, and its p-value is at most `ALPHA` after the correction. Also where a scan
