@@ -1,7 +1,8 @@
-"""The search for one distortion per class that sends images of all other classes to it, many classes at once.
+"""The search for the smallest distortion per class that sends images of all other classes to it, many classes at once.
 
 A distortion moves every pixel by a displacement that is the same for all images: a coarse grid of displacements,
-enlarged smoothly, as in WaNet (Nguyen and Tran, 2021, section 3.2). Its largest displacement is bounded.
+enlarged smoothly, as in WaNet (Nguyen and Tran, 2021, section 3.2). The weight of its size in the loss rises while the
+distortion works and falls while it does not, as in Neural Cleanse, and the smallest size with which it worked counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from securitynet.randomness import generator
 GROUP_NUMBERS = 1 << 24
 """Most numbers in the distorted images of one step: 64 MiB."""
 
-RATE = 0.1
+FIRST_WEIGHT, RAISED, LOWERED, PERIOD = 10.0, 1.5, 1.8, 4
+"""First weight of the size; its factor after success and its divisor after failure, applied once in so many steps."""
+
+RATE = 0.05
 """Learning rate of Adam."""
 
 FIRST_SPREAD = 0.3
@@ -32,15 +36,29 @@ class Rules:
 
     Attributes:
         steps: Steps of the optimisation.
-        batch: Images in a step.
         grid: Displacements along each side of the coarse grid.
         reach: Largest displacement along each axis, as a share of the side.
+        success: Least share of the images of other classes that a working distortion sends to its class.
     """
 
     steps: int
-    batch: int
     grid: int
     reach: float
+    success: float
+
+
+@dataclass(frozen=True, eq=False)
+class Distortions:
+    """The smallest distortions of K classes.
+
+    Attributes:
+        sizes: Root mean square of the displacements along an axis, as shares of the side, K float64; infinite where no
+            distortion worked.
+        grids: Displacements to the right and down as shares of the side, K×2×G×G; where none worked, the last ones.
+    """
+
+    sizes: torch.Tensor
+    grids: torch.Tensor
 
 
 def search_distortions(
@@ -52,8 +70,8 @@ def search_distortions(
     *,
     seed: int,
     report_progress: Callable[[float], None] = lambda share: None,
-) -> torch.Tensor:
-    """Search, for each class, for the distortion under which images of other classes have the smallest loss for it.
+) -> Distortions:
+    """Search, for each class, for the smallest distortion that sends images of other classes to it.
 
     Args:
         target: The target, under white-box access.
@@ -61,15 +79,12 @@ def search_distortions(
         labels: Their classes, N.
         classes: Number of classes, K.
         rules: How to search.
-        seed: Seed of the starting points and of the order of the images; a class's search depends on no other class.
+        seed: Seed of the starting points; those of a class do not depend on the other classes.
         report_progress: Called with the share of the work that is done, in [0, 1].
-
-    Returns:
-        The coarse grids, K×2×G×G, bounded by the reach: displacements to the right and down, as shares of the side.
     """
     gradients = InputGradients(target, loss=cross_entropy)
-    # All images of a step are distorted for each class, so the classes are searched in groups.
-    group = max(1, GROUP_NUMBERS // (min(rules.batch, len(images)) * images[0].numel()))
+    # All images are distorted for each class in each step, so the classes are searched in groups.
+    group = max(1, GROUP_NUMBERS // images.numel())
     parts = []
     for first in range(0, classes, group):
         goals = torch.arange(first, min(classes, first + group))
@@ -78,7 +93,7 @@ def search_distortions(
             report_progress((int(goals[0]) + len(goals) * step / rules.steps) / classes)
 
         parts.append(_search_group(gradients, images, labels, goals, rules, seed, report))
-    return torch.cat(parts)
+    return Distortions(torch.cat([part.sizes for part in parts]), torch.cat([part.grids for part in parts]))
 
 
 def distort(images: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
@@ -118,26 +133,37 @@ def _search_group(
     rules: Rules,
     seed: int,
     report: Callable[[int], None],
-) -> torch.Tensor:
+) -> Distortions:
     drawn = [
         torch.randn((2, rules.grid, rules.grid), generator=generator(seed, "warp search", int(goal))) for goal in goals
     ]
-    raw = (FIRST_SPREAD * torch.stack(drawn)).to(images.device).requires_grad_()
+    device, count = images.device, len(goals)
+    raw = (FIRST_SPREAD * torch.stack(drawn)).to(device).requires_grad_()
     optimizer = torch.optim.Adam([raw], lr=RATE)
-    order = generator(seed, "warp search images")
-    size = min(rules.batch, len(images))
+    wanted = goals.to(device)
+    # Images of the class itself need no distortion and say nothing about it.
+    others = (labels[None] != wanted[:, None]).float()
+    shares = others / others.sum(dim=1, keepdim=True).clamp_min(1)
+    weights = torch.full((count,), FIRST_WEIGHT, device=device)
+    best, best_sizes = raw.detach().clone(), torch.full((count,), torch.inf, device=device)
     with torch.inference_mode(False), torch.enable_grad():
         for step in range(rules.steps):
-            chosen = torch.randperm(len(images), generator=order)[:size].to(images.device)
-            distorted = distort(images[chosen], rules.reach * torch.tanh(raw))
-            wanted = goals.to(images.device).repeat_interleave(size)
-            passed = gradients(distorted.detach().flatten(0, 1), wanted)
-            # Images of the class itself need no distortion and say nothing about it.
-            others = (labels[chosen][None] != goals.to(images.device)[:, None]).float()
-            weights = others / others.sum(dim=1, keepdim=True).clamp_min(1)
-            of_loss = passed.gradients.view_as(distorted) * weights[:, :, None, None, None]
+            grids = rules.reach * torch.tanh(raw)
+            distorted = distort(images, grids)
+            sizes = (grids**2).mean(dim=(1, 2, 3)).sqrt()
+            passed = gradients(distorted.detach().flatten(0, 1), wanted.repeat_interleave(len(images)))
+            hits = (passed.logits.argmax(dim=1).view(count, -1) == wanted[:, None]).float()
+            works, current = (hits * shares).sum(dim=1) >= rules.success, sizes.detach()
+            better = works & (current < best_sizes)
+            best_sizes = torch.where(better, current, best_sizes)
+            best = torch.where(better.view(-1, 1, 1, 1), raw.detach(), best)
             optimizer.zero_grad()
-            torch.autograd.backward([distorted], [of_loss])
+            of_loss = passed.gradients.view_as(distorted) * shares[:, :, None, None, None]
+            penalty = (weights * sizes).sum()
+            torch.autograd.backward([distorted, penalty], [of_loss, torch.ones_like(penalty)])
             optimizer.step()
+            if step % PERIOD == PERIOD - 1:
+                weights = torch.where(works, weights * RAISED, weights / LOWERED)
             report(step + 1)
-    return (rules.reach * torch.tanh(raw)).detach()
+    reached = torch.isfinite(best_sizes).view(-1, 1, 1, 1)
+    return Distortions(best_sizes.double().cpu(), rules.reach * torch.tanh(torch.where(reached, best, raw.detach())))
