@@ -102,7 +102,7 @@ class DistortionSizes(Output):
                     n=classes,
                     direction=Direction.HIGHER,
                     method="test for blocks of outliers; interval by resampling starting points",
-                    note=f"Chance that a clean model has sizes as far below the others; {reached} classes were reached.",
+                    note=f"Chance that a clean model has sizes as far below the others; {reached} classes reached.",
                 ),
             ]
         if not reached:

@@ -26,8 +26,8 @@ FIRST_WEIGHT, RAISED, LOWERED, PERIOD = 10.0, 1.5, 1.8, 4
 RATE = 0.05
 """Learning rate of Adam."""
 
-FIRST_SPREAD = 0.3
-"""Standard deviation of the first displacements, before they are bounded."""
+FIRST_SPREAD = 0.05
+"""Standard deviation of the first displacements, before they are bounded: near none, so that small ones come first."""
 
 
 @dataclass(frozen=True)
