@@ -10,7 +10,7 @@ Results are stored as JSON Lines, and a run goes on where an earlier one stopped
     python benchmarks/backdoor_population.py --datasets digits parquet:DIR --kinds clean patch blended --seeds 20
     python benchmarks/backdoor_population.py --detectors mm-bd last-layer --kinds clean input-aware adaptive-blend
     python benchmarks/backdoor_population.py --detectors class-pairs --public FOLDER --datasets parquet:DIR
-    python benchmarks/backdoor_population.py --detectors neural-cleanse mm-bd warp-search  # and their joint verdict
+    python benchmarks/backdoor_population.py --detectors neural-cleanse mm-bd last-layer  # and their joint verdict
 
 With ``--public``, the detectors run on the networks ``net-*.pth`` of a folder, which are presumed clean, and none is
 trained. ``--configure`` sets fields of detectors, as in ``class-pairs.images=20``.

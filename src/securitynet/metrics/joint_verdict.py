@@ -1,6 +1,6 @@
 """One verdict from several scans of a model for backdoors, which may disagree.
 
-Each scan (Neural Cleanse, MM-BD, the last layer, pairs of classes, distortions) holds its level alone, so of several
+Each scan (Neural Cleanse, MM-BD, the last layer, pairs of classes) holds its level alone, so of several
 scans of a clean model more than one in twenty gives a false alarm. Their p-values are therefore corrected by Holm's
 method (Scandinavian Journal of Statistics 6, 1979), which holds the level over all of them however they depend on each
 other.
@@ -30,7 +30,6 @@ SCANS = {
     "mm-bd": "MM-BD",
     "last-layer": "the last-layer scan",
     "class-pairs": "the class-pair search",
-    "warp-search": "the search for distortions",
 }
 """Detectors that judge a model as a whole, in words."""
 

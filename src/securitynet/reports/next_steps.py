@@ -142,8 +142,9 @@ def _propose_detector(
         return NextStep(
             "Do not deploy the model before you can explain the trigger; try to remove it.", write_repair(document)
         )
-    useful = ("neural-cleanse", "mm-bd", "warp-search")
-    missing = [name for name in useful if f"backdoor.{name}" not in ran and name in DETECTORS.entries]
+    missing = [
+        name for name in ("neural-cleanse", "mm-bd") if f"backdoor.{name}" not in ran and name in DETECTORS.entries
+    ]
     if missing:
         return NextStep("Search for triggers.", write_command(document, out, detectors=missing))
     return NextStep("Assess the model again when it, its data or the detectors change.")

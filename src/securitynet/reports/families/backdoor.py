@@ -39,7 +39,6 @@ SCANS = {
     "backdoor.mm-bd": "Largest margins (MM-BD)",
     "backdoor.last-layer": "Weights of the last layer",
     "backdoor.class-pairs": "Triggers between two classes",
-    "backdoor.warp-search": "One distortion for all images",
 }
 
 

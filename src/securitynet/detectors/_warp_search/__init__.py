@@ -1,1 +1,0 @@
-"""What the detector `warp-search` needs alone."""
