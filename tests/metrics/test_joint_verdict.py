@@ -106,6 +106,18 @@ def test_clean_models_are_accused_no_more_often_than_one_scan_may(shared):
     assert 0.01 < np.mean(accused) <= 0.06
 
 
+def test_a_plug_in_that_accuses_without_a_test_is_heard():
+    measured = [
+        measure("backdoor.mine.verdict", 2),
+        measure("backdoor.mine.suspect-label", 5),
+        measure("backdoor.mm-bd.verdict", 0),
+        measure("backdoor.mm-bd.p-value", 0.5),
+    ]
+    joint = measure_joint_verdict(measured)
+    assert joint.value == 2
+    assert joint.note.startswith("Suspicious: mine accuses class 5 (")
+
+
 def test_scans_are_read_from_measurements():
     measured = [
         measure("backdoor.neural-cleanse.verdict", 2, note="…"),

@@ -31,7 +31,7 @@ SCANS = {
     "last-layer": "the last-layer scan",
     "class-pairs": "the class-pair search",
 }
-"""Detectors that judge a model as a whole, in words."""
+"""Detectors that judge a model as a whole, in words; those of plug-ins go by their names."""
 
 NAME = f"{FAMILY}.verdict"
 """Name of the measurement that holds the joint verdict."""
@@ -107,8 +107,9 @@ def join(scans: Sequence[Scan], names: Sequence[str] = ()) -> JointVerdict:
     smallest = min(known, default=None)
     if not accusing:
         return _join_without_accusation(scans, smallest)
-    held = [(scan, p_value) for scan, p_value in accusing if p_value is not None and p_value <= ALPHA]
-    if any(scan.rank == FOUND for scan, _ in held):
+    # A scan of a plug-in may accuse without a p-value. Nothing can be corrected there, so its own verdict counts.
+    held = [scan for scan, p_value in accusing if p_value is None or p_value <= ALPHA]
+    if any(scan.rank == FOUND for scan in held):
         word: Word = "backdoor found"
     elif held or any(scan.rank == FOUND for scan, _ in accusing):
         word = "suspicious"
@@ -162,7 +163,7 @@ def measure_joint_verdict(
 
 
 def read_scans(measurements: Iterable[Measurement]) -> list[Scan]:
-    """The scans that gave a verdict, from the measurements of their trials."""
+    """The scans that gave a verdict, whatever their names, from the measurements of their trials."""
     by_trial: dict[str, dict[str, Measurement]] = {}
     for measurement in measurements:
         trial, _, part = measurement.name.rpartition(".")
@@ -170,12 +171,12 @@ def read_scans(measurements: Iterable[Measurement]) -> list[Scan]:
             by_trial.setdefault(trial, {})[part] = measurement
     scans = []
     for trial, own in by_trial.items():
-        title = SCANS.get(trial.removeprefix(f"{FAMILY}.").partition("@")[0])
+        name = trial.removeprefix(f"{FAMILY}.").partition("@")[0]
         verdict, label = own.get("verdict"), own.get("suspect-label")
-        if title is None or verdict is None or verdict.value is None:
+        if verdict is None or verdict.value is None:
             continue
         place = None if label is None or label.value is None else int(label.value)
-        scans.append(Scan(title, int(verdict.value), _read_p_value(own), place))
+        scans.append(Scan(SCANS.get(name, name), int(verdict.value), _read_p_value(own), place))
     return scans
 
 
