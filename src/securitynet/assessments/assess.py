@@ -20,6 +20,7 @@ from securitynet.files import cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
+from securitynet.metrics.joint_verdict import measure_joint_verdict
 from securitynet.models.loading.examination import describe_doubts, review_accuracy
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
@@ -77,6 +78,9 @@ def run(
             assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))
         elif trial.result.status == "skipped":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=trial.result.reason or "it was skipped"))
+    joint = measure_joint_verdict(assessment.all_measurements(), assessed.dataset.class_names, config.level)
+    if joint is not None:
+        assessment.measurements.append(joint)
     if report_progress:
         report_progress("trials", len(planned), len(planned))
     assessment.not_assessed += [*list_left_out(config), *list_absent_families(config)]

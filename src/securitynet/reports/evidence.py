@@ -244,7 +244,7 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
 
 
 def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
-    """The most serious verdict of the detectors that give one."""
+    """The joint verdict of the scans of the model; the only one's where one ran."""
     verdicts = []
     for trial in trials:
         measured = _by_name(document, trial)
@@ -253,9 +253,13 @@ def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
     if not verdicts:
         return []
     worst, trial = max(verdicts, key=lambda pair: pair[0].value or 0.0)
+    title = backdoor.SCANS.get(trial.name.partition("@")[0], verdict.attack_title(trial.name))
+    source = f" ({title})"
+    joint = backdoor.find_joint_verdict(document)
+    if joint is not None:
+        worst, source = joint, ""
     rank = worst.value or 0.0
     # A verdict is a rank, not a rate: its tests have used up the uncertainty, and 1 says that they could not decide.
-    title = backdoor.SCANS.get(trial.name.partition("@")[0], verdict.attack_title(trial.name))
     note = worst.note or ""
     return [
         FamilyEvidence(
@@ -264,9 +268,10 @@ def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
             low=rank,
             high=rank,
             chance=1.0,
-            meaning=f"{note} ({title})",
+            meaning=f"{note}{source}",
             nothing="The detectors that ran see no sign of a backdoor of the kinds that they look for.",
             obstacle=note if rank == 1.0 else None,
+            blocks=True,
         )
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from securitynet.metrics import joint_verdict
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.families import _filters
@@ -42,8 +43,9 @@ SCANS = {
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """The verdicts of the detectors that ran on this model."""
-    said: list[str] = []
+    """The joint verdict of the scans, then those of each detector that ran on this model."""
+    joint = find_joint_verdict(document)
+    said = [joint.note] if joint is not None and joint.note else []
     for trial in trials:
         start = f"{trial.name}."
         measured = {m.name.removeprefix(start): m for m in verdict.select_measurements(document, trial)}
@@ -53,6 +55,11 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         elif name in SCANS:
             said += describe_scan(SCANS[name], measured)
     return [*said, *_filters.sentences(document, trials)]
+
+
+def find_joint_verdict(document: ResultDocument) -> Measurement | None:
+    """The verdict of all scans of the model together; None if fewer than two gave one."""
+    return joint_verdict.measure_joint_verdict(document.measurements, document.dataset.classes)
 
 
 def describe_scan(title: str, measured: dict[str, Measurement]) -> list[str]:
