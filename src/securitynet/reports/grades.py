@@ -63,6 +63,39 @@ def add_grades(document: ResultDocument, table: GradeTable | None = None) -> Res
     return document.model_copy(update={"grades": grades})
 
 
+def find_wrong_verdicts(document: ResultDocument) -> list[str]:
+    """Grades and checks of the policy that do not follow from the measurements of a result, a sentence each.
+
+    Args:
+        document: The result; one of an earlier version has no grades.
+    """
+    due = (
+        {grade.family: grade for grade in add_grades(document, find_table(document)).grades} if document.grades else {}
+    )
+    wrong = [
+        f"The grade of {FAMILIES.get(grade.family, grade.family).lower()} does not follow from the measurements."
+        for grade in document.grades
+        if grade != due.get(grade.family)
+    ]
+    values = {measurement.name: measurement for measurement in document.measurements}
+    for check in document.policy.checks if document.policy is not None else ():
+        measurement = values.get(check.metric)
+        if check.comparator not in (">=", "<=") or measurement is None:
+            continue
+        end = measurement.low if check.comparator == ">=" else measurement.high
+        compared = measurement.value if check.on == "value" else end
+        holds = compared is not None and (
+            compared >= check.threshold if check.comparator == ">=" else compared <= check.threshold
+        )
+        if check.passed != holds or check.value != measurement.value:
+            wrong.append(f"The check {check.metric} {check.comparator} {check.threshold:g} is not as the numbers say.")
+    if document.policy is not None and document.policy.checks:
+        passed = all(check.passed for check in document.policy.checks)
+        if document.policy.met and not (passed and not document.policy.violations):
+            wrong.append("The policy is stated to be met, and a check of it failed.")
+    return wrong
+
+
 def find_table(document: ResultDocument) -> Mapping[str, GradeBounds]:
     """The bounds that the grades of a result were given by; empty for results of earlier versions."""
     return {scale: bounds for grade in document.grades for scale, bounds in grade.bounds.items()}
