@@ -66,13 +66,14 @@ def export(network: nn.Module, file: Path) -> None:
     network.train()
 
 
-def write_versions(folder: Path, *, records: int = 600, epochs: int = 60) -> None:
+def write_versions(folder: Path, *, records: int = 600, epochs: int = 60, more: int = 20) -> None:
     """Train on digits, and write ``float.onnx``, ``int8.onnx``, ``tuned.onnx`` and the lists of who is a member.
 
     Args:
         folder: Where to.
         records: Members, and as many non-members at most.
-        epochs: Of the training; fine-tuning on the same members takes a third.
+        epochs: Of the training.
+        more: Of the fine-tuning, on the same members.
     """
     torch.manual_seed(0)
     dataset = securitynet.load_dataset("digits")
@@ -88,14 +89,14 @@ def write_versions(folder: Path, *, records: int = 600, epochs: int = 60) -> Non
     train_on(network, images, labels, epochs, 1e-3)
     export(network, folder / "float.onnx")
     quantize_static(folder / "float.onnx", folder / "int8.onnx", Batches(images[:64].numpy()))
-    train_on(network, images, labels, max(epochs // 3, 1), 1e-3)
+    train_on(network, images, labels, more, 1e-3)
     export(network, folder / "tuned.onnx")
 
 
-def main(folder: Path, *, records: int = 600, epochs: int = 60) -> None:
+def main(folder: Path) -> None:
     """Assess the float network, then both other versions against it."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_versions(folder, records=records, epochs=epochs)
+    write_versions(folder)
     (folder / "policy.toml").write_text(POLICY)
     lists = ["--members", str(folder / "members.csv"), "--non-members", str(folder / "non-members.csv")]
     attacks = ["--attacks", "loss,modified-entropy", "--detectors", "none"]

@@ -14,6 +14,7 @@ from securitynet.assessments.comparison import read_result
 from securitynet.cli.main import main
 from securitynet.files import add_digest, write_json
 from securitynet.records import TrialResult
+from securitynet.reports.grades import add_grades
 from securitynet.results.store import TrialStore
 
 AUC = "membership.loss.auc"
@@ -69,7 +70,7 @@ def report(box, run):
 
 
 def forge(report, folder, change, *, trials=True):
-    """A copy of a result with other measurements, as a forger leaves it: all digests are those of the new content.
+    """A copy of a result with other measurements, as a forger leaves it: grades and digests follow from them.
 
     Args:
         report: The result.
@@ -81,7 +82,7 @@ def forge(report, folder, change, *, trials=True):
     (folder / "result.intoto.json").unlink()
     stored = read_result(folder)
     measurements = tuple(map(change, stored.document.measurements))
-    document = stored.document.model_copy(update={"measurements": measurements})
+    document = add_grades(stored.document.model_copy(update={"measurements": measurements, "grades": ()}))
     write_json(folder / "result.json", add_digest(document.to_json()))
     for trial in stored.store if trials else ():
         arrays = stored.store.load_arrays(trial)

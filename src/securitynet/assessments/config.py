@@ -205,7 +205,7 @@ class AssessConfig(DataOptions):
     )
     mlflow: str | None = Field(
         default=None,
-        description="Log the result to MLflow at this tracking URI: a server, sqlite:///FILE.db, or a folder.",
+        description="Log the result to MLflow at this tracking URI: the address of a server, or sqlite:///FILE.db.",
     )
     wandb: str | None = Field(
         default=None, description="Log the result to Weights & Biases: PROJECT or ENTITY/PROJECT."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import sys
 from pathlib import Path
@@ -198,6 +197,7 @@ def check_files(stored: StoredResult, key: Path | None) -> tuple[list[str], byte
     """
     from securitynet.results import signing
     from securitynet.results.statement import find_changes
+    from securitynet.untrusted import parse_json, read_bytes
 
     path = stored.folder / signing.ENVELOPE_FILE
     if not path.is_file():
@@ -205,7 +205,7 @@ def check_files(stored: StoredResult, key: Path | None) -> tuple[list[str], byte
             raise signing.SignatureError("The result is not signed.", hint=f"There is no {path.name} beside it.")
         return [], None
     try:
-        envelope = json_module.loads(path.read_bytes())
+        envelope = parse_json(read_bytes(path))
     except ValueError as error:
         raise signing.SignatureError(f"{path.name} is not a signed statement.") from error
     statement, payload = signing.open_envelope(envelope, signing.read_public_key(key) if key is not None else None)

@@ -106,7 +106,7 @@ def log_to_mlflow(document: ResultDocument, uri: str, files: Sequence[Path] = ()
 
     Args:
         document: The result.
-        uri: The tracking URI: a folder, ``sqlite:///file.db``, or a server.
+        uri: The tracking URI: a server, ``sqlite:///file.db``, or a folder where MLflow still allows it.
         files: Files that become the run's artifacts.
 
     Returns:
@@ -234,7 +234,7 @@ def _open_mlflow(uri: str) -> tuple[Any, str]:
     except (MlflowException, OSError, ValueError, ImportError) as error:
         raise TrackerError(
             f"MLflow cannot be used at this address: {error}.",
-            hint="Give the tracking URI of a server, sqlite:///FILE.db, or the path of a folder.",
+            hint="Give the tracking URI of a server, or sqlite:///FILE.db.",
         ) from error
     return client, str(experiment)
 
