@@ -108,9 +108,9 @@ def test_a_run_leaves_no_name_behind(strange, run):
     """Train, assess, compare, sign and export with relative paths; then with whole paths and ``--redact``."""
     write_key(strange.parent / "key.pem")
     printed = run(
-        "train", "simple-cnn", "--dataset", "digits", "--limit", 60, "--epochs", 1, "--out", "model.safetensors"
+        "train", "simple-cnn", "--dataset", "digits", "--limit", 200, "--epochs", 1, "--out", "model.safetensors"
     )
-    small = ("--dataset", "digits", "--limit", 60, "--attacks", "loss", "--detectors", "none")
+    small = ("--dataset", "digits", "--limit", 200, "--attacks", "loss", "--detectors", "none")
     printed += run("assess", "arch:simple-cnn", "--weights", "model.safetensors", *small, "--out", "report")
     whole = ("--weights", strange / "model.safetensors", "--out", strange / "redacted", "--against", strange / "report")
     printed += run("assess", "arch:simple-cnn", *small, *whole, "--redact", "--json")
@@ -154,7 +154,7 @@ def test_a_whole_run_leaves_no_name_behind(strange, run_cli):
         assert finished.returncode in codes, finished.stderr
         return finished.stdout
 
-    digits = ("--dataset", "digits", "--limit", 80)
+    digits = ("--dataset", "digits", "--limit", 200)
     printed = call("train", "simple-cnn", *digits, "--epochs", 2, "--canaries", 20, "--out", "model.safetensors")
     families = "standard,stealing.knockoff,attribute,evasion.fgsm,inversion.miface"
     model = ("arch:simple-cnn", "--weights", "model.safetensors")

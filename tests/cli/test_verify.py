@@ -45,7 +45,7 @@ def box(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("verify")
     for name, seed in (("model", 0), ("other", 1)):
-        train_model(TrainConfig(architecture="simple-cnn", dataset="digits", limit=100, epochs=3, seed=seed,
+        train_model(TrainConfig(architecture="simple-cnn", dataset="digits", limit=200, epochs=3, seed=seed,
                                 out=root / f"{name}.safetensors"))  # fmt: skip
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(
@@ -62,7 +62,7 @@ def report(box, run):
     """The signed result of an assessment; made once."""
     if not (box / "report" / "result.json").exists():
         code, _, err = run("assess", "arch:simple-cnn", "--weights", box / "model.safetensors", "--dataset", "digits",
-                           "--limit", 100, "--attacks", "loss,modified-entropy,correctness", "--detectors", "none",
+                           "--limit", 200, "--attacks", "loss,modified-entropy,correctness", "--detectors", "none",
                            "--out", box / "report")  # fmt: skip
         assert code == 0, err
         assert run("sign", box / "report", "--key", box / "model.pem")[0] == 0
