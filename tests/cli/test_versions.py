@@ -47,7 +47,7 @@ def test_int8_and_fine_tuning_against_the_float_network(run, versions):
     (versions / "policy.toml").write_text('"membership.*.auc" = { rise = 0.02 }\n')
     policy = ("--policy", "policy.toml")
     code, printed = run("assess", "onnx:int8.onnx", *options, "--against", "float", *policy, "--out", "int8")
-    assert code == 0 and "onnx:int8.onnx against onnx:float.onnx" in printed and "The policy is met" in printed
+    assert code == 0 and " against " in printed and "The policy is met" in printed
     comparison = json.loads((versions / "int8" / "result.json").read_text())["comparison"]
     differences = {d["name"]: d for d in comparison["differences"]}
     auc, accuracy = differences["membership.loss.auc"], differences["target.test_accuracy"]

@@ -156,9 +156,23 @@ def reproduce(
         finished = assessment.run(config, target, TrialStore(Path(name)), report_progress)
         here = environment.describe(target.target)
     now = {measurement.name: measurement for measurement in finished.all_measurements()}
-    wanted = [m for m in document.measurements if m.name.startswith(("target.", *(f"{trial}." for trial in trials)))]
+    wanted = [m for m in document.measurements if is_measured(m.name, document, trials)]
     checks = [Reproduction(m.name, m, now.get(m.name), compare_measurements(m, now.get(m.name))) for m in wanted]
     return checks, all(document.environment.get(part) == here.get(part) for part in PROMISED)
+
+
+def is_measured(name: str, document: ResultDocument, trials: Sequence[str]) -> bool:
+    """Whether a measurement is taken when trials run again: theirs, the accuracies, and the controls of membership.
+
+    Args:
+        name: Of the measurement.
+        document: The result.
+        trials: Names of the trials.
+    """
+    if name.startswith(("target.", *(f"{trial}." for trial in trials))):
+        return True
+    control = name.startswith("membership.") and not name.startswith(tuple(f"{t.name}." for t in document.trials))
+    return control and any(trial.startswith("membership.") for trial in trials)
 
 
 class OtherIdentity(ConfigurationError):

@@ -64,7 +64,7 @@ def add_grades(document: ResultDocument, table: GradeTable | None = None) -> Res
 
 
 def find_wrong_verdicts(document: ResultDocument) -> list[str]:
-    """Grades and checks of the policy that do not follow from the measurements of a result, a sentence each.
+    """Grades, controls and checks of the policy that do not follow from the measurements of a result, a sentence each.
 
     Args:
         document: The result; one of an earlier version has no grades.
@@ -78,6 +78,9 @@ def find_wrong_verdicts(document: ResultDocument) -> list[str]:
         if grade != due.get(grade.family)
     ]
     values = {measurement.name: measurement for measurement in document.measurements}
+    blind, auc = document.controls.blind if document.controls is not None else None, values.get("membership.blind.auc")
+    if blind is not None and auc is not None and auc.low is not None and blind.differ != (auc.low > 0.5):
+        wrong.append("Whether the controls hold does not follow from the blind baseline.")
     for check in document.policy.checks if document.policy is not None else ():
         measurement = values.get(check.metric)
         if check.comparator not in (">=", "<=") or measurement is None:
