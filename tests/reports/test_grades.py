@@ -121,8 +121,8 @@ def test_the_verdict_lists_what_the_grades_say(assessed):
     for title, grade in grades.items():
         assert (title in facts["Verdict"]) == (grade != "none shown")
     assert ("needs attention" in facts["Verdict"]) == bool({"high", "moderate"} & set(grades.values()))
-    best = document.exposed[0].members[0].file
-    assert best in facts["Records"] and "exposed.csv" in facts["Records"]
+    (strongest,) = (one for one in document.exposed if one.trial == "membership.modified-entropy")
+    assert f"Modified entropy: {strongest.members[0].file}, " in facts["Records"]
     unmet = document.model_copy(update={"policy": PolicyOutcome(met=False, bounds=1, violations=())})
     screen = make_first_screen(unmet)
     assert "the policy is not met" in dict(screen.facts)["Verdict"] and "Verdict" in screen.troubled
