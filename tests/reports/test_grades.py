@@ -131,6 +131,17 @@ def test_the_verdict_lists_what_the_grades_say(assessed):
     assert "Records" not in facts and "no weakness" not in facts["Verdict"] and "not assessed" in facts["Verdict"]
 
 
+def test_an_interval_above_chance_that_proves_nothing_is_explained(assessed):
+    """With several attacks the interval of the strongest is corrected; the one that is shown is not."""
+    document = replace_auc(assessed[0], "membership.modified-entropy", 0.54, 0.501, 0.579)
+    for trial in document.trials:
+        if trial.name.startswith("membership.") and trial.name != "membership.modified-entropy":
+            document = replace_auc(document, trial.name, 0.50, 0.45, 0.55)
+    finding = membership_of(document)
+    assert finding.grade in ("none shown", "undecided")
+    assert finding.measurement.low <= 0.5 or "corrected for the choice" in finding.meaning
+
+
 def test_grades_and_checks_that_do_not_follow_are_named(assessed):
     document = add_grades(assessed[0])
     assert find_wrong_verdicts(document) == []

@@ -173,16 +173,27 @@ def _explain(grade: Grade, evidence: Evidence, document: ResultDocument) -> str:
     if grade in ("high", "moderate", "slight"):
         return evidence.meaning
     if grade == "none shown":
-        return evidence.nothing
+        return f"{evidence.nothing} {CORRECTED}" if _is_above_chance_uncorrected(evidence) else evidence.nothing
     obstacle = _find_obstacle(evidence, document)
     if obstacle is not None:
         return obstacle if evidence.blocks else f"{evidence.nothing} {obstacle}"
+    if _is_above_chance_uncorrected(evidence):
+        return f"Too little data to tell. {CORRECTED}"
     numbers = words.numbers(evidence.measurement, significant=1)
     interval = f" ({words.unbroken(numbers.interval)})" if numbers else ""
     return (
         f"Too little data to tell: the interval{interval} includes {_describe_chance(evidence)}, and a moderate "
         "weakness as well."
     )
+
+
+CORRECTED = "The interval lies above guessing only until it is corrected for the choice of the strongest attack."
+
+
+def _is_above_chance_uncorrected(evidence: Evidence) -> bool:
+    """Whether the interval that is shown lies above chance, and the corrected one does not."""
+    low = evidence.measurement.low
+    return evidence.scale == "membership.auc" and low is not None and low > evidence.chance >= evidence.low
 
 
 def _describe_chance(evidence: Evidence) -> str:
