@@ -60,6 +60,7 @@ class Exposed:
         without_ranking: Attacks that give the same highest score to too many members: (title, how many).
         reduced: Whether the pictures are smaller than the images.
         price: How many non-members would be accused along with these members, in a sentence.
+        shown: Whether accusing them is shown to be better than guessing.
     """
 
     attack: str
@@ -68,6 +69,7 @@ class Exposed:
     without_ranking: list[tuple[str, str]]
     reduced: bool
     price: str = ""
+    shown: bool = True
 
     @property
     def has_pictures(self) -> bool:
@@ -100,8 +102,8 @@ def find_exposed(document: ResultDocument, assessment: Assessment, count: int = 
         exhibits = _exhibits(exposure.records, assessment)
         images = assessment.assessed_target.dataset.images
         reduced = images is not None and is_reduced(tuple(images.shape))
-        price = _price(exposure, int(scores.is_member.sum()), assessment.config.level)
-        return Exposed(title, exhibits, exposure.tied_with_last, without, reduced, price)
+        price, shown = _price(exposure, int(scores.is_member.sum()), assessment.config.level)
+        return Exposed(title, exhibits, exposure.tied_with_last, without, reduced, price, shown)
     return Exposed("", [], 0, without, False) if without else None
 
 
@@ -109,8 +111,12 @@ def _trial(assessment: Assessment, trial_id: str) -> Trial | None:
     return next((trial for trial in assessment.trials if trial.result.id == trial_id), None)
 
 
-def _price(exposure: Exposure, members: int, level: float) -> str:
-    """Describe how often an adversary would be right who calls every record with such a score a member."""
+def _price(exposure: Exposure, members: int, level: float) -> tuple[str, bool]:
+    """How often an adversary is right who accuses every record that scores as high as the last one shown.
+
+    Returns:
+        A sentence, and whether that is better than guessing.
+    """
     last = exposure.records[-1]
     right = len(exposure.records) + exposure.tied_with_last
     sentence = (
@@ -122,8 +128,11 @@ def _price(exposure: Exposure, members: int, level: float) -> str:
         "gain", (right, members), (last.false_positives, last.non_members), direction=Direction.LOWER, level=level
     )
     if gain.low is not None and gain.low > 0:
-        return f"{sentence}."
-    return f"{sentence}: not distinguishable from guessing. These records rank highest but are not shown to be exposed."
+        return f"{sentence}.", True
+    return (
+        f"{sentence}: not distinguishable from guessing. These records rank highest but are not shown to be exposed.",
+        False,
+    )
 
 
 def _posterior(signals: Signals, row: int) -> str:

@@ -5,15 +5,20 @@ The page and the terminal show the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
+from securitynet.reports.families import membership
 from securitynet.reports.families._membership_controls import find_blind_auc, groups_differ
 from securitynet.reports.grades import GradedFamily, grade_families
 from securitynet.reports.next_steps import NextStep, propose_step, write_command
 from securitynet.results.document import ResultDocument
+
+MOST_FILES = 5
+"""Files of records that the first screen names."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class FirstScreen:
     """What stands before everything else.
 
     Attributes:
-        facts: (what, in words): the model, the data, how membership is known, whether the controls hold.
+        facts: (what, in words): the verdict, the model, the data, how membership is known, whether the controls hold,
+            and the records that rank highest where a weakness to membership inference is shown.
         troubled: Those of the facts that cast doubt on the numbers.
         lines: The families: those that were assessed, then the others.
     """
@@ -73,13 +79,47 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
     troubled = {"Controls"} if groups_differ(document) else set()
     if verdict.doubt_sentences(document):
         troubled.add("Checks")
-    return FirstScreen(_describe(document), frozenset(troubled), tuple(lines))
+    if document.policy is not None and not document.policy.met:
+        troubled.add("Verdict")
+    return FirstScreen(_describe(document, findings), frozenset(troubled), tuple(lines))
 
 
-def _describe(document: ResultDocument) -> tuple[tuple[str, str], ...]:
+def describe_verdict(document: ResultDocument, findings: Sequence[Finding]) -> str:
+    """Whether the model is all right, as far as the grades say, in one sentence.
+
+    Args:
+        document: The result.
+        findings: The grades of all families.
+    """
+    by_grade: dict[str, list[str]] = {}
+    for finding in findings:
+        by_grade.setdefault(finding.grade, []).append(finding.title.lower())
+    urgent = [f"{title} ({grade})" for grade in ("high", "moderate") for title in by_grade.get(grade, ())]
+    slight = by_grade.get("slight", [])
+    parts = []
+    if verdict.doubt_sentences(document):
+        parts.append("in doubt, because a check of the model failed")
+    if urgent:
+        parts.append(f"needs attention: {words.listed(urgent)}")
+    if slight:
+        kind = "weakness" if len(slight) == 1 else "weaknesses"
+        parts.append(f"{'also ' if urgent else ''}slight {kind}: {words.listed(slight)}")
+    elif not urgent and len(by_grade.get("not assessed", ())) < len(findings):
+        parts.append("no weakness is shown by what was tried, which does not mean that there is none")
+    if "undecided" in by_grade:
+        parts.append(f"undecided: {words.listed(by_grade['undecided'])}")
+    if "not assessed" in by_grade:
+        parts.append(f"not assessed: {words.listed(by_grade['not assessed'])}")
+    if document.policy is not None:
+        parts.append("the policy is met" if document.policy.met else "the policy is not met")
+    return "; ".join(parts)
+
+
+def _describe(document: ResultDocument, findings: Sequence[Finding]) -> tuple[tuple[str, str], ...]:
     target, dataset = document.target, document.dataset
     by_name = {m.name: m for m in document.measurements}
     facts = [
+        ("Verdict", describe_verdict(document, findings)),
         ("Model", f"{target.reference}, {words.plural(target.num_classes, 'class', 'classes')}{_accuracy(by_name)}"),
         ("Data", f"{dataset.reference}: {dataset.members:,} members, {dataset.non_members:,} non-members"),
         ("Membership", _membership(document)),
@@ -88,7 +128,20 @@ def _describe(document: ResultDocument) -> tuple[tuple[str, str], ...]:
     doubts = verdict.doubt_sentences(document)
     if doubts:
         facts.append(("Checks", " ".join(doubts)))
-    return tuple(facts)
+    ranked = _rank_records(document, findings)
+    return (*facts, ("Records", ranked)) if ranked else tuple(facts)
+
+
+def _rank_records(document: ResultDocument, findings: Sequence[Finding]) -> str:
+    """The members that the strongest attack ranks highest; empty where no weakness to membership inference is shown."""
+    if not any(f.family == "membership" and f.grade in ("high", "moderate", "slight") for f in findings):
+        return ""
+    by_trial = {exposed.trial: exposed for exposed in document.exposed if exposed.members}
+    trial = next((s.trial.name for s in membership.by_strength(document) if s.trial.name in by_trial), None)
+    if trial is None:
+        return ""
+    files = [member.file for member in by_trial[trial].members[:MOST_FILES]]
+    return f"ranked highest by {verdict.attack_title(trial)}: {', '.join(files)}; exposed.csv ranks all"
 
 
 def _accuracy(by_name: dict[str, Measurement]) -> str:

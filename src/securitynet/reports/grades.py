@@ -63,6 +63,42 @@ def add_grades(document: ResultDocument, table: GradeTable | None = None) -> Res
     return document.model_copy(update={"grades": grades})
 
 
+def find_wrong_verdicts(document: ResultDocument) -> list[str]:
+    """Grades, controls and checks of the policy that do not follow from the measurements of a result, a sentence each.
+
+    Args:
+        document: The result; one of an earlier version has no grades.
+    """
+    due = (
+        {grade.family: grade for grade in add_grades(document, find_table(document)).grades} if document.grades else {}
+    )
+    wrong = [
+        f"The grade of {FAMILIES.get(grade.family, grade.family).lower()} does not follow from the measurements."
+        for grade in document.grades
+        if grade != due.get(grade.family)
+    ]
+    values = {measurement.name: measurement for measurement in document.measurements}
+    blind, auc = document.controls.blind if document.controls is not None else None, values.get("membership.blind.auc")
+    if blind is not None and auc is not None and auc.low is not None and blind.differ != (auc.low > 0.5):
+        wrong.append("Whether the controls hold does not follow from the blind baseline.")
+    for check in document.policy.checks if document.policy is not None else ():
+        measurement = values.get(check.metric)
+        if check.comparator not in (">=", "<=") or measurement is None:
+            continue
+        end = measurement.low if check.comparator == ">=" else measurement.high
+        compared = measurement.value if check.on == "value" else end
+        holds = compared is not None and (
+            compared >= check.threshold if check.comparator == ">=" else compared <= check.threshold
+        )
+        if check.passed != holds or check.value != measurement.value:
+            wrong.append(f"The check {check.metric} {check.comparator} {check.threshold:g} is not as the numbers say.")
+    if document.policy is not None and document.policy.checks:
+        passed = all(check.passed for check in document.policy.checks)
+        if document.policy.met and not (passed and not document.policy.violations):
+            wrong.append("The policy is stated to be met, and a check of it failed.")
+    return wrong
+
+
 def find_table(document: ResultDocument) -> Mapping[str, GradeBounds]:
     """The bounds that the grades of a result were given by; empty for results of earlier versions."""
     return {scale: bounds for grade in document.grades for scale, bounds in grade.bounds.items()}
@@ -139,16 +175,27 @@ def _explain(grade: Grade, evidence: FamilyEvidence, document: ResultDocument) -
     if grade in ("high", "moderate", "slight"):
         return evidence.meaning
     if grade == "none shown":
-        return evidence.nothing
+        return f"{evidence.nothing} {CORRECTED}" if _is_above_chance_uncorrected(evidence) else evidence.nothing
     obstacle = _find_obstacle(evidence, document)
     if obstacle is not None:
         return obstacle if evidence.blocks else f"{evidence.nothing} {obstacle}"
+    if _is_above_chance_uncorrected(evidence):
+        return f"Too little data to tell. {CORRECTED}"
     numbers = words.numbers(evidence.measurement, significant=1)
     interval = f" ({words.unbroken(numbers.interval)})" if numbers else ""
     return (
         f"Too little data to tell: the interval{interval} includes {_describe_chance(evidence)}, and a moderate "
         "weakness as well."
     )
+
+
+CORRECTED = "The interval lies above guessing only until it is corrected for the choice of the strongest attack."
+
+
+def _is_above_chance_uncorrected(evidence: FamilyEvidence) -> bool:
+    """Whether the interval that is shown lies above chance, and the corrected one does not."""
+    low = evidence.measurement.low
+    return evidence.scale == "membership.auc" and low is not None and low > evidence.chance >= evidence.low
 
 
 def _describe_chance(evidence: FamilyEvidence) -> str:

@@ -17,6 +17,7 @@ from securitynet.records import Measurement
 from securitynet.reports import verdict
 from securitynet.reports.build import environment
 from securitynet.reports.families import membership
+from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.sections import section
 
 if TYPE_CHECKING:
@@ -170,14 +171,15 @@ class Outcome:
         return f"<Outcome of {target.reference} on {dataset.reference}: {', '.join(words)}; report in {self.report}>"
 
     def _repr_html_(self) -> str:
-        """The view for notebooks: verdict, most important measurements, ROC curves, and the most exposed records.
+        """The view for notebooks: the first screen of the report; folded, numbers, ROC curves and exposed records.
 
         Names of classes, files and models are escaped.
         """
+        screen = make_first_screen(self.document, self.folder)
         part = section(self.document, self.assessment, f"securitynet-{next(_anchors)}", self.document.target.reference)
         page: str = (
             environment()
             .get_template("notebook.html")
-            .render(s=part, report=str(self.report), inks=[ink.light for ink in style.SERIES])
+            .render(s=part, screen=screen, report=str(self.report), inks=[ink.light for ink in style.SERIES])
         )
         return page
