@@ -261,7 +261,7 @@ def fill(helper):
 
 
 def test_a_loop_that_never_ends(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("securitynet.models.targets.backends._onnx_trial._SECONDS", 2)
+    monkeypatch.setattr("securitynet.first_run.SECONDS", 2)
     save_graph(tmp_path / "loop.onnx", loop, trips=np.array(2**62), yes=np.array(True))
     assert "a loop in its graph may never end" in run("assess", "onnx:loop.onnx", "--dataset", "digits")
 

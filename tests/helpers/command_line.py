@@ -47,6 +47,10 @@ def _run(command: list[str], environment: dict[str, str], folder: str, stdout: P
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     sys.argv = command
+    if "DYING_UNDER" in environment:
+        import dying
+
+        dying.install(databases=True)
     from securitynet.cli.main import main
 
     code = 0

@@ -23,7 +23,7 @@ from securitynet.errors import SecurityNetError
 from securitynet.records import TrialResult
 from securitynet.results import store, study_targets
 from securitynet.results.root import Root
-from securitynet.results.store import parse_trial
+from securitynet.results.store import parse_identified_trial, parse_trial
 from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ files = sa.Table(
     sa.Column("root", sa.Text, primary_key=True),
     sa.Column("path", sa.Text, primary_key=True),
     sa.Column("stamp", sa.Text, nullable=False),
+    sqlite_with_rowid=False,  # its key is looked up only, and would be stored twice
 )
 
 trials = sa.Table(
@@ -80,6 +81,7 @@ measurements = sa.Table(
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("method", sa.Text, nullable=False),
     sa.Column("note", sa.Text),
+    sqlite_with_rowid=False,  # its key is looked up only, and would be stored twice
 )
 
 targets = sa.Table(
@@ -182,7 +184,7 @@ class Index:
             changed = [path for path, version in seen.items() if known.get(path) != version]
             self._forget(connection, [*gone, *(path for path in changed if path in known)])
             refreshed.gone = len(gone)
-            for part in _parts(changed):
+            for part in _parts(sorted(changed)):  # in the order of the keys, in which a tree is filled fastest
                 refreshed.read += self._read(connection, {path: seen[path] for path in part}, refreshed.damaged)
         return refreshed
 
@@ -283,8 +285,7 @@ class Index:
             try:
                 text = self.root.read(path)
                 if path.startswith(f"{store.FOLDER}/"):
-                    result = parse_trial(text)
-                    trial = result.id  # a digest, which is not computed for each measurement again
+                    trial, result = parse_identified_trial(text)
                     if path.rpartition("/")[2] != f"{trial}.json":
                         raise ValueError("its name is not its id")
                     trial_rows.append(_trial_row(self.name, trial, result, text.decode("utf-8")))
@@ -325,6 +326,7 @@ def _quick(connection: Any, _: Any) -> None:
     # An index that a power cut damages is made again from the files.
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = OFF")
+    cursor.execute("PRAGMA cache_size = -65536")  # in KiB: a large index is filled in memory
     cursor.close()
 
 
