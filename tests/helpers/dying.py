@@ -1,10 +1,11 @@
 """Ends a process by SIGKILL at the n-th event of a kind, of those that change what lies below a folder.
 
-`install` counts the events in this process. With the folder ``dying_site`` on ``PYTHONPATH``, every Python process that
-a command starts counts too, into the same files: the n-th event of all of them is the last of the process that meets it.
+`install` counts the events in this process. With the folder ``dying_site`` on ``PYTHONPATH``, the Python processes that
+a command starts count too, into the same files: the n-th event of all is the last of the process that meets it.
 """
 
-# ruff: noqa: PTH (functions of `os` are what is replaced here)
+# Functions of `os` are what is replaced here.
+# ruff: noqa: PTH100, PTH110, PTH115
 
 from __future__ import annotations
 
