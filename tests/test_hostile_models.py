@@ -54,9 +54,9 @@ HEADERS = {
 
 
 def poison_weights(value):
-    from securitynet.models.architectures import build
+    from securitynet.models.architectures.factory import build
 
-    network = build("simple-cnn", num_classes=10, channels=1, image_size=(8, 8))
+    network = build("simple-cnn", num_classes=10, channels=1, image_size=8)
     return {name: torch.full_like(tensor, value) for name, tensor in network.state_dict().items()}
 
 
@@ -122,7 +122,7 @@ PICKLES = {
     "a call of the shell": lambda path: save_pickle(path, pickle_call(os.system, "touch executed")),
     "a call of eval": lambda path: save_pickle(path, pickle_call(eval, "open('executed', 'w')")),
     "a call of exec within torch": lambda path: save_pickle(path, b"\x80\x02ctorch.serialization\nos\n."),
-    "a call of setattr": lambda path: save_pickle(path, pickle_call(setattr, torch, "zeros", 1)),
+    "a call of setattr": lambda path: save_pickle(path, pickle_call(setattr, "torch", "zeros", 1)),
     "a tensor without storage": rebuild_giant,
     "bytes of an exabyte": lambda path: save_pickle(path, b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"a."),
     "text of an exabyte": lambda path: save_pickle(path, b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"a."),

@@ -30,14 +30,14 @@ CHANGING = {
 }  # fmt: skip
 """Fields that differ between two undisturbed runs, or repeat those that do."""
 
-RECIPE = ("--dataset", "digits", "--limit", "60", "--device", "cpu")
+RECIPE = ("--dataset", "digits", "--limit", "200", "--device", "cpu")
 
 STUDY = """
 name = "small"
 
 [data]
 dataset = "digits"
-limit = 60
+limit = 200
 normalize = "none"
 
 [[train]]
@@ -80,7 +80,10 @@ def write_study(folder: Path) -> None:
 
 
 def write_table(folder: Path) -> None:
-    rows = [{"key": f"test:{number}", "name": f"net {number}", "dataset": "CIFAR-10"} for number in range(40)]
+    rows = [
+        {"key": f"test:{number}", "source": "test", "name": f"net {number}", "dataset": "CIFAR-10"}
+        for number in range(40)
+    ]
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

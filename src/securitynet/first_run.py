@@ -61,11 +61,14 @@ def run_once(module: str, path: Path, reference: str, *arguments: str) -> None:
 
 def largest_run(path: Path) -> int:
     """The most memory in bytes that a model's file may take for one image."""
-    return (1 << 30) + max_growth(path.stat().st_size)
+    return (1 << 28) + max_growth(path.stat().st_size)
 
 
 def limit_run(run: Callable[[str], None]) -> int:
-    """In the process of a first run: call ``run`` with the file's path, within the limit of memory; the exit code."""
+    """In the process of a first run: call ``run`` with the file's path, within the limit of memory; the exit code.
+
+    What it needs should have been imported before, for libraries reserve memory for each core of the machine.
+    """
     try:
         with limit_memory(int(sys.argv[2])):
             run(sys.argv[1])

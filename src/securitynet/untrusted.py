@@ -182,6 +182,19 @@ def check_array_header(stream: Any, name: str, size: int) -> None:
         )
 
 
+def list_views(connection: Any) -> list[str]:
+    """Names of the views in a SQLite database.
+
+    None of this package's databases has any. In a file of someone else, a view is a query that whoever reads a table of
+    that name runs, and it need never end.
+
+    Args:
+        connection: A connection of the driver.
+    """
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view' LIMIT 5").fetchall()
+    return [str(name) for (name,) in rows]
+
+
 def describe_size(size: int) -> str:
     """A number of bytes for people: ``1,634 bytes``, ``7.0 GiB``."""
     for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")):

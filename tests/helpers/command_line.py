@@ -20,12 +20,15 @@ _CONTEXT.set_forkserver_preload(
 
 
 def run_command(
-    arguments: list[str], folder: Path, *, timeout: float, kill_after: float | None = None
+    arguments: list[str], folder: Path, *, timeout: float, kill_after: float | None = None, user: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line; see the fixture ``run_cli``. Its streams go through files in ``folder``."""
+    """Run the command line; see the fixture ``run_cli``. Its streams go through files in ``folder``.
+
+    With ``user`` it runs with that user's rights, which only root can arrange.
+    """
     streams = folder / "stdout", folder / "stderr"
     command = ["securitynet", *arguments]
-    process = _CONTEXT.Process(target=_run, args=(command, dict(os.environ), str(Path.cwd()), *streams))
+    process = _CONTEXT.Process(target=_run, args=(command, dict(os.environ), str(Path.cwd()), *streams, user))
     process.start()
     process.join(timeout if kill_after is None else kill_after)
     late = process.is_alive()
@@ -37,7 +40,9 @@ def run_command(
     return subprocess.CompletedProcess(command, process.exitcode or 0, *texts)
 
 
-def _run(command: list[str], environment: dict[str, str], folder: str, stdout: Path, stderr: Path) -> None:
+def _run(
+    command: list[str], environment: dict[str, str], folder: str, stdout: Path, stderr: Path, user: int | None
+) -> None:
     """Be the command line: with its own streams, and without the clean-up of multiprocessing."""
     os.environ.clear()
     os.environ.update(environment)
@@ -47,6 +52,9 @@ def _run(command: list[str], environment: dict[str, str], folder: str, stdout: P
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     sys.argv = command
+    if user is not None:
+        os.setgid(user)
+        os.setuid(user)
     if "DYING_UNDER" in environment:
         import dying
 

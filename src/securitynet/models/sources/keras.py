@@ -7,6 +7,7 @@ and a layer that reads further files are refused before anything is built.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -121,8 +122,9 @@ def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tup
     config = _read_config(path, reference)
     check_config(config, reference)
     try:
-        # Keras makes the weights that the configuration describes before it looks for them in the file.
-        with limit_memory(largest_run(path)):
+        # Keras makes the weights that the configuration describes before it looks for them in the file. A thread more
+        # would reserve memory too, and could not be started.
+        with _use_one_thread(), limit_memory(largest_run(path)):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except KeyboardInterrupt:
         raise
@@ -157,6 +159,16 @@ def _check_sizes(model: Any, path: Path, reference: str) -> None:
                     f"{reference} needs {describe_size(size)} of memory for one image: it is not run.",
                     hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
                 )
+
+
+@contextlib.contextmanager
+def _use_one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _list_outputs(operation: Any) -> list[Any]:

@@ -43,4 +43,6 @@ def _guess(axis: int) -> int:
 
 
 if __name__ == "__main__":
+    import onnxruntime  # noqa: F401 (see `limit_run`)
+
     sys.exit(limit_run(_run))

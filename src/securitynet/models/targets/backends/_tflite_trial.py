@@ -19,4 +19,6 @@ def _run(path: str) -> None:
 
 
 if __name__ == "__main__":
+    import ai_edge_litert.interpreter  # noqa: F401 (see `limit_run`)
+
     sys.exit(limit_run(_run))

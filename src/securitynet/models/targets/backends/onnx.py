@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from securitynet.errors import MissingExtra, ModelError, RefusedFile, TargetError
+from securitynet.errors import MissingExtra, ModelError, TargetError
 from securitynet.files import file_checksum, stable_hash
-from securitynet.first_run import is_short_of_memory, largest_run, limit_memory, run_once
+from securitynet.first_run import largest_run, run_once
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -30,13 +28,13 @@ from securitynet.models.targets.backends._onnx_graph import (
     expose,
     find_output,
     list_operators,
+    may_grow,
     read_graph,
     reason,
 )
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.outputs import expand_single
-from securitynet.untrusted import describe_size
 
 SCHEME = Scheme("onnx", "onnx:path.onnx", file=True, suffixes=(".onnx",), options=("output",))
 
@@ -44,7 +42,6 @@ _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(d
 _BYTES = {"tensor(uint8)": (np.uint8, 0), "tensor(int8)": (np.int8, -128)}
 """Types of inputs that take bytes 0 to 255, and what is added to them."""
 _INTEGERS = (*_BYTES, "tensor(int32)")
-_USUAL_SIZE = 32
 
 
 class OnnxBackend(Backend):
@@ -88,16 +85,11 @@ class OnnxBackend(Backend):
         self.checksum = _checksum(self.path, files)
         if _holds(self.path, b"DynamicQuantizeLinear"):
             self.rounding = 5e-2  # its steps are as fine as the values of the whole batch allow
-        if list_operators(graph) & _onnx_trial.UNBOUNDED:
+        if list_operators(graph) & _onnx_trial.UNBOUNDED or may_grow(graph, largest_run(self.path)):
             run_once(_onnx_trial.__name__, self.path, reference)
-        # onnxruntime computes what is constant while it opens a file, which may be of any size.
-        with self._refuse_large_runs():
-            self._session = self._open(graph)
+        self._session = self._open(graph)
         self._read_input()
         self._choose_output(output_name, classes, graph, files)
-        with contextlib.suppress(TargetError), self._refuse_large_runs():  # a size that it does not take
-            height, width = self.input_size or (_USUAL_SIZE, _USUAL_SIZE)
-            self._run(self._layout.arrange(np.zeros((1, self.channels or 3, height, width), np.float32), reference))
         example = None if self.input_size is None else (self.channels or 3, *self.input_size)
         self._batch_size = batch_size or suitable_batch(example, torch.device("cpu"))
 
@@ -164,21 +156,6 @@ class OnnxBackend(Backend):
         if rows.shape[1] == 1:
             rows = expand_single(torch.from_numpy(rows), "probability" if self._probability else "logit").numpy()
         return rows
-
-    @contextlib.contextmanager
-    def _refuse_large_runs(self) -> Iterator[None]:
-        """Limit the memory within the block; raises `RefusedFile` if the graph needs more for one image."""
-        limit = largest_run(self.path)
-        try:
-            with limit_memory(limit):
-                yield
-        except (MemoryError, ModelError, TargetError) as error:
-            if not is_short_of_memory(error):
-                raise
-            raise RefusedFile(
-                f"{self.reference} needs more than {describe_size(limit)} of memory for one image: it is not run.",
-                hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
-            ) from error
 
     def _as_bytes(self, images: NDArray[np.float32]) -> NDArray[Any]:
         low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 1.0)
