@@ -139,7 +139,6 @@ ATTACK = '[[attacks]]\nname = "correctness"\n'
 STUDIES = {
     "a grid without end": STUDY + MODEL + '[[attacks]]\nname = "lira"\n[attacks.grid]\n'
     + "".join(f'"{name}" = [{", ".join(map(str, range(1, 400)))}]\n' for name in ("shadows.count", "queries", "a")),
-    "seeds without end": f"seeds = [{', '.join(map(str, range(200_000)))}]\n" + STUDY + MODEL * 1 + ATTACK,
     "a number of 5,000 digits": f"seeds = [{'9' * 5000}]\n" + STUDY + MODEL + ATTACK,
     "a date for a name": "name = 1979-05-27\n" + MODEL + ATTACK,
     "an accuracy that is not a number": STUDY + MODEL + "accuracy = nan\n" + ATTACK,
@@ -148,7 +147,7 @@ STUDIES = {
     "a list that is a device": STUDY + '[[models]]\nlist = "/dev/zero"\n' + ATTACK,
     "a key twice": STUDY + STUDY,
     "a name that is a path": 'name = "../../x"\n[data]\ndataset = "digits"\n' + MODEL.replace("arch", "no") + ATTACK,
-    "commands for a terminal": STUDY + '[[models]]\nreference = "arch:\\u001b[2J"\n' + ATTACK,
+    "commands for a terminal": STUDY + MODEL + ATTACK.replace("correctness", "\\u001b[2J"),
     "workers below zero": STUDY + MODEL + ATTACK + "[run]\nworkers = -1\n",
     "no bytes of text": b"\xff\xfe\x00",
     "rates beyond one": STUDY + MODEL + ATTACK + "[measures]\nfprs = [2.0, -1.0]\n",

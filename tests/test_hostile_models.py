@@ -261,7 +261,8 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
-def test_onnx(run_refused, tmp_path, kind):
+def test_onnx(run_refused, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("securitynet.first_run.SECONDS", 4)
     GRAPHS[kind](tmp_path / "f.onnx")
     run_refused("assess", "onnx:f.onnx", "--dataset", "digits", "--limit", "40")
 

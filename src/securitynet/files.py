@@ -216,7 +216,7 @@ def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
     """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is not valid TOML."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # syntax errors, and numbers of thousands of digits
         raise ConfigurationError(f"{name} can't be read as TOML: {error}.") from error
     except RecursionError:
         raise ConfigurationError(f"{name} can't be read as TOML: it is nested too deeply.") from None

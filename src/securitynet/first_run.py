@@ -15,7 +15,7 @@ from pathlib import Path
 from securitynet.errors import RefusedFile
 from securitynet.untrusted import describe_size, max_growth
 
-SECONDS = 25
+SECONDS = 20
 """Time limit of a first run."""
 
 _OUT_OF_MEMORY = 3
