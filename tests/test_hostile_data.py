@@ -15,6 +15,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from hostile_rows import choose_rows
+
 ASSESS = ("assess", "arch:simple-cnn", "--dataset")
 
 
@@ -65,7 +67,7 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("kind", IMAGES)
+@pytest.mark.parametrize("kind", choose_rows(IMAGES))
 def test_images_in_folders(run_refused, tmp_path, kind):
     write_images(tmp_path / "data", IMAGES[kind], name="a.eps.png" if kind == "PostScript" else "a.png")
     if kind == "a folder":
@@ -105,7 +107,7 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("kind", choose_rows(TABLES, "a path instead of an image"))
 def test_parquet(run_refused, tmp_path, kind):
     TABLES[kind](tmp_path / "data")
     run_refused(*ASSESS, "parquet:data")
@@ -126,7 +128,7 @@ MEMBERS = {
 }
 
 
-@pytest.mark.parametrize("kind", MEMBERS)
+@pytest.mark.parametrize("kind", choose_rows(MEMBERS, "a giant field"))
 def test_members(run_refused, tmp_path, kind):
     text = MEMBERS[kind]
     (tmp_path / "m.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -155,7 +157,7 @@ STUDIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", STUDIES)
+@pytest.mark.parametrize("kind", choose_rows(STUDIES, "a number of 5,000 digits"))
 def test_studies(run_refused, tmp_path, kind):
     text = STUDIES[kind]
     (tmp_path / "s.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -172,7 +174,7 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("kind", choose_rows(POLICIES, "a number of 5,000 digits"))
 def test_policies(run_refused, tmp_path, kind):
     text = POLICIES[kind]
     (tmp_path / "p.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -205,7 +207,9 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in ROWS.items() for kind in kinds])
+@pytest.mark.parametrize(
+    ("name", "kind"), choose_rows([(name, kind) for name, kinds in ROWS.items() for kind in kinds])
+)
 def test_catalog_rows(run_refused, tmp_path, name, kind):
     text = ROWS[name][kind]
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -244,7 +248,7 @@ RESULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", RESULTS)
+@pytest.mark.parametrize("kind", choose_rows(RESULTS, "an index that never ends"))
 def test_studies_of_others(run_refused, tmp_path, kind):
     RESULTS[kind](tmp_path / "r")
     run_refused("report", "r")
@@ -267,8 +271,8 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("kind", DOCUMENTS)
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", choose_rows(DOCUMENTS))
+@pytest.mark.parametrize("reader", choose_rows(READERS, "verify"))
 def test_assessments_of_others(run_refused, tmp_path, kind, reader):
     (tmp_path / "r").mkdir()
     text = DOCUMENTS[kind]
@@ -301,7 +305,7 @@ RECORDINGS = {
 }
 
 
-@pytest.mark.parametrize("kind", RECORDINGS)
+@pytest.mark.parametrize("kind", choose_rows(RECORDINGS))
 def test_recordings(run_refused, tmp_path, kind):
     save_recording(tmp_path / "f.npz", **RECORDINGS[kind])
     run_refused("assess", "outputs:f.npz")
@@ -319,7 +323,7 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*KEYS, "a device"])
+@pytest.mark.parametrize("kind", choose_rows([*KEYS, "a device"]))
 def test_keys(run_refused, tmp_path, kind):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "result.json").write_text("{}")

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from hostile_rows import choose_rows
+
 
 def respond(body=b"", *, status="200 OK", headers=()):
     """A response as bytes."""
@@ -64,7 +66,7 @@ def serve():
         yield start
 
 
-@pytest.mark.parametrize("kind", RESPONSES)
+@pytest.mark.parametrize("kind", choose_rows(RESPONSES, "a chunk of an exabyte"))
 def test_responses(run_refused, serve, kind):
     url = f"http://127.0.0.1:{serve(RESPONSES[kind])}/v2/models/toy"
     run_refused("assess", url, "--dataset", "digits", "--limit", "40", "--timeout", "2", "--retries", "0")

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hostile_rows import choose_rows
+
 
 def assess(weights):
     return ("assess", "arch:simple-cnn", "--dataset", "digits", "--limit", "40", "--weights", weights)
@@ -60,7 +62,7 @@ def poison_weights(value):
     return {name: torch.full_like(tensor, value) for name, tensor in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("kind", HEADERS)
+@pytest.mark.parametrize("kind", choose_rows(HEADERS))
 def test_safetensors(run_refused, tmp_path, kind):
     HEADERS[kind](tmp_path / "w.safetensors")
     run_refused(*assess("w.safetensors"))
@@ -150,7 +152,7 @@ def cut_in_two(path):
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
 
 
-@pytest.mark.parametrize("kind", PICKLES)
+@pytest.mark.parametrize("kind", choose_rows(PICKLES, "lists that hold each other twice"))
 def test_pickles(run_refused, tmp_path, kind):
     PICKLES[kind](tmp_path / "w.pth")
     run_refused(*assess("w.pth"))
@@ -260,7 +262,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("kind", choose_rows(GRAPHS, "a value that doubles"))
 def test_onnx(run_refused, tmp_path, monkeypatch, kind):
     monkeypatch.setattr("securitynet.first_run.SECONDS", 4)
     GRAPHS[kind](tmp_path / "f.onnx")
@@ -275,7 +277,7 @@ TFLITE = {
 }
 
 
-@pytest.mark.parametrize("kind", TFLITE)
+@pytest.mark.parametrize("kind", choose_rows(TFLITE))
 def test_tflite(run_refused, tmp_path, kind):
     pytest.importorskip("ai_edge_litert")
     (tmp_path / "f.tflite").write_bytes(TFLITE[kind])
@@ -300,7 +302,7 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize("kind", choose_rows(FOLDERS, "code of its own"))
 def test_folders(run_refused, tmp_path, kind):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "evil.py").write_text("open('executed', 'w')")

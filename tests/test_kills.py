@@ -215,12 +215,12 @@ def kill_and_run_again(name: str, kind: str, number: int, home: Path, undisturbe
     return first
 
 
-@pytest.mark.parametrize("name", ["train", "assess", "import", "export"])
-def test_some_kills(name, tmp_path, undisturbed):
+@pytest.mark.parametrize("name", ["train", "import"])
+def test_a_kill(name, tmp_path, undisturbed):
     counts = undisturbed(name)[2]
     moments = [(kind, number) for kind in KINDS for number in range(1, counts.get(kind, 0) + 1)]
-    for kind, number in random.Random(name).sample(moments, 2):
-        assert kill_and_run_again(name, kind, number, tmp_path / "home", undisturbed) == -9
+    kind, number = random.Random(name).choice(moments)
+    assert kill_and_run_again(name, kind, number, tmp_path / "home", undisturbed) == -9
 
 
 @pytest.mark.slow

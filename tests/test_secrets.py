@@ -18,6 +18,7 @@ def server():
     opened.close()
 
 
+@pytest.mark.slow
 def test_secrets_are_in_no_file_and_no_message(server, tmp_path, monkeypatch, run_cli):
     generator = np.random.default_rng(0)
     for part in ("train", "test"):
