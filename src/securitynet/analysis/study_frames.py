@@ -59,9 +59,8 @@ def from_study(
         trials: The trials, if the caller reads them anyway; each is dropped before the next is asked for.
     """
     store = TrialStore(folder)
-    frame = pandas.DataFrame(
-        collect_columns(_rows(store, trials if trials is not None else store, curves, doubtful, pictures=pictures))
-    )
+    rows = _rows(store, trials if trials is not None else store, curves, doubtful, pictures=pictures)
+    frame = pandas.DataFrame(collect_columns((row, ({},)) for row in rows))
     if _SURROGATE in frame:
         tried = frame[frame[_SURROGATE].notna()]
         larger = _larger(tried.groupby("method")[_SURROGATE].unique())

@@ -53,6 +53,7 @@ _WHOLE = (
     "num_classes", "members", "non_members", "epochs", "seed", "trial_seed", "queries_total", "queries_unique", "n",
 )  # fmt: skip
 
+_NO_VALUE: tuple[dict[str, Any], ...] = ({},)
 _OWN = re.compile(r"(?P<measure>[^@]+?)(?:@(?P<at>[A-Za-z_-]+=.+))?$")
 
 
@@ -68,7 +69,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     """
     import pandas
 
-    frame = pandas.DataFrame(collect_columns(read_rows(index, defaults)))
+    frame = pandas.DataFrame(collect_columns(read_blocks(index, defaults)))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     for column in _WHOLE:
@@ -80,8 +81,10 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     return frame.sort_values(order, kind="stable", na_position="first").reset_index(drop=True)
 
 
-def read_rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of `to_frame`, in no particular order."""
+def blocks(
+    index: Index, defaults: Defaults | None = None
+) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], ...]]]:
+    """The rows of `to_frame`, in no particular order: (what those of a target or trial share, what each has)."""
     by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
     usual = functools.cache(lambda kind, method: flatten_settings(defaults(kind, method)) if defaults else {})
     for record in list(index.target_records()):
@@ -89,19 +92,17 @@ def read_rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[s
         if record.means is not None:
             by_key.setdefault(record.means.key, (record, about))
         if record.status == "failed":
-            yield {**about, "status": "failed", "reason": f"the target could not be opened: {record.reason}"}
-        for measurement in record.measurements:
-            own = measurement.name.removeprefix("target.")
-            yield {**about, "status": "ok", "attack": "target", "kind": "target", **_value(measurement, own)}
+            reason = f"the target could not be opened: {record.reason}"
+            yield {**about, "status": "failed", "reason": reason}, _NO_VALUE
+        if record.measurements:
+            shared = {**about, "status": "ok", "attack": "target", "kind": "target"}
+            yield shared, tuple(_value(m, m.name.removeprefix("target.")) for m in record.measurements)
     for trial in index.trials():
         spec = trial.spec
         known = by_key.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         about = known[1] if known else _about_spec(trial)
-        row = {**about, **_about_trial(trial, usual(spec.kind, spec.method))}
-        if not trial.measurements:
-            yield row
-        for measurement in trial.measurements:
-            yield {**row, **_value(measurement, strip_trial_name(trial, measurement.name))}
+        shared = {**about, **_about_trial(trial, usual(spec.kind, spec.method))}
+        yield shared, tuple(_value(m, strip_trial_name(trial, m.name)) for m in trial.measurements) or _NO_VALUE
 
 
 def strip_trial_name(trial: TrialResult, name: str) -> str:
