@@ -84,7 +84,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
     return FirstScreen(_describe(document, findings), frozenset(troubled), tuple(lines))
 
 
-def describe_verdict(document: ResultDocument, findings: Sequence[Finding]) -> str:
+def describe_verdict(document: ResultDocument, findings: Sequence[GradedFamily]) -> str:
     """Whether the model is all right, as far as the grades say, in one sentence.
 
     Args:
@@ -115,7 +115,7 @@ def describe_verdict(document: ResultDocument, findings: Sequence[Finding]) -> s
     return "; ".join(parts)
 
 
-def _describe(document: ResultDocument, findings: Sequence[Finding]) -> tuple[tuple[str, str], ...]:
+def _describe(document: ResultDocument, findings: Sequence[GradedFamily]) -> tuple[tuple[str, str], ...]:
     target, dataset = document.target, document.dataset
     by_name = {m.name: m for m in document.measurements}
     facts = [
@@ -132,12 +132,12 @@ def _describe(document: ResultDocument, findings: Sequence[Finding]) -> tuple[tu
     return (*facts, ("Records", ranked)) if ranked else tuple(facts)
 
 
-def _rank_records(document: ResultDocument, findings: Sequence[Finding]) -> str:
+def _rank_records(document: ResultDocument, findings: Sequence[GradedFamily]) -> str:
     """The members that the strongest attack ranks highest; empty where no weakness to membership inference is shown."""
     if not any(f.family == "membership" and f.grade in ("high", "moderate", "slight") for f in findings):
         return ""
     by_trial = {exposed.trial: exposed for exposed in document.exposed if exposed.members}
-    trial = next((s.trial.name for s in membership.by_strength(document) if s.trial.name in by_trial), None)
+    trial = next((s.trial.name for s in membership.rank_attacks(document) if s.trial.name in by_trial), None)
     if trial is None:
         return ""
     files = [member.file for member in by_trial[trial].members[:MOST_FILES]]

@@ -81,7 +81,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     return frame.sort_values(order, kind="stable", na_position="first").reset_index(drop=True)
 
 
-def blocks(
+def read_blocks(
     index: Index, defaults: Defaults | None = None
 ) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], ...]]]:
     """The rows of `to_frame`, in no particular order: (what those of a target or trial share, what each has)."""

@@ -69,7 +69,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         return []
     best = ranked[0]
     auc = words.numbers(best.auc)
-    assert auc is not None  # `by_strength` takes only those with a value
+    assert auc is not None  # `rank_attacks` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     differ = controls.groups_differ(document)
     compared = "but the groups differ anyway" if differ else describe_auc(best.auc, len(ranked))
