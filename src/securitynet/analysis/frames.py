@@ -73,7 +73,9 @@ class Quantity:
 def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
     """A frame with all of `COLUMNS`, in that order; unknown values are missing."""
     frame = rows if isinstance(rows, pandas.DataFrame) else pandas.DataFrame(rows)
-    return frame.reindex(columns=[*COLUMNS])
+    frame = frame.reindex(columns=[*COLUMNS])
+    # Without any number, as in intervals of published values, a column would hold None, which is no missing number.
+    return frame.assign(**{name: pandas.to_numeric(frame[name]).astype(float) for name in NUMBERS})
 
 
 def from_catalog(catalog: Catalog, query: Query | None = None) -> pandas.DataFrame:

@@ -25,6 +25,8 @@ from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.reports.study_trials import TrialsSummary
+from securitynet.results.excluded_entries import group_by_reason, read_excluded
+from securitynet.results.root import open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.execution.inspect import inspect_study
@@ -106,6 +108,7 @@ class StudyPage:
         settings: Text of the study file.
         environments: (package or machine property, values).
         unfinished: A warning that the study is not finished; empty if it is.
+        excluded: (reason, remedy, keys) of entries of the catalog that the study asks for and cannot use.
     """
 
     title: str
@@ -126,6 +129,7 @@ class StudyPage:
     settings: str
     environments: list[tuple[str, str]] = field(default_factory=list)
     unfinished: str = ""
+    excluded: list[tuple[str, str, list[str]]] = field(default_factory=list)
 
 
 def write_study_report(folder: Path, path: Path | None = None) -> Path:
@@ -179,10 +183,12 @@ def study_page(folder: Path) -> StudyPage:
     status = inspect_study(locate_results(folder))
     text = _study_file(folder)
     study = _declared(text)
+    excluded = group_by_reason(read_excluded(open_root(folder)))
     return StudyPage(
         title=str(study.get("name") or folder.name),
         description=str(study.get("description") or ""),
-        overview=_overview(targets, trials, status),
+        overview=_overview(targets, trials, status, sum(len(labels) for _, _, labels in excluded)),
+        excluded=excluded,
         unfinished=_unfinished(trials, status),
         findings={status: [f for f in judged if f.status == status] for status in findings.STATUSES},
         numbers=[_number(item) for item in compared],
@@ -204,6 +210,8 @@ def study_page(folder: Path) -> StudyPage:
 def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figure, str]]]:
     shown, lacking = [], []
     for figure in figures().values():
+        if figure.options.get("pictures"):
+            continue  # the report shows the pictures themselves
         try:
             drawn = figure.make(tidy)
         except MissingData as error:
@@ -262,7 +270,7 @@ def _galleries(
 ) -> Iterator[tuple[str, ShownGallery]]:
     """Pictures of the first trials of each method that has any."""
     from securitynet.assessments.method_settings import REGISTRIES
-    from securitynet.reports.galleries import shown
+    from securitynet.reports.galleries import show_galleries
 
     store, count, seen = TrialStore(folder), 0, Counter[str]()
     for trial in trials:
@@ -275,7 +283,7 @@ def _galleries(
         arrays = store.load_arrays(trial) if _has_pictures(method.output) else None
         if arrays is None:
             continue
-        for gallery in shown(method.output.from_arrays(arrays)):
+        for gallery in show_galleries(method.output.from_arrays(arrays)):
             yield (
                 f"{trial.spec.method} on {named.get(trial.spec.target.checksum, trial.spec.target.reference)}",
                 gallery,
@@ -306,7 +314,9 @@ def _unfinished(trials: TrialsSummary, status: Status) -> str:
     )
 
 
-def _overview(targets: Sequence[StudyTargetRecord], trials: TrialsSummary, status: Status) -> list[tuple[str, str]]:
+def _overview(
+    targets: Sequence[StudyTargetRecord], trials: TrialsSummary, status: Status, excluded: int
+) -> list[tuple[str, str]]:
     opened = sum(target.status == "ok" for target in targets)
     closed = len(targets) - opened
     counts = [f"{count:,} {name}" for name, count in sorted(trials.statuses.items(), key=str)]
@@ -314,6 +324,7 @@ def _overview(targets: Sequence[StudyTargetRecord], trials: TrialsSummary, statu
     counts += [f"{unopened:,} failed with their targets"] if unopened > 0 and closed else []
     return [
         ("Targets", f"{opened:,}" + (f", and {closed:,} that could not be opened" if closed else "")),
+        *([("Entries of the catalog left out", f"{excluded:,}")] if excluded else []),
         ("Trials", ", ".join(counts) or "none"),
         ("Methods", f"{len(trials.methods):,}"),
         ("Images queried", f"{trials.queries:,}, repeats included"),

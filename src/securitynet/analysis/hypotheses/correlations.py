@@ -9,7 +9,7 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
-from securitynet.analysis import frames, statistics
+from securitynet.analysis import frames, resampling, statistics
 from securitynet.analysis.hypotheses.cases import measured
 from securitynet.analysis.hypotheses.tested import Test, Tested, of_units, unresolved
 from securitynet.analysis.simpson import describe_mixed_signs
@@ -58,7 +58,7 @@ def correlation(
         if estimand == "within":
             return Tested(within, labels[0], ((labels[1], pooled),), notes=notes)
         confirmed_by = [within]
-        if count >= statistics.FEWEST_CLUSTERS:
+        if count >= resampling.FEWEST_CLUSTERS:
             confirmed_by.append(statistics.correlation(a, b, kind=kind, clusters=names, level=level))
         return Tested(pooled, labels[1], ((labels[0], within),), tuple(confirmed_by), notes)
 

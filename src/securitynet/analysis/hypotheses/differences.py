@@ -198,7 +198,7 @@ def _products(a: Floats, b: Floats, weights: Floats) -> Floats:
 
 
 def _relative(rows: pandas.DataFrame, first: str, second: str) -> Floats:
-    return rows[second].to_numpy(float) / rows[first].to_numpy(float) - 1
+    return np.asarray(rows[second].to_numpy(float) / rows[first].to_numpy(float) - 1)
 
 
 def on(rows: pandas.DataFrame) -> str:
