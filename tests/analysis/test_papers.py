@@ -98,7 +98,7 @@ def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFram
     assert compared["other-data-cub2002011"].here_text.startswith("−21.4")
     assert "stealing-security-high" not in compared, "the table has no high-performing security model"
     assert json.dumps([describe_number(item) for item in compared.values()])
-    text = figure("securitynet-13").make(published).caption
+    text = every.describe_for("securitynet-13", published)
     assert "Differs from the paper: Modified entropy × overfitting level, ImageNet-1k: 0.247 in the paper" in text
     assert "no high-performing cluster" in figure("securitynet-9").make(published).caption
 
