@@ -38,7 +38,7 @@ class Clusters:
         if not absent or not self.models:
             return "" if self.models else "there are no security models"
         if len(absent) == 2:
-            return "security models can't be told low- from high-performing: no benchmark model to compare them with"
+            return "no benchmark model shows whether the security models are low- or high-performing"
         ((name, (low, high)),) = self.ranges.items()
         return (
             f"there is no {absent[0]}-performing cluster: the {self.models} security models form one, the "

@@ -113,28 +113,28 @@ def _untested(claim: Claim, outcome: _Outcome) -> ClaimFinding:
     return ClaimFinding(claim, "not tested", known, sentence, tested)
 
 
-def _judged(claim: Claim, found: Tested, level: float, count: int) -> ClaimFinding:
-    result = found.estimate
+def _judged(claim: Claim, tested: Tested, level: float, count: int) -> ClaimFinding:
+    result = tested.estimate
     status: Status
     if claim.sign == 0:
         assert claim.margin is not None
-        status, note = decide_none(found, claim.margin, claim.against), ""
+        status, note = decide_none(tested, claim.margin, claim.against), ""
         bar = f"; less than {number(claim.margin, 2)} counts as none"
     else:
-        status, note = decide(found, claim.sign, claim.against)
+        status, note = decide(tested, claim.sign, claim.against)
         bar = f", against {claim.against:g}" if claim.against else ""
     several = f", for {count} claims tested together" if count > 1 else ""
-    where = f" {found.label}" if found.label else ""
+    where = f" {tested.label}" if tested.label else ""
     numbers = (
         f"{claim.measure}{where} {estimate(result.value, result.low, result.high)}, n = {result.n:,}"
-        f"{'' if found.units == 'models' else ' ' + found.units}{bar}"
+        f"{'' if tested.units == 'models' else ' ' + tested.units}{bar}"
     )
     beside = "".join(
-        f"; {label}: {estimate(other.value, other.low, other.high)}" for label, other in found.beside if other.resolved
+        f"; {label}: {estimate(other.value, other.low, other.high)}" for label, other in tested.beside if other.resolved
     )
     interval = "interval of two one-sided tests" if claim.sign == 0 else f"{100 * level:g}% interval"
     sentence = (
         f"{claim.sentence} {status.capitalize()} here: {numbers}{beside} ({interval}{several}; {result.method})."
-        f"{' ' + note if note else ''}{''.join(' ' + text for text in found.notes)}"
+        f"{' ' + note if note else ''}{''.join(' ' + text for text in tested.notes)}"
     )
-    return ClaimFinding(claim, status, result, sentence, found)
+    return ClaimFinding(claim, status, result, sentence, tested)

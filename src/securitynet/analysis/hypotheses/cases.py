@@ -77,8 +77,8 @@ def measured(wide: pandas.DataFrame, *names: str) -> pandas.DataFrame:
 
 def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
     """Adds ``cluster``: ``benchmark``, or ``low`` and ``high`` for the clusters of security models."""
-    found = clusters.find(tidy)
-    return wide.assign(cluster=wide["case"].map(found.cluster_of), missing_clusters=found.describe_missing())
+    security = clusters.find(tidy)
+    return wide.assign(cluster=wide["case"].map(security.cluster_of), missing_clusters=security.describe_missing())
 
 
 def with_difficulty(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:

@@ -80,10 +80,10 @@ def between_datasets(x: str, y: str, kind: Kind = "spearman") -> Test:
         if len(means) < FEWEST_DATASETS:
             few = f"{len(means)} datasets are too few, {FEWEST_DATASETS} are needed"
             return unresolved(few, len(means))
-        found = statistics.correlation(means[x].to_numpy(float), means[y].to_numpy(float), kind=kind, level=level)
+        estimate = statistics.correlation(means[x].to_numpy(float), means[y].to_numpy(float), kind=kind, level=level)
         note = f"The {len(rows)} models are of {len(means)} datasets, which are the units."
         return Tested(
-            of_units(found, "datasets"), "over datasets", notes=(note,), fewest=FEWEST_DATASETS, units="datasets"
+            of_units(estimate, "datasets"), "over datasets", notes=(note,), fewest=FEWEST_DATASETS, units="datasets"
         )
 
     return test

@@ -30,13 +30,13 @@ def against_undefended(quantity: str, defense: str) -> Test:
         rows = changes(wide, quantity, defense)
         if rows.empty:
             return unresolved(f"no target with {defense} and one like it without a defense")
-        found = statistics.paired_difference(
+        estimate = statistics.paired_difference(
             rows["_before"].to_numpy(float),
             rows[quantity].to_numpy(float),
             clusters=rows["_original"].to_numpy(object),
             level=level,
         )
-        return Tested(of_units(bounded(found), UNITS), on(rows), units="defended targets")
+        return Tested(of_units(bounded(estimate), UNITS), on(rows), units="defended targets")
 
     return test
 
@@ -61,8 +61,8 @@ def weaker_defense(quantity: str, first: str, second: str) -> Test:
             return unresolved("the two defenses were not tried on the same datasets")
         change = [(part[quantity] - part["_before"]).to_numpy(float) for part in parts]
         clusters = parts[0]["_original"].to_numpy(object), parts[1]["_original"].to_numpy(object)
-        found = statistics.group_difference(change[0], change[1], clusters=clusters, level=level)
-        return Tested(of_units(bounded(found), UNITS), on(pandas.concat(parts)), units="defended targets")
+        estimate = statistics.group_difference(change[0], change[1], clusters=clusters, level=level)
+        return Tested(of_units(bounded(estimate), UNITS), on(pandas.concat(parts)), units="defended targets")
 
     return test
 

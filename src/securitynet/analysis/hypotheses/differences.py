@@ -33,8 +33,10 @@ def relative_change(first: str, second: str) -> Test:
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = measured(wide, first, second)
         change = _relative(rows, first, second)
-        found = statistics.paired_difference(np.zeros(len(rows)), change, clusters=frames.families(rows), level=level)
-        return Tested(found, on(rows))
+        estimate = statistics.paired_difference(
+            np.zeros(len(rows)), change, clusters=frames.families(rows), level=level
+        )
+        return Tested(estimate, on(rows))
 
     return test
 
@@ -65,8 +67,8 @@ def between(quantity: str, column: str, first: str, second: str, *, shared: str 
             return unresolved(f"fewer than two models of {column.replace('_', ' ')} {list_words(lacking)}", len(rows))
         values = [group[quantity].to_numpy(float) for group in groups]
         clusters = frames.families(groups[0]), frames.families(groups[1])
-        found = statistics.group_difference(values[0], values[1], clusters=clusters, level=level)
-        return Tested(bounded(found), label or on(pandas.concat(groups)))
+        estimate = statistics.group_difference(values[0], values[1], clusters=clusters, level=level)
+        return Tested(bounded(estimate), label or on(pandas.concat(groups)))
 
     return test
 
@@ -115,9 +117,9 @@ def adjusted_between(quantity: str, covariate: str, words: str, column: str, fir
 
         jackknife = resampling.jackknife(statistic, len(rows), frames.families(rows), [in_second, ~in_second])
         interval = jackknife.interval(level)
-        found = Estimate(jackknife.value, *interval, jackknife.beyond_zero(), len(rows), jackknife.clusters,
+        estimate = Estimate(jackknife.value, *interval, jackknife.beyond_zero(), len(rows), jackknife.clusters,
                          f"analysis of covariance, {jackknife.how}")  # fmt: skip
-        return Tested(bounded(found), f"for {words} between {low:.3f} and {high:.3f}")
+        return Tested(bounded(estimate), f"for {words} between {low:.3f} and {high:.3f}")
 
     return test
 
@@ -144,22 +146,22 @@ def equal_groups(quantity: str, column: str, match: Sequence[str] = ()) -> Test:
         if not pairs:
             return unresolved(f"fewer than two values of {column.replace('_', ' ')}", len(rows))
         strict = 1 - (1 - level) / len(pairs)
-        found: dict[tuple[str, str], Estimate] = {}
+        differences: dict[tuple[str, str], Estimate] = {}
         for one, other in pairs:
             made = _pair(parts[one], parts[other], quantity, match, strict)
             if made.resolved and np.isfinite(made.low):
-                found[one, other] = made
-        if not found:
+                differences[one, other] = made
+        if not differences:
             return unresolved(f"no two values of {column.replace('_', ' ')} can be compared", len(rows))
-        widest = max(found, key=lambda pair: abs(found[pair].value))
-        low = max(max(0.0, pair.low, -pair.high) for pair in found.values())
-        unknown = len(pairs) - len(found)
+        widest = max(differences, key=lambda pair: abs(differences[pair].value))
+        low = max(max(0.0, pair.low, -pair.high) for pair in differences.values())
+        unknown = len(pairs) - len(differences)
         # What can't be compared may differ by anything.
-        high = 1.0 if unknown else max(max(abs(pair.low), abs(pair.high)) for pair in found.values())
-        value = abs(found[widest].value)
+        high = 1.0 if unknown else max(max(abs(pair.low), abs(pair.high)) for pair in differences.values())
+        value = abs(differences[widest].value)
         notes = (f"{unknown} of {len(pairs)} pairs can't be compared.",) if unknown else ()
-        estimate = Estimate(value, min(low, value), high, None, len(rows), None,
-                            f"largest of {len(found)} differences of means, {found[widest].method}")  # fmt: skip
+        method = f"largest of {len(differences)} differences of means, {differences[widest].method}"
+        estimate = Estimate(value, min(low, value), high, None, len(rows), None, method)
         return Tested(bounded(estimate), f"({widest[0]} and {widest[1]})", notes=notes)
 
     return test

@@ -28,10 +28,10 @@ def mean(quantity: str, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Test
             row = rows.iloc[0]
             value, low, high = (_number(row.get(name)) for name in (quantity, f"{quantity}_low", f"{quantity}_high"))
             return Tested(Estimate(value, low, high, None, 1, None, "its own interval"), on(rows))
-        found = statistics.mean(
+        estimate = statistics.mean(
             rows[quantity].to_numpy(float), clusters=frames.families(rows), bounds=bounds, level=level
         )
-        return Tested(found, on(rows))
+        return Tested(estimate, on(rows))
 
     return test
 
@@ -61,9 +61,9 @@ def share(quantity: str, *, above: float | None = None, below: float | None = No
         over = statistics.mean(inside.astype(float), clusters=frames.families(rows), bounds=(0, 1), level=level)
         if np.isfinite(over.low):
             low, high = min(low, over.low), max(high, over.high)
-        found = Estimate(float(inside.mean()), low, high, None, len(inside), over.clusters,
+        estimate = Estimate(float(inside.mean()), low, high, None, len(inside), over.clusters,
                          "share of models, exact interval or jackknife over families, the wider ends")  # fmt: skip
-        return Tested(found, f"{int(inside.sum())} of {len(inside)} models {on(rows)}")
+        return Tested(estimate, f"{int(inside.sum())} of {len(inside)} models {on(rows)}")
 
     return test
 
@@ -88,9 +88,9 @@ def ratio_of_means(numerator: str, denominator: str) -> Test:
         present = [np.ones(len(a), dtype=bool)]
         jackknife = resampling.jackknife(statistic, len(a), frames.families(rows), present)
         low, high = (float(np.exp(end)) for end in jackknife.interval(level))
-        found = Estimate(float(np.exp(jackknife.value)), low, high, None, len(a), jackknife.clusters,
+        estimate = Estimate(float(np.exp(jackknife.value)), low, high, None, len(a), jackknife.clusters,
                          f"ratio of means, {jackknife.how}")  # fmt: skip
-        return Tested(found, on(rows))
+        return Tested(estimate, on(rows))
 
     return test
 
@@ -111,9 +111,11 @@ def mean_ratio(numerator: str, denominators: tuple[str, ...]) -> Test:
         if len(rows) < 2:
             return unresolved("fewer than two models with both", len(rows))
         logs = np.log(rows[numerator].to_numpy(float)) - np.log(rows["_largest"].to_numpy(float))
-        found = statistics.mean(logs, clusters=frames.families(rows), level=level)
-        value, low, high = (float(np.exp(end)) for end in (found.value, found.low, found.high))
-        return Tested(Estimate(value, low, high, None, found.n, found.clusters, f"geometric {found.method}"), on(rows))
+        estimate = statistics.mean(logs, clusters=frames.families(rows), level=level)
+        value, low, high = (float(np.exp(end)) for end in (estimate.value, estimate.low, estimate.high))
+        return Tested(
+            Estimate(value, low, high, None, estimate.n, estimate.clusters, f"geometric {estimate.method}"), on(rows)
+        )
 
     return test
 

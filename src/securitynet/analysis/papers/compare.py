@@ -68,12 +68,12 @@ def compare(printed: Iterable[Printed], tidy: pandas.DataFrame, level: float = 0
     values = tidy[tidy["value"].notna()]
     present = {column: set(values[column].dropna().unique()) for column in ("dataset", "architecture", "defense")}
     undefended = tidy[tidy["defense"].isna()]
-    found = []
+    compared = []
     for one in printed:
         if all(_possible(wanted, present[column]) for column, wanted in one.only.items() if column in present):
             item = _compared(one, tidy if one.defended else undefended, level)
-            found += [] if item is None else [item]
-    return sorted(found, key=place)
+            compared += [] if item is None else [item]
+    return sorted(compared, key=place)
 
 
 def describe(compared: Sequence[Compared]) -> str:

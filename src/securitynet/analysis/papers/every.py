@@ -18,9 +18,9 @@ def compare_every(tidy: pandas.DataFrame, *, database: bool = False) -> list[Com
         tidy: Tidy frame.
         database: Whether the frame holds a catalog, whose counts are compared with those of SecurityNet's database.
     """
-    found = compare(RESULTS, tidy) + compare(ml_doctor.CELLS, _without_tables(tidy))
-    found += compare(securitynet.DATABASE, tidy) if database else []
-    return sorted(found, key=place)
+    compared = compare(RESULTS, tidy) + compare(ml_doctor.CELLS, _without_tables(tidy))
+    compared += compare(securitynet.DATABASE, tidy) if database else []
+    return sorted(compared, key=place)
 
 
 def describe_for(figure: str, tidy: pandas.DataFrame) -> str:
@@ -32,9 +32,9 @@ def describe_for(figure: str, tidy: pandas.DataFrame) -> str:
     """
     results = [printed for printed in RESULTS if figure in printed.figures]
     cells = [printed for printed in ml_doctor.CELLS if figure in printed.figures]
-    found = compare(results, tidy) if results else []
-    found += compare(cells, _without_tables(tidy)) if cells else []
-    return describe(found)
+    compared = compare(results, tidy) if results else []
+    compared += compare(cells, _without_tables(tidy)) if cells else []
+    return describe(compared)
 
 
 def _without_tables(tidy: pandas.DataFrame) -> pandas.DataFrame:
