@@ -81,7 +81,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     if not path.is_file():
         raise ModelError(f"There is no Keras file {path}.")
     keras = import_keras()
-    config = _read_config(path, name)
+    config = read_config(path, name)
     check_config(config, name)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -180,8 +180,17 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(value)
 
 
-def _read_config(path: Path, reference: str) -> dict[str, Any]:
-    """The configuration of the model, without its compilation settings."""
+def read_config(path: Path, reference: str) -> dict[str, Any]:
+    """Read the configuration of the model, without its compilation settings; no layer is made.
+
+    Args:
+        path: A ``.keras``, ``.h5`` or ``.hdf5`` file.
+        reference: What messages call it.
+
+    Raises:
+        ModelError: If it is damaged, or holds weights only.
+        UnsafeFile: If it refers to other files.
+    """
     try:
         import h5py
 
