@@ -21,7 +21,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.metrics.joint_verdict import measure_joint_verdict
-from securitynet.models.loading.examination import doubts, review_accuracy
+from securitynet.models.loading.examination import describe_doubts, review_accuracy
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
 from securitynet.results.audit import PrivacyAudit
@@ -68,7 +68,7 @@ def run(
             assessment.trials.append(skip(task, store))
             assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
             continue
-        trial = None if config.rerun else reuse(task, store, measures, marks=doubts(assessed.target.checks))
+        trial = None if config.rerun else reuse(task, store, measures, marks=describe_doubts(assessed.target.checks))
         if trial is None:
             running = name_phase(report_progress, task.name)
             context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)

@@ -18,6 +18,7 @@ from securitynet.assessments.method_settings import (
 )
 from securitynet.assessments.output_defense import list_method_settings
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.references import strip_location
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.methods.base import Method
@@ -184,7 +185,7 @@ def _digest_imitation(assessed: AssessedTarget) -> str | None:
 
 def _digest_models(method: Method, capabilities: Capabilities) -> str | None:
     """What the models that a method trains depend on, besides its own settings."""
-    training = capabilities.training if method.imitates else None
+    training = capabilities.training if method.trains_like_target else None
     versions = dict(_list_versions(method.model_dump(mode="json")))
     return stable_hash({"training": training, "versions": versions}, 16) if versions else training
 
@@ -296,4 +297,5 @@ def find_obstacle(
 
 
 def _identity(dataset: ImageDataset) -> DatasetIdentity:
-    return DatasetIdentity(reference=dataset.reference, fingerprint=dataset.fingerprint)
+    # The fingerprint identifies the images; results are shared, and need not tell where this machine keeps them.
+    return DatasetIdentity(reference=strip_location(dataset.reference), fingerprint=dataset.fingerprint)

@@ -48,6 +48,26 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNe
 """RobustBench's names of datasets -> the catalog's."""
 
 THREATS = {"Linf": "Linf", "L2": "L2", "corruptions": "common corruptions", "corruptions_3d": "3D common corruptions"}
+_WITHOUT_WEIGHTS: dict[str, tuple[str, ...]] = {
+    "cifar100:corruptions": (
+        "Erichson2022NoisyMix",
+    ),
+    "cifar10:Linf": (
+        "Alayrac2019Labels", "Alfarra2020ClusTR", "Atzmon2019Controlling", "Chan2020Jacobian",
+        "Jang2019Adversarial", "JinRinard2020Manifold", "KimWang2020Sensible", "Kumari2019Harnessing",
+        "Kundu2020Tunable", "Madry2018Towards", "Mao2019Metric", "Moosavi-Dezfooli2019Robustness",
+        "Mustafa2019Adversarial", "Pang2020Bag", "Pang2020Rethinking", "Qin2019Adversarial",
+        "Shafahi2019Adversarial", "WangZhang2019Bilateral", "Wu2020Do", "Xiao2020Enhancing",
+        "Zhang2020Towards", "ZhangWang2019Defense", "ZhangXu2020Adversarial",
+    ),
+    "cifar10:corruptions": (
+        "Calian2021Defending", "Erichson2022NoisyMix", "Gowal2020Uncovering_70_16_L2",
+        "Gowal2020Uncovering_70_16_Linf", "Gowal2020Uncovering_70_16_extra_L2",
+        "Gowal2020Uncovering_70_16_extra_Linf",
+    ),
+}  # fmt: skip
+"""Dataset and threat -> models of the leaderboard whose networks and weights RobustBench's package (1.1.1) lacks."""
+
 _VENUE_TYPES = {
     "computer vision": ("CVPR", "ICCV", "ECCV", "BMVC", "WACV"),
     "machine learning": ("NeurIPS", "ICML", "ICLR"),
@@ -144,18 +164,30 @@ def _robustbench_model(name: str, content: Mapping[str, Any]) -> PublishedModel:
     if known:
         values[BEST_KNOWN.format(threat)] = round(min(known) / 100, 6)
     venue, year = _read_venue(str(content.get("venue") or ""))
-    authors = [author for author in str(content.get("authors") or "").split(",") if author.strip()]
+    authors = count_authors(str(content.get("authors") or ""))
     facts = {
         "architecture": str(content.get("architecture") or ""),
-        "title": str(content.get("name") or ""),
+        "title": " ".join(str(content.get("name") or "").split()),
         "link": str(content.get("link") or ""),
         "venue": venue,
         "year": year,
-        "authors": str(len(authors)) if authors else "",
+        "authors": str(authors or ""),
         "extra_data": "true" if content.get("additional_data") else "false",
         "eps": str(content.get("eps") or ""),
     }
     return PublishedModel(name, {column: text for column, text in facts.items() if text}, values)
+
+
+def count_authors(text: str) -> int:
+    """Number of authors in a list such as ``A B, C D``, ``A B, C D, and E F`` or BibTeX's ``B, A and D, C``.
+
+    Args:
+        text: The list.
+    """
+    joined = [part for part in re.split(r"\s+and\s+", text) if part.strip()]
+    if len(joined) > 1 and all(part.count(",") == 1 for part in joined):
+        return len(joined)  # family name, first name
+    return sum(bool(name.strip()) for part in joined for name in part.split(","))
 
 
 def _read_venue(text: str) -> tuple[str, str]:
@@ -181,6 +213,7 @@ def robustbench_codes(model: PublishedModel) -> dict[str, Any]:
         "key": f"robustbench:{DATASETS.get(dataset, dataset)}:{threat}:{name}",
         "source": "robustbench",
         "name": name,
+        "reference": None if name in _WITHOUT_WEIGHTS.get(f"{dataset}:{threat}", ()) else f"robustbench:{model.name}",
         "code_link": "https://github.com/RobustBench/robustbench",
         "purpose": "benchmark" if standard else "security",
         "purpose_detail": None if standard else f"adversarial robustness ({threatened})",

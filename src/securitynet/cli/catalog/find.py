@@ -1,7 +1,8 @@
-"""Commands that look: search, show, history, stats, papers, codebook."""
+"""Commands that look: search, show, history, stats, leaderboard, papers, codebook."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,19 @@ def search(
     codes: dict[str, str],
     text: Words = None,
     sort: Annotated[
-        str | None, typer.Option("--sort", metavar="CODE", help="Sort by; -CODE: descending.", show_default=False)
+        str | None,
+        typer.Option(
+            "--sort", metavar="CODE", help="Sort by a code or a measured name; -CODE: descending.", show_default=False
+        ),
+    ] = None,
+    measured: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measured",
+            metavar="NAME=FILTER",
+            help="Filter by a measured name, such as accuracy.test=0.9.. (can be repeated).",
+            show_default=False,
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most entries to print.")] = 50,
     after: Annotated[
@@ -49,13 +62,14 @@ def search(
 
     Filters: CIFAR-10,SVHN (any of), 2016..2020, >=0.9, '!VGG' (not), none or any (whether it is known).
 
-    Example: securitynet catalog search resnet --dataset CIFAR-10 --claimed-accuracy '>=0.9' --sort -claimed_accuracy
+    Example: securitynet catalog search resnet --dataset CIFAR-10 --claimed-accuracy '>=0.9' --sort -accuracy.test
     """
     output = "json" if json else output
     if output not in ("table", "json", "csv"):
         raise ConfigurationError(f"There is no output {output!r}.", hint="Choose table, json or csv.")
     with open_catalog(db) as catalog:
-        query = catalog.query(" ".join(text or ()), filters=codes, sort=sort, duplicates=duplicates)
+        filters = {**codes, **_read_measured(measured or [])}
+        query = catalog.query(" ".join(text or ()), filters=filters, sort=sort, duplicates=duplicates)
         if count:
             number = query.count()
             console.print_json(number) if output == "json" else console.stdout.print(str(number))
@@ -63,7 +77,12 @@ def search(
         page = query.page(limit, after)
         if not page.entries and after is None:
             _explain_nothing(catalog, codes)
-    records = [{"id": entry.id, **entry.known()} for entry in page.entries]
+        shown = [name for name in dict.fromkeys([str(sort or "").lstrip("-"), *filters]) if "." in name]
+        values = {name: catalog.measured_values(name) for name in shown}
+    records = [
+        {"id": entry.id, **entry.known(), **{n: of[entry.id] for n, of in values.items() if entry.id in of}}
+        for entry in page.entries
+    ]
     if output == "json":
         console.print_json({"entries": records, "after": page.after})
     elif output == "csv":
@@ -71,10 +90,22 @@ def search(
 
         console.print_text(as_csv([{**record, "measurements": []} for record in records]))
     else:
-        columns = ("id", *overview_codes())
+        columns = ("id", *overview_codes(), *values)
         print_table(columns, [[record.get(name) for name in columns] for record in records])
     if page.after and output != "json":
         console.stderr.print(f"More: --after {shlex.quote(page.after)}", markup=False, soft_wrap=True)
+
+
+def _read_measured(texts: list[str]) -> dict[str, str]:
+    """Measured name -> filter, from ``NAME=FILTER``."""
+    filters = {}
+    for text in texts:
+        # A name may hold an equals sign itself: accuracy.threat=Linf.autoattack=0.5..
+        match = re.fullmatch(r"(?P<name>.+\..+)=(?P<filter>[<>]=?[^=]+|[^=<>]+)", text)
+        if match is None:
+            raise ConfigurationError(f"--measured {text!r} is invalid.", hint="Write NAME=FILTER: accuracy.test=0.9..")
+        filters[match["name"]] = match["filter"]
+    return filters
 
 
 @app.command()
@@ -176,6 +207,49 @@ def stats(
     console.stdout.print("\n[bold]Known[/]: share of entries, of all and by source")
     rows = [[name, *(f"{share:.0%}" for share in row)] for name, row in zip(known.index, known.to_numpy(), strict=True)]
     print_table(("code", *map(str, known.columns)), rows)
+
+
+@app.command()
+def leaderboard(
+    dataset: Annotated[str, typer.Argument(help="Dataset; without it, the leaderboards that there are.")] = "",
+    threat: Annotated[str, typer.Option("--threat", help="Linf, L2 or corruptions.")] = "Linf",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most models to print.")] = 50,
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Order the models of a dataset by their accuracy under attack: reported, standard, best known and reproduced.
+
+    The first three are published (`catalog collect robustbench`); the last is the lowest of your own trials (`study
+    publish`).
+
+    Example: securitynet catalog leaderboard CIFAR-10 --threat L2
+    """
+    from dataclasses import asdict
+
+    from securitynet.catalog.leaderboard import COLUMNS, list_leaderboards, make_leaderboard
+
+    with open_catalog(db) as catalog:
+        if not dataset:
+            offered = list_leaderboards(catalog)
+            if json:
+                console.print_json([dict(zip(("dataset", "threat", "models"), row, strict=True)) for row in offered])
+            else:
+                print_table(("dataset", "threat", "models"), [list(row) for row in offered])
+            return
+        board = make_leaderboard(catalog, dataset, threat)
+    if json:
+        console.print_json(asdict(board))
+        return
+    if not board.rows:
+        raise ConfigurationError(
+            f"No model of {board.dataset} has a known accuracy under {threat}.",
+            hint="See which leaderboards there are: securitynet catalog leaderboard",
+        )
+    table = [
+        [str(place), row.label, row.architecture, row.year, *(row.values[column] for column in COLUMNS)]
+        for place, row in enumerate(board.rows[:limit], start=1)
+    ]
+    print_table(("#", "model", "architecture", "year", *COLUMNS), table)
 
 
 @app.command("codebook")

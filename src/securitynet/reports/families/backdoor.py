@@ -48,7 +48,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     said = [joint.note] if joint is not None and joint.note else []
     for trial in trials:
         start = f"{trial.name}."
-        measured = {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name.removeprefix(start): m for m in verdict.select_measurements(document, trial)}
         name = trial.name.partition("@")[0]
         if name == "backdoor.neural-cleanse" and "p-value" in measured:
             said += describe_smallest_trigger(measured)
