@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 import securitynet.catalog
+from command_line import Script, run_script
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.database import CatalogError
 from securitynet.catalog.tables import changes, entries, measurements, provenance, revisions
@@ -19,6 +18,7 @@ from securitynet.catalog.tables import changes, entries, measurements, provenanc
 SLOW = """
 import sys, time
 import securitynet.catalog
+from command_line import Script, run_script
 from securitynet.catalog import store
 
 url, location, kind = sys.argv[1:]
@@ -43,9 +43,8 @@ print("done", flush=True)
 """
 
 
-def start(url: str, location: Path, kind: str, pause: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SLOW.replace("{pause}", str(pause)), url, str(location), kind]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def start(url: str, location: Path, kind: str, pause: float) -> Script:
+    return Script(SLOW.replace("{pause}", str(pause)), url, location, kind)
 
 
 def contents(url: str) -> dict[str, int]:
@@ -63,9 +62,8 @@ def test_kill_midway_then_run_again(url: str, published: Path, kind: str) -> Non
     with securitynet.catalog.open(url) as catalog:
         before = catalog.add({"name": "was there before"})
     process = start(url, published, kind, pause=30)
-    assert process.stdout is not None and process.stdout.readline() == "1\n", "a part has been written, not committed"
+    assert process.stdout.readline() == "1\n", "a part has been written, not committed"
     process.kill()
-    process.wait()
     assert contents(url) == {"entries": 1, "provenance": 1, "measurements": 0, "changes": 1, "revisions": 0}
     with securitynet.catalog.open(url) as catalog:
         if kind == "import":
@@ -90,7 +88,7 @@ def test_readers_go_on_while_one_writes(url: str, published: Path) -> None:
     with securitynet.catalog.open(url) as catalog:
         catalog.add({"name": "was there before"})
         process = start(url, published, "import", pause=0.2)
-        assert process.stdout is not None and process.stdout.readline() == "1\n"
+        assert process.stdout.readline() == "1\n"
         began = time.perf_counter()
         assert catalog.query().count() == 1, "what is not committed is not seen"
         assert time.perf_counter() - began < 0.5
@@ -120,6 +118,6 @@ def test_killed_while_the_tables_are_made(tmp_path: Path) -> None:
         "op.create_index = create_index\n"
         f"securitynet.catalog.open({url!r})\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert run_script(code) == -9
     with Catalog(url) as catalog:
         assert catalog.query().count() == 0

@@ -6,18 +6,44 @@ import csv
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+import securitynet.catalog.catalog as catalog_module
 from securitynet.catalog.catalog import Catalog
+from securitynet.catalog.collectors.base import LibraryCollector
 from securitynet.catalog.importers.base import TableError
-from securitynet.catalog.importers.published import read_robustbench, read_timm_results
-from securitynet.catalog.published import ROBUSTBENCH, TIMM, at_size, packaged, source_of
+from securitynet.catalog.importers.published import count_authors, read_robustbench, read_timm_results
+from securitynet.catalog.published import ROBUST_TRANSFER, ROBUSTBENCH, TIMM, at_size, packaged, source_of
+from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.stats import coverage
+from securitynet.catalog.store import Item
 from securitynet.errors import UnknownName
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "published-results"
+
+AUTHORS = {
+    "Chen2020Efficient": 5,
+    "Cui2020Learnable_34_10": 4,
+    "Cui2020Learnable_34_20": 4,
+    "Erichson2022NoisyMix": 6,
+    "Erichson2022NoisyMix_new": 6,
+    "Kundu2020Tunable": 4,
+    "Pang2020Bag": 5,
+    "Peng2023Robust": 9,
+    "Rade2021Helper_R18_ddpm": 2,
+    "Rade2021Helper_R18_extra": 2,
+    "Rade2021Helper_ddpm": 2,
+    "Rade2021Helper_extra": 2,
+    "Sitawarin2020Improving": 3,
+    "Sridhar2021Robust": 4,
+    "Sridhar2021Robust_34_15": 4,
+    "Wu2020Do": 5,
+}
+"""Authors, counted by hand, of the models whose lists of authors are not separated by commas alone."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +61,7 @@ def robustbench() -> Catalog:
 
 
 def test_every_table_states_its_source() -> None:
-    for table in (TIMM, ROBUSTBENCH):
+    for table in (TIMM, ROBUSTBENCH, ROBUST_TRANSFER):
         source = source_of(table)
         assert source.address.startswith("https://github.com/") and source.license and source.read >= "2026"
 
@@ -66,8 +92,8 @@ def test_every_entry_agrees_with_the_files_of_robustbench(published: Path, robus
         assert row["accuracy.test"] == pytest.approx(float(stated["clean_acc"]) / 100)
         assert row["dataset"] == dataset
         if row["purpose"] == "security":
-            assert row["authors"] == len(stated["authors"].split(","))
-            assert row["paper_title"] == stated["name"]
+            assert row["authors"] == AUTHORS.get(name, stated["authors"].count(",") + 1)
+            assert row["paper_title"] == " ".join(stated["name"].split())
             assert str(int(row["year"])) in stated["venue"] and stated["venue"].startswith(row["venue"])
         if threat in ("Linf", "L2"):
             lowest = min(float(stated["autoattack_acc"]), float(stated.get("external") or 100))
@@ -146,3 +172,66 @@ def test_coverage_by_hand() -> None:
     assert shares.loc["year"].tolist() == pytest.approx([1 / 3, 0.5, 0.0])
     assert shares.loc["countries"].tolist() == pytest.approx([1 / 3, 0.5, 0.0])
     assert shares.loc["accuracy"].tolist() == pytest.approx([1 / 3, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Ada Lovelace", 1),
+        ("Ada Lovelace, Alan Turing", 2),
+        ("Ada Lovelace and Alan Turing", 2),
+        ("Ada Lovelace, Alan Turing, and Kurt Gödel", 3),
+        ("Lovelace, Ada and Turing, Alan M and Gödel, Kurt", 3),
+        ("Fernando Morales, Ferdinand Orlando", 2),
+        ("", 0),
+    ],
+)
+def test_authors_are_counted_however_they_are_separated(text: str, count: int) -> None:
+    assert count_authors(text) == count
+
+
+def test_security_models_without_the_published_table_are_more_than_the_papers(robustbench: Catalog) -> None:
+    with Catalog("sqlite://") as catalog:
+        report = catalog.collect("robust-transfer")
+        assert report.entries.added == 64 and not report.gone
+        frame = catalog.to_frame()
+        strong = catalog.get("robust-transfer:resnet50_l2_eps3")
+        assert (strong.threat, strong.claimed_accuracy, strong.architecture) == ("L2", 0.6283, "resnet50")
+        assert (strong.venue, strong.year, strong.authors, strong.countries) == ("NeurIPS", 2020, 5, ("USA",))
+        standard = catalog.get("robust-transfer:resnet50_l2_eps0")
+        assert (standard.purpose, standard.claimed_accuracy, standard.venue) == ("benchmark", 0.758, "CVPR")
+    security = robustbench.query(purpose="security").count() + int((frame["purpose"] == "security").sum())
+    assert security >= 245
+    assert frame["claimed_accuracy"].notna().all()
+
+
+def test_affiliations_of_security_papers_name_their_table(robustbench: Catalog) -> None:
+    frame = robustbench.to_frame(robustbench.query(purpose="security"))
+    assert frame["countries"].map(bool).mean() >= 0.95
+    details = robustbench.details("robustbench:CIFAR-10:Linf:Huang2021Exploring")
+    assert details.entry.countries == ("Australia", "China", "USA")
+    assert details.sources["countries"] == "curated:security_papers.csv"
+
+
+def test_a_collection_says_what_is_new_changed_and_gone() -> None:
+    class Library(LibraryCollector):
+        library = "somelib"
+        models: ClassVar[dict[str, int]] = {"a": 1, "b": 2}
+
+        def source(self) -> str:
+            return "somelib 1"
+
+        def collect(self) -> Iterator[Item]:
+            for name, parameters in self.models.items():
+                codes = {"key": f"somelib:{name}", "source": "somelib", "name": name, "parameters": parameters}
+                yield Item(CatalogEntry(**codes), {})
+
+    with Catalog("sqlite://") as catalog, pytest.MonkeyPatch.context() as patch:
+        catalog.add({"name": "own", "source": "manual"})
+        patch.setattr(catalog_module.COLLECTORS, "get", lambda name: Library)
+        first = catalog.collect("somelib")
+        assert (first.added, first.changed, first.gone) == (("somelib:a", "somelib:b"), (), ())
+        Library.models = {"b": 3, "c": 4}
+        second = catalog.collect("somelib")
+        assert (second.added, second.changed, second.gone) == (("somelib:c",), ("somelib:b",), ("somelib:a",))
+        assert catalog.get("somelib:a").parameters == 1  # it stays

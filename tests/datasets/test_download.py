@@ -6,9 +6,6 @@ import http.server
 import io
 import os
 import re
-import signal
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 
 import securitynet.datasets.download as download
+from command_line import start_script
 from dataset_files import idx
 from securitynet.datasets import arrays, load
 from securitynet.datasets.download import RemoteFile, fetch, fetch_unpacked, unpack
@@ -185,12 +183,12 @@ fetch(RemoteFile(sys.argv[1], "data.bin", sys.argv[2]), Path(sys.argv[3]))
 def test_killed_while_downloading(server: Server, tmp_path: Path) -> None:
     file = server.remote("data.bin", CONTENT * 10)
     server.pause = 0.02
-    with subprocess.Popen([sys.executable, "-c", CHILD, file.url, file.checksum, str(tmp_path)]) as child:
+    with start_script(CHILD, file.url, file.checksum, tmp_path) as child:
         part = tmp_path / "data.bin.part"
         while not (part.exists() and part.stat().st_size):
-            assert child.poll() is None
+            assert child.is_running()
             time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
+        child.kill()
     assert not (tmp_path / "data.bin").exists()
     server.pause = 0.0
     assert fetch(file, tmp_path).read_bytes() == CONTENT * 10

@@ -3,8 +3,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 import securitynet.datasets.lazy
 import securitynet.datasets.loading
+from command_line import start_script
 from dataset_files import write_folder, write_parquet
 from securitynet.datasets import load
 from securitynet.datasets.lazy import LazyImages
@@ -152,14 +151,11 @@ def test_killed_while_writing_leaves_nothing_wrong(tmp_path: Path, cache: Path) 
     reference = f"parquet:{tmp_path / 'set'}"
     expected = load(reference, size=256, cache=tmp_path / "undisturbed").images
     for chunks in (1, 2, 3):
-        command = [sys.executable, "-c", CHILD, reference]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
+        with start_script(CHILD, reference) as child:
             for _ in range(chunks):
                 assert child.stdout.readline() == "chunk\n"
             time.sleep(0.005)
-            child.send_signal(signal.SIGKILL)
-        assert child.returncode == -signal.SIGKILL
+            assert child.kill() == -signal.SIGKILL
         assert not list((cache / "datasets").glob("*/images.npy"))
     assert list((cache / "datasets").glob("*/.images.npy.*.tmp"))
     assert torch.equal(load(reference, size=256).images, expected)

@@ -1,4 +1,4 @@
-"""Runs the command line in processes of its own that need not import torch and the rest again.
+"""Runs the command line, or a script, in processes of its own that need not import torch and the rest again.
 
 They are forks of a server that has imported the libraries, and has done nothing with them: a fork of the tests' own
 process would inherit the locks of threads that it lacks.
@@ -6,17 +6,22 @@ process would inherit the locks of threads that it lacks.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TextIO
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["torch", "securitynet.cli.main", "securitynet.assessments.assess", "securitynet.reports.build"]
+    ["torch._dynamo", "securitynet.cli.main", "securitynet.assessments.assess", "securitynet.reports.build"]
 )
 
 
@@ -52,18 +57,66 @@ def drop_capabilities() -> None:
         libc.capset(header, sets)
 
 
+class Script:
+    """A process that runs a script as ``python -c`` does; ``stdout`` gives the lines that it prints."""
+
+    def __init__(self, code: str, *arguments: object) -> None:
+        reader, writer = _CONTEXT.Pipe(duplex=False)
+        command = ["-c", *map(str, arguments)]
+        self._process = _CONTEXT.Process(
+            target=_run_script, args=(code, command, dict(os.environ), str(Path.cwd()), writer)
+        )
+        self._process.start()
+        writer.close()
+        self.stdout: TextIO = os.fdopen(os.dup(reader.fileno()))
+        reader.close()
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal, and return the exit code when the process has ended."""
+        assert self._process.pid is not None
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(self._process.pid, number)
+        return self.wait()
+
+    def wait(self, timeout: float = 120) -> int:
+        """Return the exit code when the process has ended; a signal's number is negative."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("script", timeout)
+        return self._process.exitcode
+
+    def is_running(self) -> bool:
+        return self._process.is_alive()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.stdout.close()
+
+
+@contextlib.contextmanager
+def start_script(code: str, *arguments: object) -> Iterator[Script]:
+    """Start a script in a process of its own, which ends with the block."""
+    with contextlib.closing(Script(code, *arguments)) as script:
+        yield script
+
+
+def run_script(code: str, *arguments: object) -> int:
+    """Run a script in a process of its own, and return its exit code."""
+    with start_script(code, *arguments) as script:
+        return script.wait()
+
+
+def _run_script(code: str, command: list[str], environment: dict[str, str], folder: str, output: Connection) -> None:
+    _become(command, environment, folder, (output.fileno(), os.dup(2)))
+    _finish(lambda: exec(compile(code, "<script>", "exec"), {"__name__": "__main__"}))
+
+
 def _run(
     command: list[str], environment: dict[str, str], folder: str, stdout: Path, stderr: Path, plain_user: bool
 ) -> None:
-    """Be the command line: with its own streams, and without the clean-up of multiprocessing."""
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, path in ((1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-    sys.argv = command
+    streams = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for path in (stdout, stderr)]
+    _become(command, environment, folder, (streams[0], streams[1]))
     if plain_user:
         drop_capabilities()
     if "DYING_UNDER" in environment:
@@ -72,9 +125,25 @@ def _run(
         dying.install(databases=True)
     from securitynet.cli.main import main
 
+    _finish(main)
+
+
+def _become(command: list[str], environment: dict[str, str], folder: str, streams: tuple[int, int]) -> None:
+    """Take on the arguments, the environment, the folder and the streams of a program."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, stream in enumerate((os.open(os.devnull, os.O_RDONLY), *streams)):
+        os.dup2(stream, number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    sys.argv = command
+
+
+def _finish(program: Callable[[], object]) -> None:
+    """Run a program, and end without the clean-up of multiprocessing."""
     code = 0
     try:
-        main()
+        program()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

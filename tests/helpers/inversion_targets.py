@@ -17,7 +17,7 @@ EVALUATOR = {"architecture": "cifar-resnet20", "recipe": {"epochs": 10}}
 GAN = {"steps": 400, "width": 16, "previews": 1}
 
 QUICK = {
-    "fredrikson": {"evaluator": EVALUATOR},
+    "fredrikson": {"evaluator": EVALUATOR, "iterations": 500},
     "generative": {"evaluator": EVALUATOR, "gan": GAN, "rounds": 150, "restarts": 4},
     "plug-and-play": {
         "evaluator": EVALUATOR,

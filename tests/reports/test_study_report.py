@@ -1,8 +1,6 @@
 """The report of a study: from files that a study would leave, with hostile names, failures and nothing at all."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -106,12 +104,11 @@ def test_an_empty_folder_is_no_study(tmp_path):
         write_study_report(tmp_path)
 
 
-def test_command_writes_a_pdf(tmp_path):
+def test_command_writes_a_pdf(tmp_path, run_cli):
     try:
         import weasyprint  # noqa: F401
     except (ImportError, OSError) as error:
         pytest.skip(f"WeasyPrint, or Pango, which it loads, is not installed: {error}")
     fill(tmp_path)
-    command = [sys.executable, "-m", "securitynet.cli.main", "report", str(tmp_path), "--out", str(tmp_path / "r.pdf")]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert run_cli("report", tmp_path, "--out", tmp_path / "r.pdf").returncode == 0
     assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF")

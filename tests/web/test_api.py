@@ -35,7 +35,7 @@ def try_operation(operation: Any, mode: GenerationMode, tried: list[str]) -> Non
     """Send requests that fit the description, or that do not; what fits is answered."""
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     def check(case: schemathesis.Case) -> None:
         tried.append(case.operation.path)
         response = case.call_and_validate(

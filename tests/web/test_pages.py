@@ -18,6 +18,9 @@ from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
 from securitynet.catalog.store import Measured
 from securitynet.reports.build import css as report_css
+from securitynet.results.root import open_root
+from securitynet.studies.execution.lock import hold_lock
+from securitynet.studies.execution.status import Status
 from securitynet.web import plot as plot_module
 from securitynet.web.app import create_app
 from securitynet.web.pages import find_blind_baselines, group_by_name
@@ -266,3 +269,43 @@ def test_a_plot_of_many_draws_a_sample_before_the_density_of_all(
     # At the very edge of two cells the two may differ by one.
     assert np.abs(made.density - expected).sum() <= 4
     assert client.get("/api/plot?x=parameters&y=claimed_accuracy&q=net*").json()["total"] == 40
+
+
+def test_leaderboards_are_shown_with_each_source_in_a_column(tmp_path: Path) -> None:
+    database = str(tmp_path / "catalog.sqlite")
+    names = {"accuracy.threat=Linf.reported": 0.61, "accuracy.threat=Linf.best-known": 0.52}
+    with securitynet.catalog.open(database) as catalog:
+        twins = [
+            catalog.add({"name": "twin", "source": source, "dataset": "CIFAR-10", "key": f"{source}:twin"})
+            for source in ("timm", "torchvision")
+        ]
+    with TestClient(create_app(database), base_url=LOCAL) as client:
+        assert "No robust accuracy is known yet" in client.get("/leaderboard").text
+        with securitynet.catalog.open(database) as catalog:
+            catalog.record(twins[0].id, [Measured(name, value, "published", "b") for name, value in names.items()])
+        page = client.get("/leaderboard").text
+        assert "61.0%" in page and "52.0%" in page and f'href="/models/{twins[0].id}"' in page
+        assert client.get("/leaderboard", params={"dataset": "CIFAR-10", "threat": "L0"}).status_code == 400
+        search = client.get("/").text
+        assert ">twin (timm)<" in search and ">twin (torchvision)<" in search
+        compared = client.get("/compare", params={"id": [twin.id for twin in twins]}).text
+        assert ">twin (timm)<" in compared
+
+
+def test_a_study_that_runs_shows_its_progress(tmp_path: Path) -> None:
+    for name, state in (("busy", "running"), ("done", "finished"), ("killed", "running")):
+        run = tmp_path / name / "run"
+        run.mkdir(parents=True)
+        (tmp_path / name / "trials").mkdir()
+        total = 40 if name != "done" else 12
+        status = Status(name=name, state=state, total=total, ok=9, failed=1, skipped=2, left=300.0)
+        (run / "status.json").write_text(json.dumps(status.to_json()), encoding="utf-8")
+    with (
+        hold_lock(tmp_path / "busy" / "run", open_root(tmp_path / "busy"), print),
+        TestClient(create_app("sqlite://", studies=(tmp_path,)), base_url=LOCAL) as client,
+    ):
+        page = client.get("/studies").text
+    assert "12 of 40 trials · 1 failed · about 5 min left" in page and '<progress value="12" max="40"' in page
+    assert page.count("<progress") == 1 and 'hx-trigger="every 5s"' in page
+    assert "12 of 40 trials · 1 failed · not running" in page
+    assert "12 of 12 trials · 1 failed<" in page

@@ -8,8 +8,8 @@ the claims that are tested together.
 from __future__ import annotations
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures.ml_doctor import ATTRIBUTE, INVERSION, MEMBERSHIP, STEALING
 from securitynet.analysis.findings import Claim, against_undefended, between, correlation, difference
+from securitynet.analysis.ml_doctor_quantities import ATTRIBUTE, INVERSION, MEMBERSHIP, STEALING
 
 PAPERS = {"purpose": ("benchmark",), "dataset": ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")}
 """The models that SecurityNet's sections 4.1 and 4.2 are about."""

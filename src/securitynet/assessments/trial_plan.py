@@ -18,6 +18,7 @@ from securitynet.assessments.method_settings import (
 )
 from securitynet.assessments.output_defense import list_method_settings
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.references import strip_location
 from securitynet.errors import ConfigurationError
 from securitynet.files import stable_hash
 from securitynet.methods.base import Method
@@ -296,4 +297,5 @@ def find_obstacle(
 
 
 def _identity(dataset: ImageDataset) -> DatasetIdentity:
-    return DatasetIdentity(reference=dataset.reference, fingerprint=dataset.fingerprint)
+    # The fingerprint identifies the images; results are shared, and need not tell where this machine keeps them.
+    return DatasetIdentity(reference=strip_location(dataset.reference), fingerprint=dataset.fingerprint)

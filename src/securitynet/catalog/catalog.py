@@ -63,12 +63,19 @@ class CollectReport:
         source: Library and version.
         entries: How many entries were added, changed, as before.
         linked: Entries newly recognised as another's duplicate.
+        added: Keys of the entries that are new.
+        changed: Keys of the entries that differ from before.
+        gone: Keys of the entries of this source that it gives no longer; they stay in the catalog. Empty for sources
+            that are read in parts.
     """
 
     collector: str
     source: str
     entries: Tally = field(default_factory=Tally)
     linked: int = 0
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class Catalog:
@@ -267,7 +274,26 @@ class Catalog:
                     store.end_change(connection, change, whole)
             _sum_up(report.entries, tally)
             report.linked += linked
+            if cursor is None:
+                report.gone = self._find_gone(collector.library, {item.entry.id for item in items})
+        new = set(report.entries.new)
+        report.added = self._find_keys(report.entries.new)
+        report.changed = self._find_keys([entry for entry in report.entries.touched if entry not in new])
         return report
+
+    def _find_gone(self, source: str, given: set[str]) -> tuple[str, ...]:
+        """Keys of the entries of a source that are not among those that it gives."""
+        wanted = sa.select(entries.c.id, entries.c.key).where(entries.c.source == source, ~entries.c.withdrawn)
+        with self.database.read() as connection:
+            return tuple(sorted(row.key for row in connection.execute(wanted) if row.id not in given))
+
+    def _find_keys(self, ids: list[str]) -> tuple[str, ...]:
+        keys: list[str] = []
+        with self.database.read() as connection:
+            for start in range(0, len(ids), 500):
+                wanted = sa.select(entries.c.key).where(entries.c.id.in_(ids[start : start + 500]))
+                keys += connection.execute(wanted).scalars()
+        return tuple(sorted(keys))
 
     def add(self, codes: Mapping[str, Any], *, note: str | None = None) -> CatalogEntry:
         """Add one entry by hand; ``key`` is made of source, name and dataset if not given.
@@ -394,3 +420,4 @@ def _sum_up(total: Tally, part: Tally) -> None:
     for name in ("added", "changed", "unchanged", "measurements", "kept"):
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.touched += part.touched
+    total.new += part.new

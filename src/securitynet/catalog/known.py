@@ -19,6 +19,7 @@ from securitynet.catalog.text import words
 ARCHITECTURES = "curated:architectures.csv"
 DATASETS = "curated:datasets.csv"
 SECURITY = "curated:security_models.csv"
+PAPERS = "curated:security_papers.csv"
 
 _FAMILY_CODES = (
     "family", "architecture_type", "elements", "paper_title", "paper_link", "venue", "venue_type", "year", "authors",
@@ -92,6 +93,9 @@ def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tup
         apart = {"classes"} if codes.get("head") in ("none", "embedding") else set()
         facts = {name: value for name, value in dataset.codes.items() if name not in apart}
         _fill(codes, sources, facts, f"{DATASETS} ({dataset.name})")
+    title = codes.get("paper_title")
+    if title:
+        _fill(codes, sources, paper_codes(str(title)), PAPERS)
     architecture = codes.get("architecture")
     if architecture:
         family = family_codes(str(architecture))
@@ -111,6 +115,15 @@ def security_codes(source: str, name: str) -> dict[str, Any]:
                 column: value for column, value in codes.items() if value not in (None, ())
             }
     return {}
+
+
+def paper_codes(title: str) -> dict[str, Any]:
+    """What the curated table says about a paper of security research: affiliations, their types and countries.
+
+    Args:
+        title: Its title, in any case and punctuation; codes are empty if the table lacks it.
+    """
+    return dict(_papers().get("".join(words(title)), {}))
 
 
 def family_names() -> list[str]:
@@ -134,6 +147,15 @@ def _families() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
         pattern = re.compile(rf"(?:^|[_./])(?:{row['patterns']})")
         rows.append((pattern, {name: value for name, value in codes.items() if value not in (None, ())}))
     return rows
+
+
+@functools.cache
+def _papers() -> dict[str, dict[str, Any]]:
+    names = ("affiliations", "affiliation_types", "countries")
+    return {
+        "".join(words(row["title"])): {name: code(name).parse(row[name]) for name in names if row[name]}
+        for row in _rows("security_papers.csv")
+    }
 
 
 @functools.cache

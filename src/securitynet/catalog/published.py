@@ -1,9 +1,11 @@
-"""Results that others published, which the package carries as tables of facts: timm's results and RobustBench's models.
+"""Results that others published, which the package carries as tables of facts.
 
-``data/timm_results.csv`` and ``data/robustbench.csv`` are compact tables of the package's own making: numbers and
-bibliographic facts, no text of their sources. ``data/published_sources.csv`` states for each where the facts come from,
-under which licence they are published, and when they were read. ``securitynet catalog import timm-results FOLDER`` and
-``robustbench FOLDER`` read a newer checkout of either (`securitynet.catalog.importers.published`).
+``data/timm_results.csv`` (timm's results), ``data/robustbench.csv`` (RobustBench's models) and
+``data/robust_transfer.csv`` (robust ImageNet models of Salman et al.) are compact tables of the package's own making:
+numbers and bibliographic facts, no text of their sources. ``data/published_sources.csv`` states for each where the
+facts come from, under which licence they are published, and when they were read. ``securitynet catalog import
+timm-results FOLDER`` and ``robustbench FOLDER`` read a newer checkout of either
+(`securitynet.catalog.importers.published`).
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from securitynet.catalog.store import Measured
 
 TIMM = "timm-results"
 ROBUSTBENCH = "robustbench"
+ROBUST_TRANSFER = "robust-transfer"
 TEST_ACCURACY = "accuracy.test"
 TOP5 = "accuracy.top5"
-_TABLES = {TIMM: "timm_results.csv", ROBUSTBENCH: "robustbench.csv"}
+_TABLES = {TIMM: "timm_results.csv", ROBUSTBENCH: "robustbench.csv", ROBUST_TRANSFER: "robust_transfer.csv"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def source_of(table: str) -> Source:
     """Where the facts of a packaged table come from.
 
     Args:
-        table: ``timm-results`` or ``robustbench``.
+        table: ``timm-results``, ``robustbench`` or ``robust-transfer``.
     """
     rows = {row["table"]: row for row in _read("published_sources.csv")}
     row = rows[_TABLES[table]]

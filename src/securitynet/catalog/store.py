@@ -70,6 +70,7 @@ class Tally:
         measurements: Measured values that are new or different.
         kept: Values that a machine gave and that a person had corrected.
         touched: Ids of the entries that were added or changed.
+        new: Ids of those that were added.
     """
 
     added: int = 0
@@ -78,6 +79,7 @@ class Tally:
     measurements: int = 0
     kept: int = 0
     touched: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -298,6 +300,7 @@ def _upsert_batch(connection: Connection, change: int, source: str, batch: list[
             tally.touched.append(entry.id)
     numbers = {row["id"]: row["number"] for row in present.values()} | _insert(connection, change, new)
     tally.added += len(new)
+    tally.new += [entry.id for entry, _ in new]
     tally.touched += [entry.id for entry, _ in new]
     measured = ((numbers[item.entry.id], m) for item in batch for m in item.measured)
     tally.measurements += put_measurements(connection, change, measured)

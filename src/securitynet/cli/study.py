@@ -205,11 +205,15 @@ def reindex(what: Results, out: Out = None, db: Db = None) -> None:
 def merge(
     sources: Annotated[list[str], typer.Argument(help="Folders or URLs of results.", show_default=False)],
     out: Annotated[str, typer.Option("--out", help="Folder or URL to merge into.", show_default=False)],
+    redact: Annotated[
+        bool,
+        typer.Option(help="For strangers: leave out raw outputs, images, paths and names of users. All values stay."),
+    ] = False,
 ) -> None:
     """Merge the results of several studies, or of parts of one study that ran in different places."""
     from securitynet.studies.execution.inspect import merge as run_merge
 
-    merged = run_merge(sources, out, _note)
+    merged = run_merge(sources, out, _note, redact=redact)
     console.stderr.print(
         f"{merged.trials:,} trials and {merged.targets:,} targets copied; {merged.present:,} files were there already",
         markup=False,

@@ -9,6 +9,9 @@ from securitynet.datasets.registry import DATASETS
 from securitynet.errors import ConfigurationError, DatasetError
 from securitynet.files import expand_home, printable
 
+FOLDER_SCHEMES = ("folder", "parquet")
+"""Schemes of references that name a folder."""
+
 _TABLES = (".csv", ".npz", ".tsv")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
@@ -19,6 +22,16 @@ def name_for_loading(text: str) -> str:
         return text
     facts = dataset_facts(text)
     return facts.reference if facts and facts.reference else text
+
+
+def strip_location(reference: str) -> str:
+    """A reference without the folders of this machine: of a path, its last part.
+
+    Args:
+        reference: A reference to a dataset.
+    """
+    scheme, _, path = reference.partition(":")
+    return f"{scheme}:{Path(path).name}" if scheme in FOLDER_SCHEMES else reference
 
 
 def suggest_reference(text: str) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from securitynet.records import Record
 from securitynet.results import store, study_targets
+from securitynet.results.redaction import clean_values
 from securitynet.results.root import Root
 from securitynet.results.store import parse_trial
 from securitynet.results.study_targets import parse_study_target
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+_TEXTS_OF_TARGETS = ("reason", "traceback", "notes", "codes", "environment")
 _RANK = {"ok": 0, "failed": 1, "skipped": 2}
 
 
@@ -32,23 +38,24 @@ class Merged:
     damaged: dict[str, str] = field(default_factory=dict)
 
 
-def merge(sources: Iterable[Root], into: Root) -> Merged:
+def merge(sources: Iterable[Root], into: Root, *, redact: bool = False) -> Merged:
     """Copy results into a root. A finished trial is preferred to a failed one, and that to a skipped one.
 
     Args:
         sources: In order of preference, where the same trial has the same status in several.
         into: Where results are copied to. Results that it holds already take precedence over all sources.
+        redact: Whether to leave out arrays (scores of records, examples), and paths and names of users in texts.
     """
     merged = Merged()
     for source in sources:
         for path, _ in source.files(store.FOLDER, ".json"):
-            _merge_trial(source, path, into, merged)
+            _merge_trial(source, path, into, merged, redact)
         for path, _ in source.files(study_targets.FOLDER, ".json"):
-            _merge_target(source, path, into, merged)
+            _merge_target(source, path, into, merged, redact)
     return merged
 
 
-def _merge_trial(source: Root, path: str, into: Root, merged: Merged) -> None:
+def _merge_trial(source: Root, path: str, into: Root, merged: Merged, redact: bool) -> None:
     try:
         text = source.read(path)
         given = parse_trial(text)
@@ -67,6 +74,12 @@ def _merge_trial(source: Root, path: str, into: Root, merged: Merged) -> None:
             if any(ours[name] != theirs[name] for name in set(ours) & set(theirs)):
                 merged.conflicts.append(given.id)
         return
+    if redact:
+        store.TrialStore(into).save(
+            _clean(given, "reason", "traceback", "environment").model_copy(update={"arrays": ()})
+        )
+        merged.trials += 1
+        return
     if given.arrays:  # first: with its record a trial is complete
         arrays = f"{path.removesuffix('.json')}.npz"
         try:
@@ -78,7 +91,7 @@ def _merge_trial(source: Root, path: str, into: Root, merged: Merged) -> None:
     merged.trials += 1
 
 
-def _merge_target(source: Root, path: str, into: Root, merged: Merged) -> None:
+def _merge_target(source: Root, path: str, into: Root, merged: Merged, redact: bool) -> None:
     try:
         text = source.read(path)
         given = parse_study_target(text)
@@ -92,5 +105,14 @@ def _merge_target(source: Root, path: str, into: Root, merged: Merged) -> None:
     if present is not None and _RANK[present.status] <= _RANK[given.status]:
         merged.present += 1
         return
-    into.write(path, text)
+    if redact:
+        study_targets.StudyTargetStore(into).save(_clean(given, *_TEXTS_OF_TARGETS))
+    else:
+        into.write(path, text)
     merged.targets += 1
+
+
+def _clean(record: AnyRecord, *fields: str) -> AnyRecord:
+    """A record in which some fields hold no paths and names of users; its specification, and so its id, stays."""
+    content = record.model_dump(mode="json")
+    return type(record).model_validate({**content, **clean_values({name: content[name] for name in fields})})

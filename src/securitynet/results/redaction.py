@@ -47,6 +47,16 @@ def redact_document(document: ResultDocument) -> ResultDocument:
     return ResultDocument.model_validate(cleaned)
 
 
+def clean_values(values: Any) -> Any:
+    """JSON types without absolute paths, and without the names of the user and of this machine.
+
+    Args:
+        values: Texts, and lists and tables of them.
+    """
+    home = {str(Path.home()): OMISSION} if str(Path.home()) != "/" else {}
+    return _walk(values, home, [name for name in _list_names() if len(name) > 2])
+
+
 def name_last_part(path: str) -> str:
     """The last part of a path of either kind of system."""
     kind = PureWindowsPath if "\\" in path else PurePath

@@ -8,6 +8,7 @@ from typing import Any
 from securitynet.catalog.known import completed
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item
+from securitynet.catalog.weights import names_weights
 from securitynet.records import Record
 
 SOURCE = "scan"
@@ -33,7 +34,7 @@ class Candidate(Record):
     """Weights that were found, and what can be said about them.
 
     Attributes:
-        checksum: Digest of the tensors: candidates with equal weights are one.
+        checksum: Digest of the tensors, or of a file that holds a whole model: candidates with equal ones are one.
         paths: Files that hold these weights, relative to the folder that was scanned.
         location: The first of them, as an absolute path.
         evidence: What was read, the surest value of each code first.
@@ -83,8 +84,9 @@ class Candidate(Record):
             "source": SOURCE,
             "name": self.paths[0],
             "checksum": self.checksum,
-            "weights_file": self.location,
         }
+        if not names_weights(codes.get("reference")):
+            codes["weights_file"] = self.location
         if self.notes:
             codes["notes"] = " ".join(self.notes)[:5000]
         entry, filled = completed(codes, sources)

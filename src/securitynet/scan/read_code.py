@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,15 @@ MAX_FILES = 300
 """Files of code that are read in one repository; the rest is left out."""
 
 _MODULES = frozenset({"datasets", "torchvision", "dset", "dsets", "tv", "data", "ds"})
+_LOADERS = frozenset({"load_dataset", "load"})
+_BUILDERS = {"create_model": "timm", "get_model": "torchvision", "ptcv_get_model": "pytorchcv"}
+"""Functions that make a network of a library by its name."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.]{1,100}")
+"""Names of networks in a library; others, such as ``hf_hub:owner/name``, would be addresses or files."""
+
+_ZOO = frozenset({"models", "tvm", "tvmodels", "torchvision_models"})
+"""Names under which code imports ``torchvision.models``."""
 
 
 @dataclass
@@ -30,6 +40,7 @@ class Code:
         normalizations: (mean, std) of each call of ``Normalize``.
         class_names: Lists of names that it calls classes.
         networks: Class of a network -> names of the layers that it makes.
+        libraries: Networks of libraries that it makes: references such as ``timm:resnet18``.
     """
 
     path: Path
@@ -38,6 +49,7 @@ class Code:
     normalizations: list[tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=list)
     class_names: list[tuple[str, ...]] = field(default_factory=list)
     networks: dict[str, frozenset[str]] = field(default_factory=dict)
+    libraries: list[str] = field(default_factory=list)
 
 
 def read_code_files(paths: list[Path]) -> list[Code]:
@@ -104,8 +116,19 @@ def _read_call(node: ast.Call, code: Code) -> None:
             code.normalizations.append((numbers[0], numbers[1]))
         return
     owner = node.func.value if isinstance(node.func, ast.Attribute) else None
-    of_module = owner is None or (getattr(owner, "attr", None) or getattr(owner, "id", "")) in _MODULES
-    facts = dataset_facts(name) if name and name[0].isupper() and of_module else None
+    module = str(getattr(owner, "attr", None) or getattr(owner, "id", ""))
+    first = _literal(node.args[0]) if node.args else None
+    if name in _BUILDERS and isinstance(first, str) and _PLAIN.fullmatch(first):
+        code.libraries.append(f"{_BUILDERS[name]}:{first}")
+    elif module in _ZOO and name.islower():
+        code.libraries.append(f"torchvision:{name}")
+    if name == "load_data":  # keras.datasets.cifar10.load_data()
+        facts = dataset_facts(module)
+    elif name in _LOADERS and isinstance(first, str):  # load_dataset("cifar10"), tfds.load("mnist")
+        facts = dataset_facts(first.rpartition("/")[2])
+    else:
+        of_module = owner is None or module in _MODULES
+        facts = dataset_facts(name) if name and name[0].isupper() and of_module else None
     if facts is not None:
         code.datasets.append(facts.name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from securitynet.models.sources.weights import StateDict
 from securitynet.scan.candidates import Evidence
 
 _SIZES = (32, 28, 64, 224, 96, 48, 16, 8)
+_LIBRARY_SIZES = (224, 256, 384, 160, 192, 32, 64, 96, 128, 288, 336, 448, 512)
 _TORCHVISION = (
     "alexnet", "vgg11", "vgg16", "vgg19", "vgg11_bn", "vgg16_bn", "vgg19_bn", "resnet18", "resnet34", "resnet50",
     "resnet101", "resnet152", "densenet121", "densenet161", "densenet169", "googlenet", "inception_v3", "mobilenet_v2",
@@ -54,14 +56,20 @@ class Network:
     exact: bool
 
 
-def describe_network(state: StateDict) -> list[Evidence]:
+def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Evidence]:
     """What the tensors say about the network: its reference, class count, channels, image size and kinds of layer.
 
     Args:
         state: Tensors by name.
+        named: References of libraries' networks that the repository's code makes; they are tried, too.
     """
     evidence = [*_describe_head(state), *_describe_layers(state)]
     network = find_network(state)
+    if network is None or not network.exact:
+        shapes = _without_values(state)
+        parts = (reference.partition(":") for reference in dict.fromkeys(named))
+        fitting = (_fit_by_name(scheme, name, shapes) for scheme, _, name in parts)
+        network = next((match for match in fitting if match is not None), network)
     if network is None:
         return evidence
     name = network.reference.partition(":")[2]
@@ -89,9 +97,12 @@ def find_network(state: StateDict) -> Network | None:
     Args:
         state: Tensors by name.
     """
-    shapes = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in state.items()}
-    signature = tuple((name, tuple(tensor.shape)) for name, tensor in shapes.items())
+    signature = tuple((name, tuple(tensor.shape)) for name, tensor in state.items())
     return _find_cached(signature)
+
+
+def _without_values(state: StateDict) -> StateDict:
+    return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in state.items()}
 
 
 @functools.lru_cache(maxsize=512)
@@ -148,7 +159,8 @@ def _fit_by_name(scheme: str, name: str, state: StateDict) -> Network | None:
             return None
     except (SecurityNetError, ImportError):
         return None
-    for size in _SIZES if source.sized else (start.image_size,):
+    sizes = _SIZES if scheme == "arch" else _LIBRARY_SIZES
+    for size in sizes if source.sized else (start.image_size,):
         try:
             shape, _ = fitting.deduce_shape(source, state, size)
             if fitting.fits(source, shape, state):

@@ -10,16 +10,23 @@ from pathlib import Path
 
 from securitynet.catalog.known import dataset_facts
 from securitynet.errors import ConfigurationError, SecurityNetError
-from securitynet.files import expand_home, printable
+from securitynet.files import expand_home, file_checksum, printable
 from securitynet.models.sources.weight_digests import digest_tensors
 from securitynet.models.sources.weights import StateDict, read_weights
 from securitynet.scan.candidates import Candidate, Evidence
+from securitynet.scan.class_names import find_dataset_of
 from securitynet.scan.read_code import Code, read_code_files
 from securitynet.scan.read_history import History, read_history
+from securitynet.scan.read_models import READERS, describe_model_file
 from securitynet.scan.recognise_network import describe_network
 
 SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model")
 """Suffixes of files that may hold weights for a torch network; what a file is, its content decides."""
+
+_READMES = ("readme.md", "readme.txt", "readme.rst", "readme")
+_README_BYTES = 1 << 17
+MAX_NAMED = 20
+"""Networks of libraries, named by a repository's code, that weights are compared with."""
 
 MAX_SIZE = 1 << 30
 _LEAST_BYTES = 512
@@ -56,6 +63,11 @@ class _Repository:
     root: Path
     code: list[Code]
     history: History
+    readme: str
+
+    def find_naming(self, names: set[str]) -> list[Code]:
+        """Files of code in which one of these names of files stands."""
+        return [code for code in self.code if any(name in code.text for name in names)]
 
 
 def scan(
@@ -84,6 +96,7 @@ def scan(
     report.files = len(files)
     repositories: dict[Path, _Repository] = {}
     found: dict[str, list[tuple[Path, Path, StateDict, tuple[str, ...]]]] = {}
+    whole: list[tuple[Path, Path, list[Evidence]]] = []
     for number, (folder, path) in enumerate(files):
         shown = printable(str(path.relative_to(folder)))
         if report_progress:
@@ -92,6 +105,9 @@ def scan(
             size = path.stat().st_size
             if size > max_size:
                 report.refused[shown] = f"it is larger than {max_size >> 20} MiB (--max-size)"
+                continue
+            if path.suffix.lower() in READERS:
+                whole.append((folder, path, describe_model_file(path)))
                 continue
             weights = read_weights(path)
         except (SecurityNetError, OSError) as error:
@@ -104,15 +120,17 @@ def scan(
         found.setdefault(digest_tensors(weights.tensors), []).append((folder, path, shapes, notes))
     for checksum, places in found.items():
         folder, path, state, notes = places[0]
-        root = _find_root(path, folder)
-        if root not in repositories:
-            repositories[root] = _Repository(root, read_code_files(list(_code_files(root))), read_history(root))
-        names = {place.name for _, place, _, _ in places}
-        evidence = _describe(path, folder, names, state, repositories[root])
+        repository = _open_repository(path, folder, repositories)
+        naming = repository.find_naming({place.name for _, place, _, _ in places})
+        named = [reference for code in [*naming, *repository.code] for reference in code.libraries]
+        evidence = describe_network(state, list(dict.fromkeys(named))[:MAX_NAMED])
+        evidence += _describe_context(path, folder, naming, repository, evidence)
+        evidence += _describe_class(state, naming, repository)
         paths = tuple(printable(str(place.relative_to(base))) for base, place, _, _ in places)
         report.candidates.append(
             Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence), notes=notes)
         )
+    report.candidates += _list_whole_models(whole, repositories)
     report.candidates.sort(key=lambda candidate: (-candidate.confidence, candidate.paths))
     return report
 
@@ -123,7 +141,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if name not in _SKIPPED)
         for name in sorted(names):
             path = Path(place) / name
-            named_so = path.suffix.lower() in SUFFIXES and not path.is_symlink()
+            named_so = path.suffix.lower() in (*SUFFIXES, *READERS) and not path.is_symlink()
             if named_so and path.is_file() and path.stat().st_size >= _LEAST_BYTES:
                 yield path
 
@@ -145,30 +163,62 @@ def _find_root(path: Path, folder: Path) -> Path:
     return folder / parts[0] if len(parts) > 1 else folder
 
 
-def _describe(path: Path, folder: Path, names: set[str], state: StateDict, repository: _Repository) -> list[Evidence]:
-    """All that is known about weights, which lie in files of these names."""
-    evidence = describe_network(state)
-    classes = next((item.value for item in evidence if item.code == "classes"), None)
-    naming = [code for code in repository.code if any(name in code.text for name in names)]
-    evidence += _describe_data(path, folder, naming, repository.code, classes)
-    evidence += _describe_class(state, naming, repository)
-    if any(item.value == _TUTORIAL for item in evidence) and classes == 10:
+def _open_repository(path: Path, folder: Path, repositories: dict[Path, _Repository]) -> _Repository:
+    """The repository that a file belongs to, read once."""
+    root = _find_root(path, folder)
+    if root not in repositories:
+        code = read_code_files(list(_code_files(root)))
+        repositories[root] = _Repository(root, code, read_history(root), _read_readme(root))
+    return repositories[root]
+
+
+def _read_readme(root: Path) -> str:
+    for path in sorted(root.iterdir()):
+        if path.name.lower() in _READMES and path.is_file() and not path.is_symlink():
+            with path.open("rb") as stream:
+                return stream.read(_README_BYTES).decode("utf-8", "replace")
+    return ""
+
+
+def _list_whole_models(
+    whole: Iterable[tuple[Path, Path, list[Evidence]]], repositories: dict[Path, _Repository]
+) -> Iterator[Candidate]:
+    """Candidates of files that hold a whole model; equal files are one."""
+    places: dict[str, list[tuple[Path, Path, list[Evidence]]]] = {}
+    for folder, path, evidence in whole:
+        places.setdefault(f"sha256:{file_checksum(path)}", []).append((folder, path, evidence))
+    for checksum, files in places.items():
+        folder, path, evidence = files[0]
+        repository = _open_repository(path, folder, repositories)
+        naming = repository.find_naming({file.name for _, file, _ in files})
+        evidence = [*evidence, *_describe_context(path, folder, naming, repository, evidence)]
+        paths = tuple(printable(str(file.relative_to(base))) for base, file, _ in files)
+        yield Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence))
+
+
+def _describe_context(
+    path: Path, folder: Path, naming: list[Code], repository: _Repository, network: list[Evidence]
+) -> Iterator[Evidence]:
+    """What code, path, README and history say about weights, beside what their network says."""
+    classes = next((item.value for item in network if item.code == "classes"), None)
+    yield from _describe_data(path, folder, naming, repository, classes)
+    if any(item.value == _TUTORIAL for item in network) and classes == 10:
         reason = "PyTorch's tutorial trains this network on it"
-        evidence.append(Evidence(code="dataset", value="CIFAR-10", reason=reason, confidence=USUAL))
+        yield Evidence(code="dataset", value="CIFAR-10", reason=reason, confidence=USUAL)
     history = repository.history
     for code, value in (("license", history.license), ("code_link", history.address), ("revision", history.commit)):
         if value is not None:
-            evidence.append(Evidence(code=code, value=value, reason="the repository's files", confidence=0.95))
+            yield Evidence(code=code, value=value, reason="the repository's files", confidence=0.95)
     for code, count in (("year", history.year), ("authors", history.authors)):
         if count is not None:
-            evidence.append(Evidence(code=code, value=count, reason="the repository's commits", confidence=0.9))
-    return evidence
+            yield Evidence(code=code, value=count, reason="the repository's commits", confidence=0.9)
 
 
 def _describe_data(
-    path: Path, folder: Path, naming: list[Code], code: list[Code], classes: int | None
+    path: Path, folder: Path, naming: list[Code], repository: _Repository, classes: int | None
 ) -> Iterator[Evidence]:
-    """Dataset and normalisation, from the code that names the file, other code of the repository, and the path."""
+    """Dataset and normalisation, from the code that names the file, other code, class names, README and path."""
+    code = repository.code
     for group, confidence, reason in (
         (naming, STATED, "the code that names this file loads it"),
         (code, NEAR, "code of this repository loads it"),
@@ -183,10 +233,35 @@ def _describe_data(
             value = {"mean": list(mean), "std": list(std)}
             said = reason.replace("loads it", "normalises so")
             yield Evidence(code="preprocessing", value=value, reason=said, confidence=confidence)
-    for word in dict.fromkeys(_WORD.findall(str(path.relative_to(folder.parent)))):
-        facts = dataset_facts(word)
-        if facts is not None and facts.codes.get("classes"):
-            yield from _dataset(facts.name, f"the path names it ({word})", IN_NAME, classes)
+    for name in _recognise_classes(names for item in code for names in item.class_names):
+        yield from _dataset(name, "code of this repository lists its class names", IN_NAME, classes)
+    for name in _list_datasets(str(path.relative_to(folder.parent))):
+        yield from _dataset(name, "the path names it", IN_NAME, classes)
+    for name in _recognise_classes(_list_enumerations(repository.readme)):
+        yield from _dataset(name, "the README lists its class names", NEAR, classes)
+    mentioned = list(_list_datasets(repository.readme))
+    for name in mentioned:
+        sure = NEAR if len(mentioned) == 1 else NEAR / 2
+        yield from _dataset(name, "the README names it", sure, classes)
+
+
+def _recognise_classes(lists: Iterable[tuple[str, ...]]) -> list[str]:
+    """Datasets that have one of these lists of classes, each once."""
+    return sorted({name for names in lists if (name := find_dataset_of(names)) is not None})
+
+
+def _list_datasets(text: str) -> list[str]:
+    """Datasets with classes that a text names, each once."""
+    facts = (dataset_facts(word) for word in dict.fromkeys(_WORD.findall(text)))
+    return list(dict.fromkeys(item.name for item in facts if item is not None and item.codes.get("classes")))
+
+
+def _list_enumerations(text: str) -> Iterator[tuple[str, ...]]:
+    """Names that a text enumerates, between commas in one line."""
+    for line in text.splitlines():
+        parts = re.split(r"\s*[,;|]\s*(?:and\s+)?|\s+and\s+", line.rpartition(":")[2].strip(" .|"))
+        if len(parts) > 2:
+            yield tuple(part.strip("`*\"' ") for part in parts)
 
 
 def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 
 from securitynet.catalog.catalog import Details
 from securitynet.catalog.codebook import code, codebook
+from securitynet.catalog.leaderboard import COLUMNS, list_leaderboards, make_leaderboard
+from securitynet.catalog.names import tell_apart
+from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Measured
 from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
@@ -47,6 +51,7 @@ def search(request: Request) -> HTMLResponse:
         here="search",
         state=state,
         entries=entries,
+        names=_tell_apart(entries),
         accuracy=site.search.read_accuracies(entries) if entries else {},
         total=matches.total,
         everything=len(matches.snapshot.columns),
@@ -132,12 +137,24 @@ def compare(request: Request) -> HTMLResponse:
         "compare.html",
         here="compare",
         several=several,
+        names=_tell_apart([details.entry for details in several]),
         rows=rows,
         measured_rows=[(name, [of_model.get(name, []) for of_model in measured]) for name in names],
         blind=[find_blind_baselines(of_model) for of_model in measured],
         left_out=len(more),
         most=MOST_COMPARED,
     )
+
+
+@router.get("/leaderboard")
+def leaderboard(request: Request, dataset: str = "", threat: str = "Linf") -> HTMLResponse:
+    """Models of a dataset by their accuracy under attack."""
+    site = get_site(request)
+    offered = list_leaderboards(site.search.catalog)
+    if not dataset and offered:
+        dataset, threat = offered[0][:2]
+    board = make_leaderboard(site.search.catalog, dataset[:200], threat) if dataset else None
+    return _page(site, "leaderboard.html", here="leaderboard", offered=offered, board=board, columns=COLUMNS)
 
 
 @router.get("/studies")
@@ -235,6 +252,11 @@ def find_blind_baselines(groups: dict[str, list[Measured]]) -> dict[str, Measure
         found = groups.get(f"{name.removesuffix('auc')}blind-auc") or groups.get("membership.blind.auc")
         beside[name] = found[0] if found else None
     return beside
+
+
+def _tell_apart(entries: Sequence[CatalogEntry]) -> dict[str, str]:
+    """Id -> name of each entry of a page, told apart from others of the same name."""
+    return tell_apart({**entry.known(), "id": entry.id} for entry in entries)
 
 
 def _page(site: Site, template: str, **values: Any) -> HTMLResponse:

@@ -8,8 +8,28 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from securitynet.studies.execution.lock import find_holder
+from securitynet.studies.execution.status import describe_duration, read_status
+
 _TITLE = re.compile(rb"<title>(.*?)</title>", re.DOTALL)
 _SUFFIX = " – SecurityNet study"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        running: Whether a runner is working on it.
+        done: Trials that have a result: successful, failed or skipped.
+        total: All trials.
+        words: What to say about it.
+    """
+
+    running: bool
+    done: int
+    total: int
+    words: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +42,7 @@ class Study:
         folder: Where.
         report: ``report.html`` in it; None if there is none yet.
         written: When that was written, UTC.
+        progress: How far a run of it is; None if nothing has been run.
     """
 
     number: int
@@ -29,6 +50,7 @@ class Study:
     folder: Path
     report: Path | None
     written: str
+    progress: Progress | None = None
 
 
 def list_studies(roots: tuple[Path, ...]) -> list[Study]:
@@ -47,10 +69,26 @@ def _is_study(folder: Path) -> bool:
 def _study(number: int, folder: Path) -> Study:
     report = folder / "report.html"
     if not report.is_file():
-        return Study(number, folder.name, folder, None, "")
+        return Study(number, folder.name, folder, None, "", _read_progress(folder))
     with report.open("rb") as stream:
         title = _TITLE.search(stream.read(4096))
 
     name = html.unescape(title[1].decode("utf-8", "replace")).strip().removesuffix(_SUFFIX) if title else folder.name
     when = datetime.fromtimestamp(report.stat().st_mtime, timezone.utc).strftime("%Y-%m-%d %H:%M")
-    return Study(number, name, folder, report, when)
+    return Study(number, name, folder, report, when, _read_progress(folder))
+
+
+def _read_progress(folder: Path) -> Progress | None:
+    """What the runner of a study wrote last, if it is on this machine."""
+    status = read_status(folder / "run")
+    if status is None:
+        return None
+    running = status.state in ("running", "stopping") and find_holder(folder / "run") is not None
+    done = status.ok + status.failed + status.skipped
+    words = [f"{done:,} of {status.total:,} trials"]
+    words += [f"{status.failed:,} failed"] if status.failed else []
+    if running:
+        words += [f"about {describe_duration(status.left)} left"] if status.left is not None else []
+    elif done < status.total:
+        words.append("not running")
+    return Progress(running, done, status.total, " · ".join(words))

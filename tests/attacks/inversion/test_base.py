@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from command_line import start_script
 from inversion_targets import GAN, QUICK, QUICKEST, noise_data, wrapped
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, obtain_evaluator
@@ -383,13 +380,10 @@ def test_killed_in_the_search_it_goes_on_with_the_same_numbers(
 ):
     for kind in ("gans", "shadows"):
         (tmp_path / kind).symlink_to(inversion_cache / kind, target_is_directory=True)
-    here = str(Path(__file__).parents[2] / "helpers")
-    command = [sys.executable, "-c", KILLED, str(tmp_path), here]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    for _ in range(10):
-        assert process.stdout.readline() == b"step\n", "GAN and judge are in the cache"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with start_script(KILLED, tmp_path, Path(__file__).parents[2] / "helpers") as process:
+        for _ in range(10):
+            assert process.stdout.readline() == "step\n", "GAN and judge are in the cache"
+        process.kill()
     assert list((tmp_path / "inversion").rglob("checkpoint"))
     told = []
     attack = make("generative")

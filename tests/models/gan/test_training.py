@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from command_line import start_script
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, DatasetError, ModelError
 from securitynet.models.gan import GANTraining, obtain_gan
@@ -124,10 +121,12 @@ KILLED = """
 import sys
 from pathlib import Path
 import numpy as np
+import torch
 import securitynet.datasets
 import securitynet.models.training.checkpoints as checkpoints
 from securitynet.models.gan import GANTraining, obtain_gan
 
+torch.set_num_threads(1)
 checkpoints._SHARE_OF_TIME = float("inf")
 training = GANTraining(steps=100000, width=4, batch_size=16, previews=0)
 digits = securitynet.datasets.load("digits")
@@ -137,16 +136,11 @@ obtain_gan(digits, np.arange(0, 200, 2), training, cache=Path(sys.argv[1]), devi
 
 
 def test_killed_in_the_middle_it_goes_on_with_the_same_numbers(digits, tmp_path, every_step):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    for _ in range(3):
-        assert process.stdout.readline()
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with start_script(KILLED, tmp_path) as process:
+        for _ in range(3):
+            assert process.stdout.readline()
+        time.sleep(0.05)
+        process.kill()
     (folder,) = (tmp_path / "gans").iterdir()
     assert not (folder / "gan.json").exists()
     # Nobody waits for 100,000 steps: the rest of this run, and the whole of the other, end a few steps later.

@@ -1,8 +1,5 @@
 """One pass only, its cache on disk, and what happens when either is disturbed."""
 
-import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -12,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from command_line import start_script
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import QueryBudgetExceeded, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -244,14 +242,11 @@ SLOW = """
 
 def test_after_sigkill_the_rest_is_asked_and_the_outputs_are_the_same(dataset, tmp_path, small_blocks):
     script = textwrap.dedent(SLOW).format(folder=str(Path(__file__).parent), cache=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", script])
-    try:
+    with start_script(script) as process:
         deadline = time.monotonic() + 60
         while len(blocks(tmp_path)) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
     backend = Counting()
     resumed = signals.collect(Target(backend), dataset, cache=tmp_path)
     assert 0 < resumed.sent <= 40 - 16, "the first block was complete"

@@ -1,12 +1,8 @@
 """A training that is interrupted, in whatever way, ends with the same weights, bit for bit."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from command_line import run_script, start_script
 from securitynet.datasets import load, splits
 from securitynet.errors import ModelError
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
@@ -182,89 +179,43 @@ def test_writing_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
     assert file.due()
 
 
-# One process imports torch, and forks the runs that are killed: each then takes well under a second.
-RUNS = """
-    import os, sys
-    from pathlib import Path
-    import torch, torch._dynamo  # the optimizers import it on first use, which takes a second
-    torch.set_num_threads(1)
-    from securitynet.datasets import load
-    from securitynet.models.store.train_target import train_target
-    digits = load("digits")
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            train_target("simple-cnn", digits, epochs=50, augment="crop-flip", out=Path(line.strip()), note=print)
-            os._exit(0)
-        print("started", pid, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print("ended", os.waitstatus_to_exitcode(status), flush=True)
+RUN = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from securitynet.datasets import load
+from securitynet.models.store.train_target import train_target
+digits, epochs, out = load("digits"), int(sys.argv[1]), Path(sys.argv[2])
+train_target("simple-cnn", digits, epochs=epochs, augment="crop-flip", out=out, note=print)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork to start runs quickly")
 @pytest.mark.parametrize("times", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments(tmp_path, times):
-    server = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(RUNS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert server.stdin and server.stdout
-
-    def start(out: Path) -> int:
-        server.stdin.write(f"{out}\n")
-        server.stdin.flush()
-        while not (line := server.stdout.readline()).startswith("started"):
-            assert line, "the process that starts runs has ended"
-        return int(line.split()[1])
-
-    def wait() -> int:
-        while not (line := server.stdout.readline()).startswith("ended"):
-            assert line, "the process that starts runs has ended"
-        return int(line.split()[1])
-
-    try:
-        start(tmp_path / "whole.safetensors")
-        assert wait() == 0
-        killed, moments = tmp_path / "killed.safetensors", random.Random(0)
-        checkpoint = killed.with_suffix(".checkpoint")
-        kills = 0
-        for _ in range(times):
-            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-            pid = start(killed)
-            while not killed.with_suffix(".json").exists():
+    whole, killed, moments = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors", random.Random(0)
+    assert run_script(RUN, 8 * times, whole) == 0
+    checkpoint = killed.with_suffix(".checkpoint")
+    kills = 0
+    for _ in range(times):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+        with start_script(RUN, 8 * times, killed) as run:
+            while run.is_running() and not killed.with_suffix(".json").exists():
                 # Some progress first, so that the run gets on; then at any moment, also while it writes.
                 if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
                     time.sleep(moments.uniform(0, 0.1))
                     break
                 time.sleep(0.002)
-            _kill(pid)
-            kills += wait() == -signal.SIGKILL
-        assert kills >= 2, "the runs ended before they could be killed"
-        start(killed)
-        assert wait() == 0
-    finally:
-        server.stdin.close()
-        server.wait(timeout=60)
-        server.stdout.close()
-    whole = load_file(tmp_path / "whole.safetensors")
-    resumed = load_file(killed)
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    facts = [json.loads(path.with_suffix(".json").read_text()) for path in (tmp_path / "whole.safetensors", killed)]
+            kills += run.kill() == -signal.SIGKILL
+    assert kills >= 2, "the runs ended before they could be killed"
+    assert run_script(RUN, 8 * times, killed) == 0
+    expected, resumed = load_file(whole), load_file(killed)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    facts = [json.loads(path.with_suffix(".json").read_text()) for path in (whole, killed)]
     for values in facts:
         values["history"].pop("seconds")
         del values["digest"]  # it covers the seconds
     assert facts[0] == facts[1]
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["killed.json", "killed.safetensors", "whole.json", "whole.safetensors"]
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

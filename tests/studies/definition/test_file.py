@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -199,7 +200,7 @@ def test_alternatives_are_all_combinations():
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
 def test_ready_files_make_sense(path, tmp_path, monkeypatch):
-    """Those that query the catalog are tried with an entry of each dataset that they ask for."""
+    """Those that query the catalog are tried with an entry of each dataset that they ask for, and scanned ones."""
     text = path.read_text()
     if "query" not in text:
         plan = plan_study(path)
@@ -223,6 +224,16 @@ def test_ready_files_make_sense(path, tmp_path, monkeypatch):
                         purpose=purpose,
                     ).known()
                 )
+        scanned = {"source": "scan", "reference": "arch:tutorial-cnn", "architecture": "tutorial-cnn"}
+        shape = {"head": "classifier", "task_type": "classification", "classes": 10, "image_channels": 3}
+        for number in range(3):
+            weights = tmp_path / f"{number}.pth"
+            weights.write_bytes(bytes([number]))
+            own = {
+                "weights_file": str(weights),
+                "checksum": f"sha256:{hashlib.sha256(weights.read_bytes()).hexdigest()}",
+            }
+            catalog.add({"key": f"scan:{number}", "name": f"net-{number}", **scanned, **shape, **own})
     plan = expand(parse_study({**parse_toml(text), "catalog": url}), path.parent)
     assert len(plan.targets) >= 2 and all(trials(plan, number) for number in range(len(plan.targets)))
 

@@ -17,6 +17,10 @@ COLLECTORS = Registry(
         ),
         "pytorchcv": ("securitynet.catalog.collectors.pytorchcv:PytorchcvCollector", "the model table of pytorchcv"),
         "robustbench": ("securitynet.catalog.collectors.robustbench:RobustbenchCollector", "RobustBench's model lists"),
+        "robust-transfer": (
+            "securitynet.catalog.collectors.robust_transfer:RobustTransferCollector",
+            "robust ImageNet models of Salman et al. (2020), from the package's own table",
+        ),
         "huggingface": (
             "securitynet.catalog.collectors.huggingface:HuggingFaceCollector",
             "the Hugging Face Hub (network)",

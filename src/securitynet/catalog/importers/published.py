@@ -144,18 +144,30 @@ def _robustbench_model(name: str, content: Mapping[str, Any]) -> PublishedModel:
     if known:
         values[BEST_KNOWN.format(threat)] = round(min(known) / 100, 6)
     venue, year = _read_venue(str(content.get("venue") or ""))
-    authors = [author for author in str(content.get("authors") or "").split(",") if author.strip()]
+    authors = count_authors(str(content.get("authors") or ""))
     facts = {
         "architecture": str(content.get("architecture") or ""),
-        "title": str(content.get("name") or ""),
+        "title": " ".join(str(content.get("name") or "").split()),
         "link": str(content.get("link") or ""),
         "venue": venue,
         "year": year,
-        "authors": str(len(authors)) if authors else "",
+        "authors": str(authors or ""),
         "extra_data": "true" if content.get("additional_data") else "false",
         "eps": str(content.get("eps") or ""),
     }
     return PublishedModel(name, {column: text for column, text in facts.items() if text}, values)
+
+
+def count_authors(text: str) -> int:
+    """Number of authors in a list such as ``A B, C D``, ``A B, C D, and E F`` or BibTeX's ``B, A and D, C``.
+
+    Args:
+        text: The list.
+    """
+    joined = [part for part in re.split(r"\s+and\s+", text) if part.strip()]
+    if len(joined) > 1 and all(part.count(",") == 1 for part in joined):
+        return len(joined)  # family name, first name
+    return sum(bool(name.strip()) for part in joined for name in part.split(","))
 
 
 def _read_venue(text: str) -> tuple[str, str]:

@@ -34,12 +34,14 @@ def collect(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All collectors that need no network.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="huggingface: most models in this run.")] = None,
+    details: Annotated[bool, typer.Option("--details", help="Name each entry that is new, changed or gone.")] = False,
     db: Db = None,
     json: Json = False,
 ) -> None:
     """Harvest entries from installed model libraries (timm, torchvision, pytorchcv, robustbench) and the Hub.
 
-    No weights are downloaded. Running it again brings entries up to date and keeps what people corrected.
+    No weights are downloaded. Running it again brings entries up to date, keeps what people corrected, and says what is
+    new, changed or gone: no longer in the library (such entries stay in the catalog).
 
     Example: securitynet catalog collect --all
     """
@@ -73,6 +75,9 @@ def collect(
                 "unchanged": r.entries.unchanged,
                 "kept": r.entries.kept,
                 "linked": r.linked,
+                "new": r.added,
+                "different": r.changed,
+                "gone": r.gone,
             }
             for r in reports
         ]
@@ -82,9 +87,12 @@ def collect(
         e = r.entries
         kept = f", {e.kept} corrections kept" if e.kept else ""
         console.stdout.print(
-            f"{r.source}: {e.added} added, {e.changed} changed, {e.unchanged} as before, "
+            f"{r.source}: {e.added} added, {e.changed} changed, {e.unchanged} as before, {len(r.gone)} gone, "
             f"{r.linked} duplicates linked{kept}"
         )
+        for word, keys in (("new", r.added), ("changed", r.changed), ("gone", r.gone)) if details else ():
+            for key in keys:
+                console.stdout.print(f"  {word:<7} {key}", markup=False, soft_wrap=True)
     console.stdout.print(f"The catalog holds {headline(total, tasks)}.", soft_wrap=True)
 
 

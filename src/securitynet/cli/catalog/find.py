@@ -1,4 +1,4 @@
-"""Commands that look: search, show, history, stats, papers, codebook."""
+"""Commands that look: search, show, history, stats, leaderboard, papers, codebook."""
 
 from __future__ import annotations
 
@@ -176,6 +176,49 @@ def stats(
     console.stdout.print("\n[bold]Known[/]: share of entries, of all and by source")
     rows = [[name, *(f"{share:.0%}" for share in row)] for name, row in zip(known.index, known.to_numpy(), strict=True)]
     print_table(("code", *map(str, known.columns)), rows)
+
+
+@app.command()
+def leaderboard(
+    dataset: Annotated[str, typer.Argument(help="Dataset; without it, the leaderboards that there are.")] = "",
+    threat: Annotated[str, typer.Option("--threat", help="Linf, L2 or corruptions.")] = "Linf",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most models to print.")] = 50,
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Order the models of a dataset by their accuracy under attack: reported, standard, best known and reproduced.
+
+    The first three are published (`catalog collect robustbench`); the last is the lowest of your own trials (`study
+    publish`).
+
+    Example: securitynet catalog leaderboard CIFAR-10 --threat L2
+    """
+    from dataclasses import asdict
+
+    from securitynet.catalog.leaderboard import COLUMNS, list_leaderboards, make_leaderboard
+
+    with open_catalog(db) as catalog:
+        if not dataset:
+            offered = list_leaderboards(catalog)
+            if json:
+                console.print_json([dict(zip(("dataset", "threat", "models"), row, strict=True)) for row in offered])
+            else:
+                print_table(("dataset", "threat", "models"), [list(row) for row in offered])
+            return
+        board = make_leaderboard(catalog, dataset, threat)
+    if json:
+        console.print_json(asdict(board))
+        return
+    if not board.rows:
+        raise ConfigurationError(
+            f"No model of {board.dataset} has a known accuracy under {threat}.",
+            hint="See which leaderboards there are: securitynet catalog leaderboard",
+        )
+    table = [
+        [str(place), row.label, row.architecture, row.year, *(row.values[column] for column in COLUMNS)]
+        for place, row in enumerate(board.rows[:limit], start=1)
+    ]
+    print_table(("#", "model", "architecture", "year", *COLUMNS), table)
 
 
 @app.command("codebook")

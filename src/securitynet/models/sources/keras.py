@@ -88,7 +88,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     if not path.is_file():
         raise ModelError(f"There is no Keras file {path}.")
     import_keras()
-    config = _read_config(path, name)
+    config = read_config(path, name)
     check_config(config, name)
     if any(node.get("class_name") in _LOOPS for node in _nodes(config)):
         run_once("securitynet.models.sources._network_trial", path, name, "keras")
@@ -119,7 +119,7 @@ def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tup
         ModelError: If Keras cannot load it, or it does not take images.
     """
     keras = import_keras()
-    config = _read_config(path, reference)
+    config = read_config(path, reference)
     check_config(config, reference)
     try:
         # Keras makes the weights that the configuration describes before it looks for them in the file. A thread more
@@ -247,8 +247,17 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(value)
 
 
-def _read_config(path: Path, reference: str) -> dict[str, Any]:
-    """The configuration of the model, without its compilation settings."""
+def read_config(path: Path, reference: str) -> dict[str, Any]:
+    """Read the configuration of the model, without its compilation settings; no layer is made.
+
+    Args:
+        path: A ``.keras``, ``.h5`` or ``.hdf5`` file.
+        reference: What messages call it.
+
+    Raises:
+        ModelError: If it is damaged, or holds weights only.
+        UnsafeFile: If it refers to other files.
+    """
     try:
         import h5py
 

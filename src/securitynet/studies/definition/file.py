@@ -203,8 +203,10 @@ class StudyConfig(_Table):
     accuracy_tolerance: float = Field(
         default=0.02, ge=0, le=1, description="Largest difference of a target's accuracy from its stated one."
     )
-    on_mismatch: Literal["note", "fail"] = Field(
-        default="note", description="What to do with a target that differs from its stated accuracy."
+    on_mismatch: Literal["note", "skip", "fail"] = Field(
+        default="note",
+        description="What to do with a target that fails a check (accuracy at chance or far from the stated one, "
+        "another class order, outputs that vary): note it, skip its trials with the reason, or count them as failed.",
     )
     measures: MeasurementSettings = Field(
         default=MeasurementSettings(), description="Confidence level and false-positive rates."

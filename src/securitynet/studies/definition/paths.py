@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from securitynet.datasets.references import FOLDER_SCHEMES, strip_location
 from securitynet.models.sources.references import parse_reference
 
-_FOLDERS = ("folder", "parquet")
 LISTS_OF_RECORDS = ("members", "non_members")
 """Options that name a list of records."""
 
@@ -48,7 +48,7 @@ def resolve_dataset(text: str, base: Path, root: str | None) -> str:
         root: The option ``data_root``.
     """
     scheme, colon, path = str(text).partition(":")
-    return f"{scheme}:{resolve_path(path, base)}" if colon and scheme in _FOLDERS and root is None else str(text)
+    return f"{scheme}:{resolve_path(path, base)}" if colon and scheme in FOLDER_SCHEMES and root is None else str(text)
 
 
 def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
@@ -63,7 +63,7 @@ def list_paths(options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
             yield name, reference.path
     for name in ("dataset", "auxiliary_dataset"):
         scheme, colon, path = str(options.get(name) or "").partition(":")
-        if colon and scheme in _FOLDERS:
+        if colon and scheme in FOLDER_SCHEMES:
             yield name, Path(options.get("data_root") or "") / path
 
 
@@ -73,9 +73,8 @@ def strip_folder(name: str, value: Any) -> Any:
         return Path(str(value)).name
     if name == "model" or (name == "architecture" and ":" in str(value)):
         return str(parse_reference(str(value)).without_folders())
-    if name in ("dataset", "auxiliary_dataset") and str(value).partition(":")[0] in _FOLDERS:
-        scheme, _, path = str(value).partition(":")
-        return f"{scheme}:{Path(path).name}"
+    if name in ("dataset", "auxiliary_dataset") and isinstance(value, str):
+        return strip_location(value)
     return json.loads(json.dumps(value))
 
 

@@ -267,7 +267,7 @@ def _plan_target(
         train=train,
         tags=frozenset(tags),
         catalog=entry.id if entry else None,
-        codes=entry.known() if entry else _read_purpose(tags),
+        codes=_describe_entry(entry) if entry else _read_purpose(tags),
         accuracy=accuracy,
         checksum=checksum,
         enforced=enforced,
@@ -289,6 +289,15 @@ def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, str]:
 def _with_kind(checksum: str | None) -> str | None:
     """The checksum of a study file, which may leave out that it is a SHA-256, as the catalog writes it."""
     return checksum if checksum is None or ":" in checksum else f"sha256:{checksum.lower()}"
+
+
+def _describe_entry(entry: CatalogEntry) -> dict[str, Any]:
+    """The codes of an entry, without the folder in which this machine keeps its weights."""
+    codes = entry.known()
+    file = codes.get("weights_file")
+    if file is not None and not str(file).startswith(("https://", "http://")):
+        codes["weights_file"] = Path(str(file)).name
+    return codes
 
 
 def _read_purpose(tags: Iterable[str]) -> dict[str, Any]:

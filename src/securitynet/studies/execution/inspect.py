@@ -88,20 +88,21 @@ def reindex(location: StudyLocation, note: Note) -> Refreshed:
     return refreshed
 
 
-def merge(sources: Iterable[str], out: str, note: Note) -> Merged:
+def merge(sources: Iterable[str], out: str, note: Note, *, redact: bool = False) -> Merged:
     """Merge results into a folder or URL.
 
     Args:
         sources: Folders or URLs of results.
         out: Folder or URL to merge into.
         note: Called with messages for the user.
+        redact: Whether to leave out arrays, and paths and names of users in texts.
 
     Raises:
         StudyRuns: If a runner is working there.
     """
     location = locate_results(out)
     with study_lock.hold_lock(location.state, location.root, note):
-        merged = merge_roots([find_results(source).root for source in sources], location.root)
+        merged = merge_roots([find_results(source).root for source in sources], location.root, redact=redact)
         index = Index(location.index, location.root)
         try:
             index.refresh()

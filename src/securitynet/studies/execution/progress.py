@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from securitynet.assessments.environment import version
 from securitynet.results.index import Index, TrialState
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
+
+_CHECKED = {
+    "answers": "outputs, which vary for the same image",
+    "chance": "accuracy, which is hardly better than chance",
+    "class order": "class order, which is not the dataset's",
+    "accuracy": "accuracy, which is not the stated one",
+    "checksum": "weights, which are not those that are stated",
+}
+"""What a study says about a target that it leaves out, by the check that failed."""
 
 
 @dataclass
@@ -100,7 +109,10 @@ class StudyProgress:
         """
         assert record.means is not None
         pending, counts, waiting = PendingTrials(), Counter[str](), Counter[str]()
+        left_out = self._explain_leaving_out(record)
         for trial in self.plan.trials(target, record.means):
+            if left_out is not None:
+                trial = replace(trial, obstacle=left_out)
             if self._claimed.setdefault(trial.id, target.key) != target.key:
                 continue
             summary = self.states.get(trial.id)
@@ -165,6 +177,13 @@ class StudyProgress:
             else:
                 counts["skipped"] += 1
         self._counts[target.key], self._waiting[target.key] = counts, waiting
+
+    def _explain_leaving_out(self, record: StudyTargetRecord) -> str | None:
+        """Why the study leaves out a target that was opened; None if it does not."""
+        failed = sorted({check.what for check in record.checks if not check.agrees})
+        if self.plan.study.on_mismatch != "skip" or not failed:
+            return None
+        return f"the target fails the check of its {' and '.join(_CHECKED[what] for what in failed)}"
 
     def _has_to_run(self, summary: TrialState | None) -> bool:
         if summary is None:

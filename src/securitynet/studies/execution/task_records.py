@@ -75,7 +75,7 @@ class WorkerTask(_Message):
         trials: Trials whose dependencies are listed; else the trial to run, or one that needs the dependency.
         dependency: Key of the shared work to do.
         accuracy_tolerance: Largest difference of the target's accuracy from its stated one.
-        on_mismatch: What to do with a target that differs from its stated accuracy.
+        on_mismatch: What to do with a target that fails a check.
     """
 
     kind: TaskKind
@@ -83,7 +83,7 @@ class WorkerTask(_Message):
     trials: tuple[TrialRequest, ...] = ()
     dependency: str | None = None
     accuracy_tolerance: float = 1.0
-    on_mismatch: Literal["note", "fail"] = "note"
+    on_mismatch: Literal["note", "skip", "fail"] = "note"
 
     @property
     def trial(self) -> TrialRequest:

@@ -3,8 +3,6 @@
 import logging
 import signal
 import sqlite3
-import subprocess
-import sys
 import textwrap
 import time
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import Script
 from inference_server import SHAPE, backend_of, check
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
 from securitynet.models.targets.backends.http import HttpBackend, hash_inputs
@@ -131,25 +130,24 @@ def test_credentials_in_the_address_are_refused_and_not_repeated(server):
 
 
 CLIENT = """
-    import sys, torch
+    import time, torch
     from pathlib import Path
     from securitynet.models.targets.backends.http import HttpBackend
     images = torch.rand((20, 3, 4, 4), generator=torch.Generator().manual_seed(0))
     backend = HttpBackend({url!r}, reference="x", store_path=Path({path!r}), cap={cap}, batch_size=2)
     print("ready", flush=True)
-    sys.stdin.readline()
+    while not Path({path!r}).with_suffix(".go").exists():
+        time.sleep(0.005)
     backend.outputs(images)
 """
 
 
 def start_client(server, path, cap=None):
-    script = textwrap.dedent(CLIENT).format(url=server.url, path=str(path), cap=cap)
-    return subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return Script(textwrap.dedent(CLIENT).format(url=server.url, path=str(path), cap=cap))
 
 
-def go(process):
-    process.stdin.write("\n")
-    process.stdin.flush()
+def go(path):
+    path.with_suffix(".go").touch()
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
@@ -157,12 +155,11 @@ def test_after_a_kill_only_the_rest_is_asked(server, images, tmp_path, signal_nu
     server.delay = 0.3  # long enough for a busy machine to deliver the signal before all is asked
     process = start_client(server, tmp_path / "l.db")
     assert process.stdout.readline() == "ready\n"
-    go(process)
+    go(tmp_path / "l.db")
     deadline = time.monotonic() + 60
     while len(server.asked) < 8 and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal_number)
-    process.wait()
+    process.kill(signal_number)
     time.sleep(2 * server.delay)  # the request in flight is still answered, to nobody
     asked = len(server.asked)
     assert 8 <= asked < 20
@@ -179,7 +176,6 @@ def test_two_processes_never_pay_twice_nor_overrun_the_cap_together(server, imag
     processes = [start_client(server, tmp_path / "l.db", cap=20) for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        go(process)
+    go(tmp_path / "l.db")
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert len(server.asked) == len(set(server.asked)) == 20

@@ -126,20 +126,41 @@ class TfliteBackend(Backend):
         return bool(((scores >= 0) & (scores <= 1)).all())
 
 
-def _interpreter(path: Path, reference: str) -> Any:
+def _interpreter(path: Path, reference: str, *, allocate: bool = True) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise MissingExtra("ai-edge-litert", "tflite", "Running a TFLite model") from error
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
-        interpreter.allocate_tensors()
+        if allocate:
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"{reference} cannot be loaded by LiteRT: {' '.join(str(error).split())[:600]}",
             hint="Models with custom or TensorFlow operators need code that is not run; convert with built-in ones.",
         ) from error
     return interpreter
+
+
+def read_details(path: Path, reference: str) -> tuple[list[list[int | None]], list[list[int | None]]]:
+    """Read the shapes of the inputs and of the outputs of a TFLite file; None stands for "any". The graph is not run.
+
+    Args:
+        path: The file.
+        reference: What messages call it.
+
+    Raises:
+        MissingExtra: If ai-edge-litert is not installed.
+        ModelError: If the file is damaged or needs custom operators.
+    """
+    interpreter = _interpreter(path, reference, allocate=False)
+    shapes = (
+        [tensor.get("shape_signature", tensor["shape"]) for tensor in details]
+        for details in (interpreter.get_input_details(), interpreter.get_output_details())
+    )
+    inputs, outputs = ([[size if size > 0 else None for size in map(int, shape)] for shape in part] for part in shapes)
+    return inputs, outputs
 
 
 def _quantised(values: NDArray[np.float32], tensor: dict[str, Any]) -> NDArray[Any]:
