@@ -16,8 +16,9 @@ import numpy as np
 from scipy import stats
 
 from securitynet.analysis import statistics
-from securitynet.metrics import attribute, inversion, paired, rates, roc
-from securitynet.records import Direction
+from securitynet.metrics import attribute, epsilon, evasion, inversion, paired, paired_auc, rates, roc, trainings
+from securitynet.records import Direction, Measurement
+from securitynet.reports.families import membership
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,92 @@ def simulate_skewed(effort: Effort) -> Iterator[Row]:
             yield row("skewed correlation", f"{n} models", name, np.array([(f.low, f.high) for f in found]).T, truth)
 
 
+def simulate_paired_auc(effort: Effort) -> Iterator[Row]:
+    """The difference of two AUCs of the same records: useless, equal and correlated scores, and separated ones."""
+    random = np.random.default_rng(10)
+    for m, n in effort.groups:
+        is_member = np.arange(m + n) < m
+        for first, second, rho in ((0.0, 0.0, 0.0), (1.0, 1.0, 0.9), (0.5, 1.5, 0.5), (4.0, 5.0, 0.8)):
+            truth = float(stats.norm.cdf(second / 2**0.5) - stats.norm.cdf(first / 2**0.5))
+            ends = []
+            for _ in range(effort.runs // 2):
+                x, z = random.normal(size=(2, m + n))
+                y = rho * x + (1 - rho**2) ** 0.5 * z
+                found = paired_auc.difference("x", x + first * is_member, y + second * is_member, is_member)
+                ends.append((found.low, found.high))
+            null = 0.0 if truth == 0 else None
+            yield row("AUC difference", (m, n), (first, second, rho), np.array(ends).T, truth, null)
+
+
+def simulate_epsilon(effort: Effort) -> Iterator[Row]:
+    """The lower bound on epsilon, for randomised response, whose epsilon is known; an end of an interval up to ∞."""
+    random = np.random.default_rng(11)
+    for m, n in effort.groups:
+        is_member = np.arange(m + n) < m
+        for truth in (0.0, 1.0, 4.0):
+            right = 1 / (1 + np.exp(-truth))
+            bounds = []
+            for seed in range(effort.runs // 2):
+                said = (random.random(m + n) < right) == is_member
+                found = epsilon.lower_bound(said + random.random(m + n) / 2, is_member, delta=0.0, seed=seed)
+                bounds.append(found.value or 0.0)
+            yield row("epsilon, one-sided", (m, n), truth, (bounds, np.full(len(bounds), np.inf)), truth)
+
+
+def simulate_medians(effort: Effort) -> Iterator[Row]:
+    """The median number of queries."""
+    random = np.random.default_rng(12)
+    for n in effort.sizes[:3]:
+        for share, truth in ((0.05, 14), (0.5, 1), (0.001, 693)):
+            found = [evasion.median("x", random.geometric(share, n), level=0.95) for _ in range(effort.runs)]
+            yield row("median", n, share, np.array([(f.low, f.high) for f in found]).T, truth)
+
+
+def simulate_trainings(effort: Effort) -> Iterator[Row]:
+    """Mean accuracy and AUC over further trainings on the same kind of records."""
+    random = np.random.default_rng(13)
+    for count, n in ((4, 50), (8, 200)):
+        for between in (0.0, 0.2):
+            ends: dict[str, list[tuple[float | None, float | None]]] = {"accuracy": [], "AUC": []}
+            for _ in range(effort.runs // 4):
+                difficulty = random.normal(size=n)
+                skill = 1.0 + between * random.normal(size=count)
+                hits = (skill[:, None] + 0.7 * difficulty + 0.714 * random.normal(size=(count, n)) > 0).sum(axis=1)
+                found = trainings.mean_rate("x", hits.astype(float), n, direction=Direction.HIGHER)
+                ends["accuracy"].append((found.low, found.high))
+                groups = [(s + random.normal(size=n), difficulty) for s in skill]
+                found = trainings.mean_auc("x", groups)
+                ends["AUC"].append((found.low, found.high))
+            accuracy, auc = (stats.norm.cdf(1 / (scale + between**2) ** 0.5) for scale in (1.0, 2.0))
+            yield row("mean accuracy", (count, n), between, np.array(ends["accuracy"]).T, float(accuracy))
+            yield row("mean AUC", (count, n), between, np.array(ends["AUC"]).T, float(auc))
+
+
+def simulate_verdicts(effort: Effort) -> Iterator[Row]:
+    """How often the sentences on the best of several useless attacks say that it is better, or worse, than guessing."""
+    random = np.random.default_rng(14)
+    for m, n in effort.groups:
+        for attacks, shared in ((1, 0.0), (8, 0.0), (8, 0.8)):
+            said = []
+            for _ in range(max(effort.runs // 4, 40)):
+                scores = shared**0.5 * random.normal(size=m + n) + (1 - shared) ** 0.5 * random.normal(
+                    size=(attacks, m + n)
+                )
+                aucs = [roc.auc(one[:m], one[m:]) for one in scores]
+                fpr = next((fpr for fpr in (0.001, 0.01, 0.1) if n * fpr >= membership.MARGIN), None)
+                tprs = [] if fpr is None else [roc.tpr_at_fpr(one[:m], one[m:], fpr) for one in scores]
+                verdicts = [membership.describe_auc(choose_best(aucs), attacks)]
+                verdicts += [membership.describe_tpr(choose_best(tprs), None, attacks)] if tprs else []
+                said.append([not text.count("not distinguishable") for text in verdicts])
+            for name, share in zip(("AUC", "TPR"), np.mean(said, axis=0), strict=False):
+                # Both directions count: nominal is 5%, of which half is "more than guessing".
+                yield Row(f"verdict on {name}", str((m, n)), f"best of {attacks}, {shared}", len(said), 0, 0, share / 2)
+
+
+def choose_best(measured: list[Measurement]) -> Measurement:
+    return max(measured, key=lambda one: (one.low or 0.0, one.value or 0.0))
+
+
 KINDS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "rates": simulate_rates,
     "two-rates": simulate_two_rates,
@@ -232,6 +319,11 @@ KINDS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "clusters": simulate_clusters,
     "models": simulate_models,
     "skewed": simulate_skewed,
+    "paired-auc": simulate_paired_auc,
+    "epsilon": simulate_epsilon,
+    "medians": simulate_medians,
+    "trainings": simulate_trainings,
+    "verdicts": simulate_verdicts,
 }
 
 

@@ -222,6 +222,14 @@ def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
         raise ConfigurationError(f"{name} can't be read as TOML: it is nested too deeply.") from None
 
 
+def parse_value(text: str) -> Any:
+    """Parse a value as TOML writes it; what is no such value is a plain word."""
+    try:
+        return parse_toml(f"value = {text}")["value"]
+    except ConfigurationError:
+        return text
+
+
 def printable(text: str) -> str:
     r"""``text`` as it can be written anywhere: bytes of file names that are not UTF-8 become ``\xNN``."""
     try:

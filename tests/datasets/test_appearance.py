@@ -67,6 +67,25 @@ def test_files_are_described_by_what_is_in_them_and_not_by_when(tmp_path):
     assert (train[:, constant] != test[:, constant]).any(axis=0).sum() == 3  # two tables and the EXIF data
 
 
+def test_the_camera_and_the_day_are_read_from_exif_data():
+    from securitynet.datasets.appearance import _describe_file, _read_exif
+
+    def read(exif: Image.Exif | bytes) -> tuple[int, str, float]:
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(stream, "JPEG", exif=exif)
+        assert _describe_file(stream.getvalue()) is not None
+        return _read_exif(Image.open(stream))
+
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0132] = "maker", "model", "2015:05:01 10:00:00"
+    fields, camera, day = read(exif)
+    exif[0x0132] = "2016:05:01 10:00:00"
+    assert (fields, camera) == (3, "maker model") and read(exif)[2] - day == 366
+    exif[0x0132] = "no day"
+    assert read(exif)[2] == 0
+    assert read(b"Exif\x00\x00II*\x00\xff\xff\xff\xff")[1:] == ("", 0)
+
+
 def test_there_are_no_files_behind_arrays(digits):
     assert describe_files(digits, np.arange(4, dtype=np.int64)) is None
     found = describe_records(digits, np.arange(300, dtype=np.int64))
@@ -81,5 +100,5 @@ def test_a_file_that_cannot_be_read_is_marked():
     stream = io.BytesIO()
     Image.new("L", (8, 4)).save(stream, "PNG")
     described = _describe_file(stream.getvalue())
-    assert described is not None and described[:2] == ("PNG", "L") and described[2][2:4] == (8.0, 4.0)
+    assert described is not None and described[0] == ("PNG", "L", "") and described[1][2:4] == (8.0, 4.0)
     assert _describe_file(b"no image") is None

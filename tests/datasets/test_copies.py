@@ -34,6 +34,12 @@ def change(image: torch.Tensor, quality: int = 95, blur: float = 0.0) -> torch.T
     return torch.from_numpy(np.asarray(Image.open(stream)).copy()).permute(2, 0, 1)
 
 
+def crop_centre(image: torch.Tensor) -> torch.Tensor:
+    """The middle seven eighths, as large as the whole."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy()).crop((2, 2, 30, 30)).resize((32, 32), Image.BILINEAR)
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+
+
 def records(dataset: ImageDataset) -> tuple[ImageDataset, np.ndarray]:
     return dataset, np.arange(len(dataset), dtype=np.int64)
 
@@ -45,12 +51,16 @@ def test_equal_and_near_copies_are_told_apart_and_have_their_partners():
     second[10], second[11] = change(first[20], quality=60), change(first[21], blur=0.7)
     second[12] = (first[22].float() * 0.8 + 10).round().to(torch.uint8)  # darker
     second[13] = first[23].roll(3, dims=2)  # moved: another image
+    second[14] = change(first[24].flip(2), quality=60)
+    second[15] = crop_centre(first[25])
+    second[16] = crop_centre(first[26]).flip(2)
+    first[27] = crop_centre(second[17])
     copies = find_copies(records(make_dataset(first)), records(make_dataset(second)))
     assert np.flatnonzero(copies.second_exact).tolist() == [3, 5]
-    assert np.flatnonzero(copies.second_near).tolist() == [10, 11, 12]
+    assert np.flatnonzero(copies.second_near).tolist() == [10, 11, 12, 14, 15, 16, 17]
     assert np.flatnonzero(copies.first_exact).tolist() == [7]
-    assert np.flatnonzero(copies.first_near).tolist() == [20, 21, 22]
-    assert copies.partner[[3, 5, 10, 11, 12]].tolist() == [7, 7, 20, 21, 22]
+    assert np.flatnonzero(copies.first_near).tolist() == [20, 21, 22, 24, 25, 26, 27]
+    assert copies.partner[[3, 5, *range(10, 13), *range(14, 18)]].tolist() == [7, 7, 20, 21, 22, 24, 25, 26, 27]
     assert copies.partner[13] == -1 and copies.searched == 60
 
 

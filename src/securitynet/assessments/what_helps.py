@@ -18,7 +18,7 @@ from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.defense_trainings import DefenseTrainings
 from securitynet.assessments.method_settings import make_method
-from securitynet.assessments.private_baseline import CANDIDATES, Candidate
+from securitynet.assessments.private_baseline import CANDIDATES, NoiseCandidate
 from securitynet.assessments.run_trial import ReportProgress, is_full_disk
 from securitynet.assessments.worst_records import FEWEST_TRAININGS
 from securitynet.defenses import DEFENSES
@@ -30,7 +30,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.models.shadows import find_own_architecture
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 STRONGEST = 3
 """Number of strongest attacks that defenses are tried against, besides the cheap ones."""
+
+LONG_TRAININGS = frozenset({"distillation", "adversarial-regularisation"})
+"""Training defenses that train a second network: `standard` leaves them out. DP-SGD takes long too, and is included."""
 
 Rival = tuple[str, Method, ThreatModel]
 """An attack with the name of its trial and its threat model."""
@@ -70,25 +73,34 @@ def check_remedies(config: AssessConfig) -> None:
         )
 
 
-def choose_defenses(config: AssessConfig) -> list[str]:
-    """Return the names of the defenses to try.
+def choose_defenses(config: AssessConfig) -> list[tuple[str, dict[str, Any]]]:
+    """Return the defenses to try, each with its settings.
+
+    ``standard`` is every output defense, and each training defense but `LONG_TRAININGS` in the first of its settings;
+    ``all``, ``output``, ``training`` and names take every setting.
 
     Raises:
         UnknownName: If one does not exist.
         ConfigurationError: If one repairs trained models, which is not tried here.
     """
-    names: list[str] = []
+    chosen: list[tuple[str, dict[str, Any]]] = []
     for name in config.defenses:
-        if name in ("all", "output", "training"):
-            names += [full for full in DEFENSES if name in ("all", DEFENSES.get(full).stage)]
-        else:
-            names.append(DEFENSES.resolve(name).name)
-            if DEFENSES.get(name).stage == "repair":
-                raise ConfigurationError(
-                    f"{names[-1]} removes a backdoor from a trained model; --try-defenses measures other attacks.",
-                    hint=f"securitynet repair MODEL --dataset D --defense {names[-1]}",
-                )
-    return list(dict.fromkeys(names))
+        if name in ("all", "standard", "output", "training"):
+            for full in DEFENSES:
+                sweep, stage = DEFENSES.get(full).sweep, DEFENSES.get(full).stage
+                if name == "standard" and stage == "training":
+                    sweep = () if full in LONG_TRAININGS else sweep[:1]
+                if name in ("all", "standard", stage):
+                    chosen += [(full, settings) for settings in sweep]
+            continue
+        full = DEFENSES.resolve(name).name
+        if DEFENSES.get(full).stage == "repair":
+            raise ConfigurationError(
+                f"{full} removes a backdoor from a trained model; --try-defenses measures other attacks.",
+                hint=f"securitynet repair MODEL --dataset D --defense {full}",
+            )
+        chosen += [(full, settings) for settings in DEFENSES.get(full).sweep]
+    return [task for number, task in enumerate(chosen) if task not in chosen[:number]]
 
 
 def try_defenses(assessment: Assessment, report_progress: ReportProgress | None = None) -> DefenseEffects:
@@ -100,8 +112,7 @@ def try_defenses(assessment: Assessment, report_progress: ReportProgress | None 
     rivals, notes = _rank_attacks(assessment), []
     if not rivals:
         notes.append("No membership attack was run that defenses could be tried against.")
-    names = choose_defenses(assessment.config)
-    tasks = [(name, settings) for name in names for settings in DEFENSES.get(name).sweep] if rivals else []
+    tasks = choose_defenses(assessment.config) if rivals else []
     training = [task for task in tasks if DEFENSES.get(task[0]).stage == "training"]
     obstacle = _find_obstacle_to_training(assessment)
     if training and obstacle:
@@ -177,7 +188,7 @@ def _state_cost(assessment: Assessment, training: list[Any], worst: DefenseTrain
         f"{plain + private} trainings of up to {trained.recipe.epochs} epochs, each about "
         f"{trained.history.seconds:.0f} seconds as the model itself took"
     )
-    slow = {name for name, _ in training} & {"dp-sgd", "distillation", "adversarial-regularisation"}
+    slow = {name for name, _ in training} & {"dp-sgd", *LONG_TRAININGS}
     if longer := sorted(slow | ({"dp-sgd"} if private else set())):
         words += f"; {' and '.join(longer)} several times as long"
     logger.warning(
@@ -264,7 +275,7 @@ def _try_defense(
     assessment: Assessment,
     worst: DefenseTrainings | None,
     notes: list[str],
-    tuned: Candidate | None = None,
+    tuned: NoiseCandidate | None = None,
 ) -> DefenseEffect:
     started = time.perf_counter()
     defense = make_defense(name, settings)
@@ -334,7 +345,7 @@ def _train_again(
     )
     again = read_target_record(out)
     assert again is not None  # just written
-    splits = trained_splits(again, assessed.dataset, known=config.known)
+    splits = restore_splits(again, assessed.dataset, known=config.known)
     return target.under(assessed.target.access), TrialData(
         assessed.dataset, splits, again, assessed.auxiliary, defense=defense
     )

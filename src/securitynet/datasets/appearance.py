@@ -5,15 +5,18 @@ The blind baseline tries to tell members from non-members by these.
 
 from __future__ import annotations
 
+import datetime
 import io
 import itertools
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
@@ -69,8 +72,8 @@ def measure_images(images: torch.Tensor) -> Floats:
 def describe_files(dataset: ImageDataset, records: NDArray[np.int64]) -> Floats | None:
     """Features of the files that images were read from; None where there are none, or not of these records.
 
-    Format, size, dimensions, colour mode, whether there is EXIF data, mean of the quantisation tables and subsampling.
-    Nothing of the file system, such as times.
+    Format, size, dimensions, colour mode, mean of the quantisation tables, subsampling, and from the EXIF data the
+    number of fields, the camera and the day of the picture. Nothing of the file system, such as times.
     """
     names = dataset.record_names
     if not isinstance(names, RecordNames):
@@ -79,21 +82,24 @@ def describe_files(dataset: ImageDataset, records: NDArray[np.int64]) -> Floats 
     known = [row for row in rows if row is not None]
     if not known:
         return None
-    formats = sorted({row[0] for row in known})
-    modes = sorted({row[1] for row in known})
-    table = np.zeros((len(rows), len(formats) + len(modes) + len(known[0][2]) + 1))
+    # Values that few files have, such as rare cameras, make no columns.
+    counts = [Counter(row[0][part] for row in known) for part in range(len(known[0][0]))]
+    columns = [sorted(value for value, count in part.items() if count >= FEWEST_OF_CLASS) for part in counts]
+    starts = np.cumsum([0, *map(len, columns)])
+    table = np.zeros((len(rows), int(starts[-1]) + len(known[0][1]) + 1))
     for at, row in enumerate(rows):
         if row is None:
             table[at, -1] = 1.0
             continue
-        table[at, formats.index(row[0])] = 1.0
-        table[at, len(formats) + modes.index(row[1])] = 1.0
-        table[at, len(formats) + len(modes) : -1] = row[2]
+        for start, values, value in zip(starts, columns, row[0], strict=False):
+            if value in values:
+                table[at, start + values.index(value)] = 1.0
+        table[at, starts[-1] : -1] = row[1]
     return table
 
 
-def _describe_file(item: Item) -> tuple[str, str, Sequence[float]] | None:
-    """Format, mode and numbers of an image file; None for what is no file or cannot be read."""
+def _describe_file(item: Item) -> tuple[tuple[str, str, str], Sequence[float]] | None:
+    """Format, mode and camera, and numbers, of an image file; None for what is no file or cannot be read."""
     if isinstance(item, np.ndarray):
         return None
     try:
@@ -104,7 +110,7 @@ def _describe_file(item: Item) -> tuple[str, str, Sequence[float]] | None:
             means = [float(np.mean(list(tables[number]))) if number in tables else 0.0 for number in (0, 1)]
             layers = getattr(image, "layer", None) or []
             sampling = float(layers[0][1] * layers[0][2]) if layers else 0.0
-            exif = float("exif" in image.info)
+            fields, camera, day = _read_exif(image)
             profile = float("icc_profile" in image.info)
             numbers = (
                 float(size),
@@ -114,13 +120,34 @@ def _describe_file(item: Item) -> tuple[str, str, Sequence[float]] | None:
                 width / height,
                 *means,
                 sampling,
-                exif,
+                float(fields),
+                day,
                 profile,
                 float("progressive" in image.info),
             )
-            return str(image.format), image.mode, numbers
+            return (str(image.format), image.mode, camera), numbers
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
+
+
+def _read_exif(image: Image.Image) -> tuple[int, str, float]:
+    """Number of EXIF fields, make and model of the camera, and the day of the picture, counted from year 1 (or 0)."""
+    if "exif" not in image.info:
+        return 0, "", 0.0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damaged fields
+            exif = image.getexif()
+            fields = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+        camera = " ".join(str(fields.get(tag, "")) for tag in (ExifTags.Base.Make, ExifTags.Base.Model)).strip()
+        taken = str(fields.get(ExifTags.Base.DateTimeOriginal) or fields.get(ExifTags.Base.DateTime) or "")
+    except Exception:  # damaged fields raise errors of many kinds
+        return 1, "", 0.0
+    try:
+        day = float(datetime.datetime.strptime(taken[:10], "%Y:%m:%d").toordinal())
+    except ValueError:
+        day = 0.0
+    return len(fields), camera, day
 
 
 def _describe_classes(labels: NDArray[np.int64]) -> Floats:

@@ -4,8 +4,8 @@ The classifier is a ridge regression of membership on features, cross-fitted: th
 is scored by a fit to the other folds. Cross-fitted scores are not independent of one another, since the fits share
 records; on groups that do not differ their AUC varies more than that of fixed scores, and its mean lies a little below
 0.5. Both are measured on the data at hand by fitting permuted memberships, which costs little as a ridge regression is
-linear in what it predicts. An interval is widened by that, and its lower end lies above 0.5 only if few permutations
-reach the AUC: for groups that do not differ, at most (1 - level)/2 of the time.
+linear in what it predicts. An interval is widened by that, and it excludes 0.5 on either side only if few permutations
+lie as far out as the AUC: for groups that do not differ, at most (1 - level)/2 of the time on each side.
 """
 
 from __future__ import annotations
@@ -55,9 +55,14 @@ class BlindScores:
         independent = np.sqrt((m + n + 1) / (12 * m * n))
         wider = max(1.0, float(np.sqrt(np.mean((self.permuted - 0.5) ** 2))) / independent)
         low, high = max(0.0, value - wider * (value - low)), min(1.0, value + wider * (high - value))
-        reached = (1 + int((self.permuted >= value).sum())) / (1 + len(self.permuted))
-        if reached > (1 - level) / 2:
+        above, below = (
+            (1 + int(reached.sum())) / (1 + len(self.permuted))
+            for reached in (self.permuted >= value, self.permuted <= value)
+        )
+        if above > (1 - level) / 2:
             low = min(low, 0.5)
+        if below > (1 - level) / 2:
+            high = max(high, 0.5)
         return Measurement(
             name=name,
             value=value,

@@ -69,7 +69,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     """
     import pandas
 
-    frame = pandas.DataFrame(collect_columns(blocks(index, defaults)))
+    frame = pandas.DataFrame(collect_columns(read_blocks(index, defaults)))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     for column in _WHOLE:
@@ -81,12 +81,12 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     return frame.sort_values(order, kind="stable", na_position="first").reset_index(drop=True)
 
 
-def blocks(
+def read_blocks(
     index: Index, defaults: Defaults | None = None
 ) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], ...]]]:
     """The rows of `to_frame`, in no particular order: (what those of a target or trial share, what each has)."""
     by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
-    usual = functools.cache(lambda kind, method: flat(defaults(kind, method)) if defaults else {})
+    usual = functools.cache(lambda kind, method: flatten_settings(defaults(kind, method)) if defaults else {})
     for record in list(index.target_records()):
         about = _about_target(record)
         if record.means is not None:
@@ -102,10 +102,10 @@ def blocks(
         known = by_key.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         about = known[1] if known else _about_spec(trial)
         shared = {**about, **_about_trial(trial, usual(spec.kind, spec.method))}
-        yield shared, tuple(_value(m, own_name(trial, m.name)) for m in trial.measurements) or _NO_VALUE
+        yield shared, tuple(_value(m, strip_trial_name(trial, m.name)) for m in trial.measurements) or _NO_VALUE
 
 
-def own_name(trial: TrialResult, name: str) -> str:
+def strip_trial_name(trial: TrialResult, name: str) -> str:
     """The name of a measurement without that of its trial: ``tpr@fpr=0.001``."""
     method = trial.spec.method if trial.spec.kind == "attack" else f"backdoor.{trial.spec.method}"
     if not name.startswith(method):
@@ -143,12 +143,12 @@ def encode_csv(frame: pandas.DataFrame) -> bytes:
     return str(safe.to_csv(index=False)).encode("utf-8")
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted names; lists as JSON."""
     columns: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            columns |= flat(value, f"{prefix}{name}.")
+            columns |= flatten_settings(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple | Mapping):
             columns[f"{prefix}{name}"] = json.dumps(value)
         else:
@@ -204,7 +204,7 @@ def _about_spec(trial: TrialResult) -> dict[str, Any]:
 
 def _about_trial(trial: TrialResult, usual: Mapping[str, Any]) -> dict[str, Any]:
     spec = trial.spec
-    configuration = flat(spec.configuration)
+    configuration = flatten_settings(spec.configuration)
     changed = {name: value for name, value in configuration.items() if name not in usual or usual[name] != value}
     family, _, method = spec.method.rpartition(".")
     return {

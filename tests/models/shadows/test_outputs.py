@@ -118,6 +118,9 @@ def test_training_sets_of_another_size_than_the_targets_are_reported(digits, tar
         target, digits, public, public.members[:5], ShadowPlan(count=2, recipe=FAST), cache=tmp_path, device="cpu"
     )
     assert f"records each and the target on {len(public.members):,}" in found.fidelity[-1]
+    assert "would be trained" not in found.fidelity[-1]  # of two independent sets, each may hold half of the records
+    wide = ShadowPlan(count=16).count_independent(public, len(digits))
+    assert wide == len(public.members)
 
 
 def test_one_shadow_model_is_trained_on_a_share_of_the_pool():

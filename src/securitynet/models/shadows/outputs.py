@@ -141,21 +141,22 @@ def shadow_outputs(
             reduced.append(reduce(collect(model, view, np.unique(records), cache=cache).select(records).logits, labels))
         outputs.append(np.stack(reduced))
     fidelity = compare(expected, accuracies, training.assumptions)
-    notes = (*_logged(fidelity), *_compare_sizes(specs, len(splits.members), splits))
+    notes = (*_logged(fidelity), *_compare_sizes(specs, splits, plan, len(dataset)))
     return ShadowOutputs(included, np.stack(outputs), labels, notes)
 
 
-def _compare_sizes(specs: Sequence[ModelSpec], members: int, splits: Splits) -> tuple[str, ...]:
+def _compare_sizes(specs: Sequence[ModelSpec], splits: Splits, plan: ShadowPlan, records: int) -> tuple[str, ...]:
     """Return a note if the shadow models are trained on many more or fewer records than the target."""
-    size = round(float(np.mean([len(spec.indices) for spec in specs])))
+    size, members = round(float(np.mean([len(spec.indices) for spec in specs]))), len(splits.members)
     if members == 0 or abs(size - members) <= SIZE_TOLERANCE * members:
         return ()
-    return (
-        f"The shadow models are trained on {size:,} records each and the target on {members:,}: the {splits.name} "
-        "split and their design provide no more."
-        if size < members
-        else f"The shadow models are trained on {size:,} records each and the target on {members:,}.",
-    )
+    note = f"The shadow models are trained on {size:,} records each and the target on {members:,}"
+    if size > members:
+        return (f"{note}.",)
+    possible = plan.count_independent(splits, records)
+    if plan.design == "balanced" and possible > (1 + SIZE_TOLERANCE) * size:
+        return (f'{note}. With shadows.design = "independent" they would be trained on {possible:,}.',)
+    return (f"{note}: the {splits.name} split and their design provide no more.",)
 
 
 def plan_specs(

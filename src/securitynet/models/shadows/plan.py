@@ -147,13 +147,22 @@ class ShadowPlan(ShadowTraining):
         if self.design == "balanced":
             return [pool[chosen] for chosen in self.training_sets(len(pool), seed)]
         population = np.arange(size, dtype=np.int64) if self.pool == "online" else pool
-        largest = int(len(population) * max(0.5, 1 - 2 / self.count))
-        wanted = min(len(splits.members), largest)
+        wanted = self.count_independent(splits, size)
         sets = []
         for number in range(self.count):
             raw = np.random.PCG64(derived_seed(seed, "independent training set", number)).random_raw(len(population))
             sets.append(np.sort(population[raw.argsort(kind="stable")[:wanted]]))
         return sets
+
+    def count_independent(self, splits: Splits, size: int) -> int:
+        """Return the number of records in an independent training set; see `draw_training_sets`.
+
+        Args:
+            splits: The members of the target, and the other roles.
+            size: Number of records in the dataset.
+        """
+        population = size if self.pool == "online" else len(self.records(splits))
+        return min(len(splits.members), int(population * max(0.5, 1 - 2 / self.count)))
 
 
 def _rank(keys: NDArray[np.uint64], axis: int) -> NDArray[np.int64]:

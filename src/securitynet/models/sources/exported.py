@@ -97,11 +97,11 @@ def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tup
     return network, channels, (height, width)
 
 
-class _LimitSizes(TorchDispatchMode):
+class _LimitSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises `RefusedFile` where an operator returns a larger tensor than a model of that size needs."""
 
     def __init__(self, limit: int, reference: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._limit, self._reference = limit, reference
 
     @override

@@ -24,13 +24,13 @@ from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends._onnx_graph import (
     GraphOutput,
     convert_opset,
+    describe_error,
     ends_in_sigmoid,
     expose,
     find_output,
     list_operators,
     may_grow,
     read_graph,
-    reason,
 )
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
@@ -136,7 +136,8 @@ class OnnxBackend(Backend):
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             shape = "×".join(map(str, images.shape[1:]))
             raise TargetError(
-                f"{self.reference} does not take a batch of {len(feed)} inputs of shape {shape}: {reason(error)}",
+                f"{self.reference} does not take a batch of {len(feed)} inputs of shape {shape}: "
+                f"{describe_error(error)}",
                 hint="Set the size it was exported for with --input-size, or a smaller --batch-size.",
             ) from error
         result = np.asarray(result)
@@ -274,7 +275,7 @@ def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
             model if isinstance(model, bytes) else str(model), options, providers=providers
         )
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        words = reason(error)
+        words = describe_error(error)
         if "is not a registered function/op" in words or "No Op registered" in words:
             raise ModelError(
                 f"{reference} uses an operator that onnxruntime does not have: {words}",
