@@ -312,3 +312,72 @@ def test_folders(run_refused, tmp_path, kind):
         (tmp_path / "model" / "config.json").write_text('{"architecture": "resnet18", "num_classes": 10}')
     run_refused("assess", "hf:./model", "--dataset", "digits", "--limit", "40")
     assert not (tmp_path / "executed").exists()
+
+
+# Networks of torch.export and Keras that are large where their files are small
+
+
+class Filling(torch.nn.Module):
+    """Makes a tensor of 160 GB."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :10] + torch.ones(200_000, 200_000).sum()
+
+
+class Doubling(torch.nn.Module):
+    """Joins its input with itself, again and again."""
+
+    def forward(self, images):
+        values = images.flatten(1)
+        for _ in range(30):
+            values = torch.cat([values, values], dim=1)
+        return values[:, :10]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [Filling, Doubling])
+def test_exported(run_refused, tmp_path, network):
+    example = torch.zeros(1, 1, 8, 8, device="meta")
+    program = torch.export.export(network().to("meta"), (example,))
+    torch.export.save(program, tmp_path / "f.pt2")
+    run_refused("assess", "exported:f.pt2", "--dataset", "digits", "--limit", "40")
+
+
+def make_wide(keras):
+    return [keras.layers.Flatten(), keras.layers.Dense(7), keras.layers.Dense(10)], {7: 10**9}
+
+
+def make_large(keras):
+    return [keras.layers.UpSampling2D(7), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)], {7: 10**5}
+
+
+def make_endless(keras):
+    return [keras.layers.Flatten(), keras.layers.RepeatVector(7), keras.layers.LSTM(10)], {7: 10**7}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [make_wide, make_large, make_endless])
+def test_keras(run_refused, tmp_path, monkeypatch, make):
+    """A small model, in whose configuration a size is then replaced by a giant one."""
+    pytest.importorskip("h5py")
+    from securitynet.models.sources.keras import import_keras
+
+    keras = import_keras()
+    monkeypatch.setattr("securitynet.first_run.SECONDS", 8)
+    layers, giants = make(keras)
+    keras.Sequential([keras.Input((8, 8, 1)), *layers]).save(tmp_path / "small.keras")
+    with zipfile.ZipFile(tmp_path / "small.keras") as old, zipfile.ZipFile(tmp_path / "f.keras", "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                content = json.dumps(replace_sizes(json.loads(content), giants)).encode()
+            new.writestr(name, content)
+    run_refused("assess", "keras:f.keras", "--dataset", "digits", "--limit", "40")
+
+
+def replace_sizes(value, giants):
+    if isinstance(value, dict):
+        return {name: replace_sizes(part, giants) for name, part in value.items() if name != "build_config"}
+    if isinstance(value, list):
+        return [replace_sizes(part, giants) for part in value]
+    return giants.get(value, value) if isinstance(value, int) and not isinstance(value, bool) else value

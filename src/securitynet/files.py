@@ -95,10 +95,10 @@ def _remove_abandoned(folder: Path) -> None:
     if str(folder) in _searched:
         return
     _searched.add(str(folder))
-    with os.scandir(folder) as entries:
-        names = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)]
-    for name in names:
-        with contextlib.suppress(OSError):  # another process removes it, or it is not ours to remove
+    with contextlib.suppress(OSError):  # what is there may not be read, or another process removes it, too
+        with os.scandir(folder) as entries:
+            names = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)]
+        for name in names:
             descriptor = os.open(name, os.O_RDWR)
             try:
                 if _lock(descriptor):

@@ -11,8 +11,8 @@ from securitynet.cli.main import app
 from securitynet.records import Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import add_grades, find_wrong_verdicts, grade_families
-from securitynet.results.document import PolicyCheck, PolicyOutcome
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
+from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
 AUC = GradeBounds(moderate=0.6, high=0.75)
 
