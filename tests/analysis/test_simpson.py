@@ -27,7 +27,7 @@ def paradox() -> pandas.DataFrame:
     return pandas.DataFrame(
         {"case": [f"m{n}" for n in range(30)], "model": [f"m{n}" for n in range(30)], "x": x, "y": y,
          "dataset": np.repeat(DATASETS, 10), "family": [f"f{n % 10}" for n in range(30)],
-         "purpose": "benchmark", "year": np.tile(np.arange(2012, 2022), 3)}
+         "architecture": None, "purpose": "benchmark", "year": np.tile(np.arange(2012, 2022), 3)}
     )  # fmt: skip
 
 
