@@ -10,7 +10,7 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.cli.main import app
 from securitynet.records import Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
-from securitynet.reports.grades import add_grades, find_wrong_verdicts, grade_families
+from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
 from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
@@ -133,13 +133,20 @@ def test_the_verdict_lists_what_the_grades_say(assessed):
 
 def test_an_interval_above_chance_that_proves_nothing_is_explained(assessed):
     """With several attacks the interval of the strongest is corrected; the one that is shown is not."""
-    document = replace_auc(assessed[0], "membership.modified-entropy", 0.54, 0.501, 0.579)
-    for trial in document.trials:
-        if trial.name.startswith("membership.") and trial.name != "membership.modified-entropy":
-            document = replace_auc(document, trial.name, 0.50, 0.45, 0.55)
+    alone = replace_auc(assessed[0], "membership.modified-entropy", 0.54, 0.501, 0.579)
+    assert membership_of(alone).grade == "slight"
+    (trial,), auc = alone.trials, alone.measurements[-1]
+    names = ("membership.loss", "membership.posterior")
+    others = [auc.model_copy(update={"name": f"{n}.auc", "value": 0.5, "low": 0.45, "high": 0.55}) for n in names]
+    document = alone.model_copy(
+        update={
+            "trials": (trial, *(trial.model_copy(update={"name": name}) for name in names)),
+            "measurements": (*alone.measurements, *others),
+        }
+    )
     finding = membership_of(document)
-    assert finding.grade in ("none shown", "undecided")
-    assert finding.measurement.low <= 0.5 or "corrected for the choice" in finding.meaning
+    assert finding.grade == "none shown" and finding.measurement.low == 0.501
+    assert CORRECTED in finding.meaning
 
 
 def test_grades_and_checks_that_do_not_follow_are_named(assessed):
