@@ -40,7 +40,8 @@ def test_the_paper_s_tables_hold_all_cells(tables: pandas.DataFrame) -> None:
 
 
 def test_ml_doctor_s_correlations_pooled_and_within_against_pandas(tables: pandas.DataFrame) -> None:
-    found = {one.claim.name: one for one in findings.judge(claims.EVERY, tables)}
+    chosen = [claim for claim in claims.EVERY if claim.name.startswith(("overfitting-", "membership-against-"))]
+    found = {one.claim.name: one for one in findings.judge(chosen, tables)}
     wide = frames.wide(tables[tables["defense"].isna()], {
         "x": MEMBERSHIP["black_shadow"], "w": MEMBERSHIP["white_shadow"], "y": STEALING["stealing_shadow"],
         "i": INVERSION["inversion_accuracy"], "o": q.OVERFITTING,
@@ -104,7 +105,10 @@ def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFram
 
 @pytest.mark.real_data
 def test_the_published_table_s_claims(published: pandas.DataFrame) -> None:
-    found = {one.claim.name: one for one in findings.judge(claims.EVERY, published)}
+    names = ("stealing-low-cluster", "stealing-high-cluster", "high-accuracy-imagenet", "other-data-svhn",
+             "agreement-follows-accuracy")  # fmt: skip
+    chosen = [claim for claim in claims.EVERY if claim.name in names]
+    found = {one.claim.name: one for one in findings.judge(chosen, published)}
     assert found["stealing-low-cluster"].status == "supported"
     high = found["stealing-high-cluster"]
     assert high.status == "not tested" and "accuracies of 68 to 82%" in high.sentence

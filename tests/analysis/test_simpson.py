@@ -26,8 +26,8 @@ def paradox() -> pandas.DataFrame:
     assert np.corrcoef(x, y)[0, 1] > 0.9
     return pandas.DataFrame(
         {"case": [f"m{n}" for n in range(30)], "model": [f"m{n}" for n in range(30)], "x": x, "y": y,
-         "dataset": np.repeat(DATASETS, 10), "family": [f"f{n % 10}" for n in range(30)],
-         "architecture": None, "purpose": "benchmark", "year": np.tile(np.arange(2012, 2022), 3)}
+         "dataset": np.repeat(DATASETS, 10), "family": [f"f{n % 10}" for n in range(30)], "architecture": None,
+         "purpose": "benchmark", "year": np.tile(np.arange(2012, 2022), 3)}
     )  # fmt: skip
 
 
