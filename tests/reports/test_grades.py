@@ -182,3 +182,30 @@ def test_assumed_members_clear_no_model(null):
         changed = document.model_copy(update={"dataset": dataset})
         grades[membership] = next(f.grade for f in grade_families(changed, table) if f.family == "membership")
     assert grades == {"assumed": "undecided", "known": "none shown"}
+
+
+def test_the_grade_of_evasion_is_that_of_the_strongest_attack_at_its_budget_and_says_masked(assessed):
+    def measure(trial, epsilon, value, low, high, note=None):
+        return Measurement(
+            name=f"{trial}.success@epsilon={epsilon:g}", value=value, low=low, high=high, n=60,
+            direction=Direction.LOWER, method="by hand", note=note,
+        )  # fmt: skip
+
+    template = assessed[0].trials[0]
+    trials = tuple(
+        template.model_copy(update={"name": name, "configuration": {"norm": "linf"}})
+        for name in ("evasion.pgd", "evasion.square")
+    )
+    measured = [
+        measure("evasion.pgd", 0.05, 0.12, 0.05, 0.23),
+        measure("evasion.pgd", 0.1, 0.48, 0.35, 0.62),
+        measure("evasion.square", 0.1, 0.30, 0.19, 0.43),
+    ]
+    document = assessed[0].model_copy(update={"trials": trials, "measurements": tuple(measured)})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    assert finding.measurement == measured[1]
+    assert "48 of 100" in finding.meaning and "masked" not in finding.meaning
+    measured[0] = measure("evasion.pgd", 0.05, 0.0, 0.0, 0.06, "WARNING: gradients look masked: all vanish.")
+    document = document.model_copy(update={"measurements": (measured[0], measured[2])})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    assert finding.measurement == measured[2] and "gradients look masked" in finding.meaning
