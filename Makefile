@@ -16,12 +16,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	# Without what it asks for: it pins a `requests` of 2020, which it never imports, and which others refuse.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-deps torchattacks
+	# Only its definitions of networks are used; its evaluation pins an older timm.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-deps \
+		robustbench torchdiffeq geotorch
 	touch $@
 
 demo: $(VENV)/.installed  ## Train two small models on digits, assess both, write one report.
 	$(BIN)/securitynet demo --out demo-report
 
-test: $(VENV)/.installed  ## The tests, in under ten minutes on two cores.
+test: $(VENV)/.installed  ## The tests that run on every change.
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed  ## The slow tests too.
@@ -42,7 +45,7 @@ layers: $(VENV)/.installed  ## Who may import whom, and no circle of files.
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.installed  ## Beside the peers: benchmarks/RESULTS.md, in under 40 minutes on two cores.
+bench: $(VENV)/.installed  ## Beside the peers: benchmarks/RESULTS.md.
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:

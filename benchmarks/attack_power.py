@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from securitynet.analysis import statistics
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._evidence import Evidence, StandInTarget, Views, select
+from securitynet.attacks.membership._evidence import SignalEvidence, StandInTarget, Views, select
 from securitynet.attacks.membership._reference import ReferenceAttack
 from securitynet.attacks.membership._views import make_views
 from securitynet.datasets import load
@@ -177,7 +177,7 @@ def compare(
     sides: tuple[int, int],
     queries: int,
     attack: ReferenceAttack,
-) -> list[Evidence]:
+) -> list[SignalEvidence]:
     """Return the evidence of all records, each beside the first networks of ``others`` with it and without it."""
     inside = networks.included[others]
     first = [np.argsort(~with_record, axis=0, kind="stable")[:side] for with_record, side in
@@ -186,7 +186,9 @@ def compare(
     included = np.repeat([True, False], sides)[:, None] & np.ones(chosen.shape, dtype=bool)
     assert (np.take_along_axis(networks.included, chosen, axis=0) == included).all()
     return [
-        Evidence(convert(view[target], attack), convert(np.take_along_axis(view, chosen, axis=0), attack), included)
+        SignalEvidence(
+            convert(view[target], attack), convert(np.take_along_axis(view, chosen, axis=0), attack), included
+        )
         for view in networks.signals[:queries]
     ]
 

@@ -25,7 +25,7 @@ import torch
 
 import securitynet.datasets
 from public_networks import open_tutorial_networks
-from securitynet.attacks.evasion._norms import ROUNDING, sizes
+from securitynet.attacks.evasion._norms import ROUNDING, measure_norms
 from securitynet.attacks.evasion.auto_attack import AutoAttack
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
@@ -94,7 +94,7 @@ def judge(
     target: Target, images: torch.Tensor, examples: torch.Tensor, labels: torch.Tensor, norm: Any, epsilon: float
 ) -> np.ndarray:
     """Whether each image is still classified correctly; an example outside the budget does not count."""
-    inside = sizes(examples - images, norm) <= epsilon * (1 + ROUNDING) + ROUNDING
+    inside = measure_norms(examples - images, norm) <= epsilon * (1 + ROUNDING) + ROUNDING
     with torch.no_grad():
         clean, attacked = (target.module(one).argmax(dim=1) == labels for one in (images, examples))
     robust: np.ndarray = (clean & (attacked | ~inside)).numpy()

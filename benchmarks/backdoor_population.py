@@ -10,6 +10,7 @@ Results are stored as JSON Lines, and a run goes on where an earlier one stopped
     python benchmarks/backdoor_population.py --datasets digits parquet:DIR --kinds clean patch blended --seeds 20
     python benchmarks/backdoor_population.py --detectors mm-bd last-layer --kinds clean input-aware adaptive-blend
     python benchmarks/backdoor_population.py --detectors class-pairs --public FOLDER --datasets parquet:DIR
+    python benchmarks/backdoor_population.py --detectors neural-cleanse mm-bd last-layer  # and their joint verdict
 
 With ``--public``, the detectors run on the networks ``net-*.pth`` of a folder, which are presumed clean, and none is
 trained. ``--configure`` sets fields of detectors, as in ``class-pairs.images=20``.
@@ -43,6 +44,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.metrics.backdoor_verdict import WORDS
+from securitynet.metrics.joint_verdict import SCANS, Scan, join
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import TOOK
@@ -152,8 +154,31 @@ def make_detector(name: str, arguments: argparse.Namespace) -> Detector:
     )
 
 
+def join_rows(rows: list[dict]) -> Iterator[dict]:
+    """The joint verdict on each model that several detectors judged, as a row of its own."""
+    by_model: dict[tuple, list[dict]] = {}
+    for row in rows:
+        by_model.setdefault((row["dataset"], row["kind"], row["seed"]), []).append(row)
+    for own in by_model.values():
+        if len(own) < 2:
+            continue
+        joint = join([make_scan(row) for row in own])
+        accusing = [row for row in own if row["verdict"] >= WORDS.index("suspicious")] or own
+        strongest = min(accusing, key=lambda row: 1.0 if row["p-value"] is None else row["p-value"])
+        shared = {key: own[0][key] for key in ("dataset", "kind", "seed", "targets", "success")}
+        yield {
+            **shared, "detector": "joint", "verdict": joint.rank, "label": strongest["label"], "p-value": joint.p_value,
+        }  # fmt: skip
+
+
+def make_scan(row: dict) -> Scan:
+    """A row as a part of the joint verdict."""
+    return Scan(SCANS.get(row["detector"], row["detector"]), row["verdict"], row["p-value"], row["label"])
+
+
 def show(rows: list[dict]) -> None:
     """Print a row for each dataset, detector and kind; the last columns are Neural Cleanse's."""
+    rows = [*rows, *join_rows(rows)]
     print(
         f"{'dataset':>10} {'detector':>18} {'kind':>17} {'took':>7} {'accused (95% interval)':>32} {'found':>7} "
         f"{'undecided':>9} {'label':>7} {'p<=5%':>7} {'rule':>7} {'norm/median':>11}"
@@ -190,6 +215,7 @@ def main() -> None:
     """Train and search what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="*", default=["digits"], help="dataset references")
+    parser.add_argument("--image-size", type=int, default=None, help="images are scaled to this side")
     parser.add_argument(
         "--kinds",
         nargs="*",
@@ -218,7 +244,8 @@ def main() -> None:
     done = {(row["dataset"], row["kind"], row["seed"], row["detector"]) for row in rows}
     with arguments.out.open("a") as file:
         for reference in arguments.datasets:
-            dataset = securitynet.datasets.load(reference)
+            options = {} if arguments.image_size is None else {"size": arguments.image_size}
+            dataset = securitynet.datasets.load(reference, **options)
             if arguments.public is not None:
                 for row in judge_public(dataset, arguments, done):
                     rows.append(row)

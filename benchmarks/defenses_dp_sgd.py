@@ -19,7 +19,7 @@ import torch
 
 import securitynet.datasets
 from securitynet.models.architectures.factory import build
-from securitynet.models.training.dp_sgd import PrivateSteps, with_group_norms
+from securitynet.models.training.dp_sgd import PrivateSteps, replace_batch_norms
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
 
@@ -60,7 +60,7 @@ def main():
     images, labels = digits.batch(np.arange(256)), torch.from_numpy(digits.labels[:256])
     small = build("simple-cnn", 10, 1, 8)
     print(f"opacus {opacus.__version__}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
-    large = with_group_norms(build("vgg11", 10, 1, 8))
+    large = replace_batch_norms(build("vgg11", 10, 1, 8))
     for name, network in (("simple-cnn, 0.06 M weights", small), ("vgg11, 9.8 M weights", large)):
         few = slice(0, 256 if network is small else 64)
         compare(

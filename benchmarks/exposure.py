@@ -29,7 +29,7 @@ from securitynet.attacks.membership._confidence import log_confidence, scaled_co
 from securitynet.attacks.membership._leave_one_out import score_each_model
 from securitynet.datasets import load
 from securitynet.metrics import roc, vulnerability
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.loss_traces import read_loss_traces
@@ -68,7 +68,7 @@ class Models:
             outputs = collect(target, dataset, everything, cache=arguments.folder / "cache")
             self.signals.append(scaled_confidence(outputs.logits, outputs.labels))
             self.losses.append(-log_confidence(outputs.logits, outputs.labels))
-            self.included.append(np.isin(everything, trained_splits(record, dataset).members))
+            self.included.append(np.isin(everything, restore_splits(record, dataset).members))
             kept = read_loss_traces(out, record.key)
             assert kept is not None
             trace = np.full((len(kept.losses), len(dataset)), np.nan)
@@ -123,7 +123,7 @@ def measure_targets(
     for target, inside in enumerate(members):
         outside = ~inside & ~models.included[target]
         others = np.sort(scores[target][outside])
-        above = scores[target][inside] > others[len(others) - 1 - roc.allowed(fpr, len(others))]
+        above = scores[target][inside] > others[len(others) - 1 - roc.count_allowed(fpr, len(others))]
         losses = models.losses[target]
         row: dict[str, float | str] = {
             "recipe": name,

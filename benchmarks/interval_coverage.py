@@ -259,7 +259,7 @@ def simulate_medians(effort: Effort) -> Iterator[Row]:
     random = np.random.default_rng(12)
     for n in effort.sizes[:3]:
         for share, truth in ((0.05, 14), (0.5, 1), (0.001, 693)):
-            found = [evasion.median("x", random.geometric(share, n), level=0.95) for _ in range(effort.runs)]
+            found = [evasion.measure_median("x", random.geometric(share, n), level=0.95) for _ in range(effort.runs)]
             yield row("median", n, share, np.array([(f.low, f.high) for f in found]).T, truth)
 
 

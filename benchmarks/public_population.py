@@ -71,8 +71,8 @@ def list_values(networks: list[Network], name: str) -> Floats:
         networks: The networks.
         name: Of the measurement.
     """
-    found = (network.values.get(name) for network in networks)
-    return np.asarray([np.nan if item is None or item.value is None else item.value for item in found], dtype=float)
+    measured = (network.values.get(name) for network in networks)
+    return np.asarray([np.nan if item is None or item.value is None else item.value for item in measured], dtype=float)
 
 
 def describe(networks: list[Network]) -> Iterator[str]:

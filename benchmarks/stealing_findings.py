@@ -27,9 +27,9 @@ from securitynet.attacks.stealing.base import StolenModels
 from securitynet.datasets import splits
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics import stealing
+from securitynet.metrics import paired, stealing
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.cached_model import ModelSpec, fresh_network
+from securitynet.models.store.cached_model import ModelSpec, build_fresh_network
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.pixel_statistics import standardising
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
@@ -54,7 +54,7 @@ def regressed_logits(data: TrialData, output: StolenModels, answers: np.ndarray,
     """The slip: logits regressed onto posteriors, with the same network, records and epochs."""
     recipe = attack.training(load_free(), Context())
     spec = ModelSpec(data.dataset, records, answers, 10, attack.architecture, recipe)
-    network, preprocessing = fresh_network(spec), standardising(data.dataset, records)
+    network, preprocessing = build_fresh_network(spec), standardising(data.dataset, records)
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
     targets, draws = torch.from_numpy(answers), torch.Generator().manual_seed(0)
     network.train()
@@ -121,11 +121,11 @@ def main() -> None:
             context, started = Context(cache=cache, device="cpu"), time.perf_counter()
             outputs[interface] = attack(target, data, context, threat_model)
             show(f"{architecture}, {interface}", outputs[interface])
-            billed, wanted = context.queries(), max(arguments.budgets)
-            print(f"  bill {billed.unique:,} of {wanted:,} queries; {time.perf_counter() - started:.0f} s")
-            assert billed.unique == billed.total == wanted
+            counted, wanted = context.queries(), max(arguments.budgets)
+            print(f"  {counted.unique:,} of {wanted:,} queries; {time.perf_counter() - started:.0f} s")
+            assert counted.unique == counted.total == wanted
         full, labels = outputs["full"], outputs["labels"]
-        gain = stealing.paired_difference(
+        gain = paired.difference(
             "x", full.surrogate[0] == full.target, labels.surrogate[0] == full.target, direction=Direction.LOWER
         )
         print(f"  agreement, posteriors minus labels, at {full.budgets[0]:,} queries: {written(gain)}")
@@ -139,10 +139,10 @@ def main() -> None:
 
 
 def asked_first(data: TrialData, budget: int) -> np.ndarray:
-    from securitynet.attacks.stealing._pool import pool_of
+    from securitynet.attacks.stealing._pool import make_pool
 
     context = Context(threat_model=ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.PARTIAL))
-    return pool_of(data, context, budget, missing_classes=True).records
+    return make_pool(data, context, budget, missing_classes=True).records
 
 
 if __name__ == "__main__":

@@ -98,3 +98,37 @@ def run_cli(tmp_path_factory):
         return run_command(list(map(str, arguments)), folder, timeout=timeout, kill_after=kill_after)
 
     return run
+
+
+@pytest.fixture
+def run_refused(capsys, monkeypatch, tmp_path):
+    """Runs a command on a hostile input, and checks what must hold of each: it is refused, soon and in little memory.
+
+    Returns its message, which is one and printable. Small files may grow to 10 MB, so that small bombs do.
+    """
+    import resource
+    import sys
+    import time
+
+    from securitynet.cli.main import main
+    from securitynet.untrusted import MAX_SIZE_VARIABLE
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(MAX_SIZE_VARIABLE, "0.01")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["securitynet", *map(str, arguments)])
+        before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        assert stop.value.code == 1, captured.err
+        assert time.process_time() - started < 10
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # in KB
+        messages = [line for line in captured.err.splitlines() if line.startswith("error:")]
+        assert len(messages) == 1 and "Traceback" not in captured.err, captured.err
+        assert len(captured.err) < 6000
+        assert not set(captured.out + captured.err) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+        return captured.err
+
+    return call

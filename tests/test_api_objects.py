@@ -339,6 +339,8 @@ def test_a_notebook_shows_tables_and_plots_and_escapes_names(project, tmp_path):
         part.classes = hostile
     shown = assess(net, *parts, out=tmp_path)._repr_html_()
     assert "<script>" not in shown and "&lt;script&gt;" in shown
+    assert "What to do next" in shown and re.search(r'class="grade [a-z-]+">', shown)
+    assert shown.index('class="grade') < shown.index("<details>") < shown.index("<figure>")
     assert shown.count("<figure>") == 2 and "<svg" in shown and "<table>" in shown
     assert "data:image/png;base64," in shown and "exposed" not in re.findall(r"<style>.*?</style>", shown, re.DOTALL)[0]
     again = assess(net, *parts, out=tmp_path)._repr_html_()

@@ -57,6 +57,36 @@ def test_sigkill_while_writing_leaves_old_or_new(tmp_path):
         assert len(content) == 64 * 65536 and len(set(content)) == 1
 
 
+WRITE = """
+import os, pathlib, sys
+from securitynet.files import atomic_write
+with atomic_write(pathlib.Path(sys.argv[1])) as stream:
+    stream.write(b"half")
+    stream.flush()
+    if sys.argv[2] == "die":
+        os._exit(1)
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_temporary_files_of_dead_processes_go_and_those_of_others_stay(tmp_path):
+    others = tmp_path / ".x.abcdefgh.tmp"  # of another program
+    others.touch()
+    subprocess.run([sys.executable, "-c", WRITE, str(tmp_path / "x"), "die"], check=False)
+    (abandoned,) = set(tmp_path.iterdir()) - {others}
+    command = [sys.executable, "-c", WRITE, str(tmp_path / "y"), "live"]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert writer.stdin and writer.stdout and writer.stdout.readline() == "writing\n"
+    assert not abandoned.exists(), "the second process removed it"
+    (written,) = set(tmp_path.iterdir()) - {others}
+    write_json(tmp_path / "z.json", 1)
+    assert written.exists(), "its process lives"
+    writer.communicate("go on\n")
+    assert {path.name for path in tmp_path.iterdir()} == {others.name, "y", "z.json"}
+    assert (tmp_path / "y").read_bytes() == b"half"
+
+
 def test_stable_hash_ignores_the_order_of_keys():
     assert stable_hash({"a": 1, "b": [0.1, None]}) == stable_hash({"b": [0.1, None], "a": 1})
     assert stable_hash({"a": 1}) != stable_hash({"a": 2})

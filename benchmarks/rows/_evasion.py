@@ -35,7 +35,7 @@ def evasion_row(
 
     @row.side("ours")
     def ours(case: Case) -> Callable:
-        from securitynet.attacks.evasion._gradient import iterate, one_step, signs
+        from securitynet.attacks.evasion._gradient import iterate, signs, take_step
         from securitynet.models.targets.input_gradients import InputGradients, cross_entropy, log_odds
 
         target = _material.target(case)
@@ -44,7 +44,7 @@ def evasion_row(
 
         def run() -> dict:
             if steps == 1:
-                return _told(one_step(images, signs(take, spare, images, labels).signs, epsilon))
+                return _told(take_step(images, signs(take, spare, images, labels).signs, epsilon))
             settings = {"epsilon": epsilon, "norm": "linf", "steps": steps, "step": step, "stop_early": False}
             return _told(iterate(take, images, labels, start=images, **settings)[0])
 

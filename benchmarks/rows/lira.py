@@ -75,7 +75,7 @@ def bare(case):
 
     from securitynet.models.shadows.outputs import plan_specs
     from securitynet.models.shadows.plan import resolve_training
-    from securitynet.models.store.cached_model import fresh_network
+    from securitynet.models.store.cached_model import build_fresh_network
     from securitynet.models.training.pixel_statistics import standardising
     from securitynet.randomness import generator
 
@@ -97,7 +97,7 @@ def bare(case):
             for epoch in range(spec.recipe.epochs)
         ]
         steps = standardising(digits, spec.indices)
-        weights = {name: value.numpy().copy() for name, value in fresh_network(spec).state_dict().items()}
+        weights = {name: value.numpy().copy() for name, value in build_fresh_network(spec).state_dict().items()}
         specs.append((weights, steps.mean[0], steps.std[0], orders, spec))
     included = np.stack([np.isin(judged, spec.indices) for *_, spec in specs])
 

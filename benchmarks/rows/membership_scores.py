@@ -35,7 +35,7 @@ def inputs(case):
 def ours(name):
     def prepare(case):
         from securitynet.attacks import ATTACKS
-        from securitynet.attacks.membership._reference import Evidence
+        from securitynet.attacks.membership._evidence import SignalEvidence
 
         attack = ATTACKS.get(f"membership.{name}")()
         given = case.load("given")
@@ -44,7 +44,7 @@ def ours(name):
         def run():
             observed = attack.signal(logits[0], labels)
             shadows = np.stack([attack.signal(outputs, labels) for outputs in logits[1:]])
-            evidence = Evidence(observed, shadows, given["included"])
+            evidence = SignalEvidence(observed, shadows, given["included"])
             return {"scores": attack.score(evidence, evidence.select(population))}
 
         return run

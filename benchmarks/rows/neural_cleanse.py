@@ -108,8 +108,8 @@ def searching(**settings: object) -> Callable:
         import torch
 
         from rows._networks import loaded
-        from securitynet.detectors._neural_cleanse.labels import SearchPlan
-        from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+        from securitynet.detectors._neural_cleanse.label_search import SearchPlan
+        from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
         from securitynet.detectors.neural_cleanse import NeuralCleanse
         from securitynet.metrics import detection
         from securitynet.models.architectures.factory import build
@@ -143,7 +143,9 @@ def searching(**settings: object) -> Callable:
             for name, target in targets.items():
                 norms = detector.search(target, images, SearchPlan(classes=10, epochs=EPOCHS)).norms
                 found[name] = norms
-                found[f"{name} flagged"] = np.array(detection.flagged(norms, np.ones(10, dtype=bool)), dtype=np.int64)
+                found[f"{name} flagged"] = np.array(
+                    detection.flag_labels(norms, np.ones(10, dtype=bool)), dtype=np.int64
+                )
             return found
 
         return run

@@ -58,16 +58,16 @@ def inputs(case):
     """Weights of the target and of the fresh surrogate, and the images that are asked about."""
     import torch
 
-    from securitynet.attacks.stealing._pool import pool_of
-    from securitynet.models.store.cached_model import ModelSpec, fresh_network
+    from securitynet.attacks.stealing._pool import make_pool
+    from securitynet.models.store.cached_model import ModelSpec, build_fresh_network
     from securitynet.models.training.pixel_statistics import standardising
     from securitynet.randomness import generator
 
     attack, target, data, context, _ = stolen_from(case, "full")
     digits = data.dataset
-    records = pool_of(data, context, case.size, missing_classes=True).records
+    records = make_pool(data, context, case.size, missing_classes=True).records
     recipe = attack.training(target, context)
-    fresh = fresh_network(ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
+    fresh = build_fresh_network(ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
     orders = [
         torch.randperm(len(records), generator=generator(recipe.seed, "order", epoch)).numpy()
         for epoch in range(recipe.epochs)

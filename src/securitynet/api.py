@@ -38,6 +38,7 @@ from securitynet.reports.grades import add_grades
 from securitynet.reports.outcome import Outcome
 from securitynet.results.redaction import redact_document
 from securitynet.results.store import TrialStore
+from securitynet.results.trackers import check_trackers, log_result
 
 
 def assess(
@@ -182,6 +183,7 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     write_report([document], [finished], folder / "report.html")
     write_records(finished, folder / "exposed.csv")
     write_json(folder / "result.json", add_digest(document.to_json()))
+    log_result(document, folder, config.mlflow, config.wandb)
     return Outcome(document, finished, folder)
 
 
@@ -202,6 +204,7 @@ def _check_early(config: AssessConfig) -> None:
     list_requested(config)
     check_members(config)
     check_remedies(config)
+    check_trackers(config.mlflow, config.wandb)
     if config.out is not None:
         check_writable(config.out)
 

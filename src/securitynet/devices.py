@@ -33,7 +33,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
-def explained_errors() -> Iterator[None]:
+def explain_errors() -> Iterator[None]:
     """Turn torch's errors on the first batch into a `ModelError` that says what to change."""
     try:
         yield

@@ -49,11 +49,13 @@ def data_folder() -> Path:
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place only when the block ends well.
 
-    A process killed at any moment leaves the old file or the new one, never a part of it.
+    A process killed at any moment leaves the old file or the new one, never a part of it. Its temporary file is removed
+    by the next process that writes into the folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    _remove_abandoned(path.parent)
+    descriptor, name, lock = _create_temporary(path)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -65,6 +67,55 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+_TEMPORARY = ".securitynet.tmp"
+_searched: set[str] = set()
+
+
+def _create_temporary(path: Path) -> tuple[int, str, int | None]:
+    """(descriptor, name, descriptor that holds its lock) of a new file beside ``path``."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
+        if not _lock(descriptor):
+            return descriptor, name, None
+        if Path(name).exists():
+            return descriptor, name, os.dup(descriptor)  # which holds the lock until the file has its final name
+        os.close(descriptor)  # another process took it for abandoned before it was locked
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete the temporary files in a folder that no process holds, the first time that this process writes there.
+
+    A file is locked while it is written, and the lock of a process ends with it.
+    """
+    if str(folder) in _searched:
+        return
+    _searched.add(str(folder))
+    with contextlib.suppress(OSError):  # what is there may not be read, or another process removes it, too
+        with os.scandir(folder) as entries:
+            names = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)]
+        for name in names:
+            descriptor = os.open(name, os.O_RDWR)
+            try:
+                if _lock(descriptor):
+                    Path(name).unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock of a file; False if another process has it, or where there are no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows; some network file systems
+        return False
+    return True
 
 
 def write_with_digest(path: Path, payload: bytes | memoryview) -> None:
@@ -165,10 +216,18 @@ def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
     """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is not valid TOML."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # syntax errors, and numbers of thousands of digits
         raise ConfigurationError(f"{name} can't be read as TOML: {error}.") from error
     except RecursionError:
         raise ConfigurationError(f"{name} can't be read as TOML: it is nested too deeply.") from None
+
+
+def parse_value(text: str) -> Any:
+    """Parse a value as TOML writes it; what is no such value is a plain word."""
+    try:
+        return parse_toml(f"value = {text}")["value"]
+    except ConfigurationError:
+        return text
 
 
 def printable(text: str) -> str:

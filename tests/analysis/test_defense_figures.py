@@ -55,7 +55,7 @@ def test_dp_sgd_is_compared_with_its_own_architecture_and_each_epsilon_has_a_col
         "condition", "digits · no defense", "digits · dp-sgd, epsilon 9.36", "digits · dp-sgd, epsilon 10.5",
     ]  # fmt: skip
     row = table(drawn)["Membership, white-box, shadow"]
-    assert row.iloc[1].startswith("0.750") and "(2 models)" in row.iloc[1]  # VGG19 is another matter
+    assert row.iloc[1].startswith("0.700")  # VGG19 and another seed, which no DP model has, are other matters
     assert row.iloc[2].startswith("0.510 [0.460, 0.560]") and row.iloc[3].startswith("0.520")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from securitynet.analysis.figures import render, roc, style
-from securitynet.metrics.roc import allowed, curve, resolves, tpr_at_fpr, tpr_limits
+from securitynet.metrics.roc import count_allowed, curve, resolves, tpr_at_fpr, tpr_limits
 
 FPRS = (0.1, 0.01, 0.001)
 
@@ -19,7 +19,7 @@ def scores(members=6000, non_members=4000, shift=0.5):
 
 
 def line(members, non_members, number=0):
-    return roc.Line(curve(members, non_members), len(members), len(non_members), number, number)
+    return roc.RocLine(curve(members, non_members), len(members), len(non_members), number, number)
 
 
 def test_thinned_points_are_points_of_the_curve_and_few():
@@ -39,7 +39,7 @@ def test_drawn_steps_equal_the_metric():
     drawn = type(whole)(whole.fpr[chosen], whole.tpr[chosen])
     for fpr in FPRS:
         measured = tpr_at_fpr(members, non_members, fpr).value
-        bound = allowed(fpr, len(non_members)) / len(non_members)
+        bound = count_allowed(fpr, len(non_members)) / len(non_members)
         assert measured is None or roc.tpr_at(whole, bound) == pytest.approx(measured, abs=1e-12)
         assert roc.tpr_at(drawn, fpr) == roc.tpr_at(whole, fpr)
     # The lowest false-positive counts, one by one: there a single record moves the curve.

@@ -6,10 +6,12 @@ import numpy as np
 import pandas
 import pytest
 
-from securitynet.analysis import findings
+from securitynet.analysis import prediction
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures import groups, points
 from securitynet.analysis.figures.base import Figure
+from securitynet.analysis.hypotheses.correlations import correlation
+from securitynet.analysis.hypotheses.tested import decide
 from securitynet.analysis.simpson import correlate_groups, describe_mixed_signs
 
 DATASETS = ("CIFAR-10", "SVHN", "ImageNet-1k")
@@ -58,11 +60,36 @@ def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) ->
 
 
 def test_findings_are_within_datasets_and_say_where_signs_differ(paradox: pandas.DataFrame) -> None:
-    test = findings.correlation("x", "y")
-    assert test(paradox, 0.95).value < -0.9
+    found = correlation("x", "y")(paradox, 0.95)
+    assert found.estimate.value < -0.9 and found.label == "within 3 datasets"
+    ((label, pooled),) = found.beside
+    assert label == "pooled over 3 datasets" and pooled.value > 0.9
+    assert "Pooled over groups the correlation would be +0.9" in found.notes[0]
     turned = paradox.assign(y=paradox["y"].where(paradox["dataset"] != "SVHN", 2 * paradox["x"]))
-    assert "positive in SVHN" in test(turned, 0.95).method
-    assert "signs" not in test(paradox, 0.95).method
+    assert "positive in SVHN" in correlation("x", "y")(turned, 0.95).notes[0]
+
+
+def test_a_pooled_claim_is_no_finding_if_only_three_datasets_carry_it(paradox: pandas.DataFrame) -> None:
+    found = correlation("x", "y", estimand="pooled")(paradox, 0.95)
+    assert found.estimate.low > 0.8, "over models alone it would be beyond doubt"
+    verdict, note = decide(found, 1)
+    assert verdict == "undecided" and "too few to tell it from chance" in note
+
+
+def test_a_predictions_correlation_is_within_datasets() -> None:
+    """Annotations tell datasets apart, and nothing within them."""
+    random = np.random.default_rng(3)
+    rows = pandas.DataFrame(
+        {"case": [f"m{n}" for n in range(60)], "model": [f"m{n}" for n in range(60)], "architecture": None,
+         "family": [f"f{n % 10}" for n in range(60)], "dataset": np.repeat(DATASETS, 20),
+         "y": np.repeat([0.2, 0.5, 0.8], 20) + random.normal(0, 0.02, 60)}
+    )  # fmt: skip
+    for name in (*prediction.NUMBERS, *prediction.PLAIN_NUMBERS, *prediction.WORDS):
+        rows[name] = rows["dataset"] if name == "dataset" else None
+    found = prediction.predict(rows, "y")
+    assert found is not None
+    assert np.corrcoef(found.table["predicted"], found.table["actual"])[0, 1] > 0.95
+    assert found.correlation.value < 0.3
 
 
 def test_groups_by_hand() -> None:

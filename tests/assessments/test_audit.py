@@ -15,7 +15,7 @@ from securitynet.assessments.audit_config import AuditConfig
 from securitynet.assessments.canary_scores import CanaryScores, align_movement
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.canaries import CanaryPlan, draw_canaries, place_canaries
 from securitynet.models.training.dp_sgd import PrivateSteps
@@ -229,7 +229,7 @@ def test_memorised_canaries_bound_epsilon(memorising, digits):
 
 def test_canaries_are_neither_members_nor_non_members(memorising, digits):
     record = read_target_record(memorising)
-    made = trained_splits(record, digits)
+    made = restore_splits(record, digits)
     for indices in made.sets().values():
         assert not np.isin(record.canaries.records, indices).any()
     again = train_target(

@@ -11,7 +11,7 @@ from securitynet.assessments.comparison import MOVER, compare_results, read_resu
 from securitynet.assessments.policy import judge, read_policy
 from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.records import Direction, Measurement
-from securitynet.reports.versions import describe_comparison, list_differences, write_markdown
+from securitynet.reports.changes import describe_comparison, list_differences, write_markdown
 from stored_results import ATTACK, N, write_result
 
 

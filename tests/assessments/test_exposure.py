@@ -18,7 +18,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import roc
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.canaries import CanaryPlan
 from securitynet.models.training.loss_traces import read_loss_traces
@@ -42,7 +42,7 @@ def weights(tmp_path_factory, digits):
 @pytest.fixture(scope="module")
 def measured(weights):
     """The result with a removal of the first members, the table, and the stored shadow models."""
-    members = trained_splits(read_target_record(weights), _load()).members
+    members = restore_splits(read_target_record(weights), _load()).members
     listed = weights.parent / "records.txt"
     listed.write_text("\n".join(map(str, members[:REMOVED])))
     return measure_exposure(make_config(weights, retrain_without=str(listed)))
@@ -56,7 +56,7 @@ def _load():
 
 def test_each_member_is_a_member_of_half_of_the_targets(measured, weights, digits):
     result, records = measured
-    members = trained_splits(read_target_record(weights), digits).members
+    members = restore_splits(read_target_record(weights), digits).members
     assert sorted(record.record for record in records) == members.tolist()
     assert {(record.member_of, record.non_member_of) for record in records} == {(4, 4)}
     assert result.shadow_models == 8 and result.members == len(members)
@@ -72,7 +72,7 @@ def test_scores_of_the_target_are_those_of_the_lira_attack(measured, weights, di
     target = load_target("arch:simple-cnn", weights=weights, dataset=digits, device="cpu")
     trained = read_target_record(weights)
     attack = ATTACKS.get(ATTACKS.resolve("lira").name)(shadows={"count": 8})
-    data = TrialData(digits, trained_splits(trained, digits), trained)
+    data = TrialData(digits, restore_splits(trained, digits), trained)
     context = Context(cache=weights.parent / "cache", device="cpu")
     output = attack(target, data, context, attack.threat_models[0])
     others = output.scores[~output.is_member]
@@ -143,7 +143,7 @@ def test_what_cannot_be_measured_is_refused_before_any_training(weights, changes
 
 
 def test_records_that_cannot_be_removed_are_refused(measured, weights, digits):
-    splits = trained_splits(read_target_record(weights), digits)
+    splits = restore_splits(read_target_record(weights), digits)
     for listed, message in (
         (str(splits.non_members[0]), "no members of the model"),
         (",".join(map(str, splits.members[: len(splits.members) // 2 + 1])), "too many"),

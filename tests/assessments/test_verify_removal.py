@@ -10,7 +10,7 @@ from securitynet.datasets import load
 from securitynet.errors import ConfigurationError
 from securitynet.models.loading.load import load_target
 from securitynet.models.shadows.store import obtain_shadow
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 
 
@@ -24,14 +24,14 @@ def original(tmp_path_factory):
         schedule="constant", weight_decay=0,
     )  # fmt: skip
     record = read_target_record(out)
-    members = trained_splits(record, data).members
+    members = restore_splits(record, data).members
     return out, record, data, folder / "cache", members[::12]
 
 
 def test_what_was_never_a_member_cannot_have_been_removed(original):
     out, record, data, cache, removed = original
     target = load_target("arch:simple-cnn", weights=out, dataset=data)
-    strangers = np.setdiff1d(np.arange(len(data)), trained_splits(record, data).members)[:3]
+    strangers = np.setdiff1d(np.arange(len(data)), restore_splits(record, data).members)[:3]
     with pytest.raises(ConfigurationError, match="3 of 3 records were no members"):
         check_removal(target, data, strangers, record, cache=cache)
     with pytest.raises(ConfigurationError, match="No removed records"):
@@ -44,7 +44,7 @@ def test_the_original_still_knows_what_a_retrained_model_does_not(original):
     target = load_target("arch:simple-cnn", weights=out, dataset=data)
     kept = check_removal(target, data, removed, record, cache=cache)
     assert kept.verdict == "remembered"
-    rest = np.setdiff1d(trained_splits(record, data).members, removed)
+    rest = np.setdiff1d(restore_splits(record, data).members, removed)
     recipe = record.recipe.model_copy(update={"seed": 77})
     retrained = obtain_shadow(data, rest, "simple-cnn", recipe, cache=cache).target
     assert check_removal(retrained, data, removed, record, cache=cache).verdict == "no sign"

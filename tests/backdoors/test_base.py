@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.prepare_training import prepare_training
 from securitynet.backdoors import BACKDOORS
 from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import make_backdoor
@@ -169,11 +169,11 @@ def test_settings_of_implant_and_defense_stand_side_by_side():
         architecture="simple-cnn", dataset="digits", backdoor="badnets", defense="label-smoothing",
         configure=("badnets.target=3", "label-smoothing.share=0.2"),
     )  # fmt: skip
-    named, defense, backdoor = prepared_training(config)
+    named, defense, backdoor = prepare_training(config)
     assert named.configure == config.configure
     assert (backdoor.target, defense.share) == (3, 0.2)
     with pytest.raises(ConfigurationError):
-        prepared_training(config.model_copy(update={"backdoor": None}))
+        prepare_training(config.model_copy(update={"backdoor": None}))
 
 
 def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_training_records_the_implant_and_is_not_run_again(tmp_path, monkeypatch
         configure=("badnets.target=4", "badnets.rate=0.15"), epochs=10, optimizer="adam", learning_rate=3e-3,
         out=tmp_path / "m.safetensors", device="cpu",
     )  # fmt: skip
-    config, _, backdoor = prepared_training(config)
+    config, _, backdoor = prepare_training(config)
     path, trained = train_model(config, backdoor=backdoor)
     assert trained.backdoor.success > 0.9
     assert trained.test_accuracy > 0.9

@@ -88,10 +88,11 @@ def test_comparison_of_the_published_tables(sqlite_catalog: Catalog, published: 
     sqlite_catalog.import_table(published)
     found = {item.dataset: item for item in compare(sqlite_catalog.to_frame())}
     cifar = found["CIFAR-10"]
-    # The paper's Figure 2: security models stay below benchmark models, in distinct clusters.
+    # The paper's Figure 2: security models stay below benchmark models. Of its two clusters only the low one, of 68 to
+    # 82%, is in the published table, and it is not cut into parts.
     assert cifar.accuracy["security"].n == 72
     assert cifar.accuracy["security"].high < cifar.accuracy["benchmark"].low
-    assert len(cifar.clusters) >= 2
+    assert len(cifar.clusters) == 1
 
 
 def test_selection_reaches_the_optimum_on_a_small_case() -> None:

@@ -1,4 +1,4 @@
-"""`securitynet figures`: what there is, what data lacks, files of each kind, and errors before work starts."""
+"""`securitynet figures` and `findings`: what there is, what data lacks, files of each kind, errors before work."""
 
 import json
 
@@ -59,3 +59,22 @@ def test_where_takes_some_models(run_cli, catalog, tmp_path):
 def test_errors_are_clear(run_cli, catalog, tmp_path, arguments, said):
     found = run_cli("figures", "draw", *arguments, "--db", catalog)
     assert found.returncode == 1 and said in found.stderr + found.stdout
+
+
+def test_findings_judge_the_catalog_and_a_papers_tables_together(run_cli, catalog):
+    found = run_cli("findings", "--db", catalog, "--from", "catalog", "--from", "ml-doctor", "--json")
+    assert found.returncode == 0, found.stderr
+    report = json.loads(found.stdout)
+    claims = {row["name"]: row for row in report["claims"]}
+    assert claims["stealing-falls-with-accuracy"]["status"] == "supported"
+    pooled = claims["membership-against-stealing"]
+    assert pooled["estimand"] == "pooled over 4 datasets" and pooled["value"] == pytest.approx(-0.878, abs=5e-4)
+    (within,) = pooled["beside"]
+    assert within["estimand"] == "within 4 datasets" and within["value"] == pytest.approx(-0.074, abs=5e-4)
+    numbers = {row["name"]: row for row in report["numbers"]}
+    assert numbers["stealing-cifar10"]["agreement"] == "differs" and numbers["stealing-cifar10"]["n"] == 20
+    assert numbers["membership-stealing"]["agreement"] == "agrees"
+    assert report["numbers"][0]["agreement"] == "differs"
+    text = run_cli("findings", "--db", catalog, "--where", "dataset=CIFAR-10").stdout
+    assert "Supported (1)" in text and "Not tested" in text and "--untested lists them" in text
+    assert "Differs from the paper: Stealing × the target's accuracy, CIFAR-10: −0.693 in the paper" in text

@@ -12,7 +12,7 @@ from torch import nn
 from securitynet.defenses.adversarial_regularisation import Adversarial, AdversarialRegularisation, InferenceAttack
 from securitynet.defenses.base import make_defense
 from securitynet.defenses.memguard import MemGuardInterface
-from securitynet.defenses.relaxloss import Relaxing, relaxed
+from securitynet.defenses.relaxloss import Relaxing, compute_relaxed_loss
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -100,7 +100,7 @@ def test_flattening_evens_the_other_posteriors_until_the_own_one_wins():
     optimizer = torch.optim.SGD([logits], lr=2.0)
     for _ in range(300):
         optimizer.zero_grad()
-        relaxed(logits, labels, 10.0, up=False).backward()
+        compute_relaxed_loss(logits, labels, 10.0, up=False).backward()
         optimizer.step()
     after = logits.detach().softmax(1)
     assert torch.equal(after.argmax(1), labels)

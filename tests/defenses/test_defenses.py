@@ -14,13 +14,13 @@ from securitynet.defenses.adversarial_regularisation import Adversarial, Adversa
 from securitynet.defenses.base import make_defense, output_defense, training_defense
 from securitynet.defenses.distillation import Distillation, Distilling
 from securitynet.defenses.dropout import Dropout
-from securitynet.defenses.relaxloss import relaxed
+from securitynet.defenses.relaxloss import compute_relaxed_loss
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import fit
@@ -100,7 +100,7 @@ def test_records_set_aside_are_neither_members_nor_non_members(name, tmp_path):
     _, trained = train_model(config(out, name, epochs=1), defense=make_defense(name, chosen))
     digits = securitynet.datasets.load("digits", limit=240)
     everyone = all_splits.make("four-way", digits, seed=0)
-    found = trained_splits(trained, digits)
+    found = restore_splits(trained, digits)
     assert trained.defense.set_aside == len(everyone.members) - len(found.members) > 10
     assert set(found.members) < set(everyone.members)
     np.testing.assert_array_equal(found.non_members, everyone.non_members)
@@ -120,8 +120,8 @@ def test_relaxloss_by_hand():
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.5, 0.0]])
     labels = torch.tensor([0, 1, 0])
     plain = functional.cross_entropy(logits, labels)
-    assert relaxed(logits, labels, 0.1, up=True) == plain  # above what is wanted: as ever
-    assert relaxed(logits, labels, 5.0, up=True) == -plain
+    assert compute_relaxed_loss(logits, labels, 0.1, up=True) == plain  # above what is wanted: as ever
+    assert compute_relaxed_loss(logits, labels, 5.0, up=True) == -plain
     p = logits.softmax(dim=1)
     # Each keeps the posterior of its class; the third is wrong, and is the only one that `wrong` flattens.
     wanted = torch.tensor([
@@ -130,9 +130,9 @@ def test_relaxloss_by_hand():
         [p[2, 0], (1 - p[2, 0]) / 2, (1 - p[2, 0]) / 2],
     ])  # fmt: skip
     each = -(wanted * p.log()).sum(dim=1)
-    torch.testing.assert_close(relaxed(logits, labels, 5.0, up=False), each.mean())
+    torch.testing.assert_close(compute_relaxed_loss(logits, labels, 5.0, up=False), each.mean())
     up = p[[0, 1], [0, 1]].log().sum()
-    torch.testing.assert_close(relaxed(logits, labels, 5.0, up=False, flatten="wrong"), (up + each[2]) / 3)
+    torch.testing.assert_close(compute_relaxed_loss(logits, labels, 5.0, up=False, flatten="wrong"), (up + each[2]) / 3)
 
 
 @pytest.mark.slow

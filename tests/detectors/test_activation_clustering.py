@@ -90,22 +90,22 @@ def test_no_poison_is_called_on_records_drawn_alike():
         training[:, 1] = 80 - training[:, 0]
         clean = np.stack([random.binomial(40, share), np.zeros(10, int)], axis=1)
         clean[:, 1] = 40 - clean[:, 0]
-        alarms += bool(clusters.adjusted(clusters.foreign(training, clean)[1], 10).min() < 0.05)
+        alarms += bool(clusters.adjust_p_values(clusters.find_foreign_clusters(training, clean)[1], 10).min() < 0.05)
     assert stats.binomtest(alarms, 200).proportion_ci(0.99).low <= 0.05
 
 
 def test_foreign_clusters_by_hand():
     training = np.array([[60, 40], [50, 50], [90, 10], [0, 0]])
     clean = np.array([[50, 0], [25, 25], [45, 5], [3, 4]])
-    which, p_values = clusters.foreign(training, clean)
+    which, p_values = clusters.find_foreign_clusters(training, clean)
     expected = stats.hypergeom.sf(39, 150, 40, 100)  # all 40 of the cluster are among the 100 training records
     assert which[0] == 1 and p_values[0] == pytest.approx(expected)
     assert p_values[1:].tolist() == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(
-        clusters.adjusted(np.array([0.01, 0.4, 0.02, 0.03]), 4),
+        clusters.adjust_p_values(np.array([0.01, 0.4, 0.02, 0.03]), 4),
         multipletests([0.01, 0.4, 0.02, 0.03], method="holm")[1],
     )
-    flagged = clusters.rule(np.array([0.3, 0.3, 0.05, np.nan]), np.array([[80, 20], [60, 40], [80, 20], [0, 0]]))
+    flagged = clusters.apply_rule(np.array([0.3, 0.3, 0.05, np.nan]), np.array([[80, 20], [60, 40], [80, 20], [0, 0]]))
     assert flagged.tolist() == [True, False, False, False]
 
 

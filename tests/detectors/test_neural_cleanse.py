@@ -19,7 +19,7 @@ from securitynet.detectors._neural_cleanse.blocks import label_bytes
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
 from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory, read_available_memory
-from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
 from securitynet.detectors._neural_cleanse.triggers import Triggers
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
@@ -378,7 +378,7 @@ def test_memory_is_planned_before_a_search_starts(monkeypatch):
     with pytest.raises(ConfigurationError, match=r"21,000 labels.*9\.\d GB.*8\.0 GB"):
         check_memory(full, 21_000, 21_000, available=8_000_000_000)
     assert read_available_memory() > 1 << 20
-    monkeypatch.setattr("securitynet.detectors._neural_cleanse.labels.read_available_memory", lambda: 1000)
+    monkeypatch.setattr("securitynet.detectors._neural_cleanse.label_search.read_available_memory", lambda: 1000)
     monkeypatch.setattr(TriggerSearch, "epoch", None)  # nothing is computed before the refusal
     with pytest.raises(ConfigurationError, match="GB are free"):
         NeuralCleanse(images=16)(small_target(classes=20), noise_data(classes=20, count=80), Context(), WHITE)

@@ -7,6 +7,7 @@ process would inherit the locks of threads that it lacks.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -25,12 +26,15 @@ _CONTEXT.set_forkserver_preload(
 
 
 def run_command(
-    arguments: list[str], folder: Path, *, timeout: float, kill_after: float | None = None
+    arguments: list[str], folder: Path, *, timeout: float, kill_after: float | None = None, plain_user: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line; see the fixture ``run_cli``. Its streams go through files in ``folder``."""
+    """Run the command line; see the fixture ``run_cli``. Its streams go through files in ``folder``.
+
+    With ``plain_user`` permissions bind it even if root runs the tests.
+    """
     streams = folder / "stdout", folder / "stderr"
     command = ["securitynet", *arguments]
-    process = _CONTEXT.Process(target=_run, args=(command, dict(os.environ), str(Path.cwd()), *streams))
+    process = _CONTEXT.Process(target=_run, args=(command, dict(os.environ), str(Path.cwd()), *streams, plain_user))
     process.start()
     process.join(timeout if kill_after is None else kill_after)
     late = process.is_alive()
@@ -40,6 +44,17 @@ def run_command(
         raise subprocess.TimeoutExpired(command, timeout)
     texts = [stream.read_text() if stream.exists() else "" for stream in streams]
     return subprocess.CompletedProcess(command, process.exitcode or 0, *texts)
+
+
+def drop_capabilities() -> None:
+    """Let permissions of files bind this process, as they bind any user but root. Only on Linux."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # the version of the interface; this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; of 32 capabilities and of the others
+    if libc.capget(header, sets) == 0:
+        for index in range(3):
+            sets[index] &= ~0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+        libc.capset(header, sets)
 
 
 class Script:
@@ -97,9 +112,17 @@ def _run_script(code: str, command: list[str], environment: dict[str, str], fold
     _finish(lambda: exec(compile(code, "<script>", "exec"), {"__name__": "__main__"}))
 
 
-def _run(command: list[str], environment: dict[str, str], folder: str, stdout: Path, stderr: Path) -> None:
+def _run(
+    command: list[str], environment: dict[str, str], folder: str, stdout: Path, stderr: Path, plain_user: bool
+) -> None:
     streams = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for path in (stdout, stderr)]
     _become(command, environment, folder, (streams[0], streams[1]))
+    if plain_user:
+        drop_capabilities()
+    if "DYING_UNDER" in environment:
+        import dying
+
+        dying.install(databases=True)
     from securitynet.cli.main import main
 
     _finish(main)

@@ -30,7 +30,7 @@ def auc_of(value, low, high):
     )
 
 
-def write_result(folder, checksum, scores, correct, fingerprint="f" * 16, extra=()):
+def write_result(folder, checksum, scores, correct, fingerprint="f" * 16, extra=(), auc=(0.6, 0.55, 0.65)):
     """A result with one membership attack and its trial file, as an assessment writes them."""
     is_member = np.arange(N) < N // 2
     threat = ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.NONE)
@@ -42,7 +42,7 @@ def write_result(folder, checksum, scores, correct, fingerprint="f" * 16, extra=
         method=ATTACK,
         threat_model=threat,
     )
-    measured = (auc_of(0.6, 0.55, 0.65), *extra)
+    measured = (auc_of(*auc), *extra)
     result = TrialResult(spec=spec, status="ok", measurements=measured, finished="2026-01-01T00:00:00+00:00")
     arrays = {"indices": np.arange(N), "scores": scores, "is_member": is_member, "correct": correct}
     TrialStore(folder).save(result, arrays)

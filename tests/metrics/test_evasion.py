@@ -71,7 +71,7 @@ def test_an_attack_that_does_nothing_drops_nothing():
     [(0, 32, False), (1, 31, False), (0, 30, False), (0, 20, True), (60, 32, True), (60, 0, True)],
 )
 def test_masked_gradients_warn(vanished, fooled, warned):
-    found, warning = evasion.masking(vanished, 100, fooled, 32, level=0.95)
+    found, warning = evasion.measure_masking(vanished, 100, fooled, 32, level=0.95)
     assert {m.name for m in found} == {"vanished-gradients", "unbounded-success"}
     assert (warning is not None) is warned
     if warned:
@@ -79,7 +79,7 @@ def test_masked_gradients_warn(vanished, fooled, warned):
 
 
 def test_no_checks_no_warning():
-    assert evasion.masking(0, 0, 0, 0, level=0.95) == ([], None)
+    assert evasion.measure_masking(0, 0, 0, 0, level=0.95) == ([], None)
 
 
 def drop(low, high):
@@ -89,9 +89,9 @@ def drop(low, high):
 
 
 def test_transfer_beats_white_box_only_beyond_the_intervals():
-    assert evasion.beaten(drop(0.1, 0.2), drop(0.25, 0.4))
-    assert not evasion.beaten(drop(0.1, 0.3), drop(0.25, 0.4))
-    assert not evasion.beaten(drop(0.3, 0.4), drop(0.1, 0.2))
+    assert evasion.is_beaten(drop(0.1, 0.2), drop(0.25, 0.4))
+    assert not evasion.is_beaten(drop(0.1, 0.3), drop(0.25, 0.4))
+    assert not evasion.is_beaten(drop(0.3, 0.4), drop(0.1, 0.2))
 
 
 def test_median_covers_as_often_as_it_says():
@@ -99,11 +99,11 @@ def test_median_covers_as_often_as_it_says():
     truth = np.log(2) * 10
     hits = 0
     for _ in range(400):
-        measured = evasion.median("queries", rng.exponential(10, 31), level=0.9)
+        measured = evasion.measure_median("queries", rng.exponential(10, 31), level=0.9)
         hits += measured.low <= truth <= measured.high
     assert stats.binomtest(hits, 400, 0.9, alternative="less").pvalue > 1e-3
     assert hits < 400, "and is no wider than it must be"
 
 
 def test_median_of_one():
-    assert evasion.median("queries", np.asarray([7]), level=0.95).low == 7
+    assert evasion.measure_median("queries", np.asarray([7]), level=0.95).low == 7

@@ -95,10 +95,10 @@ def test_nearest_is_that_of_scikit_learn():
     generator = np.random.default_rng(0)
     queries, pool = generator.normal(size=(40, 7)), generator.normal(size=(90, 7))
     distances, rows = NearestNeighbors(n_neighbors=1).fit(pool).kneighbors(queries)
-    found, at = inversion.nearest(queries, pool)
+    found, at = inversion.find_nearest(queries, pool)
     np.testing.assert_allclose(found, distances[:, 0])
     np.testing.assert_array_equal(at, rows[:, 0])
-    np.testing.assert_array_equal(inversion.nearest(pool[3:4], pool)[0], 0.0)
+    np.testing.assert_array_equal(inversion.find_nearest(pool[3:4], pool)[0], 0.0)
 
 
 def test_distance_to_a_centroid_is_in_units_of_real_images():
@@ -161,7 +161,9 @@ def test_means_are_over_classes_with_students_interval():
 
 
 def test_each_class_has_its_own_measurement():
-    found = inversion.by_class("mse", np.array([1.0, 2.0, 5.0]), np.array([0, 0, 7]), direction=Direction.HIGHER)
+    found = inversion.measure_by_class(
+        "mse", np.array([1.0, 2.0, 5.0]), np.array([0, 0, 7]), direction=Direction.HIGHER
+    )
     assert [m.name for m in found] == ["mse@class=0", "mse@class=7"]
     assert found[0].low < 1.5 < found[0].high
     assert (found[1].low, found[1].value, found[1].n) == (5.0, 5.0, 1)

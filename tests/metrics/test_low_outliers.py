@@ -39,19 +39,19 @@ def test_reference_models_make_a_p_value_without_a_shape():
     def norms():
         return usual * np.exp(generator.normal(0, 0.1, 10))
 
-    values = [low_outliers.against_reference(norms(), [norms() for _ in range(19)]) for _ in range(400)]
+    values = [low_outliers.compare_with_reference(norms(), [norms() for _ in range(19)]) for _ in range(400)]
     assert min(values) == pytest.approx(1 / 20)
     hits = sum(value <= 0.05 for value in values)
     interval = stats.binomtest(hits, len(values)).proportion_ci(0.99)
     assert interval.low <= 0.05 <= interval.high
     planted = norms()
     planted[6] = 4.0
-    assert low_outliers.against_reference(planted, [norms() for _ in range(19)]) == pytest.approx(1 / 20)
-    assert low_outliers.against_reference(norms(), []) is None
+    assert low_outliers.compare_with_reference(planted, [norms() for _ in range(19)]) == pytest.approx(1 / 20)
+    assert low_outliers.compare_with_reference(norms(), []) is None
 
 
 def test_labels_that_never_converge_count_as_large_against_clean_models():
     generator = np.random.default_rng(8)
     reference = [np.r_[generator.lognormal(3, 0.1), np.inf] for _ in range(19)]
-    assert low_outliers.against_reference(np.array([20.0, np.inf]), reference) > 0.05
-    assert low_outliers.against_reference(np.array([2.0, np.inf]), reference) == pytest.approx(1 / 20)
+    assert low_outliers.compare_with_reference(np.array([20.0, np.inf]), reference) > 0.05
+    assert low_outliers.compare_with_reference(np.array([2.0, np.inf]), reference) == pytest.approx(1 / 20)

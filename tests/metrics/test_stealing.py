@@ -38,7 +38,7 @@ def test_what_cannot_be_measured_says_so():
     wrong = stealing.measure(labels, 1 - labels, labels, np.ones(4), np.zeros(4))
     ratio = next(m for m in wrong if m.name == "accuracy-ratio")
     assert ratio.value is None and "right on none" in ratio.note
-    assert [m.value for m in stealing.transfer(np.empty(0, bool), np.empty(0, bool))] == [None, None]
+    assert [m.value for m in stealing.measure_transfer(np.empty(0, bool), np.empty(0, bool))] == [None, None]
     with pytest.raises(ValueError, match="same records"):
         stealing.measure(labels, labels[:3], labels, np.ones(4), np.zeros(4))
 
@@ -66,6 +66,6 @@ def test_a_ratio_at_its_edges():
 
 def test_transfer_against_noise():
     fooled, noise = pairs(10, 40, 0, 50)
-    found = {m.name: m for m in stealing.transfer(fooled, noise)}
+    found = {m.name: m for m in stealing.measure_transfer(fooled, noise)}
     assert found["transfer"].value == 0.5 and found["transfer-gain"].value == 0.4
     assert found["transfer-gain"].low > 0.25

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from securitynet.metrics.backdoor_verdict import BackdoorEvidence, decide
-from securitynet.metrics.detection import flagged
+from securitynet.metrics.detection import flag_labels
 from securitynet.metrics.trigger_norms import SearchedNorms, collect_evidence, find_accused, measure_trigger_norms
 
 CLEAN = np.array([89.3, 79.0, 80.0, 93.6, 102.8, 89.8, 101.3, 102.1, 84.7, 101.3])
 CIFAR = np.array([152, 24.2, 79, 100, 110, 95, 120, 130, 88, 141])
-FOUND = BackdoorEvidence(p_value=0.01, p_low=0.0, p_high=0.04, outliers=1, anomaly_index=4.0, ratio=0.2, success=0.98)
+FOUND = BackdoorEvidence(p_value=0.01, p_low=0.0, outliers=1, anomaly_index=4.0, ratio=0.2, success=0.98)
 
 
 def judge(norms, **known):
@@ -35,8 +35,8 @@ def test_the_rule_flags_by_the_sampled_labels():
     norms = np.array([9.0, 10.0, 11.0, 2.0, 10.0, np.inf, 1.0])
     sampled = np.array([True, True, True, False, True, True, False])
     # Median 10 and median absolute deviation 0.5 of the sampled labels that converged: 9, 10, 11, 10.
-    assert flagged(norms, sampled) == [6, 3]
-    assert flagged(norms, np.zeros(7, bool)) == []
+    assert flag_labels(norms, sampled) == [6, 3]
+    assert flag_labels(norms, np.zeros(7, bool)) == []
 
 
 def test_several_targets_do_not_hide_each_other():
@@ -71,9 +71,7 @@ def test_the_interval_covers_searches_that_differ():
 def test_p_values_of_the_audit_are_undecided_not_usual():
     """Searches whose p-values were .263, .062, .570 and .181: a rule that flags, or a small norm, keeps the doubt."""
     for p_value in (0.263, 0.062, 0.570, 0.181):
-        doubtful = BackdoorEvidence(
-            p_value=p_value, p_low=0.062, p_high=0.57, anomaly_index=4.4, ratio=0.22, success=0.95
-        )
+        doubtful = BackdoorEvidence(p_value=p_value, p_low=0.062, anomaly_index=4.4, ratio=0.22, success=0.95)
         assert decide(doubtful).word == "undecided"
         assert decide(dataclasses.replace(doubtful, anomaly_index=1.0)).word == "undecided"
         assert decide(dataclasses.replace(doubtful, anomaly_index=1.0, ratio=0.8)).word == "nothing found"

@@ -15,7 +15,7 @@ from securitynet.models.loading.load import load_target
 from securitynet.models.shadows.plan import ShadowTraining, find_own_architecture, resolve_training
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.versions import builder_version, digest_source_files
-from securitynet.models.store.cached_model import ModelSpec, fresh_network, obtain_model
+from securitynet.models.store.cached_model import ModelSpec, build_fresh_network, obtain_model
 from securitynet.models.store.model_record import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
@@ -165,7 +165,7 @@ def test_a_network_for_other_data_is_refused_before_training(net, factory, shape
 
 
 def test_initial_weights_follow_from_the_seed(net):
-    one, again, other = (fresh_network(spec(f"python:{net}:make", seed)).state_dict() for seed in (1, 1, 2))
+    one, again, other = (build_fresh_network(spec(f"python:{net}:make", seed)).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not torch.equal(one["2.weight"], other["2.weight"])
 

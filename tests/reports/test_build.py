@@ -14,7 +14,7 @@ from PIL import Image
 
 from securitynet.reports.build import render_report, write_report
 from securitynet.reports.roc import strongest
-from securitynet.results.document import PolicyOutcome, Violation
+from securitynet.results.policy import PolicyOutcome, Violation
 
 VOID = {"meta", "img", "br", "link", "hr", "input", "base"}
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "xlink:href", "style"}
@@ -252,8 +252,8 @@ def test_the_breakdown_is_that_of_the_strongest_attack(assessed):
 
     document, assessment = assessed
     found = breakdown(document, assessment)
-    assert found.attack == verdict.attack_title(membership.by_strength(document)[0].trial.name)
-    trial = next(t for t in assessment.trials if t.name == membership.by_strength(document)[0].trial.name)
+    assert found.attack == verdict.attack_title(membership.rank_attacks(document)[0].trial.name)
+    trial = next(t for t in assessment.trials if t.name == membership.rank_attacks(document)[0].trial.name)
     slices = {s.name: s for s in trial.output.breakdown(class_names=document.dataset.classes)}
     for _, parts in found.groups:
         for part in parts:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from securitynet.methods.base import Gallery, Output
 from securitynet.reports.comparison import compare
-from securitynet.reports.galleries import MOST_ROWS, shown
+from securitynet.reports.galleries import MOST_ROWS, show_galleries
 
 
 class Pictures(Output):
@@ -32,7 +32,7 @@ class Pictures(Output):
 
 def test_pictures_are_the_pixels_and_rows_are_cut():
     images = np.random.default_rng(0).integers(0, 256, (MOST_ROWS + 3, 2, 3, 5, 4), dtype=np.uint8)
-    (gallery,) = shown(Pictures(images))
+    (gallery,) = show_galleries(Pictures(images))
     assert len(gallery.rows) == MOST_ROWS and gallery.omitted == 3 and not gallery.reduced
     name, pictures = gallery.rows[7]
     content = base64.b64decode(pictures[1].partition(",")[2])
@@ -41,7 +41,7 @@ def test_pictures_are_the_pixels_and_rows_are_cut():
 
 
 def test_no_output_has_no_pictures():
-    assert shown(None) == ()
+    assert show_galleries(None) == ()
 
 
 def test_a_comparison_puts_measurements_under_their_trials(assessed, null):

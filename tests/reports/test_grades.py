@@ -10,8 +10,9 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.cli.main import app
 from securitynet.records import Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
-from securitynet.reports.grades import add_grades, grade_families
+from securitynet.reports.grades import add_grades, find_wrong_verdicts, grade_families
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
+from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
 AUC = GradeBounds(moderate=0.6, high=0.75)
 
@@ -109,6 +110,53 @@ def test_every_proposed_command_is_one_that_the_command_line_accepts(assessed, n
             assert {"stealing", "inversion"} & set(config.attacks) or config.try_defenses or config.attacks
             seen += 1
     assert seen >= 4
+
+
+def test_the_verdict_lists_what_the_grades_say(assessed):
+    document = assessed[0]
+    screen = make_first_screen(document)
+    facts = dict(screen.facts)
+    assert screen.facts[0][0] == "Verdict"
+    grades = {finding.title.lower(): finding.grade for finding in grade_families(document)}
+    for title, grade in grades.items():
+        assert (title in facts["Verdict"]) == (grade != "none shown")
+    assert ("needs attention" in facts["Verdict"]) == bool({"high", "moderate"} & set(grades.values()))
+    (strongest,) = (one for one in document.exposed if one.trial == "membership.modified-entropy")
+    assert f"Modified entropy: {strongest.members[0].file}, " in facts["Records"]
+    unmet = document.model_copy(update={"policy": PolicyOutcome(met=False, bounds=1, violations=())})
+    screen = make_first_screen(unmet)
+    assert "the policy is not met" in dict(screen.facts)["Verdict"] and "Verdict" in screen.troubled
+    nothing = document.model_copy(update={"trials": (), "measurements": ()})
+    facts = dict(make_first_screen(nothing).facts)
+    assert "Records" not in facts and "no weakness" not in facts["Verdict"] and "not assessed" in facts["Verdict"]
+
+
+def test_an_interval_above_chance_that_proves_nothing_is_explained(assessed):
+    """With several attacks the interval of the strongest is corrected; the one that is shown is not."""
+    document = replace_auc(assessed[0], "membership.modified-entropy", 0.54, 0.501, 0.579)
+    for trial in document.trials:
+        if trial.name.startswith("membership.") and trial.name != "membership.modified-entropy":
+            document = replace_auc(document, trial.name, 0.50, 0.45, 0.55)
+    finding = membership_of(document)
+    assert finding.grade in ("none shown", "undecided")
+    assert finding.measurement.low <= 0.5 or "corrected for the choice" in finding.meaning
+
+
+def test_grades_and_checks_that_do_not_follow_are_named(assessed):
+    document = add_grades(assessed[0])
+    assert find_wrong_verdicts(document) == []
+    first = document.grades[0]
+    changed = first.model_copy(update={"grade": "none shown" if first.grade != "none shown" else "high"})
+    forged = document.model_copy(update={"grades": (changed, *document.grades[1:])})
+    assert find_wrong_verdicts(forged) == ["The grade of membership inference does not follow from the measurements."]
+    accuracy = next(m for m in document.measurements if m.name == "target.test_accuracy")
+    check = PolicyCheck(
+        metric=accuracy.name, comparator=">=", threshold=1.1, value=accuracy.value, passed=True, sample_size=1
+    )
+    policy = PolicyOutcome(met=True, bounds=1, violations=(), checks=(check,))
+    assert len(find_wrong_verdicts(document.model_copy(update={"policy": policy}))) == 1
+    honest = policy.model_copy(update={"met": False, "checks": (check.model_copy(update={"passed": False}),)})
+    assert find_wrong_verdicts(document.model_copy(update={"policy": honest})) == []
 
 
 def test_folders_of_the_machine_are_not_in_commands(assessed, tmp_path):

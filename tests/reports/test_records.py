@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from securitynet.assessments.records import share_as_high, write_records
+from securitynet.assessments.records import rank_among_non_members, write_records
 from securitynet.assessments.result import to_document
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.reports.build import render_report
@@ -91,7 +91,7 @@ def test_share_as_high_by_hand() -> None:
         threshold=0.5,
         held_out=np.ones(5, dtype=bool),
     )
-    np.testing.assert_allclose(share_as_high(scores), [0, 2 / 3, 2 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(rank_among_non_members(scores), [0, 2 / 3, 2 / 3, 2 / 3, 1])
 
 
 def test_without_membership_attacks_there_is_nothing_to_write(named, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from securitynet.cli.options import parse
 from securitynet.files import read_toml
 from securitynet.records import Direction, Measurement
 from securitynet.reports import bars, labels, settings, verdict, words
-from securitynet.reports.exposed import exposed
+from securitynet.reports.exposed import find_exposed
 from securitynet.reports.families import membership
 from securitynet.reports.pictures import data_uri
 
@@ -82,7 +82,7 @@ def test_a_tpr_in_words_is_compared_with_its_fpr(low, high, expected):
 
 def test_the_verdict_names_the_strongest_attack(assessed):
     document, _ = assessed
-    ranked = membership.by_strength(document)
+    ranked = membership.rank_attacks(document)
     assert [s.trial.name for s in ranked] == ["membership.modified-entropy", "membership.correctness"]
     assert ranked[0].fpr == 0.1  # 0.001 and 0.02 take more than 120 non-members
     auc, tpr = verdict.sentences(document)
@@ -102,10 +102,10 @@ def test_the_low_rate_is_told_of_the_attack_that_does_best_there(assessed):
         for m in document.measurements
     )
     altered = document.model_copy(update={"measurements": measurements})
-    assert membership.by_strength(altered)[0].trial.name == "membership.correctness"
+    assert membership.rank_attacks(altered)[0].trial.name == "membership.correctness"
     auc, tpr = verdict.sentences(altered)
     assert "0.99" in auc
-    quietest = membership.lowest_rate(membership.by_strength(altered))
+    quietest = membership.find_lowest_rate(membership.rank_attacks(altered))
     assert quietest.trial.name == "membership.modified-entropy" and quietest.tpr.value > 0
     assert "At a false-positive rate of 10% the attack “Modified entropy” identifies" in tpr
     assert words.numbers(quietest.tpr).value in tpr
@@ -119,13 +119,13 @@ def test_a_null_target_is_not_called_leaky(null):
 
 
 def test_exposed_records_are_not_called_exposed_where_the_attack_guesses(assessed, null):
-    assert "not distinguishable from guessing" in exposed(*null).price
+    assert "not distinguishable from guessing" in find_exposed(*null).price
     document, found = assessed
     trials = [
         dataclasses.replace(t, output=dataclasses.replace(t.output, scores=t.output.is_member - t.output.indices / 1e6))
         for t in found.trials
     ]
-    certain = exposed(document, dataclasses.replace(found, trials=trials))
+    certain = find_exposed(document, dataclasses.replace(found, trials=trials))
     assert "right about 12 of 120 members (10%), and wrong about 0 of 120 non-members (0%)." in certain.price
     assert "guessing" not in certain.price
 
@@ -146,8 +146,8 @@ def test_a_bound_has_no_interval_to_draw_or_to_compare():
     bound = measured("membership.x.epsilon-lower-bound@delta=1e-05", 1.05, 1.05, 1.05)
     lower = measured("membership.x.epsilon-lower-bound@delta=1e-05", 0.0, 0.0, 0.0)
     assert bars.interval_bar([bound]) is None
-    assert verdict.apart(bound, lower) is None
-    assert verdict.apart(measured("x.auc", 0.5, 0.4, 0.6), measured("x.auc", 0.8, 0.7, 0.9))
+    assert verdict.are_apart(bound, lower) is None
+    assert verdict.are_apart(measured("x.auc", 0.5, 0.4, 0.6), measured("x.auc", 0.8, 0.7, 0.9))
     assert words.kind(bound.name).label == "ε at least, for δ = 1e-05"
 
 
@@ -203,10 +203,10 @@ def test_labels_tell_targets_apart(assessed):
         given = {"weights": weights} if weights else {}
         return document.model_copy(update={"target": target, "settings": given})
 
-    assert labels.distinct([with_("a"), with_("b")]) == ["a", "b"]
-    assert labels.distinct([with_("a", "x/one/m.st"), with_("a", "x/two/m.st")]) == ["one", "two"]
-    assert labels.distinct([with_("a"), with_("a")]) == ["a (1)", "a (2)"]
-    assert labels.distinct([with_("a", "one.st"), with_("a", "two.st"), with_("b")]) == ["a, one", "a, two", "b"]
+    assert labels.make_distinct([with_("a"), with_("b")]) == ["a", "b"]
+    assert labels.make_distinct([with_("a", "x/one/m.st"), with_("a", "x/two/m.st")]) == ["one", "two"]
+    assert labels.make_distinct([with_("a"), with_("a")]) == ["a (1)", "a (2)"]
+    assert labels.make_distinct([with_("a", "one.st"), with_("a", "two.st"), with_("b")]) == ["a, one", "a, two", "b"]
 
 
 def test_colour_pictures_keep_their_channels_and_large_ones_shrink():

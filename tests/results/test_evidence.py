@@ -25,7 +25,7 @@ from securitynet.results.exports import FORMATS, render
 from securitynet.results.exports.atlas import TECHNIQUES
 from securitynet.results.exports.texts import split_name
 from securitynet.results.redaction import clean_text, redact_document
-from securitynet.results.statement import STATEMENT_TYPE, find_changes, make_statement
+from securitynet.results.statement import STATEMENT_TYPE, find_changes, find_contradictions, make_statement
 from stored_results import ATTACK, N, write_result
 
 
@@ -157,12 +157,12 @@ def test_every_changed_byte_of_the_files_is_found(folder, keys):
 
 def test_a_result_that_contradicts_its_trials_is_found(folder):
     stored = read_result(folder)
-    assert verification.find_contradictions(stored.document, stored.store) == []
+    assert find_contradictions(stored.document, stored.store) == []
     changed = tuple(
         m.model_copy(update={"value": 0.5, "low": 0.49, "high": 0.51}) if m.name == f"{ATTACK}.auc" else m
         for m in stored.document.measurements
     )
-    said = verification.find_contradictions(stored.document.model_copy(update={"measurements": changed}), stored.store)
+    said = find_contradictions(stored.document.model_copy(update={"measurements": changed}), stored.store)
     assert len(said) == 1 and f"{ATTACK}.auc" in said[0]
 
 

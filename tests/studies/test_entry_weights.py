@@ -87,16 +87,16 @@ def test_weights_at_an_address_are_part_of_the_target(url: str, tmp_path: Path) 
     assert len(keys) == 2
 
 
-def test_a_query_that_finds_nothing_names_the_filters_it_adds(url: str, tmp_path: Path) -> None:
+def test_a_query_plans_what_search_finds_and_says_why_not(url: str, tmp_path: Path) -> None:
     with Catalog(url) as catalog:
         for name in ("0", "1", "2"):
             catalog.edit(name, {"task_type": "other"})
-    with pytest.raises(
-        ConfigurationError, match="it adds reference = any, head = classifier, task_type = class"
-    ) as told:
-        plan(url, '[[models]]\nquery = ""\nfilters = { dataset = ["digits", "SVHN"] }\n', tmp_path)
+    with pytest.raises(ConfigurationError, match="3 × its task type is other"):
+        plan(url, '[[models]]\nquery = ""\n', tmp_path)
+    with pytest.raises(ConfigurationError, match="No entry of the catalog matches") as told:
+        plan(url, '[[models]]\nquery = ""\nfilters = { dataset = ["SVHN", "STL-10"] }\n', tmp_path)
     command = str(told.value.hint).partition(": ")[2]
-    assert command.startswith("securitynet catalog search ") and "--dataset digits,SVHN" in command
+    assert command.startswith("securitynet catalog search ") and "--dataset SVHN,STL-10" in command
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = command.replace("securitynet", f"{sys.executable} -m securitynet.cli.main", 1)
     done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, env=environment)
@@ -173,4 +173,4 @@ def test_a_file_that_nothing_identifies_needs_trust(url: str, tmp_path: Path) ->
     )
     with pytest.raises(ConfigurationError, match=f"no checksum of it.*--trust {identifier}"):
         expand_targets(parse_study(content), tmp_path, FileDigests())
-    assert expand_targets(parse_study(content), tmp_path, FileDigests(), [identifier])[0].options["weights"]
+    assert expand_targets(parse_study(content), tmp_path, FileDigests(), [identifier]).targets[0].options["weights"]

@@ -58,7 +58,7 @@ def test_shadow_models_imitate_the_defense_unless_told_otherwise(trained, tmp_pa
 def test_what_cannot_be_imitated_fails_with_the_reason(trained, tmp_path):
     trial, shadows = run(trained, tmp_path, "lira.shadows.share=0.25", "lira.shadows.recipe={batch_size=90}")
     assert trial.result.status == "failed" and shadows == []
-    assert "can't imitate the target's defense: DP-SGD draws batches of 90" in trial.result.reason
+    assert "can't be trained with the target's defense: DP-SGD draws batches of 90" in trial.result.reason
 
 
 def test_a_defense_this_version_does_not_know_fails_what_imitates_it(trained, tmp_path):

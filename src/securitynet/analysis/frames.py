@@ -10,10 +10,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from securitynet.catalog.catalog import Catalog
@@ -26,9 +28,9 @@ ANNOTATIONS = (
 )  # fmt: skip
 """Annotations of a model: codes of the catalog."""
 
-CONDITIONS = ("defense", "setting", "epsilon", "teacher", "epochs", "seed")
+CONDITIONS = ("defense", "setting", "epsilon", "teacher", "epochs", "seed", "backdoor")
 """Conditions that distinguish the cases of one model: the defense with its settings, the epsilon that it spent, the
-architecture of its teacher."""
+architecture of its teacher; and the backdoor that it was trained with."""
 
 HOW = ("attack", "method", "access", "auxiliary", "surrogate", "settings", "measure", "at")
 """How a value was measured: family, method, threat model, which surrogate (``usual`` or ``larger``), other settings
@@ -71,7 +73,9 @@ class Quantity:
 def tidy(rows: Sequence[dict[str, Any]] | pandas.DataFrame) -> pandas.DataFrame:
     """A frame with all of `COLUMNS`, in that order; unknown values are missing."""
     frame = rows if isinstance(rows, pandas.DataFrame) else pandas.DataFrame(rows)
-    return frame.reindex(columns=[*COLUMNS])
+    frame = frame.reindex(columns=[*COLUMNS])
+    # Without any number, as in intervals of published values, a column would hold None, which is no missing number.
+    return frame.assign(**{name: pandas.to_numeric(frame[name]).astype(float) for name in NUMBERS})
 
 
 def from_catalog(catalog: Catalog, query: Query | None = None) -> pandas.DataFrame:
@@ -127,8 +131,8 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     plainest; where that was measured with several seeds, the mean of the values and of the ends of their intervals.
     """
     chosen = frame[frame["value"].notna()]
-    for column, allowed in quantity.where.items():
-        chosen = chosen[_allowed(chosen[column], allowed)]
+    for column, values in quantity.where.items():
+        chosen = chosen[allowed(chosen[column], values)]
     for measure in quantity.measure:
         rows = chosen[chosen["measure"] == measure]
         if len(rows):
@@ -158,6 +162,44 @@ def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Dat
     return known.reset_index()
 
 
+def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """Quantities, with one for each attribute in place of those of attribute inference, where several were inferred.
+
+    Args:
+        frame: Tidy frame.
+        quantities: Name -> quantity.
+    """
+    inferred = frame.loc[(frame["attack"] == "attribute") & frame["value"].notna(), "settings"].dropna().unique()
+    settings: dict[str, list[str]] = {}
+    for text in inferred:
+        name = json.loads(text).get("of")
+        if name is not None:
+            settings.setdefault(str(name), []).append(text)
+    if len(settings) < 2:
+        return dict(quantities)
+    single: dict[str, Quantity] = {}
+    for name, quantity in quantities.items():
+        if quantity.where.get("attack") != ("attribute",):
+            single[name] = quantity
+            continue
+        for number, (attribute, texts) in enumerate(sorted(settings.items())):
+            where = {**quantity.where, "settings": tuple(texts)}
+            single[f"{name}_{number}"] = replace(quantity, label=f"{quantity.label}: {attribute}", where=where)
+    return single
+
+
+def families(wide: pandas.DataFrame) -> NDArray[np.object_]:
+    """What is left out as a whole in statistics: the family of each case, or its architecture, or the model itself.
+
+    Args:
+        wide: One row per case. Rows that are not used must have been dropped, as their families don't count.
+    """
+    known = wide["family"].astype(object)
+    for column in ("architecture", "model", "case"):
+        known = known.where(known.notna(), wide[column].astype(object))
+    return known.astype(str).to_numpy(object)
+
+
 def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFrame:
     """The rows of the cases whose annotations and conditions have these values, compared as text, ignoring case."""
     for column, value in conditions.items():
@@ -178,14 +220,19 @@ def preferring(
     """
     needed = list(needed)
     for column, values in restrict.items():
-        inside = frame[_allowed(frame[column], values)]
+        inside = frame[allowed(frame[column], values)]
         if len(inside) and all(len(take(inside, quantity)) for quantity in needed):
             frame = inside
     return frame
 
 
-def _allowed(column: pandas.Series, values: Iterable[str | None]) -> pandas.Series:
-    """Which rows have one of the values; None stands for a missing one."""
+def allowed(column: pandas.Series, values: Iterable[str | None]) -> pandas.Series:
+    """Which rows have one of the values; None stands for a missing one.
+
+    Args:
+        column: A column of a frame.
+        values: The values.
+    """
     values = list(values)
     inside = column.isin([value for value in values if value is not None])
     return inside | column.isna() if None in values else inside

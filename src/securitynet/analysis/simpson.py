@@ -17,7 +17,7 @@ from securitynet.analysis.statistics import FEWEST
 
 
 @dataclass(frozen=True)
-class GroupCorrelation:
+class CorrelationInGroup:
     """The correlation in one group.
 
     Attributes:
@@ -33,7 +33,7 @@ class GroupCorrelation:
 
 def correlate_groups(
     x: NDArray[np.floating], y: NDArray[np.floating], codes: NDArray[np.integer], names: dict[int, str]
-) -> list[GroupCorrelation]:
+) -> list[CorrelationInGroup]:
     """Pearson's correlation in each group that has enough models, the largest group first.
 
     Args:
@@ -46,7 +46,7 @@ def correlate_groups(
     for code, name in names.items():
         a, b = x[codes == code], y[codes == code]
         if len(a) >= FEWEST and np.ptp(a) > 0 and np.ptp(b) > 0:
-            found.append(GroupCorrelation(name, len(a), float(np.corrcoef(a, b)[0, 1])))
+            found.append(CorrelationInGroup(name, len(a), float(np.corrcoef(a, b)[0, 1])))
     return sorted(found, key=lambda group: (-group.n, group.group))
 
 
@@ -63,9 +63,9 @@ def describe_mixed_signs(groups: Iterable[tuple[str, float]], pooled: float | No
     if positive and negative:
         return f"The signs differ: positive in {_list(positive)}, negative in {_list(negative)}."
     if pooled is not None and known and np.isfinite(pooled) and pooled * known[0][1] < 0:
-        said = "negative" if negative else "positive"
+        sign = "negative" if negative else "positive"
         return (
-            f"Pooled over groups the correlation would be {pooled:+.3f}, though it is {said} in every group: that "
+            f"Pooled over groups the correlation would be {pooled:+.3f}, though it is {sign} in every group: that "
             "comes from differences between the groups."
         )
     return None

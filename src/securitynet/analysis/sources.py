@@ -10,6 +10,7 @@ import pandas
 
 from securitynet.analysis import frames, study_frames
 from securitynet.analysis.frames import ANNOTATIONS, CONDITIONS, HOW
+from securitynet.analysis.papers import ml_doctor
 from securitynet.errors import ConfigurationError
 
 
@@ -19,22 +20,25 @@ def load(
     db: str | None = None,
     where: dict[str, Any] | None = None,
     curves: bool = False,
+    pictures: bool = False,
     doubtful: bool = False,
 ) -> pandas.DataFrame:
     """The tidy frame of a source, or of several together.
 
     Args:
-        source: ``catalog``, or the folder of a study; a target that several studies share is one case.
+        source: ``catalog``; ``ml-doctor``, the tables that the ML-Doctor paper prints; or the folder of a study. A
+            target that several studies share is one case.
         db: The catalog's database; the user's own by default.
         where: Column -> value or values: annotations and conditions that a model must have.
         curves: Add the ROC curves of studies (`study_frames.from_study`).
+        pictures: Add the pictures of studies, likewise.
         doubtful: Include targets of studies that failed a check.
 
     Raises:
         ConfigurationError: If there are no models, or a column does not exist.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    parts = [_one(name, db, curves, doubtful) for name in sources]
+    parts = [_one(name, db, curves, pictures, doubtful) for name in sources]
     frame = parts[0]
     if len(parts) > 1:  # a trial that is in several studies counts once
         together = pandas.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
@@ -63,17 +67,20 @@ def _first(frame: pandas.DataFrame, name: str) -> dict[str, Any]:
     return dict(zip(known["case"], known[name], strict=True))
 
 
-def _one(source: str, db: str | None, curves: bool, doubtful: bool) -> pandas.DataFrame:
+def _one(source: str, db: str | None, curves: bool, pictures: bool, doubtful: bool) -> pandas.DataFrame:
     """The tidy frame of one source."""
     if source == "catalog":
         import securitynet.catalog
 
         with securitynet.catalog.open(db) as catalog:
             return frames.from_catalog(catalog)
+    if source == ml_doctor.SOURCE and not Path(source).is_dir():
+        return ml_doctor.read_tables()
     if Path(source).is_dir():
-        return study_frames.from_study(Path(source), curves=curves, doubtful=doubtful)
+        return study_frames.from_study(Path(source), curves=curves, pictures=pictures, doubtful=doubtful)
     raise ConfigurationError(
-        f"{source!r} is neither `catalog` nor the folder of a study.", hint="Name the folder that holds its trials."
+        f"{source!r} is neither `catalog`, `ml-doctor` nor the folder of a study.",
+        hint="Name the folder that holds its trials.",
     )
 
 

@@ -23,7 +23,6 @@ from securitynet.analysis import resampling
 from securitynet.analysis.resampling import Floats, Labels
 
 RESAMPLES = 2000
-FEWEST_CLUSTERS = resampling.FEWEST_CLUSTERS
 BOOTSTRAP = 600
 """Resamples behind the bootstrap's interval of a correlation."""
 MOST_BOOTSTRAPPED = 200

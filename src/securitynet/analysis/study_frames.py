@@ -12,6 +12,7 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
+from securitynet.analysis import picture_rows
 from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
 from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
@@ -39,6 +40,7 @@ def from_study(
     folder: Path | str,
     *,
     curves: bool = False,
+    pictures: bool = False,
     doubtful: bool = False,
     trials: Iterable[TrialResult] | None = None,
 ) -> pandas.DataFrame:
@@ -51,12 +53,14 @@ def from_study(
         folder: The study's root.
         curves: Add the ROC curves of membership attacks at `CURVE_RATES`, from the scores stored with the trials;
             reading thousands of them takes a while.
+        pictures: Add the pictures of triggers and reconstructions (`securitynet.analysis.picture_rows`).
         doubtful: Include targets that failed a check: accuracy at chance or far from the stated one, another class
             order, or random outputs. Their measurements say nothing about a model.
         trials: The trials, if the caller reads them anyway; each is dropped before the next is asked for.
     """
     store = TrialStore(folder)
-    frame = pandas.DataFrame(collect_columns(_rows(store, trials if trials is not None else store, curves, doubtful)))
+    rows = _rows(store, trials if trials is not None else store, curves, doubtful, pictures=pictures)
+    frame = pandas.DataFrame(collect_columns((row, ({},)) for row in rows))
     if _SURROGATE in frame:
         tried = frame[frame[_SURROGATE].notna()]
         larger = _larger(tried.groupby("method")[_SURROGATE].unique())
@@ -64,7 +68,9 @@ def from_study(
     return tidy(frame)
 
 
-def _rows(store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtful: bool) -> Iterator[dict[str, Any]]:
+def _rows(
+    store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtful: bool, *, pictures: bool = False
+) -> Iterator[dict[str, Any]]:
     known: dict[str, dict[str, Any]] = {}
     for record in StudyTargetStore(store.files):
         if record.means is None or (record.doubtful and not doubtful):
@@ -84,6 +90,8 @@ def _rows(store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtf
             yield row
         if curves and row and spec.method.startswith("membership."):
             yield from curve_rows(store.load_arrays(result) or {}, row)
+        if pictures and row and spec.method in picture_rows.SHOWN:
+            yield from picture_rows.list_pictures(result, store, row)
 
 
 def describe(record: StudyTargetRecord) -> dict[str, Any]:
@@ -106,6 +114,7 @@ def describe(record: StudyTargetRecord) -> dict[str, Any]:
         **_condition(record),
         "epochs": recipe.get("epochs"),
         "seed": recipe.get("seed"),
+        "backdoor": (training.get("backdoor") or training.get("implant") or {}).get("name"),
     }
 
 
@@ -156,7 +165,7 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
     resolved = [rate for rate in CURVE_RATES.tolist() if rate == 1 or roc.resolves(n, rate)]
     whole = roc.curve(members, non_members)
     # The threshold that `roc.tpr_at_fpr` takes.
-    bounds = np.array([1.0 if rate == 1 else roc.allowed(rate, n) / n for rate in resolved])
+    bounds = np.array([1.0 if rate == 1 else roc.count_allowed(rate, n) / n for rate in resolved])
     values = whole.tpr[np.searchsorted(whole.fpr, bounds + 1e-12, side="right") - 1]
     how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
     return [
@@ -244,11 +253,11 @@ def _words(field: str, value: Any) -> str:
 
 def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
     """Name and settings of the output defense of an assessed target."""
-    from securitynet.defenses.base import settings_of
+    from securitynet.defenses.base import parse_settings
 
     name = str(record.declared["defense"])
     texts = [text for text in record.declared.get("configure") or () if text.strip().startswith(f"{name}.")]
-    return name, settings_of(name, texts)
+    return name, parse_settings(name, texts)
 
 
 def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:

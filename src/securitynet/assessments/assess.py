@@ -20,7 +20,8 @@ from securitynet.files import cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
-from securitynet.models.loading.examination import doubts, review_accuracy
+from securitynet.metrics.joint_verdict import measure_joint_verdict
+from securitynet.models.loading.examination import describe_doubts, review_accuracy
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.records import Direction, Measurement
 from securitynet.results.audit import PrivacyAudit
@@ -67,7 +68,7 @@ def run(
             assessment.trials.append(skip(task, store))
             assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
             continue
-        trial = None if config.rerun else reuse(task, store, measures, marks=doubts(assessed.target.checks))
+        trial = None if config.rerun else reuse(task, store, measures, marks=describe_doubts(assessed.target.checks))
         if trial is None:
             running = name_phase(report_progress, task.name)
             context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)
@@ -77,6 +78,9 @@ def run(
             assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))
         elif trial.result.status == "skipped":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=trial.result.reason or "it was skipped"))
+    joint = measure_joint_verdict(assessment.all_measurements(), assessed.dataset.class_names, config.level)
+    if joint is not None:
+        assessment.measurements.append(joint)
     if report_progress:
         report_progress("trials", len(planned), len(planned))
     assessment.not_assessed += [*list_left_out(config), *list_absent_families(config)]

@@ -22,7 +22,7 @@ from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
+from securitynet.models.store.model_record import TargetRecord, read_target_record, restore_splits
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training.trainable import find_architecture
@@ -249,7 +249,7 @@ def choose_split(
         made = splits.make("public", dataset, seed=config.split_seed, known=config.known)
         return made, config.split_seed, "known"
     if config.split == "auto" and trained is not None:
-        return trained_splits(trained, dataset, known=config.known), trained.split.seed, "known"
+        return restore_splits(trained, dataset, known=config.known), trained.split.seed, "known"
     protocol = "public" if config.split == "auto" else config.split
     made = splits.make(protocol, dataset, seed=config.split_seed, known=config.known)
     return made, config.split_seed, "known" if recorded else "assumed"

@@ -28,7 +28,7 @@ class Assessment:
         seconds: Wall-clock seconds by phase.
         remedies: The defenses that were tried; None unless requested.
         audit: Lower bounds on epsilon; None unless the target was trained with canaries.
-        controls: What stands beside membership attacks, and which records are not evaluated.
+        controls: The controls shown with membership attacks, and the records that are not evaluated.
     """
 
     config: AssessConfig

@@ -18,7 +18,7 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.metrics import f_dp_audit, one_run_audit, sampling
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.store.model_record import TargetRecord, read_target_record, trained_splits
+from securitynet.models.store.model_record import TargetRecord, read_target_record, restore_splits
 from securitynet.models.training.canaries import CanaryRecord, load_canary_images, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.privacy_profile import privacy_profile
@@ -87,7 +87,7 @@ def audit_model(
         SplitError: If the dataset is not the one of the training.
     """
     canaries = _require_canaries(trained)
-    trained_splits(trained, dataset)  # raises if the dataset is another one
+    restore_splits(trained, dataset)  # raises if the dataset is another one
     source = None if canaries.source is None else canary_images or canaries.source.reference
     placed = place_canaries(canaries, dataset, None if source is None else load_canary_images(source, dataset))
     built = find_architecture(architecture or read_architecture(trained))
@@ -197,38 +197,40 @@ def _describe(audit: PrivacyAudit) -> list[str]:
         values = [m.value for m in audit.measurements if f".{kind}@" in m.name and m.value is not None]
         return max(values, default=None)
 
-    said = [
+    sentences = [
         f"The model was trained with {audit.canaries:,} canaries ({audit.kind}), of which a fair coin each included "
         f"{audit.included:,}."
     ]
     bound, gaussian = find_largest("one-run-epsilon"), find_largest("gaussian-epsilon")
     if bound is None or gaussian is None:
-        return [*said, "They are too few for a bound."]
+        return [*sentences, "They are too few for a bound."]
     if bound > 0:
-        said.append(
+        sentences.append(
             f"With {audit.level:.0%} confidence, the training is not differentially private with an epsilon below "
             f"{bound:.3g} at delta {audit.delta:g}."
         )
     else:
-        said.append("The coins could not be guessed well enough to rule out any epsilon, which proves nothing.")
+        sentences.append("The coins could not be guessed well enough to rule out any epsilon, which proves nothing.")
     if gaussian > bound:
-        said.append(f"If its trade-off curve is that of a Gaussian mechanism, epsilon is not below {gaussian:.3g}.")
+        sentences.append(
+            f"If its trade-off curve is that of a Gaussian mechanism, epsilon is not below {gaussian:.3g}."
+        )
     if audit.claim is None:
-        return [*said, "The model record states no epsilon to compare with."]
+        return [*sentences, "The model record states no epsilon to compare with."]
     stated = f"epsilon = {audit.claim.epsilon:.3g} at delta {audit.claim.delta:g}"
     if not audit.claim.is_bound:
-        said.append(f"The stated {stated} ({audit.claim.accountant}) is not a bound, so only the noise is tested.")
+        sentences.append(f"The stated {stated} ({audit.claim.accountant}) is not a bound, so only the noise is tested.")
     if audit.verdict == "contradicted":
-        said.append(
+        sentences.append(
             f"This contradicts the model record, which states {stated}: the training was not DP-SGD with the stated "
             f"noise, clipping bound, sampling and steps ({'; '.join(audit.contradictions)})."
         )
     else:
-        said.append(
+        sentences.append(
             f"Nothing contradicts the model record, which states {stated}. That does not prove it: a stronger audit "
             "could show more."
         )
-    return said
+    return sentences
 
 
 def _require_canaries(trained: TargetRecord) -> CanaryRecord:

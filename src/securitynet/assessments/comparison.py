@@ -51,7 +51,7 @@ class StoredResult:
 
 @dataclass(frozen=True, eq=False)
 class _ScoredRecords:
-    """What one trial knows of the records that both results scored.
+    """The scores of one trial for the records that both results scored.
 
     Attributes:
         records: Their numbers, N ascending.

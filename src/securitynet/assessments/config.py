@@ -205,6 +205,13 @@ class AssessConfig(DataOptions):
         default=False,
         description="Leave folders, and the names of user and machine, out of report.html and result.json.",
     )
+    mlflow: str | None = Field(
+        default=None,
+        description="Log the result to MLflow at this tracking URI: the address of a server, or sqlite:///FILE.db.",
+    )
+    wandb: str | None = Field(
+        default=None, description="Log the result to Weights & Biases: PROJECT or ENTITY/PROJECT."
+    )
     rerun: bool = Field(default=False, description="Run finished trials again.")
     out: Path | None = Field(default=None, description="Folder for report.html, result.json and the trial files.")
     db: str | None = Field(
@@ -229,7 +236,7 @@ OPTION_GROUPS = {
         "attacks", "detectors", "configure", "reference_models", "defense", "try_defenses", "defenses",
         "defense_trainings", "plugin",
     ),
-    "Results": ("out", "policy", "against", "level", "fprs", "redact", "rerun"),
+    "Results": ("out", "policy", "against", "level", "fprs", "redact", "mlflow", "wandb", "rerun"),
     "Computing": ("device", "seed", "precision", "batch_size", "cache", "timeout", "retries"),
 }  # fmt: skip
 """Title -> options that stand together in the help of the command line."""

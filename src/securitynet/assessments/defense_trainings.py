@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from securitynet.assessments.assessed_target import make_trial_data
 from securitynet.assessments.assessment import Assessment
-from securitynet.assessments.private_baseline import Candidate, list_candidates, tune_for_utility
+from securitynet.assessments.private_baseline import NoiseCandidate, list_candidates, tune_for_utility
 from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.assessments.worst_records import (
     AuditedRecords,
@@ -119,7 +119,7 @@ class DefenseTrainings:
             cache=config.cache or cache_folder(),
         )
 
-    def tune_private_baseline(self) -> Candidate:
+    def tune_private_baseline(self) -> NoiseCandidate:
         """Choose the setting of DP-SGD with the best utility; see `tune_for_utility`."""
         assessed, config = self.assessment.assessed_target, self.assessment.config
 

@@ -22,7 +22,7 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import rates, roc
 from securitynet.models.loading.load import load_target
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan, shadow_outputs
-from securitynet.models.store.model_record import TargetRecord, trained_splits
+from securitynet.models.store.model_record import TargetRecord, restore_splits
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.targets.target import Target
 
@@ -62,7 +62,7 @@ class ExposedTarget:
             fpr: False-positive rate, which the non-members resolve.
         """
         others = np.sort(self.scores[~self.is_member])
-        return float(others[len(others) - 1 - roc.allowed(fpr, len(others))])
+        return float(others[len(others) - 1 - roc.count_allowed(fpr, len(others))])
 
     def attack_with_lira(self, signals: Signals) -> NDArray[np.float64]:
         """Attack a model trained like the target with its shadow models.
@@ -99,11 +99,11 @@ def prepare_target(
     Raises:
         SecurityNetError: See `measure_exposure`.
     """
-    splits = trained_splits(trained, dataset)
+    splits = restore_splits(trained, dataset)
     if not roc.resolves(len(splits.non_members), config.fpr, config.level):
         raise ConfigurationError(
             f"{len(splits.non_members):,} non-members do not resolve a false-positive rate of {config.fpr:g}; "
-            f"{rates.fewest(config.fpr, config.level):,} are needed.",
+            f"{rates.count_draws(config.fpr, config.level):,} are needed.",
             hint="Raise --fpr.",
         )
     reference = config.architecture or read_architecture(trained)

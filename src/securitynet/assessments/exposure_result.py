@@ -59,7 +59,7 @@ class RankingReliability(Record):
 
 
 class RetrainedModel(Record):
-    """What one model of a removal shows.
+    """Measurements of one model of a removal.
 
     Attributes:
         identified: Number of the named records that score above the model's threshold.

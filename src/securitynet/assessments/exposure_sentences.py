@@ -17,25 +17,25 @@ def describe_exposure(result: RecordsExposure) -> list[str]:
     Args:
         result: The result, without its sentences.
     """
-    said = [
+    sentences = [
         f"Each of {result.shadow_models} models that were trained like the target, on half of the records each, was "
         f"attacked with LiRA. A record counts as identified above the threshold of a false-positive rate of "
         f"{result.fpr:g}."
     ]
     records = result.members + result.non_members
     if result.significant:
-        said.append(
+        sentences.append(
             f"{result.significant:,} of {records:,} records are identified as members more often than they are taken "
             f"for members where they are none ({result.level:.0%} confidence, corrected for the number of records)."
         )
     else:
-        said.append(
+        sentences.append(
             f"No record is shown to be identified more often as a member than as a non-member at a confidence of "
             f"{result.level:.0%}, corrected for {records:,} records."
         )
         least = records / comb(result.shadow_models, result.shadow_models // 2)
         if least > 1 - result.level:
-            said.append(
+            sentences.append(
                 f"With {result.shadow_models} models a single record could not be: its p-value is at least {least:.2g} "
                 "after the correction. More models (--shadows) resolve more."
             )
@@ -47,10 +47,10 @@ def describe_exposure(result: RecordsExposure) -> list[str]:
     )
     if ranking.value <= ranking.chance_high:
         overlap += " The ranking of a single model is not shown to be better than chance."
-    said.append(overlap)
+    sentences.append(overlap)
     for measurement in result.measurements:
         if measurement.name.startswith("loss.tnr"):
-            said.append(
+            sentences.append(
                 f"The loss alone recognises {_write(measurement)} of the non-members at a false-negative rate of "
                 f"{result.fpr:g}, a predictor of LiRA's true-positive rate, which is {_find_tpr(result)} here."
             )
@@ -61,11 +61,11 @@ def describe_exposure(result: RecordsExposure) -> list[str]:
             f"{_write(group.accused)} are taken for members"
             for group in differing
         )
-        said.append(
+        sentences.append(
             f"{len(differing)} of {len(result.groups)} groups differ from the other members in the share that is "
             f"identified ({result.level:.0%} confidence, corrected for their number){': ' if named else ''}{named}."
         )
-    return [*said, *(describe_removal(result.removal) if result.removal is not None else [])]
+    return [*sentences, *(describe_removal(result.removal) if result.removal is not None else [])]
 
 
 def describe_removal(removal: Removal) -> list[str]:
@@ -76,7 +76,7 @@ def describe_removal(removal: Removal) -> list[str]:
     """
     count = len(removal.records)
     before, after, control = removal.before, removal.after, removal.control
-    said = [
+    sentences = [
         f"Of the {count} records named, {before.identified} are identified as members of the target, "
         f"{after.identified} after training without them, and {control.identified} after training without {count} "
         "other members drawn at random. Each of these is one training.",
@@ -93,7 +93,7 @@ def describe_removal(removal: Removal) -> list[str]:
         others += ": fewer than in the control"
     else:
         others += ", which is no difference beyond the interval"
-    return [*said, f"{others} ({_write(change, signed=True)})."]
+    return [*sentences, f"{others} ({_write(change, signed=True)})."]
 
 
 def _find_tpr(result: RecordsExposure) -> str:

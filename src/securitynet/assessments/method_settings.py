@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from securitynet.attacks import ATTACKS
 from securitynet.detectors import DETECTORS
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.files import parse_toml
+from securitynet.files import parse_value
 from securitynet.registry import Registry
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         table = settings.setdefault(REGISTRIES[find_kind(parts[0])].resolve(parts[0]).name, {})
         for part in parts[1:-1]:
             table = table.setdefault(part, {})
-        table[parts[-1]] = _value(value.strip())
+        table[parts[-1]] = parse_value(value.strip())
     return settings
 
 
@@ -108,13 +108,6 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
 def find_family(kind: Kind, name: str) -> str:
     """Return the key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
     return "backdoor" if kind == "detector" else name.partition(".")[0]
-
-
-def _value(text: str) -> Any:
-    try:
-        return parse_toml(f"value = {text}")["value"]
-    except ConfigurationError:
-        return text  # a plain word
 
 
 def default_settings(kind: str, name: str) -> dict[str, Any]:

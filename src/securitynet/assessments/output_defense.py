@@ -8,7 +8,7 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.defenses import DEFENSES
-from securitynet.defenses.base import output_defense, settings_of
+from securitynet.defenses.base import output_defense, parse_settings
 from securitynet.errors import ConfigurationError
 from securitynet.files import cache_folder
 from securitynet.methods.context import Context
@@ -42,7 +42,7 @@ def check_defense(config: AssessConfig) -> None:
     if config.defense is None:
         return
     name = DEFENSES.resolve(config.defense).name
-    output_defense(name, settings_of(name, [text for _, text in _of_defenses(config.configure)]))
+    output_defense(name, parse_settings(name, [text for _, text in _of_defenses(config.configure)]))
     if config.access is Access.WHITE_BOX:
         raise ConfigurationError(
             f"{name} changes the outputs of a model, but an adversary with white-box access has the model itself.",
@@ -66,7 +66,7 @@ def defend(config: AssessConfig, target: Target, dataset: ImageDataset, splits: 
         return target
     check_defense(config)
     name = DEFENSES.resolve(config.defense).name
-    defense = output_defense(name, settings_of(name, [text for _, text in _of_defenses(config.configure)]))
+    defense = output_defense(name, parse_settings(name, [text for _, text in _of_defenses(config.configure)]))
     context = Context(seed=config.seed, cache=config.cache or cache_folder(), device=config.device)
     return target.through(defense.interface(target, TrialData(dataset, splits), context))
 

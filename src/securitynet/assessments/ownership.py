@@ -102,7 +102,7 @@ def make_fingerprint(
 
 
 def compare_with_suspect(fingerprint: Fingerprint, suspect: Target, references: Sequence[Target]) -> Ownership:
-    """Compare a suspect's answers to the fingerprint with those of independent models.
+    """Compare a suspect's predictions for the fingerprint with those of independent models.
 
     Args:
         fingerprint: See `make_fingerprint`.

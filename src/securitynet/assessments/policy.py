@@ -14,8 +14,8 @@ from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.files import read_toml
 from securitynet.records import Measurement, Record
 from securitynet.results.comparison import ResultComparison
-from securitynet.results.document import Comparator, PolicyCheck, PolicyOutcome, Violation
 from securitynet.results.grades import DEFAULT_BOUNDS, GradeBounds
+from securitynet.results.policy import Comparator, PolicyCheck, PolicyOutcome, Violation
 
 GRADES_TABLE = "grades"
 """The table of a policy file that says where grades begin, instead of bounds on measurements."""

@@ -31,7 +31,7 @@ CANDIDATES = len(NOISE_MULTIPLIERS) * len(LEARNING_RATES)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class NoiseCandidate:
     """A setting of DP-SGD.
 
     Attributes:
@@ -43,7 +43,7 @@ class Candidate:
     recipe: Recipe
 
 
-def list_candidates(recipe: Recipe) -> list[Candidate]:
+def list_candidates(recipe: Recipe) -> list[NoiseCandidate]:
     """List the settings that are compared.
 
     Args:
@@ -53,18 +53,18 @@ def list_candidates(recipe: Recipe) -> list[Candidate]:
     for noise, rate in itertools.product(NOISE_MULTIPLIERS, LEARNING_RATES):
         defense = DpSgd(noise_multiplier=noise)
         changed = recipe.model_copy(update={**defense.advised({}), "learning_rate": rate})
-        candidates.append(Candidate(defense, changed))
+        candidates.append(NoiseCandidate(defense, changed))
     return candidates
 
 
 def tune_for_utility(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[NoiseCandidate],
     dataset: ImageDataset,
     members: NDArray[np.int64],
     architecture: str,
     measure_accuracies: Callable[[list[ModelSpec], NDArray[np.int64]], list[float]],
     seed: int,
-) -> Candidate:
+) -> NoiseCandidate:
     """Return the candidate with the most noise whose accuracy is within one standard error of the best.
 
     The accuracy is that on members on which none of the candidates is trained; non-members are left for the report.

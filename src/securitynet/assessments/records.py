@@ -25,7 +25,7 @@ COUNT = 12
 """Number of members that ``result.json`` lists for each attack; ``exposed.csv`` lists all of them."""
 
 
-def scored_trials(assessment: Assessment) -> dict[str, MembershipScores]:
+def collect_scores(assessment: Assessment) -> dict[str, MembershipScores]:
     """Return the scores of each finished membership trial, by its name."""
     return {trial.name: trial.output for trial in assessment.trials if isinstance(trial.output, MembershipScores)}
 
@@ -34,7 +34,7 @@ def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMem
     """Return the members with the highest scores of each membership attack, with their files."""
     dataset = assessment.assessed_target.dataset
     exposed = []
-    for name, scores in scored_trials(assessment).items():
+    for name, scores in collect_scores(assessment).items():
         exposure = most_exposed(scores.indices, scores.scores, scores.is_member, count)
         signals = assessment.signals.select(np.array([record.index for record in exposure.records], dtype=np.int64))
         members = tuple(
@@ -69,8 +69,8 @@ class RecordTable:
         records: Their numbers in the dataset, N.
         is_member: N.
         labels: Class of each, N.
-        predictions: The class that the target answers with, N.
-        posteriors: Of the prediction, N; NaN where answers hide it.
+        predictions: The class that the target predicts, N.
+        posteriors: Of the prediction, N; NaN where the outputs hide it.
         scores: Each trial's, N×T; NaN where a trial did not score the record.
         shares: Of the non-members that score at least as high, N×T, in [0, 1]; NaN likewise.
     """
@@ -87,7 +87,7 @@ class RecordTable:
 
 def tabulate_records(assessment: Assessment) -> RecordTable | None:
     """The scored records, in the order of the lowest share that any attack gives them; None if no attack scored any."""
-    trials = scored_trials(assessment)
+    trials = collect_scores(assessment)
     if not trials:
         return None
     everything = union(*(scores.indices for scores in trials.values()))
@@ -97,7 +97,7 @@ def tabulate_records(assessment: Assessment) -> RecordTable | None:
     shares = scores.copy()
     for column, output in enumerate(trials.values()):
         at = np.searchsorted(everything, output.indices)
-        scores[at, column], shares[at, column] = output.scores, share_as_high(output)
+        scores[at, column], shares[at, column] = output.scores, rank_among_non_members(output)
     order = np.lexsort((everything, np.nanmin(shares, axis=1), ~is_member))
     predictions = signals.predictions
     posteriors = np.full(len(everything), np.nan)
@@ -156,7 +156,7 @@ def write_records(assessment: Assessment, path: Path) -> bool:
     return True
 
 
-def share_as_high(scores: MembershipScores) -> NDArray[np.float64]:
+def rank_among_non_members(scores: MembershipScores) -> NDArray[np.float64]:
     """Return, for each record, the share of the non-members that score at least as high, in [0, 1]."""
     others = np.sort(scores.scores[~scores.is_member])
     shares: NDArray[np.float64] = (len(others) - np.searchsorted(others, scores.scores, side="left")) / len(others)

@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.metrics import paired, rates, vulnerability
 from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.store.model_record import TargetRecord, trained_splits
+from securitynet.models.store.model_record import TargetRecord, restore_splits
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.records import Direction
@@ -61,7 +61,7 @@ def choose_removed(config: ExposureConfig, trained: TargetRecord, dataset: Image
     if stated is None:
         return None
     _check_training(trained)
-    members = trained_splits(trained, dataset).members
+    members = restore_splits(trained, dataset).members
     names = dataset.record_names
     if names is None:
         names = [dataset.get_record_name(index) for index in range(len(dataset))]

@@ -24,7 +24,7 @@ from securitynet.datasets.options import load_options
 from securitynet.datasets.ordering import shuffled
 from securitynet.datasets.splits import Splits
 from securitynet.defenses._repair import ReconstructedTrigger, RepairTask
-from securitynet.defenses.base import RepairDefense, make_repair, settings_of
+from securitynet.defenses.base import RepairDefense, make_repair, parse_settings
 from securitynet.detectors import DETECTORS
 from securitynet.detectors.base import Detector
 from securitynet.devices import resolve_device
@@ -42,7 +42,7 @@ from securitynet.models.store.model_record import (
     check_path,
     model_record_path,
     read_target_record,
-    trained_splits,
+    restore_splits,
 )
 from securitynet.models.store.repair_record import RepairOutcome, RepairRecord, RepairScan
 from securitynet.models.targets.backends.base import LoadOptions
@@ -78,7 +78,7 @@ class RepairResult:
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """What measures a model before and after the repair: images that the repair does not use."""
+    """Measures a model before and after the repair, on images that the repair does not use."""
 
     dataset: ImageDataset
     parts: Splits
@@ -240,7 +240,7 @@ def make_defenses(config: RepairConfig) -> tuple[list[RepairDefense], Detector |
     for name in config.defense:
         made = make_repair(name, {})
         texts = named.pop(made.name, [])
-        defenses.append(make_repair(name, settings_of(made.name, texts)) if texts else made)
+        defenses.append(make_repair(name, parse_settings(made.name, texts)) if texts else made)
     texts = named.pop(SCAN, [])
     if named:
         raise ConfigurationError(
@@ -253,7 +253,7 @@ def make_defenses(config: RepairConfig) -> tuple[list[RepairDefense], Detector |
                 f"{defenses[0].name} needs the triggers that the search finds.", hint="Leave --no-scan out."
             )
         return defenses, None
-    settings = settings_of(SCAN, texts)
+    settings = parse_settings(SCAN, texts)
     cls: type[Detector] = DETECTORS.get(SCAN)
     unknown = set(settings) - set(cls.model_fields)
     if unknown:
@@ -303,7 +303,7 @@ def choose_records(
     if dataset.images is None:
         raise ConfigurationError(f"{dataset.reference} holds recorded outputs and no images.")
     if trained is not None:
-        made = trained_splits(trained, dataset, known=config.known)
+        made = restore_splits(trained, dataset, known=config.known)
     else:
         made = splits.make("public", dataset, seed=config.seed, known=config.known)
     shadow = np.union1d(made.shadow_train, made.shadow_test)

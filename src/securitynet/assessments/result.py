@@ -92,7 +92,7 @@ def to_document(assessment: Assessment) -> ResultDocument:
 def _settings(config: AssessConfig) -> dict[str, Any]:
     """Return the configuration in the form of a file for ``--config``; the split's fingerprint replaces masks."""
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
-    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", "db", *masks})
+    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", "db", "mlflow", "wandb", *masks})
 
 
 def headline(trial: Trial) -> tuple[str, ...]:

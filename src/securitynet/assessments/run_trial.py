@@ -20,7 +20,7 @@ from securitynet.errors import AccessDenied, SecurityNetError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.loading.examination import doubts
+from securitynet.models.loading.examination import describe_doubts
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.store import TrialStore
@@ -56,7 +56,7 @@ class MetricOptions:
         level: Confidence level of the intervals, in (0, 1).
         fprs: False-positive rates at which the true-positive rate is reported.
         seed: Seed of resampling.
-        controls: Records that are not evaluated, and what stands beside membership attacks; None for neither.
+        controls: Records that are not evaluated, and the controls shown with membership attacks; None for neither.
     """
 
     level: float
@@ -85,7 +85,7 @@ class MetricOptions:
 
 def skip(planned: PlannedTrial, store: TrialStore) -> Trial:
     """Record that a trial cannot be run."""
-    result = TrialResult(spec=planned.spec, status="skipped", reason=planned.obstacle, finished=now())
+    result = TrialResult(spec=planned.spec, status="skipped", reason=planned.obstacle, finished=read_clock())
     return Trial(planned.name, store.save(result), None)
 
 
@@ -160,18 +160,18 @@ def run_trial(
             traceback=None if hidden else traceback.format_exc(),
             queries=context.queries(),
             environment=environment.describe(target),
-            finished=now(),
+            finished=read_clock(),
         )
         return Trial(planned.name, store.save(failure), None)
     result = TrialResult(
         spec=planned.spec,
         status="ok",
         measurements=tuple(measured),
-        doubts=doubts(target.checks),
+        doubts=describe_doubts(target.checks),
         queries=context.queries(),
         seconds={phase: round(value, 4) for phase, value in seconds.items()},
         environment=environment.describe(target),
-        finished=now(),
+        finished=read_clock(),
     )
     return Trial(planned.name, store.save(result, options.list_arrays(whole)), output)
 
@@ -181,7 +181,7 @@ def is_full_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def now() -> str:
+def read_clock() -> str:
     """Return the current UTC time in ISO 8601."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 

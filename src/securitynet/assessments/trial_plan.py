@@ -185,7 +185,7 @@ def _digest_imitation(assessed: AssessedTarget) -> str | None:
 
 def _digest_models(method: Method, capabilities: Capabilities) -> str | None:
     """What the models that a method trains depend on, besides its own settings."""
-    training = capabilities.training if method.imitates else None
+    training = capabilities.training if method.trains_like_target else None
     versions = dict(_list_versions(method.model_dump(mode="json")))
     return stable_hash({"training": training, "versions": versions}, 16) if versions else training
 

@@ -28,6 +28,9 @@ RUNS_CODE = ("python:", "http:", "https:", "torchscript:")
 PROMISED = ("securitynet", "torch", "numpy", "device", "threads")
 """Parts of the environment with which the same numbers are promised, to the last digit."""
 
+MOST_WIDER = 3.0
+"""Ratio of the widths of two intervals from which they are not those of the same measurement."""
+
 Outcome = Literal["identical", "within the intervals", "different", "not measured"]
 
 
@@ -39,7 +42,8 @@ class Reproduction:
         name: Of the measurement.
         stated: As in the result.
         now: As measured again; None if it was not.
-        outcome: Whether it was reproduced: exactly, or with each value in the other's interval.
+        outcome: Whether it was reproduced: exactly, or with each value in the other's interval, from as many samples
+            and with intervals of similar widths.
     """
 
     name: str
@@ -66,31 +70,6 @@ def draw_trials(document: ResultDocument, share: float, seed: int) -> list[str]:
         return names
     count = max(1, round(share * len(names)))
     return sorted(random.Random(seed).sample(names, count), key=names.index)
-
-
-def find_contradictions(document: ResultDocument, store: TrialStore) -> list[str]:
-    """Where a result contradicts its own trial files, a sentence each.
-
-    Args:
-        document: The result.
-        store: Its trial files.
-    """
-    stated = {measurement.name: measurement for measurement in document.measurements}
-    said = []
-    for trial in document.trials:
-        if trial.status != "ok":
-            continue
-        stored = store.load(trial.id)
-        if stored is None:
-            said.append(f"The file of {trial.name} is missing or damaged.")
-            continue
-        own = {m.name: m for m in stored.measurements}
-        in_result = {name for name in stated if name.startswith(f"{trial.name}.")}
-        differing = sorted(name for name in own if stated.get(name) != own[name])
-        if differing or in_result - own.keys():
-            names = ", ".join((*differing, *sorted(in_result - own.keys())))
-            said.append(f"result.json and the file of {trial.name} differ in {names}.")
-    return said
 
 
 def make_configuration(
@@ -168,7 +147,7 @@ def reproduce(
         and the number of threads are those of the result.
 
     Raises:
-        ConfigurationError: If the model, the images or the split at hand are not those of the result.
+        OtherIdentity: If the model, the images or the split at hand are not those of the result.
     """
     with tempfile.TemporaryDirectory(prefix="securitynet-verify-") as name:
         config = make_configuration(document, trials, Path(name), changes)
@@ -177,9 +156,27 @@ def reproduce(
         finished = assessment.run(config, target, TrialStore(Path(name)), report_progress)
         here = environment.describe(target.target)
     now = {measurement.name: measurement for measurement in finished.all_measurements()}
-    wanted = [m for m in document.measurements if m.name.startswith(("target.", *(f"{trial}." for trial in trials)))]
+    wanted = [m for m in document.measurements if is_measured(m.name, document, trials)]
     checks = [Reproduction(m.name, m, now.get(m.name), compare_measurements(m, now.get(m.name))) for m in wanted]
     return checks, all(document.environment.get(part) == here.get(part) for part in PROMISED)
+
+
+def is_measured(name: str, document: ResultDocument, trials: Sequence[str]) -> bool:
+    """Whether a measurement is taken when trials run again: theirs, the accuracies, and the controls of membership.
+
+    Args:
+        name: Of the measurement.
+        document: The result.
+        trials: Names of the trials.
+    """
+    if name.startswith(("target.", *(f"{trial}." for trial in trials))):
+        return True
+    control = name.startswith("membership.") and not name.startswith(tuple(f"{t.name}." for t in document.trials))
+    return control and any(trial.startswith("membership.") for trial in trials)
+
+
+class OtherIdentity(ConfigurationError):
+    """A model, images or a split that are not those of a result."""
 
 
 def check_identity(document: ResultDocument, target: AssessedTarget) -> None:
@@ -190,7 +187,7 @@ def check_identity(document: ResultDocument, target: AssessedTarget) -> None:
         target: The target with its data, as loaded now.
 
     Raises:
-        ConfigurationError: If one of them differs.
+        OtherIdentity: If one of them differs.
     """
     pairs = {
         "model": (document.target.checksum, target.target.backend.checksum),
@@ -199,7 +196,7 @@ def check_identity(document: ResultDocument, target: AssessedTarget) -> None:
     }
     for what, (stated, present) in pairs.items():
         if stated != present:
-            raise ConfigurationError(
+            raise OtherIdentity(
                 f"The {what} at hand is not that of the result: {present[:12]} instead of {stated[:12]}.",
                 hint="Give the right one with --weights, --dataset or --members.",
             )
@@ -214,10 +211,14 @@ def compare_measurements(stated: Measurement, now: Measurement | None) -> Outcom
     """
     if now is None:
         return "not measured"
+    if (stated.n, stated.level, stated.direction) != (now.n, now.level, now.direction):
+        return "different"
     if stated.value is None or now.value is None:
         return "identical" if stated.value is now.value else "different"
     if (stated.value, stated.low, stated.high) == (now.value, now.low, now.high):
         return "identical"
     assert stated.low is not None and stated.high is not None and now.low is not None and now.high is not None
     inside = stated.low <= now.value <= stated.high and now.low <= stated.value <= now.high
-    return "within the intervals" if inside else "different"
+    widths = sorted((stated.high - stated.low, now.high - now.low))
+    alike = widths[1] <= MOST_WIDER * widths[0]
+    return "within the intervals" if inside and alike else "different"

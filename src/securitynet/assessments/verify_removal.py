@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.metrics.removal import Removal, judge_removal
+from securitynet.metrics.removal import RemovalTest, judge_removal
 from securitynet.models.shadows import choose_shadow_defense, find_own_architecture
 from securitynet.models.shadows.store import shadow_spec
-from securitynet.models.store.model_record import TargetRecord, trained_splits
+from securitynet.models.store.model_record import TargetRecord, restore_splits
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
@@ -37,7 +37,7 @@ def check_removal(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
-) -> Removal:
+) -> RemovalTest:
     """Compare a model with models that are trained like the original, without the removed records.
 
     The models differ in their seeds only. They are kept in the cache, so an interrupted run continues.
@@ -58,7 +58,7 @@ def check_removal(
         ConfigurationError: If a record was no member of the original, none remains, or the architecture is unknown.
         SecurityNetError: If the models can't be trained.
     """
-    members = trained_splits(original, dataset).members
+    members = restore_splits(original, dataset).members
     foreign = np.setdiff1d(removed, members)
     if not len(removed) or len(foreign):
         raise ConfigurationError(

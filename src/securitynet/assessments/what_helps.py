@@ -18,7 +18,7 @@ from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.defense_trainings import DefenseTrainings
 from securitynet.assessments.method_settings import make_method
-from securitynet.assessments.private_baseline import CANDIDATES, Candidate
+from securitynet.assessments.private_baseline import CANDIDATES, NoiseCandidate
 from securitynet.assessments.run_trial import ReportProgress, is_full_disk
 from securitynet.assessments.worst_records import FEWEST_TRAININGS
 from securitynet.defenses import DEFENSES
@@ -30,7 +30,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.models.shadows import find_own_architecture
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
@@ -275,7 +275,7 @@ def _try_defense(
     assessment: Assessment,
     worst: DefenseTrainings | None,
     notes: list[str],
-    tuned: Candidate | None = None,
+    tuned: NoiseCandidate | None = None,
 ) -> DefenseEffect:
     started = time.perf_counter()
     defense = make_defense(name, settings)
@@ -345,7 +345,7 @@ def _train_again(
     )
     again = read_target_record(out)
     assert again is not None  # just written
-    splits = trained_splits(again, assessed.dataset, known=config.known)
+    splits = restore_splits(again, assessed.dataset, known=config.known)
     return target.under(assessed.target.access), TrialData(
         assessed.dataset, splits, again, assessed.auxiliary, defense=defense
     )

@@ -4,7 +4,7 @@ Aerni, Zhang and Tramèr, "Evaluations of machine learning privacy defenses are 
 an average over all records hides the few that a defense leaves exposed. The model is trained several times with the
 same defense. All its members are in every training set, except for the audited records, each of which is included if a
 fair coin says so. Each training in turn has the role of the target, and the others are its shadow models: they know the
-defense, or answer through it.
+defense, or their outputs pass through it.
 """
 
 from __future__ import annotations

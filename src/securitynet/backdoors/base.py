@@ -230,7 +230,7 @@ class Backdoor(Record, ABC):
 
     @property
     def recorded_mapping(self) -> Literal["all-to-one", "all-to-all", "several"]:
-        """What the model record says of the mapping."""
+        """Return the mapping as the model record states it."""
         return self.mapping
 
     @property

@@ -170,6 +170,16 @@ class Catalog:
 
         return frame(self.database, query or self.query())
 
+    def measured_values(self, name: str) -> dict[str, float]:
+        """Id of each entry -> its value of a measured name: the latest, ours before published ones.
+
+        Args:
+            name: Such as ``accuracy.test``.
+        """
+        from securitynet.catalog.frames import values_of
+
+        return values_of(self.database, name)
+
     def papers(self) -> list[dict[str, Any]]:
         """Papers that publish weights, as imported."""
         with self.database.read() as connection:

@@ -113,6 +113,18 @@ def code(name: str) -> CodeInfo:
     return info
 
 
+def code_or_measured(name: str) -> CodeInfo:
+    """One code, or a measured name such as ``accuracy.test``, as a code whose values are numbers.
+
+    Raises:
+        UnknownName: If it is neither: names of measurements have a dot, those of codes have none.
+    """
+    if "." not in name:
+        return code(name)
+    return CodeInfo(name=name, kind="number", required=False, group="Measured", meaning=f"{name}, as measured.",
+                    ordered=True)  # fmt: skip
+
+
 @functools.cache
 def facet_codes() -> tuple[str, ...]:
     """Codes by which the page divides what it finds, in their order there."""
@@ -155,6 +167,8 @@ def as_markdown() -> str:
 
 @functools.cache
 def _adapter(name: str) -> TypeAdapter[Any]:
+    if name not in CatalogEntry.model_fields:
+        return TypeAdapter(float)  # a measured name
     field = CatalogEntry.model_fields[name]
     annotation: Any = typing.Annotated[(field.annotation, *field.metadata)]
     return TypeAdapter(annotation)

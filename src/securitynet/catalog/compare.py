@@ -1,8 +1,9 @@
 """Benchmark against security models of like architecture and dataset: the paper's Figures 2 and 3.
 
 Figure 2 compares test accuracy, Figure 3 the overfitting level (training minus test accuracy). The paper sees two
-clusters among the security models; here they are found: Gaussian mixtures of one to four components are fitted to the
-security models' accuracies, and the number with the lowest Bayesian information criterion is kept.
+clusters among the security models. Here there are two or none: a mixture of two Gaussians must fit the security models'
+accuracies better than one Gaussian by the Bayesian information criterion, and its components must lie apart. More
+components would only describe the shape of one cluster.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import pandas
 
 from securitynet.catalog.frames import accuracy
 
-MAX_CLUSTERS = 4
 MIN_FOR_CLUSTERS = 10
+APART = 2.0
+"""Least distance of two clusters' means, in standard deviations (Ashman's D; Astronomical Journal 108, 1994)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Comparison:
         families: The families that both have.
         accuracy: Purpose -> test accuracies (Figure 2).
         overfitting: Purpose -> training minus test accuracy (Figure 3), of models for which both are known.
-        clusters: Clusters of the security models' test accuracies, lowest first; one if they form one.
+        clusters: Clusters of the security models' test accuracies: two, lowest first, or one.
         members: Id of each security model -> number of its cluster, from 0.
     """
 
@@ -92,18 +94,16 @@ def compare(table: pandas.DataFrame, *, any_architecture: bool = False, seed: in
 
 
 def find_clusters(security: pandas.DataFrame, seed: int) -> tuple[list[Group], dict[str, int]]:
-    """Clusters of accuracies (column ``_accuracy``), lowest first, and the cluster of each id."""
+    """Two clusters of accuracies (column ``_accuracy``), lowest first, or one; and the cluster of each id."""
     from sklearn.mixture import GaussianMixture  # half a second, which only those wait who need it
 
     values = security["_accuracy"].to_numpy(dtype=float).reshape(-1, 1)
     labels = numpy.zeros(len(values), dtype=int)
     if len(values) >= MIN_FOR_CLUSTERS and numpy.ptp(values) > 0:
-        fits = [
-            GaussianMixture(count, n_init=5, random_state=seed, reg_covar=1e-5).fit(values)
-            for count in range(1, MAX_CLUSTERS + 1)
-        ]
-        best = min(fits, key=lambda fit: fit.bic(values))
-        labels = best.predict(values)
+        one, two = (GaussianMixture(count, n_init=5, random_state=seed, reg_covar=1e-5).fit(values) for count in (1, 2))
+        apart = abs(float(numpy.diff(two.means_.ravel())[0])) / numpy.sqrt(two.covariances_.mean())
+        if two.bic(values) < one.bic(values) and apart > APART:
+            labels = two.predict(values)
     order = sorted(set(labels), key=lambda label: values[labels == label].mean())
     rank = {label: number for number, label in enumerate(order)}
     groups = [_group(pandas.Series(values[labels == label].ravel())) for label in order]

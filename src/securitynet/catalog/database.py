@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from securitynet.catalog.location import default_url
 from securitynet.errors import ConfigurationError, MissingExtra, SecurityNetError
+from securitynet.untrusted import list_views
 
 # All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
 WRITER_LOCK = 0x5EC0_CA7A
@@ -176,6 +177,11 @@ def _json(value: Any) -> str:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    if views := list_views(connection):
+        raise CatalogError(
+            f"The SQLite file holds views ({', '.join(views)}), which a catalog has not: it is not read.",
+            hint="Give another --db.",
+        )
     # Python's driver would begin transactions itself, and only before some statements; `_begin_sqlite` does it for all.
     connection.isolation_level = None
     for attempt in range(100):

@@ -45,7 +45,9 @@ def export(database: Database, query: Query, path: Path) -> int:
         elif path.suffix == ".csv":
             stream.write(as_csv(records).encode())
         else:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([flat(record) for record in records], SCHEMA), stream)
+            pyarrow.parquet.write_table(
+                pyarrow.Table.from_pylist([flatten_record(record) for record in records], SCHEMA), stream
+            )
     return len(records)
 
 
@@ -82,11 +84,11 @@ def as_csv(records: list[dict[str, Any]]) -> str:
         *(name for name in ("sources", "measurements") if any(name in record for record in records)),
     ]
     writer.writerow(columns)
-    writer.writerows([cell(record.get(name), name) for name in columns] for record in records)
+    writer.writerows([write_cell(record.get(name), name) for name in columns] for record in records)
     return buffer.getvalue()
 
 
-def cell(value: Any, name: str) -> Any:
+def write_cell(value: Any, name: str) -> Any:
     """A value as a cell of a CSV file, which no spreadsheet takes for a formula."""
     if name in ("sources", "measurements") or isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False) if value else ""
@@ -94,7 +96,7 @@ def cell(value: Any, name: str) -> Any:
     return escape_formula(text) if isinstance(text, str) else text
 
 
-def flat(record: dict[str, Any]) -> dict[str, Any]:
+def flatten_record(record: dict[str, Any]) -> dict[str, Any]:
     """A record for Parquet: what has no fixed shape as JSON text."""
     return {
         name: json.dumps(value) if name in ("preprocessing", "sources") else value for name, value in record.items()

@@ -32,6 +32,24 @@ def frame(database: Database, query: Query) -> pandas.DataFrame:
     return table.merge(wide, how="left", left_on="id", right_index=True)
 
 
+def values_of(database: Database, name: str) -> dict[str, float]:
+    """Id -> value of one measured name, as in `frame`.
+
+    Args:
+        database: Where.
+        name: The name.
+    """
+    stands = sa.func.coalesce(entries.c.duplicate_of, entries.c.id)
+    statement = (
+        sa.select(stands, measurements.c.value)
+        .join(entries, entries.c.number == measurements.c.entry)
+        .where(measurements.c.ended.is_(None), measurements.c.name == name)
+        .order_by(measurements.c.measured_by == "trial", measurements.c.number)
+    )
+    with database.read() as connection:
+        return {row[0]: row[1] for row in connection.execute(statement)}
+
+
 def accuracy(table: pandas.DataFrame) -> pandas.Series:
     """Test accuracy of each row: as measured, else as the publisher claims; missing if neither is known."""
     claimed = table["claimed_accuracy"].astype("float64")

@@ -50,7 +50,7 @@ class PublishedModel:
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedSource:
     """Where the facts of a table come from.
 
     Attributes:
@@ -68,7 +68,7 @@ class Source:
 
 
 @functools.cache
-def source_of(table: str) -> Source:
+def source_of(table: str) -> PublishedSource:
     """Where the facts of a packaged table come from.
 
     Args:
@@ -76,7 +76,7 @@ def source_of(table: str) -> Source:
     """
     rows = {row["table"]: row for row in _read("published_sources.csv")}
     row = rows[_TABLES[table]]
-    return Source(row["address"], row["license"], row["read"])
+    return PublishedSource(row["address"], row["license"], row["read"])
 
 
 @functools.cache

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from securitynet.catalog.codebook import CodeInfo, code, codebook
+from securitynet.catalog.codebook import CodeInfo, code_or_measured, codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.filters import Filter, Range, parse_filter
 from securitynet.catalog.store import Row, entry_of
-from securitynet.catalog.tables import entries
+from securitynet.catalog.tables import entries, measurements
 from securitynet.catalog.text import parse_words
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, UnknownName
 
 if TYPE_CHECKING:
     import pandas
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from securitynet.catalog.schema import CatalogEntry
 
 PAGE = 50
+_SORTED = "_sorted"
+"""Column of a page's rows with the value that they are sorted by."""
+
 # Fewer matches than this are looked up and sorted; more are found by walking the sorted index.
 _SMALL_MATCH = 2000
 
@@ -64,8 +67,8 @@ class Query:
     Args:
         database: Where.
         text: Words that must all occur; a word that ends in ``*`` is a beginning.
-        filters: Code -> filter text (`securitynet.catalog.filters`), or a value or list of values.
-        sort: Code to sort by, with ``-`` before it for descending; entries without it come last.
+        filters: Code or measured name -> filter text (`securitynet.catalog.filters`), or a value or list of values.
+        sort: Code or measured name to sort by, with ``-`` before it for descending; entries without it come last.
         duplicates: Whether to include entries for which another one stands.
         withdrawn: Whether to include entries that were withdrawn.
     """
@@ -85,19 +88,34 @@ class Query:
         self._condition = Condition()
         for name, value in (filters or {}).items():
             if value is not None and value != "":
-                _add(self._condition, parse_filter(code(name), value))
+                _add(self._condition, parse_filter(code_or_measured(name), value), self._column(name))
         if not duplicates:
             self._condition.where.append(entries.c.duplicate_of.is_(None))
         if not withdrawn:
             self._condition.where.append(entries.c.withdrawn.is_(False))
         self._words = parse_words(text)
         self._descending = bool(sort) and str(sort).startswith("-")
-        self._sort = code(str(sort).lstrip("-")) if sort else None
+        self._sort = code_or_measured(str(sort).lstrip("-")) if sort else None
         if self._sort is not None and not self._sort.ordered:
             known = ", ".join(info.name for info in codebook().values() if info.ordered)
             raise ConfigurationError(
                 f"Entries cannot be sorted by {self._sort.name}.", hint=f"Sort by one of: {known}."
             )
+
+    def _column(self, name: str) -> sa.ColumnElement[Any]:
+        """What holds the values of a code, or of a measured name.
+
+        Raises:
+            UnknownName: If nothing of this name was measured.
+        """
+        info = code_or_measured(name)
+        if info.name in entries.c:
+            return entries.c[info.name]
+        with self._database.read() as connection:
+            named = sa.select(measurements.c.name).where(measurements.c.ended.is_(None)).distinct()
+            if connection.execute(named.where(measurements.c.name == name).limit(1)).first() is None:
+                raise UnknownName("measured value", name, sorted(connection.execute(named).scalars()))
+        return _measured(name)
 
     def page(self, limit: int = PAGE, after: str | None = None) -> Page:
         """One page; only its rows are read.
@@ -155,7 +173,8 @@ class Query:
         if self._sort is None:
             past = matching.where(number > after[1]) if after else matching
             return list(connection.execute(past.order_by(number).limit(limit)).mappings())
-        column = entries.c[self._sort.name]
+        column = self._column(self._sort.name)
+        matching = matching.add_columns(column.label(_SORTED))
         rows: list[Row] = []
         if after is None or after[0] is not None:
             known = matching.where(column.is_not(None))
@@ -190,7 +209,7 @@ class Query:
         if len(hits) < _SMALL_MATCH:
             matches: sa.BindParameter[Any] = sa.bindparam("hits", hits, expanding=True, literal_execute=True)
             return statement.where(entries.c.number.in_(matches))
-        if self._database.sqlite and self._sort is not None:
+        if self._database.sqlite and self._sort is not None and self._sort.name in entries.c:
             statement = statement.with_hint(entries, f"INDEXED BY ix_entries_{self._sort.name}", "sqlite")
         return statement.where(*where)
 
@@ -250,7 +269,7 @@ class Query:
         return match.bindparams(match=" AND ".join(parts)).columns(sa.column("rowid", sa.Integer))
 
     def _encode(self, row: Row) -> str:
-        value = row[self._sort.name] if self._sort is not None else None
+        value = row[_SORTED] if self._sort is not None else None
         return base64.urlsafe_b64encode(json.dumps([value, row["number"]]).encode()).decode()
 
 
@@ -276,9 +295,32 @@ def _decode(after: str | None, info: CodeInfo | None) -> tuple[Any, int] | None:
         ) from None
 
 
-def _add(condition: Condition, wanted: Filter) -> None:
-    """Add a filter on one code."""
-    info, column = wanted.info, entries.c[wanted.info.name]
+def _measured(name: str) -> sa.ColumnElement[Any]:
+    """The value of a measured name for each entry: the latest, ours before published ones, as in data frames.
+
+    A measured value of a duplicate counts for the entry that stands for it.
+    """
+    stands = entries.alias()
+    order = (measurements.c.measured_by == "trial").desc(), measurements.c.number.desc()
+    ranked = (
+        sa.select(
+            sa.func.coalesce(stands.c.duplicate_of, stands.c.id).label("id"),
+            measurements.c.value,
+            sa.func.row_number()
+            .over(partition_by=sa.func.coalesce(stands.c.duplicate_of, stands.c.id), order_by=order)
+            .label("place"),
+        )
+        .join(stands, stands.c.number == measurements.c.entry)
+        .where(measurements.c.name == name, measurements.c.ended.is_(None))
+        .cte()
+    )
+    value = sa.select(ranked.c.value).where(ranked.c.id == entries.c.id, ranked.c.place == 1)
+    return value.scalar_subquery()
+
+
+def _add(condition: Condition, wanted: Filter, column: sa.ColumnElement[Any]) -> None:
+    """Add a filter on one code or measured name."""
+    info = wanted.info
     if wanted.known is not None:
         condition.where.append(column.is_not(None) if wanted.known else column.is_(None))
     elif info.numeric:

@@ -22,7 +22,7 @@ _CHANCE_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
-class Finding:
+class Inconsistency:
     """Something that cannot be, or is odd.
 
     Attributes:
@@ -38,7 +38,9 @@ class Finding:
     message: str
 
 
-def validate(database: Database, query: Query, *, online: bool = False, timeout: float = 10.0) -> Iterator[Finding]:
+def validate(
+    database: Database, query: Query, *, online: bool = False, timeout: float = 10.0
+) -> Iterator[Inconsistency]:
     """Check entries and their measured values.
 
     Args:
@@ -56,14 +58,14 @@ def validate(database: Database, query: Query, *, online: bool = False, timeout:
         yield from check_links(checked, timeout=timeout)
 
 
-def check_entry(entry: CatalogEntry) -> Iterator[Finding]:
+def check_entry(entry: CatalogEntry) -> Iterator[Inconsistency]:
     """What one entry's codes say against each other and against its dataset."""
 
-    def error(code: str, message: str) -> Finding:
-        return Finding("error", entry.key, code, message)
+    def error(code: str, message: str) -> Inconsistency:
+        return Inconsistency("error", entry.key, code, message)
 
-    def warning(code: str, message: str) -> Finding:
-        return Finding("warning", entry.key, code, message)
+    def warning(code: str, message: str) -> Inconsistency:
+        return Inconsistency("warning", entry.key, code, message)
 
     facts = dataset_facts(entry.dataset) if entry.dataset else None
     classifier = entry.head in ("classifier", None)
@@ -90,7 +92,7 @@ def check_entry(entry: CatalogEntry) -> Iterator[Finding]:
             yield error(code, f"{address} is malformed")
 
 
-def check_links(checked: Iterable[CatalogEntry], *, timeout: float = 10.0, workers: int = 8) -> Iterator[Finding]:
+def check_links(checked: Iterable[CatalogEntry], *, timeout: float = 10.0, workers: int = 8) -> Iterator[Inconsistency]:
     """Request every linked page, each address once, and report those that are not there.
 
     Args:
@@ -111,7 +113,9 @@ def check_links(checked: Iterable[CatalogEntry], *, timeout: float = 10.0, worke
         for address, trouble in zip(wanted, pool.map(lambda item: _trouble(client, item), wanted), strict=True):
             if trouble:
                 key, code = wanted[address]
-                yield Finding("warning" if trouble.startswith("cannot") else "error", key, code, f"{address} {trouble}")
+                yield Inconsistency(
+                    "warning" if trouble.startswith("cannot") else "error", key, code, f"{address} {trouble}"
+                )
 
 
 def _trouble(client: httpx.Client, address: str) -> str | None:
@@ -125,7 +129,7 @@ def _trouble(client: httpx.Client, address: str) -> str | None:
     return f"is dead: {response.status_code}" if response.status_code in (404, 410) else None
 
 
-def _check_measurements(database: Database, ids: set[str]) -> Iterator[Finding]:
+def _check_measurements(database: Database, ids: set[str]) -> Iterator[Inconsistency]:
     statement = (
         sa.select(entries.c.id, entries.c.key, measurements)
         .join(entries, entries.c.number == measurements.c.entry)
@@ -137,7 +141,7 @@ def _check_measurements(database: Database, ids: set[str]) -> Iterator[Finding]:
                 continue
             low = -1.0 if row["name"].endswith(".gap") else 0.0
             if row["name"].startswith(("accuracy.", "stealing.", "membership.")) and not low <= row["value"] <= 1:
-                yield Finding("error", row["key"], row["name"], f"{row['value']} is outside [{low:g}, 1]")
+                yield Inconsistency("error", row["key"], row["name"], f"{row['value']} is outside [{low:g}, 1]")
 
 
 def _well_formed(address: str) -> bool:

@@ -55,7 +55,7 @@ def assess(
 
 
 def describe_interruption(out: Path | None) -> str:
-    """What is kept of an assessment that was interrupted."""
+    """Describe what an interrupted assessment leaves on the disk."""
     finished = len(list(out.glob("trials/*/*.json"))) if out is not None else 0
     trials = f"{finished} finished {'trial is' if finished == 1 else 'trials are'} kept in {out}" if finished else ""
     kept = trials or "finished trials are kept"

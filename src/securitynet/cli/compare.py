@@ -35,7 +35,7 @@ def compare(
     """
     from securitynet.assessments.comparison import compare_results, read_result
     from securitynet.assessments.policy import judge, read_policy
-    from securitynet.reports.versions import write_markdown
+    from securitynet.reports.changes import write_markdown
 
     bounds = read_policy(policy) if policy is not None else None
     later = read_result(new)
@@ -57,18 +57,18 @@ def show_comparison(comparison: ResultComparison) -> None:
     """Print what changed, then the newly exposed members; with ``-v`` all measurements."""
     from rich.table import Table
 
-    from securitynet.reports import versions
+    from securitynet.reports import changes
 
     console.stdout.print(
         f"[bold]{console.escape(comparison.new_model)}[/] against {console.escape(comparison.old_model)}",
         soft_wrap=True,
     )
-    for sentence in versions.describe_comparison(comparison):
+    for sentence in changes.describe_comparison(comparison):
         console.stdout.print(sentence, markup=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("measurement", "before", "now", "change", ""):
         table.add_column(heading, justify="left" if heading in ("measurement", "") else "right")
-    rows = versions.list_differences(comparison, most=None if console.is_verbose() else MOST_ROWS)
+    rows = changes.list_differences(comparison, most=None if console.is_verbose() else MOST_ROWS)
     styles = {"worse": "bold red", "better": "green"}
     for row in rows:
         verdict = f"[{styles[row.verdict]}]{row.verdict}[/]" if row.verdict in styles else row.verdict
@@ -76,8 +76,8 @@ def show_comparison(comparison: ResultComparison) -> None:
     console.stdout.print(table)
     if len(rows) < len(comparison.differences):
         console.stdout.print(f"[dim]{len(comparison.differences) - len(rows)} more with -v[/]")
-    change = versions.find_most_changed(comparison)
+    change = changes.find_most_changed(comparison)
     if change is not None:
-        console.stdout.print(versions.describe_exposure(change), markup=False)
-        for record in change.newly[: versions.MOST_FILES]:
-            console.stdout.print(f"  {versions.name_record(record)}", markup=False, soft_wrap=True)
+        console.stdout.print(changes.describe_exposure(change), markup=False)
+        for record in change.newly[: changes.MOST_FILES]:
+            console.stdout.print(f"  {changes.name_record(record)}", markup=False, soft_wrap=True)

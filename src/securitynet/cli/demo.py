@@ -18,7 +18,7 @@ def demo(
 ) -> None:
     """Train an overfitted and a regularised model of digits, assess both, and compare them in one report.
 
-    Needs no download and takes well under two minutes on two cores. A second run reuses the results of the first.
+    Needs no download. A second run reuses the results of the first.
     """
     from securitynet.cli.assess import show
     from securitynet.demo import run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import sys
 from pathlib import Path
@@ -84,14 +83,26 @@ def verify(
 
     Example: securitynet verify report/ --key signer.pub --sample 0.2
 
-    Exit codes: 0 all that was checked holds, 1 something is wrong with the input, 4 something does not hold.
+    Exit codes: 0 all that was checked holds, 1 something is wrong with the input, 4 something does not hold: a number,
+    a signature, or the model and the data, which are not those of the result.
     """
     from securitynet.assessments import verification
     from securitynet.assessments.comparison import read_result
+    from securitynet.reports.grades import find_wrong_verdicts
+    from securitynet.results.signing import SignatureError
+    from securitynet.results.statement import find_contradictions
 
     stored = read_result(result)
-    said, payload = check_files(stored, key)
-    broken = [*said, *verification.find_contradictions(stored.document, stored.store)]
+    try:
+        changes_since, payload = check_files(stored, key)
+    except SignatureError as error:
+        console.print_error(error.message, error.hint)
+        raise typer.Exit(NOT_REPRODUCED) from None
+    broken = [
+        *changes_since,
+        *find_contradictions(stored.document, stored.store),
+        *find_wrong_verdicts(stored.document),
+    ]
     for sentence in broken:
         console.stderr.print(f"[bold red]{console.escape(sentence)}[/]", soft_wrap=True)
     checks: list[Reproduction] = []
@@ -104,7 +115,11 @@ def verify(
         }  # fmt: skip
         names = verification.draw_trials(stored.document, sample, seed)
         with console.progress_bar() as progress:
-            checks, promised = verification.reproduce(stored.document, names, changes, progress)
+            try:
+                checks, promised = verification.reproduce(stored.document, names, changes, progress)
+            except verification.OtherIdentity as error:
+                console.print_error(error.message, error.hint)
+                raise typer.Exit(NOT_REPRODUCED) from None
     holds = not broken and all(check.holds for check in checks)
     if counter_sign is not None:
         counter_sign_result(stored, payload, checks, counter_sign, holds=holds)
@@ -127,56 +142,70 @@ def verify(
 def export(
     result: Result,
     to: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--as", help="cyclonedx, model-card, atlas, sarif, eval-result, csv or parquet.", show_default=False
         ),
-    ],
+    ] = None,
     redact: Redact = False,
     out: Annotated[
         Path | None, typer.Option(help="File to write. Default: a name of its own beside the result.")
     ] = None,
+    mlflow: Annotated[str | None, typer.Option(metavar="URI", help="Log it to MLflow at this tracking URI.")] = None,
+    wandb: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Log it to Weights & Biases: PROJECT or ENTITY/PROJECT.")
+    ] = None,
 ) -> None:
-    """Write a result in a form that other tools read: an ML-BOM, a model card, SARIF, a table.
+    """Write a result in a form that other tools read, or log it to an experiment tracker.
+
+    The forms are an ML-BOM, a model card, evaluation results, an ATLAS layer, SARIF, and tables.
 
     Example: securitynet export report/ --as cyclonedx --redact --out bom.json
     """
     from securitynet.assessments.comparison import read_result
-    from securitynet.errors import UnknownName
+    from securitynet.errors import ConfigurationError, UnknownName
     from securitynet.files import atomic_write
     from securitynet.reports.grades import add_grades
     from securitynet.results.exports import FORMATS, render
     from securitynet.results.redaction import redact_document
+    from securitynet.results.trackers import check_trackers, log_result
 
-    if to not in FORMATS:
+    if to is None and mlflow is None and wandb is None:
+        raise ConfigurationError("Nothing says where to.", hint="Give --as FORMAT, --mlflow URI or --wandb PROJECT.")
+    if to is not None and to not in FORMATS:
         raise UnknownName("format", to, FORMATS)
     stored = read_result(result)
     document = stored.document if stored.document.grades else add_grades(stored.document)
     document = redact_document(document) if redact else document
-    path = out or stored.folder / FORMATS[to].file
-    with atomic_write(path) as stream:
-        stream.write(render(document, to))
-    console.stdout.print(f"Written: {path}", soft_wrap=True, markup=False)
+    check_trackers(mlflow, wandb)
+    if to is not None:
+        path = out or stored.folder / FORMATS[to].file
+        with atomic_write(path) as stream:
+            stream.write(render(document, to))
+        console.stdout.print(f"Written: {path}", soft_wrap=True, markup=False)
+    if mlflow is not None or wandb is not None:
+        # The files on the disk may name folders that a redacted result leaves out.
+        log_result(document, stored.folder, mlflow, wandb, () if redact else ("result.json", "report.html"))
+        console.stdout.print("Logged.")
 
 
 def check_files(stored: StoredResult, key: Path | None) -> tuple[list[str], bytes | None]:
     """What differs from the signed statement beside a result, and its payload; None without a statement.
 
     Raises:
-        SignatureError: If a key is given, and has not signed it.
-        ConfigurationError: If a key is given, and there is no statement.
+        SignatureError: If a key is given, and has not signed it, or if there is no statement.
     """
-    from securitynet.errors import ConfigurationError
     from securitynet.results import signing
     from securitynet.results.statement import find_changes
+    from securitynet.untrusted import parse_json, read_bytes
 
     path = stored.folder / signing.ENVELOPE_FILE
     if not path.is_file():
         if key is not None:
-            raise ConfigurationError("The result is not signed.", hint=f"There is no {path.name} beside it.")
+            raise signing.SignatureError("The result is not signed.", hint=f"There is no {path.name} beside it.")
         return [], None
     try:
-        envelope = json_module.loads(path.read_bytes())
+        envelope = parse_json(read_bytes(path))
     except ValueError as error:
         raise signing.SignatureError(f"{path.name} is not a signed statement.") from error
     statement, payload = signing.open_envelope(envelope, signing.read_public_key(key) if key is not None else None)

@@ -86,6 +86,7 @@ def draw(
     ] = None,
     doubtful: Doubtful = False,
     caption: Annotated[bool, typer.Option("--caption/--no-caption", help="Print the caption.")] = True,
+    suffix: Annotated[str, typer.Option("--suffix", help="Format of the files for all: .svg, .png or .pdf.")] = ".svg",
 ) -> None:
     """Draw a figure, or all that the data allows, and print its caption with n, intervals and tests.
 
@@ -104,19 +105,35 @@ def draw(
     else:
         chosen = list(figures().values())
         check_folder(out)
-    curves = name in ("all", "roc-bands")
+        check_suffix(Path(f"figure{suffix}"))
+    curves, pictures = name in ("all", "roc-bands"), any(one.options.get("pictures") for one in chosen)
     chosen_where = sources.parse_where(where or [])
-    tidy = sources.load(source or ["catalog"], db=db, where=chosen_where, curves=curves, doubtful=doubtful)
+    tidy = sources.load(
+        source or ["catalog"], db=db, where=chosen_where, curves=curves, pictures=pictures, doubtful=doubtful
+    )
+    broken = []
     for one in chosen:
         try:
             drawn = one.make(tidy)
+            path = out if name != "all" else out / f"{one.name}{'.html' if drawn.chart is None else suffix}"
+            write(one, drawn, path)
         except SecurityNetError as error:  # such as MissingData
             if name != "all":
                 raise
             console.stderr.print(f"[dim]{console.escape(error.message)}[/]", soft_wrap=True)
             continue
-        path = out if name != "all" else out / f"{one.name}{'.html' if drawn.chart is None else '.svg'}"
-        write(one, drawn, path)
+        except Exception as error:  # one figure must not cost the others
+            if name != "all":
+                raise
+            broken.append(one.name)
+            words = f"{one.name} could not be drawn: {type(error).__name__}: {error}"
+            console.stderr.print(words, markup=False, soft_wrap=True, style="red")
+            continue
         console.stdout.print(f"[bold]{path}[/]", soft_wrap=True)
         if caption:
             console.stdout.print(drawn.caption, soft_wrap=True, markup=False)
+    if broken:
+        raise SecurityNetError(
+            f"{len(broken)} of {len(chosen)} figures could not be drawn: {', '.join(broken)}.",
+            hint="The others are complete. This is a bug in securitynet: please report it.",
+        )

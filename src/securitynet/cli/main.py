@@ -37,6 +37,7 @@ class Commands(LazyGroup):
         "catalog": "securitynet.cli.catalog:app",
         "study": "securitynet.cli.study:app",
         "report": "securitynet.cli.report:report",
+        "findings": "securitynet.cli.findings:findings",
         "figures": "securitynet.cli.figures:app",
         "serve": "securitynet.cli.serve:serve",
         "list": "securitynet.cli.listing:list_",

@@ -176,7 +176,7 @@ def _shown_default(info: FieldInfo) -> str:
 
 
 def _command_line_type(annotation: Any) -> Any:
-    """What Typer should parse for a field: its own type where it is plain or a choice, else text for Pydantic."""
+    """Return the type that Typer parses for a field: its own if it is plain or a choice, else text for Pydantic."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _command_line_type(get_args(annotation)[0])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from securitynet.cli import console
 
 if TYPE_CHECKING:
-    from securitynet.results.document import PolicyOutcome
+    from securitynet.results.policy import PolicyOutcome
 
 POLICY_NOT_MET = 3
 """Exit code."""

@@ -19,6 +19,19 @@ def serve(
         list[Path] | None,
         typer.Option("--studies", metavar="DIR", help="Folder of studies (can be repeated).", show_default=False),
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", metavar="DIR", help="Folder of results, for a leaderboard.", show_default=False),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys",
+            metavar="DIR",
+            help="Folder with the public keys (NAME.pub) of those whose signed results are ranked.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")] = 8421,
     token: Annotated[
@@ -35,17 +48,19 @@ def serve(
 
     By default it listens on this machine only. With another --host, every visitor needs a token.
 
-    Example: securitynet serve --studies results
+    Example: securitynet serve --studies studies --results results --keys keys
     """
     import secrets
     import socket
 
     from securitynet.errors import ConfigurationError, MissingExtra
+    from securitynet.results.collection import read_keys
 
     try:
         import uvicorn
 
         from securitynet.web.app import create_app
+        from securitynet.web.results import Results
         from securitynet.web.security import is_loopback
     except ModuleNotFoundError as error:
         if error.name in ("uvicorn", "fastapi", "starlette", "polars"):
@@ -54,6 +69,13 @@ def serve(
     for folder in studies or []:
         if not folder.is_dir():
             raise ConfigurationError(f"There is no folder {folder}.", hint="Name a folder with results of studies.")
+    collected = None
+    if results is not None:
+        if not results.is_dir():
+            raise ConfigurationError(f"There is no folder {results}.", hint="Name a folder with results.")
+        collected = Results(results, read_keys(keys) if keys is not None else {})
+    elif keys is not None:
+        raise ConfigurationError("--keys says who signed results, and there are none.", hint="Give --results too.")
     local = is_loopback(host)
     if token is not None and len(token) < 8:
         raise ConfigurationError(
@@ -73,14 +95,15 @@ def serve(
                 hint="Choose another --port.",
             ) from None
         names = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host}]"}) if local else None
-        app = create_app(db, studies=tuple(studies or ()), token=token, names=names)
+        app = create_app(db, studies=tuple(studies or ()), results=collected, token=token, names=names)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         if token is not None:
             if not local:
                 console.stderr.print(
                     f"{host} can be reached from other machines, so visitors need a token. Anybody who has this "
-                    "address can read the catalog and the studies; it travels unencrypted unless a proxy adds TLS.",
+                    "address can read the catalog, the studies and the results; it travels unencrypted unless a proxy "
+                    "adds TLS.",
                     markup=False,
                 )
             address += f"?token={token}"

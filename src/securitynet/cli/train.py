@@ -39,7 +39,7 @@ def train(
 
     Example: securitynet train simple-cnn --dataset digits --epochs 60 --out model.safetensors
     """
-    from securitynet.assessments.prepare_training import prepared_training
+    from securitynet.assessments.prepare_training import prepare_training
     from securitynet.catalog.location import using
     from securitynet.memory import keep_freed_memory
     from securitynet.models.store.train_target import train_model
@@ -49,7 +49,7 @@ def train(
     for file in plugin or ():
         load_plugin(file)
     requested = config
-    config, defense, backdoor = prepared_training(config)
+    config, defense, backdoor = prepare_training(config)
     if advised := [
         f"{name.replace('_', ' ')} {value}" for name, value in config.recipe if value != getattr(requested.recipe, name)
     ]:

@@ -109,7 +109,7 @@ class _Thumbnails:
         small = (min(HASH_SIDE, height), min(HASH_SIDE, width))
         large = (min(CHECK_SIDE, height), min(CHECK_SIDE, width))
         hashes, checks = (
-            values.reshape(-1, *sides).flip(2).flatten(1)
+            values.reshape(len(values), *sides).flip(2).flatten(1)
             for values, sides in ((self.hashes, small), (self.checks, large))
         )
         return _Thumbnails(hashes, checks, self.shape)

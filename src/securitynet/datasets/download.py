@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from securitynet.datasets.locks import exclusive
+from securitynet.datasets.locks import hold_lock
 from securitynet.datasets.progress import progress_bar
 from securitynet.errors import DatasetError
 
@@ -56,7 +56,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     if path.is_file():
         return path
     try:
-        with exclusive(folder / f".{file.name}.lock"):
+        with hold_lock(folder / f".{file.name}.lock"):
             if path.is_file():  # another process was faster
                 return path
             part = folder / f"{file.name}.part"
@@ -95,7 +95,7 @@ def fetch_unpacked(file: RemoteFile, folder: Path, inner: str) -> Path:
         return place
     archive = fetch(file, folder)
     try:
-        with exclusive(folder / f".{inner}.lock") as alone:
+        with hold_lock(folder / f".{inner}.lock") as alone:
             if place.is_dir():
                 return place
             if not matches(file, archive):

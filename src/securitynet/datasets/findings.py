@@ -14,7 +14,7 @@ import torch
 
 from securitynet.datasets.base import Images
 from securitynet.datasets.depth import choose_white, find_bits
-from securitynet.datasets.lazy import workers
+from securitynet.datasets.lazy import start_workers
 from securitynet.datasets.rendering import open_later
 from securitynet.datasets.source import Pixels
 from securitynet.datasets.store import explain_unwritable_cache
@@ -84,7 +84,7 @@ def find_white_of(pixels: Pixels) -> int:
     count = len(pixels)
     sample = np.unique(np.linspace(0, count - 1, min(count, DEPTH_SAMPLE)).astype(np.int64))
     most = 0
-    with workers() as pool:
+    with start_workers() as pool:
         for start in range(0, len(sample), 1024):
             indices = sample[start : start + 1024]
             items = pixels.fetch(indices)

@@ -46,11 +46,11 @@ class LazyImages:
             DatasetError: If one of them is broken.
         """
         wanted = self._chosen[np.atleast_1d(indices.numpy())]
-        with workers() as pool:
+        with start_workers() as pool:
             return torch.from_numpy(render_all(pool, self._pixels, wanted, self._rendering))
 
 
-def workers() -> ThreadPoolExecutor:
+def start_workers() -> ThreadPoolExecutor:
     """Number of decoding threads; Pillow releases the interpreter's lock while it decodes and resizes."""
     return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="securitynet-decode")
 
@@ -78,7 +78,7 @@ def render_all(pool: ThreadPoolExecutor, pixels: Pixels, indices: Indices, rende
     return images
 
 
-def rendered_chunks(
+def render_chunks(
     pixels: Pixels, indices: Indices, rendering: Rendering, advance: Callable[[int], None]
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield all images at ``indices`` in chunks of about 4 MiB, in order.
@@ -90,7 +90,7 @@ def rendered_chunks(
         advance: Called with the number of images of each chunk.
     """
     size = int(np.clip((4 << 20) // int(np.prod(rendering.shape)), 16, 1024))
-    with workers() as pool:
+    with start_workers() as pool:
         for start in range(0, len(indices), size):
             chosen = indices[start : start + size]
             yield render_all(pool, pixels, chosen, rendering)

@@ -16,7 +16,7 @@ from securitynet.datasets.base import Attribute, ImageDataset, Images
 from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.depth import UnexpectedDepth, describe_white
 from securitynet.datasets.findings import ImageProperties, find_white_of, note_dark
-from securitynet.datasets.lazy import LazyImages, rendered_chunks
+from securitynet.datasets.lazy import LazyImages, render_chunks
 from securitynet.datasets.members import Stated, resolve_members
 from securitynet.datasets.ordering import stratified
 from securitynet.datasets.progress import progress_bar
@@ -89,7 +89,7 @@ def load(
     view = _View(channels, size, resize, crop, interpolation)
     _check_options(view, limit)
     reference = name_for_loading(reference)
-    request = replace(_request(reference, root), image_column=image_column, label_column=label_column)
+    request = replace(make_request(reference, root), image_column=image_column, label_column=label_column)
     if request.name != "parquet" and (image_column is not None or label_column is not None):
         raise ConfigurationError(f"{reference} has no columns: --image-column and --label-column are for parquet:PATH.")
     source: Source = DATASETS.get(request.name)(request)
@@ -157,7 +157,17 @@ def _check_options(view: _View, limit: int | None) -> None:
         raise ConfigurationError(f"The limit of records a part must be at least 1, not {limit}.")
 
 
-def _request(reference: str, root: Path | None) -> Request:
+def make_request(reference: str, root: Path | None) -> Request:
+    """What a loader is asked for: the dataset's name and the folder of its files.
+
+    Args:
+        reference: Reference of a dataset, by the name under which it is loaded.
+        root: Folder of its files; None for the usual one.
+
+    Raises:
+        ConfigurationError: If it names no folder where it must, or one where it must not.
+        DatasetError: If there is no such dataset.
+    """
     name, separator, path = reference.partition(":")
     if name in _WITH_PATH:
         if not path:
@@ -348,7 +358,7 @@ def _rendered(
 
     def chunks() -> Iterator[NDArray[np.uint8]]:
         with progress_bar(f"Decoding {request.reference}", len(indices)) as advance:
-            yield from rendered_chunks(pixels, indices, rendering, advance)
+            yield from render_chunks(pixels, indices, rendering, advance)
 
     if isinstance(pixels, ArrayPixels) and not pixels.files and int(np.prod(shape)) <= MEMORY_BYTES:
         return torch.from_numpy(np.concatenate(list(chunks()))), key

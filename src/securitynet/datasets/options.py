@@ -39,7 +39,7 @@ class ImageOptions(BaseModel):
         description="Resize images in proportion, to this many pixels on the shorter side, as the model was tested.",
     )
     crop: int | None = Field(
-        default=None, ge=1, le=4096, description="Then cut a square of this many pixels out of the centre."
+        default=None, ge=1, le=4096, description="Cut a square of this many pixels out of the centre, after --resize."
     )
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = Field(
         default=None, description="How images are resized, antialiased; default: bilinear."

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.datasets.locks import exclusive
+from securitynet.datasets.locks import hold_lock
 from securitynet.errors import DatasetError
 from securitynet.files import atomic_write, write_json
 
@@ -49,7 +49,7 @@ def load_or_build(
     images = _open(folder, shape)
     if images is None:
         try:
-            with exclusive(folder / "lock") as alone:
+            with hold_lock(folder / "lock") as alone:
                 # After waiting for another process, the entry may be complete.
                 images = _open(folder, shape)
                 if images is None:

@@ -55,6 +55,9 @@ class TextTable:
         decimal_comma: Whether numbers are written like ``0,5``.
         rows: Cells without surrounding blanks, and the number of their line, from 1; without empty lines.
         header: The first row; empty if there is none.
+
+    Raises:
+        ValueError: If a text cannot be split into cells.
     """
 
     def __init__(self, text: str) -> None:
@@ -68,10 +71,13 @@ class TextTable:
         stream = io.StringIO("".join(lines[first:]), newline="")
         reader = csv.reader(stream, delimiter=self.delimiter, skipinitialspace=True)
         self.rows: list[tuple[int, list[str]]] = []
-        for cells in reader:
-            stripped = [unescape_formula(cell.strip()) for cell in cells]
-            if any(stripped):
-                self.rows.append((first + reader.line_num, stripped))
+        try:
+            for cells in reader:
+                stripped = [unescape_formula(cell.strip()) for cell in cells]
+                if any(stripped):
+                    self.rows.append((first + reader.line_num, stripped))
+        except csv.Error as error:
+            raise ValueError(f"line {first + reader.line_num}: {error}") from error
         self.header: list[str] = self.rows[0][1] if self.rows else []
         if self.header and self.header[0].startswith("#"):  # as written by numpy.savetxt
             self.header[0] = self.header[0].lstrip("# ")
@@ -95,10 +101,7 @@ def read_table(data: bytes, *, errors: str = "strict") -> TextTable:
     Raises:
         ValueError: If it is not text, or cannot be split into cells.
     """
-    try:
-        return TextTable(decode(data, errors=errors))
-    except csv.Error as error:
-        raise ValueError(str(error)) from error
+    return TextTable(decode(data, errors=errors))
 
 
 def _most_frequent(header: str) -> str:

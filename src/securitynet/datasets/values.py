@@ -76,10 +76,10 @@ def choose_values(raw: Sequence[Items], undo: Pair | None) -> Values:
         return Values("unit", undo, stated, note)
     if undo is None and whole and low >= 0 and high <= 255:
         return Values("bytes", None, stated, ("The images' numbers run to 255 and were taken for bytes.",))
-    raise normalised(raw[0].part if len(raw) == 1 else "train and test", low, high, undone=undo is not None)
+    raise make_range_error(raw[0].part if len(raw) == 1 else "train and test", low, high, undone=undo is not None)
 
 
-def normalised(what: str, low: float, high: float, *, undone: bool) -> DatasetError:
+def make_range_error(what: str, low: float, high: float, *, undone: bool) -> DatasetError:
     """Make the error for images outside [0, 1].
 
     Args:
@@ -137,7 +137,7 @@ class Shaper:
         low, high = float(values.min()) * scale, float(values.max()) * scale
         if not (low >= -255 * _TOLERANCE and high <= 255 * (1 + _TOLERANCE)):
             if self._values.kind == "unit":
-                raise normalised(where, low / 255, high / 255, undone=self._values.undo is not None)
+                raise make_range_error(where, low / 255, high / 255, undone=self._values.undo is not None)
             raise DatasetError(
                 f"{where} holds values from {low:g} to {high:g}, and others lie in 0 to 255.",
                 hint="Give all images as bytes, or all in [0, 1]; normalised ones can be given with mean and std.",

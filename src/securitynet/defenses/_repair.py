@@ -88,7 +88,13 @@ class RepairTask:
         return self.images[rows].to(self.device).float().div_(255), self.labels[rows].to(self.device)
 
     def batches(self, size: int, purpose: str, epoch: int = 0) -> list[torch.Tensor]:
-        """Rows of all images in random order, in batches of about ``size``."""
+        """Rows of all images in random order, in batches of about ``size``.
+
+        Args:
+            size: Images in a batch.
+            purpose: Names the order, together with the seed.
+            epoch: Number of the pass.
+        """
         order = torch.randperm(len(self.images), generator=generator(self.seed, f"repair {purpose}", epoch))
         return list(torch.tensor_split(order, max(1, round(len(order) / size))))
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from securitynet.defenses import DEFENSES
 from securitynet.defenses._repair import RepairDefense
 from securitynet.errors import ConfigurationError
-from securitynet.files import parse_toml
+from securitynet.files import parse_value
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import Interface
@@ -29,11 +29,11 @@ __all__ = [
     "OutputDefense",
     "RepairDefense",
     "TrainingDefense",
-    "defended_training",
     "make_defense",
     "make_repair",
     "output_defense",
-    "settings_of",
+    "parse_settings",
+    "resolve_defense",
     "training_defense",
 ]
 
@@ -99,7 +99,7 @@ def make_repair(name: str, settings: dict[str, Any]) -> RepairDefense:
     return made
 
 
-def settings_of(name: str, texts: Sequence[str]) -> dict[str, Any]:
+def parse_settings(name: str, texts: Sequence[str]) -> dict[str, Any]:
     """Parse the settings of one defense from ``NAME.FIELD=VALUE`` texts.
 
     Args:
@@ -121,7 +121,7 @@ def settings_of(name: str, texts: Sequence[str]) -> dict[str, Any]:
             raise ConfigurationError(
                 f"--configure sets {owner}, which is not in use.", hint=f"The defense in use is {name}."
             )
-        settings[field] = _value(value.strip())
+        settings[field] = parse_value(value.strip())
     return settings
 
 
@@ -130,14 +130,14 @@ def training_defense(name: str, texts: Sequence[str] = ()) -> TrainingDefense:
 
     Args:
         name: Name or alias in the registry.
-        texts: See `settings_of`.
+        texts: See `parse_settings`.
 
     Raises:
         UnknownName: If it does not exist.
         ConfigurationError: If it is an output defense, or a setting is wrong.
     """
     name = DEFENSES.resolve(name).name
-    made = make_defense(name, settings_of(name, texts))
+    made = make_defense(name, parse_settings(name, texts))
     if made.stage == "repair":
         raise ConfigurationError(f"{name} changes a model that is trained already.", hint=_REPAIR.format(name))
     if not isinstance(made, TrainingDefense):
@@ -148,7 +148,7 @@ def training_defense(name: str, texts: Sequence[str] = ()) -> TrainingDefense:
     return made
 
 
-def defended_training(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense | None]:
+def resolve_defense(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense | None]:
     """Create the defense that a training configuration names, and complete the configuration.
 
     Fields of the recipe that the configuration does not state are set as the defense advises.
@@ -192,10 +192,3 @@ def output_defense(name: str, settings: dict[str, Any]) -> OutputDefense:
             hint=f"Train a model with it: securitynet train ... --defense {name}.",
         )
     return made
-
-
-def _value(text: str) -> Any:
-    try:
-        return parse_toml(f"value = {text}")["value"]
-    except ConfigurationError:
-        return text  # a plain word

@@ -14,15 +14,8 @@ from typing_extensions import override
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.training.dp_sgd import (
-    AccountantName,
-    ClippingName,
-    PrivateSteps,
-    find_noise,
-    plan_steps,
-    unsupported_layers,
-    with_group_norms,
-)
+from securitynet.models.training.accounting import AccountantName, find_noise, plan_steps
+from securitynet.models.training.dp_sgd import ClippingName, PrivateSteps, replace_batch_norms, unsupported_layers
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.trainable import build_architecture
@@ -125,7 +118,7 @@ class DpSgd(TrainingDefense):
         """
         if self.noise_multiplier is not None:
             return self.noise_multiplier
-        rate, steps = plan_steps(records, recipe.batch_size, recipe.epochs)
+        rate, steps = plan_steps(records, recipe.batch_size)
         assert self.target_epsilon is not None  # given where the noise is not
         return find_noise(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
@@ -145,7 +138,7 @@ class DpSgd(TrainingDefense):
                 "satisfy it.",
                 hint=f"Set dp-sgd.delta well below {1 / records:.1g}.",
             )
-        plan_steps(records, recipe.batch_size, recipe.epochs)
+        plan_steps(records, recipe.batch_size)
         layers = unsupported_layers(build_architecture(architecture, *shape))
         if layers and not self.replace_layers:
             raise ConfigurationError(
@@ -161,7 +154,7 @@ class DpSgd(TrainingDefense):
         if not layers:
             return network
         note(f"Layers of kind {', '.join(layers)} mix the records of a batch and are replaced with group norms.")
-        return with_group_norms(network)
+        return replace_batch_norms(network)
 
     @override
     def preprocessing(self, dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:

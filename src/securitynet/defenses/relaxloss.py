@@ -71,10 +71,10 @@ class Relaxing(Procedure):
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        return relaxed(logits, targets, self.alpha, up=self._up, flatten=self.flatten)
+        return compute_relaxed_loss(logits, targets, self.alpha, up=self._up, flatten=self.flatten)
 
 
-def relaxed(
+def compute_relaxed_loss(
     logits: torch.Tensor, labels: torch.Tensor, alpha: float, *, up: bool, flatten: Literal["all", "wrong"] = "all"
 ) -> torch.Tensor:
     """Compute the scalar that RelaxLoss minimises on a batch.

@@ -15,9 +15,6 @@ from securitynet.metrics import filtering
 from securitynet.metrics.filtering import FilterDecisions
 from securitynet.records import Measurement
 
-NO_REGION = (-1, -1, -1, -1)
-
-
 TRIGGERED = "stamped"
 """Name of the images with the trigger in trial files and in the seeds of earlier versions, so it does not change."""
 

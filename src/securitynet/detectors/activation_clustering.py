@@ -29,8 +29,8 @@ class ActivationClustering(TrainingDataDetector):
     Chen et al., "Detecting backdoor attacks on deep neural networks by activation clustering" (2019). It needs the
     target's training data, including the poisoned records, and no search for a trigger. It reports two verdicts: the
     paper's rule (silhouette and size of the smaller cluster), which also flags clean classes with two kinds of images;
-    and a p-value based on clean images outside the training set (`securitynet.metrics.clusters.foreign`), which
-    contain the same kinds of images but no poisoned ones.
+    and a p-value (`securitynet.metrics.clusters.find_foreign_clusters`) based on clean images outside the training set,
+    which contain the same kinds of images but no poisoned ones.
 
     Attributes:
         dims: Number of components that activations are reduced to.

@@ -222,7 +222,7 @@ class FittedNeo(FittedFilter):
         for part in torch.split(torch.arange(len(rows)), self.client.together):
             owner, place = rows[part], where[part]
             masks = self.grid.masks(place)
-            hidden = _regions.covered(state.images[owner], masks, state.colours[owner])
+            hidden = _regions.cover_regions(state.images[owner], masks, state.colours[owner])
             # Covering a region that has the dominant colour already changes nothing, so no query is needed.
             differs = (hidden != state.images[owner]).flatten(1).any(dim=1)
             if not differs.any():

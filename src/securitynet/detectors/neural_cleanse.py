@@ -16,8 +16,8 @@ from typing_extensions import override
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._neural_cleanse.costs import CostRules
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
-from securitynet.detectors._neural_cleanse.labels import SearchPlan, SearchResult, search
-from securitynet.detectors._neural_cleanse.search import SearchRules
+from securitynet.detectors._neural_cleanse.label_search import SearchPlan, SearchResult, search
+from securitynet.detectors._neural_cleanse.trigger_search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
@@ -59,7 +59,7 @@ class NeuralCleanse(Detector):
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
     )
     output: ClassVar[type[Output]] = Triggers
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
     costs: ClassVar[str | None] = "optimises a trigger for each class, which takes thousands of passes of the target"
     version: ClassVar[int] = 2  # three starting points for every label; one verdict, also on fresh images
 
@@ -273,7 +273,7 @@ def _list_decisive(result: SearchResult, plan: SearchPlan) -> list[int]:
     population = None if plan.screen_epochs is None else plan.classes
     sampled = result.sampled(plan)
     outliers = trigger_norms.find_outliers(result.norms, None if population is None else sampled, population)
-    positions = {*detection.flagged(result.norms, sampled), *outliers}
+    positions = {*detection.flag_labels(result.norms, sampled), *outliers}
     if np.isfinite(result.norms).any():
         positions.add(int(result.norms.argmin()))
     return [int(result.labels[position]) for position in sorted(positions)]

@@ -86,7 +86,7 @@ class Output(ABC):
     def measure(
         self, *, level: float = 0.95, fprs: Sequence[float] = DEFAULT_FPRS, seed: int = 0
     ) -> dict[str, Measurement]:
-        """The measurements of this output by name; see `measurements`."""
+        """The measurements of this output by name; the arguments are those of `measurements`."""
         return {measurement.name: measurement for measurement in self.measurements(level=level, fprs=fprs, seed=seed)}
 
     def __getitem__(self, name: str) -> float | None:
@@ -150,7 +150,8 @@ class Method(Record, ABC):
         output: Class of the output.
         costs: Cost beyond one cached pass over the records, as a verb phrase such as "trains shadow models"; None if
             there is none worth mentioning. Methods with a cost are not in ``standard``, the default of `assess`.
-        imitates: Whether it trains models like the target, so that its result depends on the target's training.
+        trains_like_target: Whether it trains models like the target, so that its result depends on the training of the
+            target.
         version: Raised when equal settings give other results than before, so that trials of an earlier version are not
             taken for its own.
     """
@@ -159,7 +160,7 @@ class Method(Record, ABC):
     threat_models: ClassVar[tuple[ThreatModel, ...]]
     output: ClassVar[type[Output]]
     costs: ClassVar[str | None] = None
-    imitates: ClassVar[bool] = False
+    trains_like_target: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     @property

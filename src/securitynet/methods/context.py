@@ -38,14 +38,27 @@ class Context:
     threat_model: ThreatModel | None = None
 
     def signals(self, target: Target, data: TrialData, indices: NDArray[np.int64] | None = None) -> Signals:
-        """Outputs of the target for records (all members and non-members by default), from the cache where possible."""
+        """Outputs of the target for records (all members and non-members by default), from the cache where possible.
+
+        Args:
+            target: What is queried, under the access of the trial.
+            data: Dataset and splits.
+            indices: Records of the dataset, N.
+        """
         chosen = data.judged if indices is None else indices
         return self._collect(target, data.dataset, chosen, True)
 
     def embeddings(
         self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64], *, layer: str | None = None
     ) -> Embeddings:
-        """Embeddings of records, from the cache where possible; see `collect_embeddings`."""
+        """Embeddings of records, from the cache where possible; see `collect_embeddings`.
+
+        Args:
+            target: Under white-box access.
+            dataset: Where the images are.
+            indices: Records of the dataset, N.
+            layer: Name of another layer than the default one.
+        """
         embeddings = collect_embeddings(target, dataset, indices, layer=layer, cache=self.cache, progress=self.progress)
         self.used.setdefault(dataset.fingerprint, []).append(embeddings)
         return embeddings

@@ -16,7 +16,7 @@ from securitynet.methods.data import TrialData
 from securitynet.models.architectures.in_process import register_factory
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.models.training.trainable import find_architecture
@@ -109,7 +109,7 @@ def prepare_trial(
     weights = options.get("weights")
     trained = read_target_record(Path(weights)) if weights is not None else None
     if trained is not None and split is None and not dataset.members_stated:
-        made = trained_splits(trained, dataset, known=known)
+        made = restore_splits(trained, dataset, known=known)
     else:
         made = splits.make(split or "public", dataset, seed=split_seed, known=known)
     other = None if auxiliary is None else load_given(auxiliary, cache=cache).dataset

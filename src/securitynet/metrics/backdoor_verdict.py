@@ -1,7 +1,7 @@
 """One verdict on a model from everything that a search for small triggers measured.
 
 Two tests can accuse a label: the test for blocks of outliers (`securitynet.metrics.outlier_blocks`) and, where clean
-models were searched too, the rank among them (`securitynet.metrics.low_outliers.against_reference`). What does not
+models were searched too, the rank among them (`securitynet.metrics.low_outliers.compare_with_reference`). What does not
 depend on a test stands beside them: the norm as a share of the usual one, the paper's rule, and how well the trigger
 works on images that the search did not use.
 
@@ -45,12 +45,11 @@ WORDS: tuple[Word, ...] = ("nothing found", "undecided", "suspicious", "backdoor
 
 @dataclass(frozen=True)
 class BackdoorEvidence:
-    """What was measured of one model; None stands for what could not be measured.
+    """The measurements of one model; None means that something could not be measured.
 
     Attributes:
         p_value: Of the test for blocks of outliers.
         p_low: Lower end of its interval, which covers the variation between searches.
-        p_high: Upper end.
         outliers: Labels that this test names.
         reference_p: p-value of the rank among clean models.
         references: Number of clean models.
@@ -62,7 +61,6 @@ class BackdoorEvidence:
 
     p_value: float | None = None
     p_low: float | None = None
-    p_high: float | None = None
     outliers: int = 0
     reference_p: float | None = None
     references: int = 0
@@ -123,7 +121,7 @@ def decide(evidence: BackdoorEvidence) -> Verdict:
 
 
 def _list_unusual(evidence: BackdoorEvidence) -> tuple[str, ...]:
-    """What no test confirms, and what is nevertheless unusual for a clean model."""
+    """List what no test confirms but is unusual for a clean model."""
     unusual = []
     if evidence.anomaly_index is not None and evidence.anomaly_index > THRESHOLD:
         unusual.append("the rule of Neural Cleanse's paper flags it")

@@ -25,7 +25,7 @@ ALPHA = 0.05
 Counts = NDArray[np.int64]
 
 
-def rule(silhouettes: NDArray[np.float64], training: Counts) -> NDArray[np.bool_]:
+def apply_rule(silhouettes: NDArray[np.float64], training: Counts) -> NDArray[np.bool_]:
     """Return the classes that the paper's rule flags: well separated clusters, one of them small (section 5).
 
     Args:
@@ -36,7 +36,7 @@ def rule(silhouettes: NDArray[np.float64], training: Counts) -> NDArray[np.bool_
     return np.asarray((np.nan_to_num(silhouettes, nan=-1.0) >= SILHOUETTE) & (shares < LARGEST_SHARE))
 
 
-def foreign(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64]]:
+def find_foreign_clusters(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64]]:
     """Return, for each class, the cluster that clean images avoid, and a p-value.
 
     Where no record is poisoned, clean images fall into a cluster as often as training records do, except for what the
@@ -65,7 +65,7 @@ def foreign(training: Counts, clean: Counts) -> tuple[Counts, NDArray[np.float64
     return which, p_values
 
 
-def adjusted(p_values: NDArray[np.float64], tested: int) -> NDArray[np.float64]:
+def adjust_p_values(p_values: NDArray[np.float64], tested: int) -> NDArray[np.float64]:
     """Adjust p-values for ``tested`` simultaneous tests (Holm, 1979), keeping their order."""
     order = np.argsort(p_values, kind="stable")
     factors = np.maximum(tested - np.arange(len(p_values)), 1)
@@ -124,7 +124,11 @@ def measure(
         ),
         rates.rate("foreign-classes", int((p_values[tested] < ALPHA).sum()), count, direction=low, level=level),
         rates.rate(
-            "rule-flagged-classes", int(rule(silhouettes, training)[tested].sum()), count, direction=low, level=level
+            "rule-flagged-classes",
+            int(apply_rule(silhouettes, training)[tested].sum()),
+            count,
+            direction=low,
+            level=level,
         ),
         rates.rate("suspect-records", int(suspect.sum()), len(suspect), direction=low, level=level),
     ]

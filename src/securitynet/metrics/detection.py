@@ -1,27 +1,27 @@
-"""Measures of backdoor detectors: the rule's flags, the overlap with a known trigger, and rates over many models."""
+"""Measures of backdoor detectors: the rule's flags and the overlap with a known trigger."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.metrics import low_outliers, rates, roc
+from securitynet.metrics import low_outliers, rates
 from securitynet.metrics.backdoor_verdict import THRESHOLD
 from securitynet.records import Direction, Measurement
 
 Values = NDArray[np.float64]
 
 
-def flagged(norms: Values, sampled: NDArray[np.bool_]) -> list[int]:
+def flag_labels(norms: Values, sampled: NDArray[np.bool_]) -> list[int]:
     """Positions of the labels that Neural Cleanse's rule flags, ascending by norm."""
     converged = np.flatnonzero(np.isfinite(norms))
     if not sampled[converged].any():
         return []
-    indices = low_outliers.indices_among(norms[converged], norms[converged][sampled[converged]])
+    indices = low_outliers.anomaly_indices(norms[converged], norms[converged][sampled[converged]])
     return [int(converged[i]) for i in np.argsort(norms[converged], kind="stable") if indices[i] > THRESHOLD]
 
 
-def overlap(mask: NDArray[np.floating], trigger: NDArray[np.floating], *, level: float = 0.95) -> Measurement:
+def measure_overlap(mask: NDArray[np.floating], trigger: NDArray[np.floating], *, level: float = 0.95) -> Measurement:
     """Compare a recovered mask with the true trigger: intersection over union of their pixels.
 
     Args:
@@ -34,30 +34,3 @@ def overlap(mask: NDArray[np.floating], trigger: NDArray[np.floating], *, level:
     return rates.rate(
         "localisation-iou", int((here & there).sum()), max(1, union), direction=Direction.HIGHER, level=level
     )
-
-
-def population(
-    scores: Values, backdoored: NDArray[np.bool_], threshold: float, *, level: float = 0.95
-) -> list[Measurement]:
-    """A detector over a population of models: AUC, and both rates at a threshold, with exact intervals.
-
-    Args:
-        scores: N models, higher meaning "more likely a backdoor" (an anomaly index, or one minus a p-value).
-        backdoored: Whether each model has a backdoor, N.
-        threshold: Scores of at least this flag a model.
-        level: Confidence level.
-    """
-    clean, positive = scores[~backdoored], scores[backdoored]
-    measurements = []
-    if len(clean) and len(positive):
-        auc = roc.auc(positive, clean, level=level)
-        measurements.append(auc.model_copy(update={"direction": Direction.HIGHER}))
-    if len(clean):
-        hits = int((clean >= threshold).sum())
-        measurements.append(rates.rate("false-positive-rate", hits, len(clean), direction=Direction.LOWER, level=level))
-    if len(positive):
-        hits = int((positive >= threshold).sum())
-        measurements.append(
-            rates.rate("true-positive-rate", hits, len(positive), direction=Direction.HIGHER, level=level)
-        )
-    return measurements

@@ -61,6 +61,12 @@ def best_threshold(
 
     The bounds that are compared have their error probability divided by the number of thresholds: else one that a few
     records in a tail favour by chance would win, and hold nothing on the others.
+
+    Args:
+        members: Scores of members; higher means "more likely a member".
+        non_members: Scores of non-members.
+        delta: Probability that the bound on epsilon does not hold, in (0, 1).
+        level: Confidence level.
     """
     roc.check(members, non_members)
     distinct = np.unique(np.concatenate([members, non_members]))

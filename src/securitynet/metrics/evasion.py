@@ -83,7 +83,7 @@ def measure(
                 direction=Direction.HIGHER,
                 level=level,
             ),
-            share(
+            compute_share(
                 f"success{at}",
                 int((right & ~stands).sum()),
                 int(right.sum()),
@@ -95,7 +95,7 @@ def measure(
     return measurements
 
 
-def share(name: str, count: int, n: int, otherwise: str, *, direction: Direction, level: float) -> Measurement:
+def compute_share(name: str, count: int, n: int, otherwise: str, *, direction: Direction, level: float) -> Measurement:
     """Compute a rate; if n is 0, return a measurement without a value and with the note ``otherwise``.
 
     Args:
@@ -113,7 +113,7 @@ def share(name: str, count: int, n: int, otherwise: str, *, direction: Direction
     return rates.rate(name, count, n, direction=direction, level=level)
 
 
-def median(name: str, counts: NDArray[np.int64], *, level: float) -> Measurement:
+def measure_median(name: str, counts: NDArray[np.int64], *, level: float) -> Measurement:
     """Compute the median number of queries, with the interval of order statistics.
 
     Its ends are the order statistics that hold the median with probability ``level`` or more, whatever the distribution
@@ -141,7 +141,7 @@ def median(name: str, counts: NDArray[np.int64], *, level: float) -> Measurement
     )
 
 
-def masking(
+def measure_masking(
     without_gradient: int,
     images: int,
     unbounded_fooled: int,
@@ -183,7 +183,7 @@ def masking(
     return measurements, f"{WARNING}: {', and '.join(reasons)}. The model may be less robust than this says."
 
 
-def beaten(white: Measurement, black: Measurement) -> bool:
+def is_beaten(white: Measurement, black: Measurement) -> bool:
     """Return whether an attack with less access does better, which means that gradients are masked.
 
     Args:
@@ -201,7 +201,7 @@ SIGN_TEST_IMAGES = 5
 better one on an image, all of five would favour the same one with a probability of 1/32."""
 
 
-def trails(strong: Measurement, weak: Measurement) -> bool:
+def is_weaker(strong: Measurement, weak: Measurement) -> bool:
     """Return whether an attack that should be the stronger one has the lower success.
 
     Args:
@@ -212,14 +212,14 @@ def trails(strong: Measurement, weak: Measurement) -> bool:
         True if the intervals do not overlap; or, where both were measured on the same number of images (attacks of one
         seed share their sample), if the difference is `SIGN_TEST_IMAGES` images or more.
     """
-    if beaten(strong, weak):
+    if is_beaten(strong, weak):
         return True
     if strong.value is None or weak.value is None or not strong.n or strong.n != weak.n:
         return False
     return round((weak.value - strong.value) * strong.n) >= SIGN_TEST_IMAGES
 
 
-def recoveries(by_epsilon: Mapping[float, Measurement]) -> list[tuple[float, float]]:
+def find_recoveries(by_epsilon: Mapping[float, Measurement]) -> list[tuple[float, float]]:
     """Return pairs of budgets (smaller, larger) between which accuracy under attack grows, though it cannot.
 
     Args:
@@ -230,7 +230,7 @@ def recoveries(by_epsilon: Mapping[float, Measurement]) -> list[tuple[float, flo
     epsilons = sorted(by_epsilon)
     for smaller, larger in pairwise(epsilons):
         # More accuracy at the larger budget means that the attack trails what it does at the smaller one.
-        if trails(_as_success(by_epsilon[larger]), _as_success(by_epsilon[smaller])):
+        if is_weaker(_as_success(by_epsilon[larger]), _as_success(by_epsilon[smaller])):
             pairs.append((smaller, larger))
     return pairs
 

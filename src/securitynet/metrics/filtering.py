@@ -83,7 +83,13 @@ class FilterDecisions:
 
 
 def false_rejections(clean: FilterDecisions, *, level: float = 0.95, name: str = "false-rejection-rate") -> Measurement:
-    """Compute the share of clean images that the filter stops, with its exact interval."""
+    """Compute the share of clean images that the filter stops, with its exact interval.
+
+    Args:
+        clean: Decisions on clean images.
+        level: Confidence level.
+        name: Name of the measurement.
+    """
     return rates.rate(name, int(clean.flagged.sum()), len(clean), direction=Direction.LOWER, level=level)
 
 

@@ -85,7 +85,7 @@ def compare_groups(
         inside = part & is_member
         table = [[(above & inside).sum(), (~above & inside).sum()], [(above & rest).sum(), (~above & rest).sum()]]
         raw.append(float(stats.fisher_exact(table).pvalue))
-    adjusted = clusters.adjusted(np.array(raw), len(raw))
+    adjusted = clusters.adjust_p_values(np.array(raw), len(raw))
     each = 1 - (1 - level) / len(parts)
     found = []
     for (by, name, part, rest), p_value in zip(parts, adjusted, strict=True):

@@ -108,7 +108,7 @@ def other_class_mse(means: NDArray[np.floating]) -> Values:
     return np.asarray(apart.sum(axis=1) / (len(flat) - 1))
 
 
-def nearest(queries: NDArray[np.floating], pool: NDArray[np.floating]) -> tuple[Values, NDArray[np.int64]]:
+def find_nearest(queries: NDArray[np.floating], pool: NDArray[np.floating]) -> tuple[Values, NDArray[np.int64]]:
     """Return the distance of each query to its nearest row of a pool, and the position of that row (ties: the first).
 
     Args:
@@ -235,7 +235,7 @@ def mean_over_classes(
     return _student(name, samples, unit, direction=direction, level=level, bounds=bounds)
 
 
-def by_class(
+def measure_by_class(
     name: str, values: Values, classes: Classes, *, direction: Direction, level: float = 0.95
 ) -> list[Measurement]:
     """Compute ``name@class=C`` for each requested class: the mean over its restarts, with Student's interval.

@@ -3,7 +3,7 @@
 Neural Cleanse (Wang et al., 2019, section IV-B) flags a label whose norm lies more than two deviations (1.4826 times
 the median absolute deviation) below the median. Among ten normal draws some draw does so in a third of all cases, so
 that rule accuses a third of all clean models whose norms are spread normally. `securitynet.metrics.outlier_blocks`
-holds a test whose level is known; where clean models of the same kind are at hand, `against_reference` assumes no
+holds a test whose level is known; where clean models of the same kind are at hand, `compare_with_reference` assumes no
 distribution at all.
 """
 
@@ -21,7 +21,7 @@ CONSISTENCY = 1.4826
 """Makes the median absolute deviation of normal draws estimate their standard deviation."""
 
 
-def anomaly_indices(values: Values) -> Values:
+def anomaly_indices(values: Values, bulk: Values | None = None) -> Values:
     """Deviations below the median of each value, N; Neural Cleanse's anomaly index, positive on the low side.
 
     The median of an even number of values is the mean of the middle two. Where more than half of the values are equal
@@ -29,12 +29,9 @@ def anomaly_indices(values: Values) -> Values:
 
     Args:
         values: N, at least one, finite.
+        bulk: Values whose median and deviation count; by default those of ``values`` themselves.
     """
-    return indices_among(values, values)
-
-
-def indices_among(values: Values, bulk: Values) -> Values:
-    """`anomaly_indices` of values by the median and the deviation of others."""
+    bulk = values if bulk is None else bulk
     median = float(np.median(bulk))
     deviation = CONSISTENCY * float(np.median(np.abs(bulk - median)))
     below = median - values
@@ -60,7 +57,7 @@ def rule_false_positives(count: int, threshold: float = 2.0) -> tuple[int, int]:
     return flagged, drawn
 
 
-def against_reference(values: Values, reference: Sequence[Values]) -> float | None:
+def compare_with_reference(values: Values, reference: Sequence[Values]) -> float | None:
     """A p-value from clean models of the same kind, label by label; no shape is assumed.
 
     The statistic is the largest, over the labels, of the deviations by which a logarithm of a norm lies below its mean

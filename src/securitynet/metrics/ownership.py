@@ -50,8 +50,8 @@ class Ownership(Record):
             needed = fewest_references()
             return f"{said} {count} references cannot resolve {ALPHA:.0%}: {needed} or more are needed for a verdict."
         return (
-            f"{said} It is no closer to your model than independent models are. That does not clear it: a copy that "
-            "was trained on few queries, or changed afterwards, can be as far away."
+            f"{said} It is not shown to be a copy: independent models are as close to your model. That does not clear "
+            "it: a copy that was distilled, that is, trained anew on your model's outputs, can be as far away."
         )
 
 

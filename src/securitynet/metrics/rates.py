@@ -217,6 +217,6 @@ def percentile_interval(samples: np.ndarray, level: float) -> tuple[float, float
     return float(low), float(high)
 
 
-def fewest(share: float, level: float) -> int:
+def count_draws(share: float, level: float) -> int:
     """Return how many draws contain an event of this probability at least once with confidence (1 + level) / 2."""
     return math.ceil(math.log((1 - level) / 2) / math.log1p(-share) - 1e-9)

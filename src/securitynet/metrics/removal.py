@@ -13,7 +13,7 @@ ALPHA = 0.05
 """Largest p-value that is called remembered."""
 
 
-class Removal(Record):
+class RemovalTest(Record):
     """The comparison of a model with models that were trained anew without the removed records.
 
     Attributes:
@@ -36,24 +36,24 @@ class Removal(Record):
 
     def describe(self) -> str:
         """The verdict in sentences, with what it does not show."""
-        said = (
+        sentence = (
             f"On the {self.records:,} removed records, the model's mean scaled confidence is {self.confidence:.2f}; "
             f"that of {len(self.retrained)} models trained without them is {min(self.retrained):.2f} to "
             f"{max(self.retrained):.2f} (p = {self.p_value:.3f})."
         )
         if self.verdict == "remembered":
-            return (
-                f"{said} The model still knows them, or it was trained otherwise than the models it is compared with."
-            )
+            return f"{sentence} The model still knows them, or was trained in another way than the models beside it."
         if self.verdict == "undecided":
             return (
-                f"{said} {len(self.retrained)} models cannot resolve {ALPHA:.0%}: {fewest_retrained()} or more are "
+                f"{sentence} {len(self.retrained)} models cannot resolve {ALPHA:.0%}: {fewest_retrained()} or more are "
                 "needed for a verdict."
             )
         if self.below <= ALPHA:
-            said += " It is less confident on them than models that never had them, which may give their removal away."
+            sentence += (
+                " It is less confident on them than models that never had them, which may give their removal away."
+            )
         return (
-            f"{said} Nothing shows that it still knows them as a group. That does not prove that each of them was "
+            f"{sentence} Nothing shows that it still knows them as a group. That does not prove that each of them was "
             "removed, and it says nothing about an adversary who also has the model from before."
         )
 
@@ -63,7 +63,7 @@ def fewest_retrained(alpha: float = ALPHA) -> int:
     return round(1 / alpha) - 1
 
 
-def judge_removal(records: int, confidence: float, retrained: Sequence[float]) -> Removal:
+def judge_removal(records: int, confidence: float, retrained: Sequence[float]) -> RemovalTest:
     """Rank a model's confidence on removed records among that of models trained without them.
 
     A model from which the records were removed without a trace is exchangeable with the retrained ones, so the p-value
@@ -83,7 +83,7 @@ def judge_removal(records: int, confidence: float, retrained: Sequence[float]) -
         verdict = "remembered"
     elif count < fewest_retrained():
         verdict = "undecided"
-    return Removal(
+    return RemovalTest(
         records=records,
         confidence=confidence,
         retrained=tuple(retrained),

@@ -135,7 +135,7 @@ def _auc_limit(below: Scores, above: Scores, ties: float, tail: float) -> float:
     return float(rates.beta_quantile(mean, variance, tail))
 
 
-def allowed(fpr: float, n: int) -> int:
+def count_allowed(fpr: float, n: int) -> int:
     """Return how many of n non-members a threshold may flag so that its expected FPR is at most ``fpr``; -1 if none.
 
     A threshold at the j-th highest of n non-members flags j - 1 of them, and in expectation a share of j / (n + 1) of
@@ -155,7 +155,7 @@ def resolves(n: int, fpr: float, level: float = 0.95) -> bool:
         fpr: False-positive rate, in (0, 1).
         level: Confidence level.
     """
-    return n >= rates.fewest(fpr, level)
+    return n >= rates.count_draws(fpr, level)
 
 
 def lowest_resolved(n: int, level: float = 0.95) -> float:
@@ -174,7 +174,7 @@ def tpr_at_fpr(
     """Compute the TPR at the lowest threshold whose FPR is at most ``fpr``.
 
     This is the measure of Carlini et al., "Membership inference attacks from first principles" (2022), section 3. A
-    record counts as flagged if it scores above the (k + 1)-th highest non-member, with k from `allowed`.
+    record counts as flagged if it scores above the (k + 1)-th highest non-member, with k from `count_allowed`.
 
     Args:
         members: Scores of members.
@@ -199,9 +199,10 @@ def tpr_at_fpr(
             n=m + n,
             direction=Direction.LOWER,
             method="none",
-            note=f"not resolvable: a FPR of {fpr:g} takes {rates.fewest(fpr, level):,} non-members, there are {n:,}",
+            note=f"not resolvable: a FPR of {fpr:g} takes {rates.count_draws(fpr, level):,} non-members, "
+            f"there are {n:,}",
         )
-    threshold = np.sort(non_members)[n - 1 - allowed(fpr, n)]
+    threshold = np.sort(non_members)[n - 1 - count_allowed(fpr, n)]
     value = int((members > threshold).sum()) / m
     low, high = tpr_limits(members, non_members, fpr, level)
     return Measurement(

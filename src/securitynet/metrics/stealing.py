@@ -79,7 +79,7 @@ def queried_share(queried: NDArray[np.int64], rest: int, *, level: float = 0.95)
     )
 
 
-def transfer(
+def measure_transfer(
     fooled: NDArray[np.bool_], fooled_by_noise: NDArray[np.bool_], *, level: float = 0.95
 ) -> list[Measurement]:
     """Compare adversarial examples made on the surrogate, tried on the target, with noise of the same size.
@@ -93,8 +93,8 @@ def transfer(
     if n == 0:
         note = "The target classifies no record correctly, so none can be attacked."
         return [
-            missing("transfer", Direction.LOWER, level, note),
-            missing("transfer-gain", Direction.LOWER, level, note),
+            make_missing("transfer", Direction.LOWER, level, note),
+            make_missing("transfer-gain", Direction.LOWER, level, note),
         ]
     return [
         rates.rate("transfer", int(fooled.sum()), n, direction=Direction.LOWER, level=level),
@@ -125,7 +125,7 @@ def ratio(
     one, two = int(first.sum()), int(second.sum())
     n = len(first)
     if two == 0:
-        return missing(name, direction, level, "The target is right on none of these records.", n)
+        return make_missing(name, direction, level, "The target is right on none of these records.", n)
     both, either = int((first & second).sum()), int((first | second).sum())
     low, high = map(float, rates.ratio(both, one - both, two - both, n - either, level))
     value = one / two
@@ -181,7 +181,7 @@ def mean_distance(
         name: Name of the measurement.
     """
     if np.isnan(distances).any():
-        return missing(name, Direction.HIGHER, level, "The target returns labels only.", len(distances))
+        return make_missing(name, Direction.HIGHER, level, "The target returns labels only.", len(distances))
     values = np.asarray(distances, dtype=np.float64)
     value = float(values.mean())
     low, high = map(float, rates.bounded_mean(values.clip(0.0, 1.0), (0.0, 1.0), level))
@@ -197,13 +197,21 @@ def mean_distance(
     )
 
 
-def missing(name: str, direction: Direction, level: float, note: str, n: int = 0) -> Measurement:
-    """Return a measurement without a value, for what these records cannot show."""
+def make_missing(name: str, direction: Direction, level: float, note: str, n: int = 0) -> Measurement:
+    """Return a measurement without a value, for what these records cannot show.
+
+    Args:
+        name: Name of the measurement.
+        direction: Which direction is good for the owner.
+        level: Confidence level to state.
+        note: Why there is no value.
+        n: Number of records.
+    """
     return Measurement(name=name, value=None, level=level, n=n, direction=direction, method="none", note=note)
 
 
 def _on_errors(same: int, errors: int, level: float) -> Measurement:
     name = "agreement-on-errors"
     if errors == 0:
-        return missing(name, Direction.LOWER, level, "The target makes no errors on these records.")
+        return make_missing(name, Direction.LOWER, level, "The target makes no errors on these records.")
     return rates.rate(name, same, errors, direction=Direction.LOWER, level=level)

@@ -75,7 +75,7 @@ def tpr_at_fpr(
             n=m + n,
             direction=Direction.LOWER,
             method="none",
-            note=f"not resolvable: a FPR of {fpr:g} takes {rates.fewest(fpr, level):,} scores of non-members in "
+            note=f"not resolvable: a FPR of {fpr:g} takes {rates.count_draws(fpr, level):,} scores of non-members in "
             f"several trainings, there are {n:,} in {len(scores)}",
         )
     value = _tpr(members, non_members, fpr)
@@ -106,7 +106,7 @@ def tpr_at_fpr(
 def _tpr(members: Floats, non_members: Floats, fpr: float) -> float:
     """The share of members above the lowest threshold whose FPR is at most the bound."""
     n = len(non_members)
-    return float((members > np.sort(non_members)[n - 1 - max(roc.allowed(fpr, n), 0)]).mean())
+    return float((members > np.sort(non_members)[n - 1 - max(roc.count_allowed(fpr, n), 0)]).mean())
 
 
 def _limits_over_trainings(rate: float, count: int, without: Floats, level: float) -> tuple[float, float]:

@@ -102,7 +102,7 @@ def measure_trigger_norms(searched: SearchedNorms, *, level: float = 0.95, seed:
 
 
 def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -> BackdoorEvidence:
-    """What the verdict rests on.
+    """Collect the measurements that the verdict is decided by.
 
     Args:
         searched: The norms.
@@ -118,7 +118,6 @@ def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -
     return BackdoorEvidence(
         p_value=p_value.value,
         p_low=p_value.low,
-        p_high=p_value.high,
         outliers=0 if test is None else len(test.positions),
         reference_p=None if reference is None else reference.value,
         references=len(searched.reference),
@@ -173,7 +172,7 @@ def find_outliers(norms: Values, sampled: NDArray[np.bool_] | None = None, popul
 def _compute_indices(searched: SearchedNorms) -> Values:
     """Anomaly indices of the converged labels."""
     converged = np.isfinite(searched.norms)
-    return low_outliers.indices_among(searched.norms[converged], searched.norms[searched.bulk])
+    return low_outliers.anomaly_indices(searched.norms[converged], searched.norms[searched.bulk])
 
 
 def _measure_p_value(searched: SearchedNorms, level: float, seed: int) -> Measurement:
@@ -222,7 +221,7 @@ def _measure_p_value(searched: SearchedNorms, level: float, seed: int) -> Measur
 def _measure_reference(searched: SearchedNorms, level: float) -> Measurement:
     """The rank among clean models; each model counts with one search, the first, so that all are treated alike."""
     own = searched.repeats[0] if len(searched.repeats) else searched.norms
-    value = low_outliers.against_reference(own, searched.reference)
+    value = low_outliers.compare_with_reference(own, searched.reference)
     models = len(searched.reference)
     if value is None:
         return _none("reference-p-value", models, Direction.HIGHER, level, "the clean models share no label")
@@ -279,7 +278,7 @@ def _measure_rule(searched: SearchedNorms, level: float, seed: int) -> list[Meas
 
 
 def _measure_rule_false_positives(labels: int, level: float) -> Measurement:
-    """How often the rule flags a clean model with so many labels, were their norms normal draws."""
+    """Measure how often the rule flags a clean model with this number of labels, if norms are normal draws."""
     counts = low_outliers.rule_false_positives(labels, THRESHOLD)
     measured = rates.rate("rule-false-positives", *counts, direction=Direction.LOWER, level=level)
     return measured.with_notes(f"Share of sets of {labels} independent normal draws that the rule flags.")

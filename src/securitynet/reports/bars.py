@@ -150,11 +150,11 @@ def _marker(look: int, x: float, y: float) -> str:
 
 
 def _described(measurements: Sequence[Measurement], labels: Sequence[str], chance: float | None) -> str:
-    said = []
+    sentences = []
     for row, measurement in enumerate(measurements):
         numbers = words.numbers(measurement)
         if numbers is not None:
             before = f"{labels[row]}: " if labels else ""
-            said.append(f"{before}{numbers.value}, interval {numbers.interval}")
+            sentences.append(f"{before}{numbers.value}, interval {numbers.interval}")
     guess = "" if chance is None else f"; guessing: {chance:g}"
-    return "; ".join(said) + guess
+    return "; ".join(sentences) + guess

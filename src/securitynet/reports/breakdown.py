@@ -63,7 +63,7 @@ class Breakdown:
 
 def breakdown(document: ResultDocument, assessment: Assessment) -> Breakdown | None:
     """The breakdown of the strongest attack that can be broken down; None if there is none."""
-    for strength in membership.by_strength(document):
+    for strength in membership.rank_attacks(document):
         trial = next((t for t in assessment.trials if t.result.id == strength.trial.id), None)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue

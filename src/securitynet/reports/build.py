@@ -17,7 +17,7 @@ from securitynet.files import atomic_write
 from securitynet.reports.comparison import compare
 from securitynet.reports.families import membership
 from securitynet.reports.grades import describe_table
-from securitynet.reports.labels import distinct
+from securitynet.reports.labels import make_distinct
 from securitynet.reports.sections import section
 from securitynet.results.document import ResultDocument
 
@@ -63,7 +63,7 @@ def render_report(
     """
     if not documents or len(documents) != len(assessments):
         raise ValueError(f"{len(documents)} documents for {len(assessments)} assessments")
-    labels = distinct(documents)
+    labels = make_distinct(documents)
     several = len(documents) > 1
     sections = [
         section(document, assessment, f"t{number}", label)

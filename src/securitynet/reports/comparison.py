@@ -14,7 +14,7 @@ from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar, swatch
 from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.families import membership
-from securitynet.reports.grades import Finding, grade_families
+from securitynet.reports.grades import GradedFamily, grade_families
 from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
 from securitynet.results.document import ResultDocument
 
@@ -56,7 +56,7 @@ class TargetComparison:
 
     labels: list[str]
     markers: list[Markup]
-    findings: list[tuple[Finding, ...]]
+    findings: list[tuple[GradedFamily, ...]]
     sentences: list[str]
     groups: list[tuple[str, list[ComparedRow]]]
     roc: RocFigure | None
@@ -83,13 +83,13 @@ def compare(
             bar = interval_bar([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
         overlap = None
         if len(there) == len(documents) == 2:
-            overlap = {True: "apart", False: "overlap", None: None}[verdict.apart(there[0][1], there[1][1])]
+            overlap = {True: "apart", False: "overlap", None: None}[verdict.are_apart(there[0][1], there[1][1])]
         owner = _owner(name, documents)
         control = "Controls" if name.startswith(CONTROLS) else "The target itself"
         title = verdict.attack_title(owner) if owner else control
         groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
     drawn, left_out = strongest(documents)
-    lines: dict[str, roc.Line] = {}
+    lines: dict[str, roc.RocLine] = {}
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
         lines |= roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
         if lines:
@@ -103,7 +103,7 @@ def compare(
             for findings in zip(*(grade_families(document) for document in documents), strict=True)
             if any(finding.grade != "not assessed" for finding in findings)
         ],
-        sentences=membership.comparison(list(documents), labels),
+        sentences=membership.compare_targets(list(documents), labels),
         groups=list(groups.items()),
         roc=roc_figure(lines, fprs, "compared", left_out=left_out) if lines else None,
     )

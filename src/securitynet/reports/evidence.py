@@ -1,7 +1,7 @@
 """The one number of each family that its grade follows from, and what that number means for a person.
 
-Each function takes a result and the finished trials of a family and returns the `Evidence`, or None if none of the
-trials measured the number. Evidence is worse for the owner the higher it is.
+Each function takes a result and the finished trials of a family and returns the `FamilyEvidence`, or None if none of
+the trials measured the number. Evidence is worse for the owner the higher it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from securitynet.results.document import ResultDocument, TrialSummary
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FamilyEvidence:
     """The number that a grade follows from, as an interval on the scale of the table of grades.
 
     Attributes:
@@ -52,25 +52,25 @@ ROUNDING = 1e-6
 """Names of measurements give six digits of a budget."""
 
 
-def find_membership(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+def find_membership(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
     """The AUC of the strongest attack, and the members identified at a low rate of false accusations."""
-    ranked = membership.by_strength(document)
+    ranked = membership.rank_attacks(document)
     if not ranked:
         return []
     among, best = len(ranked), ranked[0]
     if controls.groups_differ(document):
         return [_find_matched(document, best, among)]
     evidence = [_describe_auc(best.auc, among)]
-    quietest = membership.lowest_rate(ranked)
+    quietest = membership.find_lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None and quietest.fpr:
         evidence.append(_describe_tpr(quietest.tpr, quietest.fpr, among))
     return evidence
 
 
-def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, blocks: bool = False) -> Evidence:
+def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, blocks: bool = False) -> FamilyEvidence:
     value, high = _ends(auc)[1:]
     reversed_ = "Members score lower than non-members; an adversary who knows that reverses the scores."
-    return Evidence(
+    return FamilyEvidence(
         scale="membership.auc",
         measurement=auc,
         low=membership.lower_end(auc, among),
@@ -86,9 +86,9 @@ def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, 
     )
 
 
-def _describe_tpr(tpr: Measurement, fpr: float, among: int) -> Evidence:
+def _describe_tpr(tpr: Measurement, fpr: float, among: int) -> FamilyEvidence:
     _, value, high = _ends(tpr)
-    return Evidence(
+    return FamilyEvidence(
         scale="membership.tpr-over-fpr",
         measurement=tpr,
         low=membership.lower_end(tpr, among) / fpr,
@@ -102,7 +102,7 @@ def _describe_tpr(tpr: Measurement, fpr: float, among: int) -> Evidence:
     )
 
 
-def _find_matched(document: ResultDocument, best: membership.Strength, among: int) -> Evidence:
+def _find_matched(document: ResultDocument, best: membership.Strength, among: int) -> FamilyEvidence:
     """Where members and non-members differ anyway, only matched records can show what the model gives away."""
     differ = (
         "Members and non-members differ without the model, so that success on them does not show what the model gives "
@@ -115,7 +115,7 @@ def _find_matched(document: ResultDocument, best: membership.Strength, among: in
     return _describe_auc(best.matched, among, differ if still else None, blocks=still)
 
 
-def find_stealing(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+def find_stealing(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
     """The agreement of the best surrogate with the target, beside that of a constant prediction."""
     measured = [(trial, _by_name(document, trial)) for trial in trials]
     able = [(t, m) for t, m in measured if {"agreement", "constant-agreement"} <= m.keys()]
@@ -126,7 +126,7 @@ def find_stealing(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
     constant = _ends(best["constant-agreement"])[1]
     queries = words.plural(trial.queries.unique, "image")
     return [
-        Evidence(
+        FamilyEvidence(
             scale="stealing.agreement",
             measurement=best["agreement"],
             low=membership.lower_end(best["agreement"], len(able)),
@@ -145,7 +145,7 @@ def find_stealing(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
     ]
 
 
-def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
     """How many reconstructions are recognised as the requested class, beside guessing."""
     measured = [(trial, _by_name(document, trial)) for trial in trials]
     able = [m["accuracy"] for _, m in measured if "accuracy" in m]
@@ -155,7 +155,7 @@ def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
     _, value, high = _ends(best)
     chance = 1 / document.target.num_classes
     return [
-        Evidence(
+        FamilyEvidence(
             scale="inversion.accuracy",
             measurement=best,
             low=membership.lower_end(best, len(able)),
@@ -170,7 +170,7 @@ def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
     ]
 
 
-def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
     """The largest gain over predicting an attribute from the class, or over random weights where that is smaller."""
     gains = []
     for trial in trials:
@@ -186,7 +186,7 @@ def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
     high = _ends(gain)[2]
     accuracy, baseline = (_ends(measured[f"{name}.{what}"])[1] for what in ("accuracy", "baseline-accuracy"))
     return [
-        Evidence(
+        FamilyEvidence(
             scale="attribute.gain",
             measurement=gain,
             low=_correct_difference(gain, len(gains)),
@@ -204,7 +204,7 @@ def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
     ]
 
 
-def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
+def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
     """The highest share of images that evade at the budget of `STANDARD_BUDGETS`, over all norms."""
     candidates = []
     for trial in trials:
@@ -221,13 +221,13 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
     size = f"{epsilon:g}" if norm in evasion.IN_UNITS else words.percent(epsilon)
     single_steps = all(trial.name.partition("@")[0] in evasion.SINGLE_STEPS for trial in trials)
     masked = any(
-        m.note and evasion_metrics.WARNING in m.note for t in trials for m in verdict.measurements_of(document, t)
+        m.note and evasion_metrics.WARNING in m.note for t in trials for m in verdict.select_measurements(document, t)
     )
     obstacle = "Only attacks of a single step ran, which understate what an adversary can do." if single_steps else None
     if masked:
         obstacle = "The gradients look masked, so that attacks that follow them understate what an adversary can do."
     return [
-        Evidence(
+        FamilyEvidence(
             scale="evasion.success",
             measurement=success,
             low=membership.lower_end(success, len(candidates)),
@@ -243,8 +243,8 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
     ]
 
 
-def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[Evidence]:
-    """The most serious verdict of the detectors that give one."""
+def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
+    """The joint verdict of the scans of the model; the only one's where one ran."""
     verdicts = []
     for trial in trials:
         measured = _by_name(document, trial)
@@ -253,20 +253,25 @@ def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
     if not verdicts:
         return []
     worst, trial = max(verdicts, key=lambda pair: pair[0].value or 0.0)
+    title = backdoor.SCANS.get(trial.name.partition("@")[0], verdict.attack_title(trial.name))
+    source = f" ({title})"
+    joint = backdoor.find_joint_verdict(document)
+    if joint is not None:
+        worst, source = joint, ""
     rank = worst.value or 0.0
     # A verdict is a rank, not a rate: its tests have used up the uncertainty, and 1 says that they could not decide.
-    title = backdoor.SCANS.get(trial.name.partition("@")[0], verdict.attack_title(trial.name))
     note = worst.note or ""
     return [
-        Evidence(
+        FamilyEvidence(
             scale="backdoor.verdict",
             measurement=worst,
             low=rank,
             high=rank,
             chance=1.0,
-            meaning=f"{note} ({title})",
+            meaning=f"{note}{source}",
             nothing="The detectors that ran see no sign of a backdoor of the kinds that they look for.",
             obstacle=note if rank == 1.0 else None,
+            blocks=True,
         )
     ]
 
@@ -285,7 +290,7 @@ FINDERS = {
 def _by_name(document: ResultDocument, trial: TrialSummary) -> dict[str, Measurement]:
     """The measurements of a trial that have a value, by the part of their name after the trial's."""
     start = f"{trial.name}."
-    return {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial) if m.value is not None}
+    return {m.name.removeprefix(start): m for m in verdict.select_measurements(document, trial) if m.value is not None}
 
 
 def _ends(measurement: Measurement) -> tuple[float, float, float]:

@@ -60,6 +60,7 @@ class Exposed:
         without_ranking: Attacks that give the same highest score to too many members: (title, how many).
         reduced: Whether the pictures are smaller than the images.
         price: How many non-members would be accused along with these members, in a sentence.
+        shown: Whether accusing them is shown to be better than guessing.
     """
 
     attack: str
@@ -68,6 +69,7 @@ class Exposed:
     without_ranking: list[tuple[str, str]]
     reduced: bool
     price: str = ""
+    shown: bool = True
 
     @property
     def has_pictures(self) -> bool:
@@ -75,7 +77,7 @@ class Exposed:
         return any(exhibit.picture for exhibit in self.exhibits)
 
 
-def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
+def find_exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT) -> Exposed | None:
     """The members with the highest scores, by the strongest attack that ranks members.
 
     Args:
@@ -87,7 +89,7 @@ def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT
         None if no attack finished.
     """
     without: list[tuple[str, str]] = []
-    for strength in membership.by_strength(document):
+    for strength in membership.rank_attacks(document):
         trial = _trial(assessment, strength.trial.id)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue
@@ -100,8 +102,8 @@ def exposed(document: ResultDocument, assessment: Assessment, count: int = COUNT
         exhibits = _exhibits(exposure.records, assessment)
         images = assessment.assessed_target.dataset.images
         reduced = images is not None and is_reduced(tuple(images.shape))
-        price = _price(exposure, int(scores.is_member.sum()), assessment.config.level)
-        return Exposed(title, exhibits, exposure.tied_with_last, without, reduced, price)
+        price, shown = _price(exposure, int(scores.is_member.sum()), assessment.config.level)
+        return Exposed(title, exhibits, exposure.tied_with_last, without, reduced, price, shown)
     return Exposed("", [], 0, without, False) if without else None
 
 
@@ -109,11 +111,15 @@ def _trial(assessment: Assessment, trial_id: str) -> Trial | None:
     return next((trial for trial in assessment.trials if trial.result.id == trial_id), None)
 
 
-def _price(exposure: Exposure, members: int, level: float) -> str:
-    """How often an adversary is right who accuses every record that scores as high as the last one shown."""
+def _price(exposure: Exposure, members: int, level: float) -> tuple[str, bool]:
+    """How often an adversary is right who accuses every record that scores as high as the last one shown.
+
+    Returns:
+        A sentence, and whether that is better than guessing.
+    """
     last = exposure.records[-1]
     right = len(exposure.records) + exposure.tied_with_last
-    said = (
+    sentence = (
         f"Calling every record a member that scores at least as high as the last one shown is right about "
         f"{words.small_share(right, members)} members ({words.rate(right / members)}), and wrong about "
         f"{words.small_share(last.false_positives, last.non_members)} non-members ({words.rate(last.share)})"
@@ -122,8 +128,11 @@ def _price(exposure: Exposure, members: int, level: float) -> str:
         "gain", (right, members), (last.false_positives, last.non_members), direction=Direction.LOWER, level=level
     )
     if gain.low is not None and gain.low > 0:
-        return f"{said}."
-    return f"{said}: not distinguishable from guessing. These records rank highest but are not shown to be exposed."
+        return f"{sentence}.", True
+    return (
+        f"{sentence}: not distinguishable from guessing. These records rank highest but are not shown to be exposed.",
+        False,
+    )
 
 
 def _posterior(signals: Signals, row: int) -> str:

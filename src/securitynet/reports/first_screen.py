@@ -5,19 +5,24 @@ The page and the terminal show the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
+from securitynet.reports.families import membership
 from securitynet.reports.families._membership_controls import find_blind_auc, groups_differ
-from securitynet.reports.grades import Finding, grade_families
+from securitynet.reports.grades import GradedFamily, grade_families
 from securitynet.reports.next_steps import NextStep, propose_step, write_command
 from securitynet.results.document import ResultDocument
 
+MOST_FILES = 5
+"""Files of records that the first screen names."""
+
 
 @dataclass(frozen=True)
-class Line:
+class FamilyLine:
     """One family.
 
     Attributes:
@@ -26,7 +31,7 @@ class Line:
         rows: How many lines the step serves.
     """
 
-    finding: Finding
+    finding: GradedFamily
     step: NextStep | None
     rows: int = 1
 
@@ -36,14 +41,15 @@ class FirstScreen:
     """What stands before everything else.
 
     Attributes:
-        facts: (what, in words): the model, the data, how membership is known, whether the controls hold.
+        facts: (what, in words): the verdict, the model, the data, how membership is known, whether the controls hold,
+            and the records that rank highest where a weakness to membership inference is shown.
         troubled: Those of the facts that cast doubt on the numbers.
         lines: The families: those that were assessed, then the others.
     """
 
     facts: tuple[tuple[str, str], ...]
     troubled: frozenset[str]
-    lines: tuple[Line, ...]
+    lines: tuple[FamilyLine, ...]
 
 
 def make_first_screen(document: ResultDocument, out: Path | None = None) -> FirstScreen:
@@ -56,7 +62,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
     findings = grade_families(document)
     names = {trial.name.partition(".")[0] for trial in document.trials}
     untried = [finding for finding in findings if finding.family not in names]
-    lines = [Line(f, propose_step(document, f, out)) for f in findings if f not in untried]
+    lines = [FamilyLine(f, propose_step(document, f, out)) for f in findings if f not in untried]
     if untried:
         attacks = [finding.family for finding in untried if finding.family != "backdoor"]
         changes = {"attacks": attacks} if attacks else {}
@@ -67,19 +73,53 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
             write_command(document, out, **changes),
         )
         lines += [
-            Line(finding, None if number else step, 0 if number else len(untried))
+            FamilyLine(finding, None if number else step, 0 if number else len(untried))
             for number, finding in enumerate(untried)
         ]
     troubled = {"Controls"} if groups_differ(document) else set()
     if verdict.doubt_sentences(document):
         troubled.add("Checks")
-    return FirstScreen(_describe(document), frozenset(troubled), tuple(lines))
+    if document.policy is not None and not document.policy.met:
+        troubled.add("Verdict")
+    return FirstScreen(_describe(document, findings), frozenset(troubled), tuple(lines))
 
 
-def _describe(document: ResultDocument) -> tuple[tuple[str, str], ...]:
+def describe_verdict(document: ResultDocument, findings: Sequence[GradedFamily]) -> str:
+    """Whether the model is all right, as far as the grades say, in one sentence.
+
+    Args:
+        document: The result.
+        findings: The grades of all families.
+    """
+    by_grade: dict[str, list[str]] = {}
+    for finding in findings:
+        by_grade.setdefault(finding.grade, []).append(finding.title.lower())
+    urgent = [f"{title} ({grade})" for grade in ("high", "moderate") for title in by_grade.get(grade, ())]
+    slight = by_grade.get("slight", [])
+    parts = []
+    if verdict.doubt_sentences(document):
+        parts.append("in doubt, because a check of the model failed")
+    if urgent:
+        parts.append(f"needs attention: {words.listed(urgent)}")
+    if slight:
+        kind = "weakness" if len(slight) == 1 else "weaknesses"
+        parts.append(f"{'also ' if urgent else ''}slight {kind}: {words.listed(slight)}")
+    elif not urgent and len(by_grade.get("not assessed", ())) < len(findings):
+        parts.append("no weakness is shown by what was tried, which does not mean that there is none")
+    if "undecided" in by_grade:
+        parts.append(f"undecided: {words.listed(by_grade['undecided'])}")
+    if "not assessed" in by_grade:
+        parts.append(f"not assessed: {words.listed(by_grade['not assessed'])}")
+    if document.policy is not None:
+        parts.append("the policy is met" if document.policy.met else "the policy is not met")
+    return "; ".join(parts)
+
+
+def _describe(document: ResultDocument, findings: Sequence[GradedFamily]) -> tuple[tuple[str, str], ...]:
     target, dataset = document.target, document.dataset
     by_name = {m.name: m for m in document.measurements}
     facts = [
+        ("Verdict", describe_verdict(document, findings)),
         ("Model", f"{target.reference}, {words.plural(target.num_classes, 'class', 'classes')}{_accuracy(by_name)}"),
         ("Data", f"{dataset.reference}: {dataset.members:,} members, {dataset.non_members:,} non-members"),
         ("Membership", _membership(document)),
@@ -88,7 +128,20 @@ def _describe(document: ResultDocument) -> tuple[tuple[str, str], ...]:
     doubts = verdict.doubt_sentences(document)
     if doubts:
         facts.append(("Checks", " ".join(doubts)))
-    return tuple(facts)
+    ranked = _rank_records(document, findings)
+    return (*facts, ("Records", ranked)) if ranked else tuple(facts)
+
+
+def _rank_records(document: ResultDocument, findings: Sequence[GradedFamily]) -> str:
+    """The members that the strongest attack ranks highest; empty where no weakness to membership inference is shown."""
+    if not any(f.family == "membership" and f.grade in ("high", "moderate", "slight") for f in findings):
+        return ""
+    by_trial = {exposed.trial: exposed for exposed in document.exposed if exposed.members}
+    trial = next((s.trial.name for s in membership.rank_attacks(document) if s.trial.name in by_trial), None)
+    if trial is None:
+        return ""
+    files = [member.file for member in by_trial[trial].members[:MOST_FILES]]
+    return f"ranked highest by {verdict.attack_title(trial)}: {', '.join(files)}; exposed.csv ranks all"
 
 
 def _accuracy(by_name: dict[str, Measurement]) -> str:

@@ -35,7 +35,7 @@ class ShownGallery:
     reduced: bool
 
 
-def shown(output: Output | None) -> tuple[ShownGallery, ...]:
+def show_galleries(output: Output | None) -> tuple[ShownGallery, ...]:
     """The galleries of an output; none if the trial did not finish."""
     return () if output is None else tuple(map(_shown, output.galleries()))
 

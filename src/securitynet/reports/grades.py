@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from securitynet.records import FAMILIES, Measurement
 from securitynet.reports import verdict, words
-from securitynet.reports.evidence import FINDERS, Evidence
+from securitynet.reports.evidence import FINDERS, FamilyEvidence
 from securitynet.results.document import ResultDocument
 from securitynet.results.grades import DEFAULT_BOUNDS, FamilyGrade, Grade, GradeBounds, GradeTable, decide_grade
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is known about one family.
+class GradedFamily:
+    """The grade of one family and the number behind it.
 
     Attributes:
         family: Key in `FAMILIES`.
@@ -37,7 +37,7 @@ class Finding:
     meaning: str
 
 
-def grade_families(document: ResultDocument, table: GradeTable | None = None) -> tuple[Finding, ...]:
+def grade_families(document: ResultDocument, table: GradeTable | None = None) -> tuple[GradedFamily, ...]:
     """Grade all families of a result.
 
     Args:
@@ -63,13 +63,49 @@ def add_grades(document: ResultDocument, table: GradeTable | None = None) -> Res
     return document.model_copy(update={"grades": grades})
 
 
+def find_wrong_verdicts(document: ResultDocument) -> list[str]:
+    """Grades, controls and checks of the policy that do not follow from the measurements of a result, a sentence each.
+
+    Args:
+        document: The result; one of an earlier version has no grades.
+    """
+    due = (
+        {grade.family: grade for grade in add_grades(document, find_table(document)).grades} if document.grades else {}
+    )
+    wrong = [
+        f"The grade of {FAMILIES.get(grade.family, grade.family).lower()} does not follow from the measurements."
+        for grade in document.grades
+        if grade != due.get(grade.family)
+    ]
+    values = {measurement.name: measurement for measurement in document.measurements}
+    blind, auc = document.controls.blind if document.controls is not None else None, values.get("membership.blind.auc")
+    if blind is not None and auc is not None and auc.low is not None and blind.differ != (auc.low > 0.5):
+        wrong.append("Whether the controls hold does not follow from the blind baseline.")
+    for check in document.policy.checks if document.policy is not None else ():
+        measurement = values.get(check.metric)
+        if check.comparator not in (">=", "<=") or measurement is None:
+            continue
+        end = measurement.low if check.comparator == ">=" else measurement.high
+        compared = measurement.value if check.on == "value" else end
+        holds = compared is not None and (
+            compared >= check.threshold if check.comparator == ">=" else compared <= check.threshold
+        )
+        if check.passed != holds or check.value != measurement.value:
+            wrong.append(f"The check {check.metric} {check.comparator} {check.threshold:g} is not as the numbers say.")
+    if document.policy is not None and document.policy.checks:
+        passed = all(check.passed for check in document.policy.checks)
+        if document.policy.met and not (passed and not document.policy.violations):
+            wrong.append("The policy is stated to be met, and a check of it failed.")
+    return wrong
+
+
 def find_table(document: ResultDocument) -> Mapping[str, GradeBounds]:
     """The bounds that the grades of a result were given by; empty for results of earlier versions."""
     return {scale: bounds for grade in document.grades for scale, bounds in grade.bounds.items()}
 
 
 def describe_table(document: ResultDocument) -> str:
-    """Where moderate and high begin for each number, in words."""
+    """Describe in words where moderate and high begin for each number."""
     table = {**DEFAULT_BOUNDS, **find_table(document)}
     return "; ".join(f"{_SCALES[scale]} {own.moderate:g} and {own.high:g}" for scale, own in table.items())
 
@@ -86,11 +122,13 @@ _SCALES = {
 """Numbers that grades follow from, in words."""
 
 
-def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
-    trials = verdict.finished_of(document, family)
+def _grade(document: ResultDocument, family: str, table: GradeTable) -> GradedFamily:
+    trials = verdict.select_finished(document, family)
     evidence = FINDERS[family](document, trials) if trials else []
     if not evidence:
-        return Finding(family, FAMILIES[family], "not assessed", None, "", None, "", _explain_absence(document, family))
+        return GradedFamily(
+            family, FAMILIES[family], "not assessed", None, "", None, "", _explain_absence(document, family)
+        )
     graded = [(_decide(one, table, document), one) for one in evidence]
     shown = [(order, pair) for order, pair in enumerate(graded) if pair[0] in ("high", "moderate", "slight")]
     # The worst grade that anything shows; the main number where nothing does.
@@ -98,7 +136,7 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
     trial = next(
         (t for t in sorted(trials, key=lambda t: -len(t.name)) if one.measurement.name.startswith(f"{t.name}.")), None
     )
-    return Finding(
+    return GradedFamily(
         family=family,
         title=FAMILIES[family],
         grade=grade,
@@ -113,7 +151,7 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> Finding:
 _SEVERITY = {"high": 0, "moderate": 1, "slight": 2}
 
 
-def _decide(evidence: Evidence, table: GradeTable, document: ResultDocument) -> Grade:
+def _decide(evidence: FamilyEvidence, table: GradeTable, document: ResultDocument) -> Grade:
     if evidence.obstacle is not None and evidence.blocks:
         return "undecided"
     grade = decide_grade(evidence.low, evidence.high, chance=evidence.chance, bounds=table[evidence.scale])
@@ -122,7 +160,7 @@ def _decide(evidence: Evidence, table: GradeTable, document: ResultDocument) -> 
     return grade
 
 
-def _find_obstacle(evidence: Evidence, document: ResultDocument) -> str | None:
+def _find_obstacle(evidence: FamilyEvidence, document: ResultDocument) -> str | None:
     """Why a number cannot show that there is nothing: a model that may not be the stated one is not cleared."""
     if evidence.obstacle is not None:
         return evidence.obstacle
@@ -133,14 +171,16 @@ def _find_obstacle(evidence: Evidence, document: ResultDocument) -> str | None:
     return None
 
 
-def _explain(grade: Grade, evidence: Evidence, document: ResultDocument) -> str:
+def _explain(grade: Grade, evidence: FamilyEvidence, document: ResultDocument) -> str:
     if grade in ("high", "moderate", "slight"):
         return evidence.meaning
     if grade == "none shown":
-        return evidence.nothing
+        return f"{evidence.nothing} {CORRECTED}" if _is_above_chance_uncorrected(evidence) else evidence.nothing
     obstacle = _find_obstacle(evidence, document)
     if obstacle is not None:
         return obstacle if evidence.blocks else f"{evidence.nothing} {obstacle}"
+    if _is_above_chance_uncorrected(evidence):
+        return f"Too little data to tell. {CORRECTED}"
     numbers = words.numbers(evidence.measurement, significant=1)
     interval = f" ({words.unbroken(numbers.interval)})" if numbers else ""
     return (
@@ -149,7 +189,16 @@ def _explain(grade: Grade, evidence: Evidence, document: ResultDocument) -> str:
     )
 
 
-def _describe_chance(evidence: Evidence) -> str:
+CORRECTED = "The interval lies above guessing only until it is corrected for the choice of the strongest attack."
+
+
+def _is_above_chance_uncorrected(evidence: FamilyEvidence) -> bool:
+    """Whether the interval that is shown lies above chance, and the corrected one does not."""
+    low = evidence.measurement.low
+    return evidence.scale == "membership.auc" and low is not None and low > evidence.chance >= evidence.low
+
+
+def _describe_chance(evidence: FamilyEvidence) -> str:
     return "no effect" if evidence.chance == 0 else "guessing"
 
 

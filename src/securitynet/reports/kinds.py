@@ -1,4 +1,4 @@
-"""What is known about a measurement from its name."""
+"""The properties of a measurement that follow from its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Unit = Literal["share", "points", "plain"]
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known about a measurement from its name.
+    """The properties of a measurement that follow from its name.
 
     Attributes:
         label: For a table.

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from securitynet.results.document import ResultDocument
 
 
-def distinct(documents: Sequence[ResultDocument]) -> list[str]:
+def make_distinct(documents: Sequence[ResultDocument]) -> list[str]:
     """One short name per target, no two alike.
 
     It is the reference; where several share it, what differs in the paths of their weights files; else a number.

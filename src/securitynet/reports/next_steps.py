@@ -11,7 +11,7 @@ from securitynet.attacks import ATTACKS
 from securitynet.detectors import DETECTORS
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
-from securitynet.reports.grades import Finding
+from securitynet.reports.grades import GradedFamily
 from securitynet.reports.what_helps import describe_outcome, helps
 from securitynet.results.document import DefenseEffect, ResultDocument
 
@@ -38,7 +38,7 @@ class NextStep:
     command: str | None = None
 
 
-def propose_step(document: ResultDocument, finding: Finding, out: Path | None = None) -> NextStep:
+def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | None = None) -> NextStep:
     """The next step for a family: a defense where a weakness is shown, a stronger attack or more data where not.
 
     Args:
@@ -86,7 +86,7 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
     return settings.command_line(document.model_copy(update={"settings": altered}))
 
 
-def _propose_defense(document: ResultDocument, finding: Finding, out: Path | None) -> NextStep:
+def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path | None) -> NextStep:
     if finding.family == "membership":
         best = find_best_defense(document)
         if best is not None and best.stage == "output":
@@ -136,7 +136,7 @@ def write_repair(document: ResultDocument) -> str | None:
 
 
 def _propose_detector(
-    document: ResultDocument, finding: Finding, ran: Sequence[str] | set[str], out: Path | None
+    document: ResultDocument, finding: GradedFamily, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
     if finding.grade in ("high", "moderate"):
         return NextStep(

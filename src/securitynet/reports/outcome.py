@@ -17,6 +17,7 @@ from securitynet.records import Measurement
 from securitynet.reports import verdict
 from securitynet.reports.build import environment
 from securitynet.reports.families import membership
+from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.sections import section
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Outcome:
     def __repr__(self) -> str:
         target, dataset = self.document.target, self.document.dataset
         words = [f"{sum(trial.status == 'ok' for trial in self.document.trials)} of {len(self.document.trials)} trials"]
-        ranked = membership.by_strength(self.document)
+        ranked = membership.rank_attacks(self.document)
         if ranked:
             auc = ranked[0].auc
             words.append(f"{ranked[0].trial.name} AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})")
@@ -170,14 +171,15 @@ class Outcome:
         return f"<Outcome of {target.reference} on {dataset.reference}: {', '.join(words)}; report in {self.report}>"
 
     def _repr_html_(self) -> str:
-        """The view for notebooks: verdict, most important measurements, ROC curves, and the most exposed records.
+        """The view for notebooks: the first screen of the report; folded, numbers, ROC curves and exposed records.
 
         Names of classes, files and models are escaped.
         """
+        screen = make_first_screen(self.document, self.folder)
         part = section(self.document, self.assessment, f"securitynet-{next(_anchors)}", self.document.target.reference)
         page: str = (
             environment()
             .get_template("notebook.html")
-            .render(s=part, report=str(self.report), inks=[ink.light for ink in style.SERIES])
+            .render(s=part, screen=screen, report=str(self.report), inks=[ink.light for ink in style.SERIES])
         )
         return page

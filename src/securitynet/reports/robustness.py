@@ -74,13 +74,13 @@ def _figure(
     plain = {f"line {number}": list(points.values()) for number, points in enumerate(lines.values())}
     table = [(name, [_text(points.get(epsilon)) for epsilon in epsilons]) for name, points in lines.items()]
     header = [epsilon_text(epsilon) for epsilon in epsilons]
-    said = "; ".join(
+    sentence = "; ".join(
         f"{name}: {', '.join(f'{value} at {epsilon}' for value, epsilon in zip(values, header, strict=True))}"
         for name, values in table
     )
     svg = render.to_svg(evasion.chart(plain, legend=False))
     picture = render.inline(
-        svg, prefix, title="Accuracy under attack", description=f"Robust accuracy over epsilon, {norm}. {said}."
+        svg, prefix, title="Accuracy under attack", description=f"Robust accuracy over epsilon, {norm}. {sentence}."
     )
     return RobustnessFigure(
         norm=norm,
@@ -100,7 +100,7 @@ def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measure
             continue
         points = {}
         start = f"{trial.name}.{evasion.MEASURE}@epsilon="
-        for measurement in verdict.measurements_of(document, trial):
+        for measurement in verdict.select_measurements(document, trial):
             if measurement.name.startswith(start) and measurement.value is not None:
                 points[float(measurement.name.removeprefix(start))] = measurement
         if points:

@@ -55,7 +55,7 @@ def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
     There are `MOST_LINES` for all targets together, of at least one attack: the strongest of the first target,
     then those of the others.
     """
-    ranked = list(dict.fromkeys(s.trial.name for document in documents for s in membership.by_strength(document)))
+    ranked = list(dict.fromkeys(s.trial.name for document in documents for s in membership.rank_attacks(document)))
     blind = sum(find_blind_auc(document) is not None for document in documents)  # each has a line, too
     most = max((MOST_LINES - blind) // len(documents), 1)
     return ranked[:most], len(ranked[most:])
@@ -63,7 +63,7 @@ def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
 
 def roc_lines(
     assessment: Assessment, names: Sequence[str], *, before: str = "", ink: int | None = None, dash: int = 0
-) -> dict[str, roc.Line]:
+) -> dict[str, roc.RocLine]:
     """One line per membership attack that finished.
 
     Args:
@@ -73,7 +73,7 @@ def roc_lines(
         ink: Number of the colour of all lines, which identifies the target; by default each has its own.
         dash: Number of the first line's dashes: all lines of a figure differ in grey.
     """
-    lines: dict[str, roc.Line] = {}
+    lines: dict[str, roc.RocLine] = {}
     for trial in assessment.trials:
         scores = trial.output
         if trial.name not in names or not isinstance(scores, MembershipScores):
@@ -82,7 +82,7 @@ def roc_lines(
         if name in lines:  # the same attack under another threat model
             name += f", {trial.result.spec.threat_model}"
         members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
-        lines[name] = roc.Line(
+        lines[name] = roc.RocLine(
             curve(members, non_members),
             len(members),
             len(non_members),
@@ -92,7 +92,9 @@ def roc_lines(
     return lines
 
 
-def blind_line(assessment: Assessment, number: int, *, before: str = "", ink: int | None = None) -> dict[str, roc.Line]:
+def blind_line(
+    assessment: Assessment, number: int, *, before: str = "", ink: int | None = None
+) -> dict[str, roc.RocLine]:
     """The line of the blind baseline; none where there is none, or no membership attack beside which it would stand.
 
     Args:
@@ -105,13 +107,13 @@ def blind_line(assessment: Assessment, number: int, *, before: str = "", ink: in
     if scores is None or number == 0:
         return {}
     members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
-    line = roc.Line(
+    line = roc.RocLine(
         curve(members, non_members), len(members), len(non_members), ink=number if ink is None else ink, dash=number
     )
     return {f"{before}Blind baseline, without the model": line}
 
 
-def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str, *, left_out: int = 0) -> RocFigure:
+def roc_figure(lines: Mapping[str, roc.RocLine], fprs: Sequence[float], prefix: str, *, left_out: int = 0) -> RocFigure:
     """Draw the lines in both scales.
 
     Args:
@@ -140,11 +142,11 @@ def roc_figure(lines: Mapping[str, roc.Line], fprs: Sequence[float], prefix: str
     )
 
 
-def _describe(lines: Mapping[str, roc.Line]) -> list[str]:
+def _describe(lines: Mapping[str, roc.RocLine]) -> list[str]:
     return [f"{name}: TPR {_tpr(line, 0.1)} at FPR 10%, {_tpr(line, 0.5)} at FPR 50%." for name, line in lines.items()]
 
 
-def _tpr(line: roc.Line, fpr: float) -> str:
+def _tpr(line: roc.RocLine, fpr: float) -> str:
     if not metrics.resolves(line.non_members, fpr):
         return "not resolvable"
-    return words.rate(roc.tpr_at(line.curve, metrics.allowed(fpr, line.non_members) / line.non_members))
+    return words.rate(roc.tpr_at(line.curve, metrics.count_allowed(fpr, line.non_members) / line.non_members))

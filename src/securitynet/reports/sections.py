@@ -15,15 +15,15 @@ from securitynet.reports import families as family_reports
 from securitynet.reports import settings, verdict, words
 from securitynet.reports.bars import interval_bar
 from securitynet.reports.breakdown import Breakdown, breakdown
+from securitynet.reports.changes import Changes, describe_changes
 from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.controls import ControlsPart, find_controls
-from securitynet.reports.exposed import Exposed, exposed
+from securitynet.reports.exposed import Exposed, find_exposed
 from securitynet.reports.families import membership
 from securitynet.reports.first_screen import FirstScreen, make_first_screen
-from securitynet.reports.galleries import ShownGallery, shown
+from securitynet.reports.galleries import ShownGallery, show_galleries
 from securitynet.reports.robustness import RobustnessFigure, robustness
 from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
-from securitynet.reports.versions import Changes, describe_changes
 from securitynet.reports.what_helps import WhatHelps, describe_tried_defenses, training_sentences
 from securitynet.results.document import ResultDocument, TrialSummary
 
@@ -184,7 +184,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         anchor=anchor,
         label=label,
         document=document,
-        opening=verdict.opening(document),
+        opening=verdict.describe_assessment(document),
         sentences=verdict.sentences(document),
         remarks=[remark for remark in remarks if remark],
         first_screen=make_first_screen(document, assessment.config.out),
@@ -197,7 +197,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         level=", ".join(sorted({words.level(m) for m in document.measurements})),
         roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out) if lines else None,
         robustness=robustness(document, f"{anchor}-robustness"),
-        exposed=exposed(document, assessment),
+        exposed=find_exposed(document, assessment),
         breakdown=breakdown(document, assessment),
         classes=", ".join(classes[:MOST_CLASSES]) + more,
         image=None if shape is None else f"{shape[1]} × {shape[2]} pixels, {'grey' if shape[0] == 1 else 'colour'}",
@@ -229,7 +229,7 @@ def _methods(measurements: Sequence[Measurement]) -> dict[str, str]:
 
 
 def _method(measurement: Measurement) -> str:
-    """How an interval was made, with what must be known to read the value."""
+    """Describe how an interval was computed, and what a reader must know about the value."""
     return f"{measurement.method} ({measurement.note})" if measurement.note else measurement.method
 
 
@@ -255,7 +255,7 @@ def _families(document: ResultDocument, blocks: Sequence[Block]) -> tuple[Family
             name,
             FAMILIES.get(name, verdict.attack_title(name)),
             tuple(family_blocks),
-            tuple(family_reports.sentences(name, document, verdict.finished_of(document, name))),
+            tuple(family_reports.sentences(name, document, verdict.select_finished(document, name))),
             _unresolved(family_blocks),
         )
         for name, family_blocks in by_family.items()
@@ -272,11 +272,11 @@ def _unresolved(blocks: Sequence[Block]) -> tuple[str, ...]:
             if row.numbers is None:
                 reason = row.measurement.note or "not measured"
                 reasons.setdefault((row.label, reason), []).append(block.title)
-    said = []
+    sentences = []
     for (label, reason), titles in reasons.items():
         of = "all attacks" if len(titles) == len(with_rows) > 1 else words.listed(titles)
-        said.append(f"{label} of {of}: {reason.removesuffix('.')}.")
-    return tuple(said)
+        sentences.append(f"{label} of {of}: {reason.removesuffix('.')}.")
+    return tuple(sentences)
 
 
 def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str], output: Output | None) -> Block:
@@ -285,9 +285,9 @@ def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str
         trial=trial,
         title=title,
         summary=summary,
-        rows=tuple(_row(m, methods) for m in verdict.measurements_of(document, trial)),
+        rows=tuple(_row(m, methods) for m in verdict.select_measurements(document, trial)),
         settings=", ".join(f"{key} = {value}" for key, value in trial.configuration.items()),
-        galleries=shown(output) if trial.status == "ok" else (),
+        galleries=show_galleries(output) if trial.status == "ok" else (),
     )
 
 

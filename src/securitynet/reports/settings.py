@@ -15,7 +15,7 @@ from securitynet.results.document import ResultDocument
 _POSITIONAL = "model"
 
 
-def changed(document: ResultDocument) -> dict[str, Any]:
+def list_changed(document: ResultDocument) -> dict[str, Any]:
     """The settings that differ from their defaults, in the order in which options are declared."""
     settings = {}
     for name, field in AssessConfig.model_fields.items():
@@ -30,7 +30,7 @@ def changed(document: ResultDocument) -> dict[str, Any]:
 
 def command_line(document: ResultDocument) -> str:
     """``securitynet assess …``, quoted for a POSIX shell."""
-    settings = changed(document)
+    settings = list_changed(document)
     words = ["securitynet", "assess", str(settings.pop(_POSITIONAL, ""))]
     for name, value in settings.items():
         option = name.replace("_", "-")
@@ -43,7 +43,7 @@ def command_line(document: ResultDocument) -> str:
 
 def toml(document: ResultDocument) -> str:
     """The same as a file for ``--config``."""
-    return "\n".join(f"{name} = {_toml_value(value)}" for name, value in changed(document).items())
+    return "\n".join(f"{name} = {_toml_value(value)}" for name, value in list_changed(document).items())
 
 
 def lacks_weights(document: ResultDocument) -> bool:

@@ -17,12 +17,16 @@ from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
 from securitynet.analysis.figures.declared import figures
 from securitynet.analysis.findings import ClaimFinding
+from securitynet.analysis.papers.compare import Compared
+from securitynet.analysis.papers.every import compare_every
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import atomic_write, parse_toml
 from securitynet.records import TrialResult
 from securitynet.reports import words
 from securitynet.reports.build import css, environment
 from securitynet.reports.study_trials import TrialsSummary
+from securitynet.results.excluded_entries import group_by_reason, read_excluded
+from securitynet.results.root import open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.execution.inspect import inspect_study
@@ -39,7 +43,8 @@ MOST_ROWS = 3000
 MOST_GALLERIES = 12
 
 _HOW = ("model", "dataset", "defense", "attack", "method", "access", "auxiliary")
-_STATUSES = ("supported", "contradicted", "undecided", "not tested")
+NUMBERS = ("", "what", "paper", "here", "n", "how", "where")
+"""Columns of the table of the papers' numbers."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class StudyPage:
         description: From the study file.
         overview: (what, value) for the table at the top.
         findings: Status -> findings with that status.
+        numbers: Numbers that the papers print, with this study's: a row of `NUMBERS` each.
         shown: Figures and tables that were drawn.
         lacking: Figures that were not drawn, with the reason.
         columns: Names of the columns of the table of measurements.
@@ -102,12 +108,14 @@ class StudyPage:
         settings: Text of the study file.
         environments: (package or machine property, values).
         unfinished: A warning that the study is not finished; empty if it is.
+        excluded: (reason, remedy, keys) of entries of the catalog that the study asks for and cannot use.
     """
 
     title: str
     description: str
     overview: list[tuple[str, str]]
     findings: dict[str, list[ClaimFinding]]
+    numbers: list[tuple[str, ...]]
     shown: list[ShownFigure]
     lacking: list[tuple[Figure, str]]
     columns: tuple[str, ...]
@@ -121,6 +129,7 @@ class StudyPage:
     settings: str
     environments: list[tuple[str, str]] = field(default_factory=list)
     unfinished: str = ""
+    excluded: list[tuple[str, str, list[str]]] = field(default_factory=list)
 
 
 def write_study_report(folder: Path, path: Path | None = None) -> Path:
@@ -148,7 +157,11 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
 
 def render_study_report(folder: Path) -> str:
     """The report on the results in a folder, as HTML. Raises `ConfigurationError` if there are no results."""
-    page: str = environment().get_template("study.html").render(page=study_page(folder), css=css(), version=__version__)
+    page: str = (
+        environment()
+        .get_template("study.html")
+        .render(page=study_page(folder), number_columns=NUMBERS, css=css(), version=__version__)
+    )
     return page
 
 
@@ -162,19 +175,23 @@ def study_page(folder: Path) -> StudyPage:
             f"There are no results of a study in {folder}.", hint="Run one: securitynet study run FILE --out FOLDER."
         )
     shown, lacking = _figures(tidy)
-    judged = findings.judge(claims.EVERY, tidy) if len(tidy) else []
+    compared = compare_every(tidy) if len(tidy) else []
+    judged = findings.judge(claims.EVERY, tidy, compared=compared) if len(tidy) else []
     named = _names(targets)
     measured = tidy[tidy["measure"] != study_frames.CURVE_MEASURE]
     columns, rows = _table(measured.head(MOST_ROWS))
     status = inspect_study(locate_results(folder))
     text = _study_file(folder)
     study = _declared(text)
+    excluded = group_by_reason(read_excluded(open_root(folder)))
     return StudyPage(
         title=str(study.get("name") or folder.name),
         description=str(study.get("description") or ""),
-        overview=_overview(targets, trials, status),
+        overview=_overview(targets, trials, status, sum(len(labels) for _, _, labels in excluded)),
+        excluded=excluded,
         unfinished=_unfinished(trials, status),
-        findings={status: [f for f in judged if f.status == status] for status in _STATUSES},
+        findings={status: [f for f in judged if f.status == status] for status in findings.STATUSES},
+        numbers=[_number(item) for item in compared],
         shown=shown,
         lacking=lacking,
         columns=columns,
@@ -193,6 +210,8 @@ def study_page(folder: Path) -> StudyPage:
 def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figure, str]]]:
     shown, lacking = [], []
     for figure in figures().values():
+        if figure.options.get("pictures"):
+            continue  # the report shows the pictures themselves
         try:
             drawn = figure.make(tidy)
         except MissingData as error:
@@ -215,6 +234,13 @@ def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figu
             ShownFigure(figure, picture, drawn.caption, width, tuple(name.replace("_", " ") for name in columns), rows)
         )
     return shown, lacking
+
+
+def _number(item: Compared) -> tuple[str, ...]:
+    """A row of the table of the papers' numbers."""
+    printed = item.printed
+    return (item.agreement, printed.what, item.paper_text, item.here_text, f"{item.here.n:,}", printed.estimand,
+            f"{printed.paper}, {printed.where}")  # fmt: skip
 
 
 def _table(tidy: pandas.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -244,7 +270,7 @@ def _galleries(
 ) -> Iterator[tuple[str, ShownGallery]]:
     """Pictures of the first trials of each method that has any."""
     from securitynet.assessments.method_settings import REGISTRIES
-    from securitynet.reports.galleries import shown
+    from securitynet.reports.galleries import show_galleries
 
     store, count, seen = TrialStore(folder), 0, Counter[str]()
     for trial in trials:
@@ -257,7 +283,7 @@ def _galleries(
         arrays = store.load_arrays(trial) if _has_pictures(method.output) else None
         if arrays is None:
             continue
-        for gallery in shown(method.output.from_arrays(arrays)):
+        for gallery in show_galleries(method.output.from_arrays(arrays)):
             yield (
                 f"{trial.spec.method} on {named.get(trial.spec.target.checksum, trial.spec.target.reference)}",
                 gallery,
@@ -288,7 +314,9 @@ def _unfinished(trials: TrialsSummary, status: Status) -> str:
     )
 
 
-def _overview(targets: Sequence[StudyTargetRecord], trials: TrialsSummary, status: Status) -> list[tuple[str, str]]:
+def _overview(
+    targets: Sequence[StudyTargetRecord], trials: TrialsSummary, status: Status, excluded: int
+) -> list[tuple[str, str]]:
     opened = sum(target.status == "ok" for target in targets)
     closed = len(targets) - opened
     counts = [f"{count:,} {name}" for name, count in sorted(trials.statuses.items(), key=str)]
@@ -296,6 +324,7 @@ def _overview(targets: Sequence[StudyTargetRecord], trials: TrialsSummary, statu
     counts += [f"{unopened:,} failed with their targets"] if unopened > 0 and closed else []
     return [
         ("Targets", f"{opened:,}" + (f", and {closed:,} that could not be opened" if closed else "")),
+        *([("Entries of the catalog left out", f"{excluded:,}")] if excluded else []),
         ("Trials", ", ".join(counts) or "none"),
         ("Methods", f"{len(trials.methods):,}"),
         ("Images queried", f"{trials.queries:,}, repeats included"),

@@ -7,15 +7,15 @@ from securitynet.reports import families, words
 from securitynet.results.document import ResultDocument, TrialSummary
 
 
-def measurements_of(document: ResultDocument, trial: TrialSummary) -> list[Measurement]:
-    """The measurements of a finished trial: those whose names begin with the trial's name."""
+def select_measurements(document: ResultDocument, trial: TrialSummary) -> list[Measurement]:
+    """Select the measurements of a finished trial: those whose names begin with the trial's name."""
     if trial.status != "ok":
         return []
     return [m for m in document.measurements if m.name.startswith(f"{trial.name}.")]
 
 
-def opening(document: ResultDocument) -> str:
-    """What was assessed, in one sentence."""
+def describe_assessment(document: ResultDocument) -> str:
+    """Describe in one sentence what was assessed."""
     target, dataset = document.target, document.dataset
     finished = sum(trial.status == "ok" for trial in document.trials)
     membership = "known" if dataset.membership == "known" else "assumed from the dataset's own split"
@@ -38,7 +38,7 @@ def sentences(document: ResultDocument) -> list[str]:
         *(
             sentence
             for family in FAMILIES
-            for sentence in families.sentences(family, document, finished_of(document, family))
+            for sentence in families.sentences(family, document, select_finished(document, family))
         ),
     ]
 
@@ -52,13 +52,13 @@ def doubt_sentences(document: ResultDocument) -> list[str]:
     ]
 
 
-def finished_of(document: ResultDocument, family: str) -> list[TrialSummary]:
-    """The finished trials of a family."""
+def select_finished(document: ResultDocument, family: str) -> list[TrialSummary]:
+    """Select the finished trials of a family."""
     finished = [trial for trial in document.trials if trial.status == "ok"]
     return [trial for trial in finished if trial.name.startswith(f"{family}.")]
 
 
-def apart(first: Measurement, second: Measurement) -> bool | None:
+def are_apart(first: Measurement, second: Measurement) -> bool | None:
     """Whether two intervals do not overlap; None if one of them is missing or one-sided."""
     if words.kind(first.name).one_sided:
         return None

@@ -73,25 +73,25 @@ def training_sentences(document: ResultDocument) -> list[str]:
     defense: dict[str, Any] | None = (document.target.training or {}).get("defense")
     if not defense:
         return []
-    said = [f"The model was trained with the defense {defense['name']}."]
+    sentences = [f"The model was trained with the defense {defense['name']}."]
     if defense["set_aside"]:
-        said.append(
+        sentences.append(
             f"It set {words.plural(defense['set_aside'], 'training record')} aside, which count neither as members "
             "nor as non-members here."
         )
     if privacy := defense["privacy"]:
-        said.append(
+        sentences.append(
             f"Its training spent epsilon = {privacy['epsilon']:.3g} at delta = {privacy['delta']:g}, according to the "
             f"{privacy['accountant']} accountant: noise multiplier {privacy['noise_multiplier']:.3g}, clipping bound "
             f"{privacy['clipping_bound']:g}, {privacy['steps']:,} steps on batches that include each of "
             f"{privacy['records']:,} records with probability {privacy['sample_rate']:.3g}."
         )
     if teacher := defense["teacher"]:
-        said.append(
+        sentences.append(
             f"Its teacher, {teacher['architecture']}, has an accuracy of {words.rate(teacher['test_accuracy'])} on "
             f"non-members, and the model agrees with it on {words.rate(teacher['agreement'])} of them."
         )
-    return [*said, *defense["notes"]]
+    return [*sentences, *defense["notes"]]
 
 
 def describe_outcome(tried: DefenseEffect, undefended: DefenseEffect, baseline: DefenseEffect | None = None) -> str:
@@ -113,16 +113,16 @@ def describe_outcome(tried: DefenseEffect, undefended: DefenseEffect, baseline: 
         return (
             "no attack that was run still works" if tried.denied else "not measured: all attacks need the model itself"
         )
-    said = [_describe_risk(tried, undefended)]
+    sentences = [_describe_risk(tried, undefended)]
     if tried.auc is not None and tried.auc.high is not None and tried.auc.high < 0.5:
-        said[0] += " (scores are reversed; an adversary who knows of the defense turns them round)"
+        sentences[0] += " (scores are reversed; an adversary who knows of the defense turns them round)"
     if tried.denied:
-        said.append(f"rules out {words.plural(len(tried.denied), 'attack')}")
+        sentences.append(f"rules out {words.plural(len(tried.denied), 'attack')}")
     if _apart(_accuracy(tried, undefended), _accuracy(undefended, tried)) < 0:
-        said.append("costs accuracy")
+        sentences.append("costs accuracy")
     if baseline is not None and not tried.baseline and helps(tried, undefended) and not _beats(tried, baseline):
-        said.append("not shown to beat DP-SGD tuned for utility")
-    return "; ".join(said)
+        sentences.append("not shown to beat DP-SGD tuned for utility")
+    return "; ".join(sentences)
 
 
 def helps(tried: DefenseEffect, undefended: DefenseEffect) -> bool:
@@ -157,8 +157,8 @@ def compare_worst(tried: DefenseEffect, undefended: DefenseEffect) -> dict[str, 
 
 
 def _describe_risk(tried: DefenseEffect, undefended: DefenseEffect) -> str:
-    """What the defense does to the worst records, and to the average."""
-    average = 0 if tried.auc is None else _apart(turned(tried.auc), _against(tried, undefended))
+    """Describe the effect of a defense on the worst records and on the average."""
+    average = 0 if tried.auc is None else _apart(reverse_auc(tried.auc), _against(tried, undefended))
     groups = compare_worst(tried, undefended)
     if not groups:
         if average < 0:
@@ -196,12 +196,12 @@ def _accuracy(effect: DefenseEffect, other: DefenseEffect) -> Measurement | None
 
 
 def _against(tried: DefenseEffect, undefended: DefenseEffect) -> Measurement | None:
-    """What a defense is compared with: the strongest attack without it, among those that were run against it."""
+    """Choose what a defense is compared with: the strongest attack without it, among those run against it."""
     reference = tried.against or undefended.auc
-    return reference if reference is None else turned(reference)
+    return reference if reference is None else reverse_auc(reference)
 
 
-def turned(auc: Measurement) -> Measurement:
+def reverse_auc(auc: Measurement) -> Measurement:
     """The AUC of an adversary who reverses scores that rank non-members above members."""
     if auc.value is None or auc.low is None or auc.high is None or auc.value >= 0.5:
         return auc
@@ -248,8 +248,8 @@ def _output_only_rows(effects: DefenseEffects) -> list[DefenseRow]:
     if auc is None or auc == effects.undefended.auc:
         return []
     accuracy = words.numbers(effects.undefended.accuracy) if effects.undefended.accuracy else None
-    said = "the model without a defense, to an adversary who sees only outputs"
-    return [DefenseRow("no defense, outputs only", "", words.numbers(auc), "", None, None, accuracy, said, "")]
+    sentence = "the model without a defense, to an adversary who sees only outputs"
+    return [DefenseRow("no defense, outputs only", "", words.numbers(auc), "", None, None, accuracy, sentence, "")]
 
 
 def _blind_rows(document: ResultDocument) -> list[DefenseRow]:
@@ -257,9 +257,9 @@ def _blind_rows(document: ResultDocument) -> list[DefenseRow]:
     blind = find_blind_auc(document)
     if blind is None:
         return []
-    said = "what comes without the model"
+    sentence = "what comes without the model"
     label = "blind baseline, without the model"
-    return [DefenseRow(label, "", words.numbers(blind), "", None, None, None, said, "")]
+    return [DefenseRow(label, "", words.numbers(blind), "", None, None, None, sentence, "")]
 
 
 def _sentences(effects: DefenseEffects, baseline: DefenseEffect | None) -> list[str]:
@@ -267,21 +267,21 @@ def _sentences(effects: DefenseEffects, baseline: DefenseEffect | None) -> list[
     if plain.auc is None:
         return []
     done = [tried for tried in effects.tried if tried.reason is None]
-    said = [
+    sentences = [
         f"{words.plural(len(done), 'setting')} of defenses were tried against "
         f"{words.plural(len(effects.attacks), 'attack')} on this model and data. For each, the table shows the average "
         "AUC of the attack that does best against one training."
     ]
     if plain.worst is None:
         lower = [tried for tried in done if _lowers_average(tried, plain)]
-        said.append(
+        sentences.append(
             f"{len(lower)} of them {'lowers' if len(lower) == 1 else 'lower'} the average AUC by more than the "
             "intervals. Whether the records that are most at risk are better off was not measured, so none of them is "
             "called helpful."
         )
-        return said
+        return sentences
     worst = plain.worst
-    said.append(
+    sentences.append(
         f"What counts are the records that are most at risk. The model was trained {worst.trainings} times with each "
         f"defense, with {worst.records} records (canaries with a wrong label, and the members that were most exposed "
         "in this assessment) in about half of the trainings. LiRA attacks each training with the others as shadow "
@@ -290,33 +290,33 @@ def _sentences(effects: DefenseEffects, baseline: DefenseEffect | None) -> list[
     )
     helped = [tried for tried in done if helps(tried, plain)]
     if not any(leaks for leaks, _ in compare_worst(plain, plain).values()):
-        said.append("Without a defense, no leak of these records is shown, so no defense could be seen to help.")
-        return said
+        sentences.append("Without a defense, no leak of these records is shown, so no defense could be seen to help.")
+        return sentences
     if not helped:
-        said.append("None of the defenses is shown to help them: intervals overlap with those without a defense.")
-        return said
+        sentences.append("None of the defenses is shown to help them: intervals overlap with those without a defense.")
+        return sentences
     free = [tried for tried in helped if _apart(_accuracy(tried, plain), _accuracy(plain, tried)) >= 0]
     best = min(free or helped, key=_worst_rate)
     cost = "without a measurable loss of accuracy" if best in free else "at a measurable cost in accuracy"
     now = best.worst.canaries if best.worst else None
     assert now is not None  # it helped, so it was measured
-    said.append(
+    sentences.append(
         f"{len(helped)} of them {'helps' if len(helped) == 1 else 'help'} all of these records that leak without a "
         f"defense. The best {cost} is {_row(best, plain).name}: the rate on canaries is {_words(now)}; without a "
         f"defense it is {_words(worst.canaries)}. It was chosen among {len(done)} by the same numbers, so the estimate "
         "is optimistic."
     )
     if baseline is None:
-        said.append("There is no comparison with DP-SGD tuned for utility.")
+        sentences.append("There is no comparison with DP-SGD tuned for utility.")
     else:
         better = [tried for tried in helped if not tried.baseline and _beats(tried, baseline)]
         names = ", ".join(_row(tried, plain).name for tried in better)
-        said.append(f"Shown to beat DP-SGD tuned for utility: {names or 'none'}.")
-    return said
+        sentences.append(f"Shown to beat DP-SGD tuned for utility: {names or 'none'}.")
+    return sentences
 
 
 def _lowers_average(tried: DefenseEffect, undefended: DefenseEffect) -> bool:
-    return tried.auc is not None and _apart(turned(tried.auc), _against(tried, undefended)) < 0
+    return tried.auc is not None and _apart(reverse_auc(tried.auc), _against(tried, undefended)) < 0
 
 
 def _worst_rate(tried: DefenseEffect) -> float:

@@ -53,6 +53,7 @@ _WHOLE = (
     "num_classes", "members", "non_members", "epochs", "seed", "trial_seed", "queries_total", "queries_unique", "n",
 )  # fmt: skip
 
+_NO_VALUE: tuple[dict[str, Any], ...] = ({},)
 _OWN = re.compile(r"(?P<measure>[^@]+?)(?:@(?P<at>[A-Za-z_-]+=.+))?$")
 
 
@@ -68,7 +69,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     """
     import pandas
 
-    frame = pandas.DataFrame(collect_columns(rows(index, defaults)))
+    frame = pandas.DataFrame(collect_columns(read_blocks(index, defaults)))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     for column in _WHOLE:
@@ -80,31 +81,31 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     return frame.sort_values(order, kind="stable", na_position="first").reset_index(drop=True)
 
 
-def rows(index: Index, defaults: Defaults | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of `to_frame`, in no particular order."""
+def read_blocks(
+    index: Index, defaults: Defaults | None = None
+) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], ...]]]:
+    """The rows of `to_frame`, in no particular order: (what those of a target or trial share, what each has)."""
     by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
-    usual = functools.cache(lambda kind, method: flat(defaults(kind, method)) if defaults else {})
+    usual = functools.cache(lambda kind, method: flatten_settings(defaults(kind, method)) if defaults else {})
     for record in list(index.target_records()):
         about = _about_target(record)
         if record.means is not None:
             by_key.setdefault(record.means.key, (record, about))
         if record.status == "failed":
-            yield {**about, "status": "failed", "reason": f"the target could not be opened: {record.reason}"}
-        for measurement in record.measurements:
-            own = measurement.name.removeprefix("target.")
-            yield {**about, "status": "ok", "attack": "target", "kind": "target", **_value(measurement, own)}
+            reason = f"the target could not be opened: {record.reason}"
+            yield {**about, "status": "failed", "reason": reason}, _NO_VALUE
+        if record.measurements:
+            shared = {**about, "status": "ok", "attack": "target", "kind": "target"}
+            yield shared, tuple(_value(m, m.name.removeprefix("target.")) for m in record.measurements)
     for trial in index.trials():
         spec = trial.spec
         known = by_key.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         about = known[1] if known else _about_spec(trial)
-        row = {**about, **_about_trial(trial, usual(spec.kind, spec.method))}
-        if not trial.measurements:
-            yield row
-        for measurement in trial.measurements:
-            yield {**row, **_value(measurement, own_name(trial, measurement.name))}
+        shared = {**about, **_about_trial(trial, usual(spec.kind, spec.method))}
+        yield shared, tuple(_value(m, strip_trial_name(trial, m.name)) for m in trial.measurements) or _NO_VALUE
 
 
-def own_name(trial: TrialResult, name: str) -> str:
+def strip_trial_name(trial: TrialResult, name: str) -> str:
     """The name of a measurement without that of its trial: ``tpr@fpr=0.001``."""
     method = trial.spec.method if trial.spec.kind == "attack" else f"backdoor.{trial.spec.method}"
     if not name.startswith(method):
@@ -142,12 +143,12 @@ def encode_csv(frame: pandas.DataFrame) -> bytes:
     return str(safe.to_csv(index=False)).encode("utf-8")
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted names; lists as JSON."""
     columns: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            columns |= flat(value, f"{prefix}{name}.")
+            columns |= flatten_settings(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple | Mapping):
             columns[f"{prefix}{name}"] = json.dumps(value)
         else:
@@ -203,7 +204,7 @@ def _about_spec(trial: TrialResult) -> dict[str, Any]:
 
 def _about_trial(trial: TrialResult, usual: Mapping[str, Any]) -> dict[str, Any]:
     spec = trial.spec
-    configuration = flat(spec.configuration)
+    configuration = flatten_settings(spec.configuration)
     changed = {name: value for name, value in configuration.items() if name not in usual or usual[name] != value}
     family, _, method = spec.method.rpartition(".")
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import re
@@ -23,8 +24,9 @@ from securitynet.errors import SecurityNetError
 from securitynet.records import TrialResult
 from securitynet.results import store, study_targets
 from securitynet.results.root import Root
-from securitynet.results.store import parse_trial
+from securitynet.results.store import parse_identified_trial, parse_trial
 from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
+from securitynet.untrusted import list_views
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ files = sa.Table(
     sa.Column("root", sa.Text, primary_key=True),
     sa.Column("path", sa.Text, primary_key=True),
     sa.Column("stamp", sa.Text, nullable=False),
+    sqlite_with_rowid=False,  # its key is looked up only, and would be stored twice
 )
 
 trials = sa.Table(
@@ -80,6 +83,7 @@ measurements = sa.Table(
     sa.Column("direction", sa.String(8), nullable=False),
     sa.Column("method", sa.Text, nullable=False),
     sa.Column("note", sa.Text),
+    sqlite_with_rowid=False,  # its key is looked up only, and would be stored twice
 )
 
 targets = sa.Table(
@@ -154,7 +158,7 @@ class Index:
         self.name = root.name if root.folder is None else str(root.folder.absolute())
         self._engine = sa.create_engine(text)
         if text.startswith("sqlite"):
-            sa.event.listen(self._engine, "connect", _quick)
+            sa.event.listen(self._engine, "connect", self._prepare)
         self._mended(lambda: metadata.create_all(self._engine))
 
     def close(self) -> None:
@@ -182,7 +186,7 @@ class Index:
             changed = [path for path, version in seen.items() if known.get(path) != version]
             self._forget(connection, [*gone, *(path for path in changed if path in known)])
             refreshed.gone = len(gone)
-            for part in _parts(changed):
+            for part in _parts(sorted(changed)):  # in the order of the keys, in which a tree is filled fastest
                 refreshed.read += self._read(connection, {path: seen[path] for path in part}, refreshed.damaged)
         return refreshed
 
@@ -268,6 +272,13 @@ class Index:
             return self._damaged(words)
         return IndexFailure(f"The index of the results cannot be used: {words}.", hint="Choose another one with --db.")
 
+    def _prepare(self, connection: Any, _record: Any) -> None:
+        # An index that a power cut damages is made again from the files.
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -65536")  # in KiB: a large index is filled in memory
+        if views := list_views(connection):
+            raise self._damaged(f"it holds views ({', '.join(views)}), which an index has not")
+
     def _damaged(self, words: str) -> IndexFailure:
         return IndexFailure(
             f"The index of the results is damaged: {words}.",
@@ -283,8 +294,7 @@ class Index:
             try:
                 text = self.root.read(path)
                 if path.startswith(f"{store.FOLDER}/"):
-                    result = parse_trial(text)
-                    trial = result.id  # a digest, which is not computed for each measurement again
+                    trial, result = parse_identified_trial(text)
                     if path.rpartition("/")[2] != f"{trial}.json":
                         raise ValueError("its name is not its id")
                     trial_rows.append(_trial_row(self.name, trial, result, text.decode("utf-8")))
@@ -305,7 +315,7 @@ class Index:
             (targets, target_rows),
         ):
             if rows:
-                connection.execute(sa.insert(table), rows)
+                _insert(connection, table, rows)
         return len(file_rows)
 
     def _forget(self, connection: Connection, paths: list[str]) -> None:
@@ -321,11 +331,17 @@ class Index:
                 connection.execute(sa.delete(table).where(table.c.root == self.name, column.in_(values)))
 
 
-def _quick(connection: Any, _: Any) -> None:
-    # An index that a power cut damages is made again from the files.
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous = OFF")
-    cursor.close()
+def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, all with values for the same columns."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(sa.insert(table), rows)
+        return
+    # A study has millions of rows, and SQLAlchemy spends more time on each than SQLite does.
+    names = list(rows[0])
+    encode = {name: json.dumps for name in names if isinstance(table.c[name].type, sa.JSON)}
+    values = [tuple(encode[name](row[name]) if name in encode else row[name] for name in names) for row in rows]
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+    connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({columns}) VALUES ({marks})', values)
 
 
 def _trial_row(root: str, trial: str, result: TrialResult, text: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class FolderRoot(Root):
 
     @override
     def read(self, path: str) -> bytes:
-        with open_regular(self._at(path)) as stream:
+        with open_regular(f"{self.folder}/{path}") as stream:
             return stream.read()
 
     @override

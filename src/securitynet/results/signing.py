@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,22 @@ def open_envelope(envelope: Any, key: Ed25519PublicKey | None = None) -> tuple[d
             hint="Ask the signer for the public key, over a channel that you trust.",
         )
     return statement, payload
+
+
+def find_signer(envelope: Any, keys: Mapping[str, Ed25519PublicKey]) -> str | None:
+    """The name of the first key that signed an envelope; None if none of them did.
+
+    Args:
+        envelope: One that `open_envelope` could open.
+        keys: Keys by name.
+    """
+    for name, key in keys.items():
+        try:
+            open_envelope(envelope, key)
+        except SignatureError:
+            continue
+        return name
+    return None
 
 
 def encode_signed_bytes(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:

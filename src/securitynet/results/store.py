@@ -112,6 +112,11 @@ def parse_trial(text: str | bytes) -> TrialResult:
     Raises:
         ValueError: If it is no trial, or its id or digest is not that of its content.
     """
+    return parse_identified_trial(text)[1]
+
+
+def parse_identified_trial(text: str | bytes) -> tuple[str, TrialResult]:
+    """(id, trial) from its JSON text, as `parse_trial`: the id is a digest, which is better not computed twice."""
     value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
@@ -123,7 +128,7 @@ def parse_trial(text: str | bytes) -> TrialResult:
         raise ValueError(f"not a trial: {error.error_count()} fields are wrong") from error
     if stated != result.id:
         raise ValueError("its id does not match its content")
-    return result
+    return stated, result
 
 
 def schema_text() -> str:

@@ -1,4 +1,4 @@
-"""Finds trained classifiers in folders of cloned repositories that nobody listed, and proposes entries for the catalog.
+"""Finds trained classifiers in folders of cloned repositories, and proposes entries for the catalog.
 
 Weights are read as data, code and configurations as text: nothing that is found is run.
 """

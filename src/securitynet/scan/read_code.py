@@ -30,7 +30,7 @@ _ZOO = frozenset({"models", "tvm", "tvmodels", "torchvision_models"})
 
 
 @dataclass
-class Code:
+class TrainingCode:
     """What one file of code says.
 
     Attributes:
@@ -52,7 +52,7 @@ class Code:
     libraries: list[str] = field(default_factory=list)
 
 
-def read_code_files(paths: list[Path]) -> list[Code]:
+def read_code_files(paths: list[Path]) -> list[TrainingCode]:
     """Read files of code; those that are not Python are left out.
 
     Args:
@@ -66,7 +66,7 @@ def read_code_files(paths: list[Path]) -> list[Code]:
     return found
 
 
-def read_code(path: Path) -> Code | None:
+def read_code(path: Path) -> TrainingCode | None:
     """Read one file; None if it is too large or no Python.
 
     Args:
@@ -83,7 +83,7 @@ def read_code(path: Path) -> Code | None:
             tree = ast.parse(text)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError, AttributeError):
         return None
-    code = Code(path, text)
+    code = TrainingCode(path, text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             _read_call(node, code)
@@ -107,7 +107,7 @@ def _notebook_code(text: str) -> str:
     return "\n".join(lines)
 
 
-def _read_call(node: ast.Call, code: Code) -> None:
+def _read_call(node: ast.Call, code: TrainingCode) -> None:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if name == "Normalize":
         arguments: list[ast.expr] = [*node.args, *(word.value for word in node.keywords if word.arg in ("mean", "std"))]
@@ -133,7 +133,7 @@ def _read_call(node: ast.Call, code: Code) -> None:
         code.datasets.append(facts.name)
 
 
-def _read_assignment(node: ast.Assign, code: Code) -> None:
+def _read_assignment(node: ast.Assign, code: TrainingCode) -> None:
     target = node.targets[0]
     name = getattr(target, "id", getattr(target, "attr", "")).lower()
     if "class" not in name and "label" not in name:

@@ -39,7 +39,7 @@ _MAX_TEXT = 1 << 17
 
 
 @dataclass(frozen=True)
-class History:
+class RepositoryHistory:
     """What a repository says about itself.
 
     Attributes:
@@ -57,7 +57,7 @@ class History:
     address: str | None = None
 
 
-def read_history(folder: Path) -> History:
+def read_history(folder: Path) -> RepositoryHistory:
     """Read what a repository says about itself; None for each that it does not say.
 
     Args:
@@ -66,7 +66,7 @@ def read_history(folder: Path) -> History:
     git = folder / ".git"
     commit = _head(git) if git.is_dir() else None
     years, authors = _commits(git, commit) if commit else ([], set())
-    return History(
+    return RepositoryHistory(
         license=_read_license(folder),
         year=min(years) if years else None,
         authors=len(authors) or None,

@@ -15,8 +15,8 @@ from securitynet.models.sources.weight_digests import digest_tensors
 from securitynet.models.sources.weights import StateDict, read_weights
 from securitynet.scan.candidates import Candidate, Evidence
 from securitynet.scan.class_names import find_dataset_of
-from securitynet.scan.read_code import Code, read_code_files
-from securitynet.scan.read_history import History, read_history
+from securitynet.scan.read_code import TrainingCode, read_code_files
+from securitynet.scan.read_history import RepositoryHistory, read_history
 from securitynet.scan.read_models import READERS, describe_model_file
 from securitynet.scan.recognise_network import describe_network
 
@@ -61,11 +61,11 @@ class _Repository:
     """A folder with its own history, or a folder directly below the scanned one."""
 
     root: Path
-    code: list[Code]
-    history: History
+    code: list[TrainingCode]
+    history: RepositoryHistory
     readme: str
 
-    def find_naming(self, names: set[str]) -> list[Code]:
+    def find_naming(self, names: set[str]) -> list[TrainingCode]:
         """Files of code in which one of these names of files stands."""
         return [code for code in self.code if any(name in code.text for name in names)]
 
@@ -197,7 +197,7 @@ def _list_whole_models(
 
 
 def _describe_context(
-    path: Path, folder: Path, naming: list[Code], repository: _Repository, network: list[Evidence]
+    path: Path, folder: Path, naming: list[TrainingCode], repository: _Repository, network: list[Evidence]
 ) -> Iterator[Evidence]:
     """What code, path, README and history say about weights, beside what their network says."""
     classes = next((item.value for item in network if item.code == "classes"), None)
@@ -215,7 +215,7 @@ def _describe_context(
 
 
 def _describe_data(
-    path: Path, folder: Path, naming: list[Code], repository: _Repository, classes: int | None
+    path: Path, folder: Path, naming: list[TrainingCode], repository: _Repository, classes: int | None
 ) -> Iterator[Evidence]:
     """Dataset and normalisation, from the code that names the file, other code, class names, README and path."""
     code = repository.code
@@ -272,7 +272,7 @@ def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> 
         yield Evidence(code="dataset", value=name, reason=reason, confidence=confidence)
 
 
-def _describe_class(state: StateDict, naming: list[Code], repository: _Repository) -> Iterator[Evidence]:
+def _describe_class(state: StateDict, naming: list[TrainingCode], repository: _Repository) -> Iterator[Evidence]:
     """The class of the repository's code whose layers bear the names of the tensors."""
     layers = {name.removeprefix("module.").partition(".")[0] for name in state}
     for code in dict.fromkeys([item.path for item in naming] + [item.path for item in repository.code]):

@@ -1,7 +1,7 @@
 """The contract that every attack, detector, defense, backend and dataset must satisfy, for the tests of plug-ins.
 
 Each ``check_…`` raises `ContractError` at the first violation, and returns nothing. They need no download: the targets
-are small networks on scikit-learn's digits, trained in a few seconds and reused within the process.
+are small networks on scikit-learn's digits, trained once per process.
 
     from securitynet.testing import check_attack
 

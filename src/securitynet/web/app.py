@@ -22,7 +22,8 @@ from securitynet.analysis import tokens
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import MissingExtra, SecurityNetError
 from securitynet.version import __version__
-from securitynet.web import api, labels, pages
+from securitynet.web import api, labels, leaderboard, pages
+from securitynet.web.results import Results
 from securitynet.web.search import Search
 from securitynet.web.security import AccessControl
 from securitynet.web.site import Site, get_site
@@ -41,6 +42,7 @@ def create_app(
     db: str | None = None,
     *,
     studies: tuple[Path, ...] = (),
+    results: Results | None = None,
     token: str | None = None,
     names: frozenset[str] | None = _NAMES,
 ) -> FastAPI:
@@ -49,6 +51,7 @@ def create_app(
     Args:
         db: The catalog's database; the user's own by default.
         studies: Folders of studies, or folders of those.
+        results: The folder of results of which the leaderboard is made.
         token: What a visitor must show; needed where the page can be reached from other machines.
         names: Names under which it may be asked for; None for any, which is safe with a token only.
 
@@ -70,9 +73,10 @@ def create_app(
         openapi_url="/api/openapi.json",
         lifespan=_limited,
     )
-    app.state.site = Site(Search(catalog), _templates(), tuple(studies), _assets())
+    app.state.site = Site(Search(catalog), _templates(), tuple(studies), _assets(), results)
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(leaderboard.router)
     app.add_exception_handler(SecurityNetError, _show_error)
     app.add_exception_handler(HTTPException, _show_error)
     app.add_exception_handler(RequestValidationError, _show_error)

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from securitynet.catalog.codebook import code, codebook, facet_codes
+from securitynet.catalog.codebook import code_or_measured, codebook, facet_codes
 from securitynet.catalog.filters import Filter
 from securitynet.catalog.text import code_term
 
@@ -147,13 +147,22 @@ class Columns:
         """
         if not order:
             return rows[start : start + count]
-        ranks = self._ranks[code(order.lstrip("-")).name][rows].astype(np.int64)
+        ranks = self._rank(code_or_measured(order.lstrip("-")).name)[rows].astype(np.int64)
         if order.startswith("-"):
             # Ranks from N on belong to entries without a value.
             ranks = np.where(ranks < len(self), len(self) - 1 - ranks, ranks)
         end = start + count
         nearest = np.argpartition(ranks, end)[:end] if end < len(rows) else np.arange(len(rows))
         return rows[nearest[np.argsort(ranks[nearest])][start:]]
+
+    def _rank(self, name: str) -> Integers:
+        """Places of the entries in the ascending order of a code or a measured name; from N on without a value."""
+        if name not in self._ranks:
+            values = self.numeric.get(name, np.broadcast_to(np.nan, len(self)))
+            places = np.empty(len(self), dtype=np.int64)
+            places[np.argsort(values, kind="stable")] = np.arange(len(self))  # those without a value come last
+            self._ranks[name] = np.where(np.isfinite(values), places, places + len(self))
+        return self._ranks[name]
 
     def find_rows(self, numbers: Integers) -> Integers:
         """Rows of the entries with these row numbers, -1 for those that searches do not show."""

@@ -76,7 +76,7 @@ def _csv(parts: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
     for part in parts:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerows([export.cell(record.get(name), name) for name in names] for record in part)
+        writer.writerows([export.write_cell(record.get(name), name) for name in names] for record in part)
         yield buffer.getvalue().encode()
 
 
@@ -94,7 +94,9 @@ def _parquet(parts: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
     with tempfile.TemporaryFile() as file:
         with pyarrow.parquet.ParquetWriter(file, export.SCHEMA) as writer:
             for part in parts:
-                writer.write_table(pyarrow.Table.from_pylist([export.flat(record) for record in part], export.SCHEMA))
+                writer.write_table(
+                    pyarrow.Table.from_pylist([export.flatten_record(record) for record in part], export.SCHEMA)
+                )
         file.seek(0)
         while block := file.read(1 << 16):
             yield block

@@ -35,6 +35,8 @@ SORTS = {"": "as collected"} | {
     if label
 }
 MOST_COMPARED = 6
+MOST_MEASURED_SORTS = 8
+"""Measured names that the page offers to sort by; an address may name any."""
 _PLOT = ("x", "y", "colour")
 
 
@@ -59,11 +61,17 @@ def search(request: Request) -> HTMLResponse:
         last=last,
         facets=matches.snapshot.count_facets(state),
         ranges=RANGES,
-        sorts=SORTS,
+        sorts=SORTS | _measured_sorts(matches.snapshot.columns.axes["measured"]),
         chips=_chips(state),
         before=replace(state, page=min(state.page - 1, last)).address() if state.page > 1 else None,
         after=replace(state, page=state.page + 1).address() if state.page < last else None,
     )
+
+
+def _measured_sorts(names: list[str]) -> dict[str, str]:
+    """Orders by the values that most entries have, both ways."""
+    chosen = names[:MOST_MEASURED_SORTS]
+    return {f"{sign}{name}": f"{name}, {way}" for name in chosen for sign, way in (("-", "highest"), ("", "lowest"))}
 
 
 @router.get("/models/{identifier}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.analysis import resampling, statistics
-from securitynet.analysis.simpson import GroupCorrelation, correlate_groups, describe_mixed_signs
+from securitynet.analysis.simpson import CorrelationInGroup, correlate_groups, describe_mixed_signs
 from securitynet.analysis.statistics import FEWEST, Estimate
 from securitynet.catalog.codebook import codebook
 from securitynet.errors import UnknownName
@@ -94,7 +94,7 @@ class Plot:
     correlation: Estimate
     ranks: Estimate | None
     within: tuple[str, ...]
-    by_group: tuple[GroupCorrelation, ...]
+    by_group: tuple[CorrelationInGroup, ...]
     mixed: str | None
 
 

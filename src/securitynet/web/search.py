@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.codebook import code
+from securitynet.catalog.codebook import code_or_measured
 from securitynet.catalog.database import CatalogError, Database
 from securitynet.catalog.filters import parse_filter
 from securitynet.catalog.query import Query
@@ -157,7 +157,7 @@ class Snapshot:
     def _compute_mask(self, name: str, value: str | list[str]) -> Mask:
         if not name:
             return self._terms.match(str(value))
-        mask = self.columns.filter(parse_filter(code(name), value))
+        mask = self.columns.filter(parse_filter(code_or_measured(name), value))
         if mask is None:
             numbers = _read_numbers(self._database, Query(self._database, filters={name: value}))
             mask = np.isin(self.columns.numbers, numbers)
@@ -170,7 +170,7 @@ class Snapshot:
             counts = facet.count(self.match(state.without(name)).rows)
             chosen = np.zeros(len(counts), dtype=bool)
             if name in filters:
-                wanted = parse_filter(code(name), filters[name])
+                wanted = parse_filter(code_or_measured(name), filters[name])
                 chosen = facet.choose(wanted)
             counted.append(_rank_values(facet, counts, chosen))
         return tuple(one for one in counted if one.choices)

@@ -1,4 +1,4 @@
-"""What the pages of one application share: the search, the templates, the studies, the static files."""
+"""What the pages of one application share: the search, the templates, the studies, the results, the static files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import Request
 from jinja2 import Environment
 
+from securitynet.web.results import Results
 from securitynet.web.search import Search
 
 
@@ -20,12 +21,14 @@ class Site:
         templates: Of the pages.
         roots: Folders of studies.
         assets: Name -> content and kind of the files under ``/static``.
+        results: The folder of results; None if none was given.
     """
 
     search: Search
     templates: Environment
     roots: tuple[Path, ...]
     assets: dict[str, tuple[bytes, str]]
+    results: Results | None = None
 
 
 def get_site(request: Request) -> Site:

@@ -10,7 +10,7 @@ import torch
 
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.attribute._embedding_networks import EmbeddingScale
-from securitynet.attacks.attribute.base import InferredAttributes, spoken
+from securitynet.attacks.attribute.base import InferredAttributes, name_attributes
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.splits import four_way
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, SplitError, UnknownName
@@ -270,7 +270,7 @@ def test_scaling_does_not_blow_up_rounding():
 
 
 def test_names_of_attributes_become_parts_of_dotted_names():
-    assert spoken(["Male", "5 o'clock shadow", "a.b", "a b", "@"]) == [
+    assert name_attributes(["Male", "5 o'clock shadow", "a.b", "a b", "@"]) == [
         "Male",
         "5-o'clock-shadow",
         "a-b",

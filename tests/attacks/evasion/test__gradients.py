@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from evasion_cases import white_box
-from securitynet.attacks.evasion._gradient import starting_points
-from securitynet.attacks.evasion._norms import direction, project, sizes
+from securitynet.attacks.evasion._gradient import draw_starts
+from securitynet.attacks.evasion._norms import find_direction, measure_norms, project
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.pgd import L2_EPSILONS, Pgd
 from securitynet.methods.data import TrialData
@@ -237,16 +237,16 @@ def test_norms(norm):
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((6, 3, 5, 7), generator=generator)
     steps = torch.randn(images.shape, generator=generator)
-    assert sizes(direction(steps, norm), norm) == pytest.approx(torch.ones(6))
-    tiny = direction(steps * 1e-30, norm)
-    torch.testing.assert_close(tiny, direction(steps, norm))
-    assert not direction(torch.zeros_like(steps), norm).any()
+    assert measure_norms(find_direction(steps, norm), norm) == pytest.approx(torch.ones(6))
+    tiny = find_direction(steps * 1e-30, norm)
+    torch.testing.assert_close(tiny, find_direction(steps, norm))
+    assert not find_direction(torch.zeros_like(steps), norm).any()
     near = project(images + 10 * steps, images, 0.3, norm)
-    assert (sizes(near - images, norm) <= 0.3 + 1e-6).all() and near.min() >= 0 and near.max() <= 1
+    assert (measure_norms(near - images, norm) <= 0.3 + 1e-6).all() and near.min() >= 0 and near.max() <= 1
     torch.testing.assert_close(project(images, images, 0.3, norm), images)
-    start = starting_points(images, 0.3, norm, 1, "test", 0)
-    assert (sizes(start - images, norm) <= 0.3 + 1e-6).all() and bool((start != images).any())
-    assert torch.equal(start, starting_points(images, 0.3, norm, 1, "test", 0))
+    start = draw_starts(images, 0.3, norm, 1, "test", 0)
+    assert (measure_norms(start - images, norm) <= 0.3 + 1e-6).all() and bool((start != images).any())
+    assert torch.equal(start, draw_starts(images, 0.3, norm, 1, "test", 0))
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch import nn
 
 from evasion_cases import made_up, small, white_box
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.evasion._norms import sizes as norms_of
+from securitynet.attacks.evasion._norms import measure_norms as norms_of
 from securitynet.attacks.evasion.base import EvasionAttack
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded, SplitError, TargetError
 from securitynet.methods.context import Context

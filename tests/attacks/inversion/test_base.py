@@ -15,7 +15,7 @@ from inversion_targets import GAN, QUICK, QUICKEST, noise_data, wrapped
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, obtain_evaluator
 from securitynet.attacks.inversion.base import Reconstructions
-from securitynet.attacks.inversion.plug_and_play import margins, transformed
+from securitynet.attacks.inversion.plug_and_play import margins, transform_images
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError, TargetError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -403,8 +403,10 @@ def test_transformations():
     image = torch.zeros(1, 1, 8, 8)
     image[0, 0, 3, 4] = 1.0
     still = torch.tensor([[1.0, 0.0, 0.0]])
-    torch.testing.assert_close(transformed(image, still), image)
-    moved = transformed(image, torch.tensor([[1.0, 2 / 8 * 2, -1 / 8 * 2]]))
+    torch.testing.assert_close(transform_images(image, still), image)
+    moved = transform_images(image, torch.tensor([[1.0, 2 / 8 * 2, -1 / 8 * 2]]))
     assert moved[0, 0].argmax().item() == 2 * 8 + 6, "two pixels to the right, one up"
-    larger = transformed(torch.nn.functional.pad(torch.ones(1, 1, 4, 4), (2, 2, 2, 2)), torch.tensor([[1.5, 0.0, 0.0]]))
+    larger = transform_images(
+        torch.nn.functional.pad(torch.ones(1, 1, 4, 4), (2, 2, 2, 2)), torch.tensor([[1.5, 0.0, 0.0]])
+    )
     assert 30 < float(larger.sum()) < 42, "16 pixels become 36"

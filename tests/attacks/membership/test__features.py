@@ -10,11 +10,11 @@ import torch
 
 from securitynet.attacks.membership._features import (
     Scale,
-    logit_scaled,
     one_hot,
-    projected_gradients,
-    ranked,
-    ranked_gradients,
+    project_gradients,
+    rank_gradients,
+    rank_values,
+    scale_logits,
 )
 from securitynet.models.targets.gradients import LastLayerGradients, compute_residuals
 
@@ -38,23 +38,23 @@ def test_logit_scaled_by_definition_in_fifty_digits():
                 # p / (1 - p), with the sum of the other posteriors as 1 - p
                 others = sum(other for number, other in enumerate(powers) if number != column)
                 expected[row, column] = float((power / others).ln())
-    np.testing.assert_allclose(logit_scaled(logits), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(scale_logits(logits), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_logit_scaled_tells_apart_what_posteriors_do_not():
     logits = np.array([[30.0, 0, 0], [31, 0, 0], [90, 0, 0]])
     posteriors = torch.from_numpy(logits).float().softmax(dim=1)
     assert (posteriors[:, 0] == 1).all()
-    assert len(np.unique(logit_scaled(logits)[:, 0])) == 3
+    assert len(np.unique(scale_logits(logits)[:, 0])) == 3
     # A probability of 0 arrives as a logit of about -1e37 at worst, and does not overflow what follows.
-    extreme = logit_scaled(np.array([[0.0, -8e37]]))
+    extreme = scale_logits(np.array([[0.0, -8e37]]))
     assert np.isfinite(extreme).all() and abs(extreme).max() == 100
 
 
 def test_ranked_and_one_hot():
     values = np.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]], dtype=np.float32)
-    np.testing.assert_array_equal(ranked(values, 2), np.array([[0.7, 0.2], [0.5, 0.4]], dtype=np.float32))
-    assert ranked(values, 9).shape == (2, 3) and ranked(values).flags.c_contiguous
+    np.testing.assert_array_equal(rank_values(values, 2), np.array([[0.7, 0.2], [0.5, 0.4]], dtype=np.float32))
+    assert rank_values(values, 9).shape == (2, 3) and rank_values(values).flags.c_contiguous
     np.testing.assert_array_equal(one_hot(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
 
 
@@ -62,7 +62,7 @@ def test_ranked_and_one_hot():
 def test_ranked_gradients_are_the_gradients_in_another_order(bias):
     found, labels = layer(bias=bias)
     gradients = torch.cat(list(found.chunks(6))).numpy()
-    made = ranked_gradients(found, labels, limit=100)
+    made = rank_gradients(found, labels, limit=100)
     assert made.shape == gradients.shape
     np.testing.assert_allclose(np.sort(made, axis=1), np.sort(gradients, axis=1), rtol=1e-5, atol=1e-7)
     # The residual of the label, the only negative one, comes first, on the input of the largest magnitude.
@@ -77,14 +77,14 @@ def test_ranked_gradients_do_not_depend_on_the_order_of_units_and_other_classes(
     units, classes = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([2, 3, 1, 0])
     moved = LastLayerGradients(found.indices, found.embeddings[:, units], found.residuals[:, classes], True)
     renamed = np.argsort(classes.numpy())[labels]
-    np.testing.assert_array_equal(ranked_gradients(moved, renamed, 100), ranked_gradients(found, labels, 100))
+    np.testing.assert_array_equal(rank_gradients(moved, renamed, 100), rank_gradients(found, labels, 100))
 
 
 @pytest.mark.parametrize("limit", [1, 7, 23, 64, 1000])
 def test_gradients_keep_within_their_limit(limit):
     found, labels = layer(classes=40, inputs=50)
     made = torch.Generator().manual_seed(0)
-    for values in (ranked_gradients(found, labels, limit), projected_gradients(found, limit, made)):
+    for values in (rank_gradients(found, labels, limit), project_gradients(found, limit, made)):
         assert values.shape[0] == 6 and limit / 2 <= values.shape[1] <= limit
         assert values.dtype == np.float32 and np.isfinite(values).all()
 
@@ -94,12 +94,12 @@ def test_projections_keep_inner_products():
     gradients = torch.cat(list(found.chunks(4))).numpy().astype(np.float64)
     exact = gradients @ gradients.T
     np.testing.assert_allclose(
-        projected_gradients(found, 10**6, torch.Generator()).astype(np.float64), gradients[:, _order(30, 40)], rtol=1e-5
+        project_gradients(found, 10**6, torch.Generator()).astype(np.float64), gradients[:, _order(30, 40)], rtol=1e-5
     )
     products = np.zeros((400, 4, 4))
     made = torch.Generator().manual_seed(1)
     for number in range(len(products)):
-        projected = projected_gradients(found, 200, made).astype(np.float64)
+        projected = project_gradients(found, 200, made).astype(np.float64)
         products[number] = projected @ projected.T
     error = products.std(axis=0) / np.sqrt(len(products))
     assert (np.abs(products.mean(axis=0) - exact) < 4 * error).all()

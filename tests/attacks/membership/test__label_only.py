@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from securitynet.attacks.membership import _boundary
-from securitynet.attacks.membership.augmentation_agreement import AugmentationAgreement, moved
+from securitynet.attacks.membership.augmentation_agreement import AugmentationAgreement, shift_images
 from securitynet.attacks.membership.label_only_boundary import LabelOnlyBoundary, nearest_of_another_class
 from securitynet.errors import TargetError
 from securitynet.methods.context import Context
@@ -83,8 +83,8 @@ def test_misclassified_records_are_at_distance_0_and_every_question_is_counted(o
 
 def test_moved_images_by_hand():
     image = torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])[None, None]
-    assert moved(image, 1, 0)[0, 0].tolist() == [[1, 2, 3], [1, 2, 3], [4, 5, 6]]
-    assert moved(image, 0, -1)[0, 0].tolist() == [[2, 3, 3], [5, 6, 6], [8, 9, 9]]
+    assert shift_images(image, 1, 0)[0, 0].tolist() == [[1, 2, 3], [1, 2, 3], [4, 5, 6]]
+    assert shift_images(image, 0, -1)[0, 0].tolist() == [[2, 3, 3], [5, 6, 6], [8, 9, 9]]
 
 
 def test_copies_are_images_and_as_many_as_configured():

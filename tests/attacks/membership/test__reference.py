@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 
 from securitynet.attacks.membership import _lira, _rmia
-from securitynet.attacks.membership._evidence import LOW_FPR, Evidence, make_stand_ins
+from securitynet.attacks.membership._evidence import LOW_FPR, SignalEvidence, make_stand_ins
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.attacks.membership.lira_offline import LiRAOffline
-from securitynet.attacks.membership.reference_calibration import calibrated
+from securitynet.attacks.membership.reference_calibration import calibrate_signal
 from securitynet.attacks.membership.rmia import RMIA
 from securitynet.attacks.membership.rmia_offline import A_VALUES, RMIAOffline
 from securitynet.errors import ConfigurationError, TargetError
@@ -137,7 +137,7 @@ def test_rmia_ratios_are_their_definitions():
         found = _rmia.log_ratio_offline(np.log(p), np.log(models), included, a)
         np.testing.assert_allclose(np.exp(found), p / (((1 + a) * outside + (1 - a)) / 2))
     np.testing.assert_allclose(
-        calibrated(np.log(p), np.log(models), included),
+        calibrate_signal(np.log(p), np.log(models), included),
         [np.log(p[n]) - np.log(models[~included[:, n], n]).mean() for n in range(40)],
     )
 
@@ -149,7 +149,7 @@ def test_direction_a_record_that_the_target_is_surer_of_than_models_without_it_s
     for scores in (
         _lira.online(observed, shadows, included),
         _lira.offline(observed, shadows, included),
-        calibrated(observed, shadows, included),
+        calibrate_signal(observed, shadows, included),
         _rmia.scores(_rmia.log_ratio_online(observed, shadows, included), np.array([0.0])),
         _rmia.scores(_rmia.log_ratio_offline(observed, shadows, included, 0.5), np.array([0.0])),
     ):
@@ -180,7 +180,7 @@ def test_equal_signals_give_equal_scores():
         _lira.online(same[0], same, included),
         _lira.offline(same[0], same, included, variance="per-record"),
         _rmia.scores(_rmia.log_ratio_online(-same[0], -same, included), np.zeros(5)),
-        calibrated(same[0], same, included),
+        calibrate_signal(same[0], same, included),
     ):
         assert np.ptp(scores) == 0 and np.isfinite(scores).all()
 
@@ -284,7 +284,7 @@ def test_log_ratios_beyond_the_range_of_a_logistic_function_are_ordered():
 def test_several_views_are_scored_by_their_mean(attack):
     parts = [gaussian(seed, records=40, shadows=6) for seed in (1, 2, 3)]
     included = parts[0][2]
-    views = [Evidence(-abs(observed), -abs(shadows), included) for observed, shadows, *_ in parts]
+    views = [SignalEvidence(-abs(observed), -abs(shadows), included) for observed, shadows, *_ in parts]
     expected = np.mean([attack().score(view, view) for view in views], axis=0)
     np.testing.assert_array_equal(attack().score_views(views, views), expected)
 
@@ -294,7 +294,7 @@ def test_variances_of_single_records_take_sixteen_models(attack):
     pool = attack.pool
     few, many = (attack(variance="per-record", shadows={"pool": pool, "count": count}) for count in (15, 16))
     observed, shadows, included, _ = gaussian(records=50, shadows=6)
-    evidence = Evidence(observed, shadows, included)
+    evidence = SignalEvidence(observed, shadows, included)
     np.testing.assert_array_equal(few.score(evidence, evidence), attack().score(evidence, evidence))
     assert (many.score(evidence, evidence) != attack().score(evidence, evidence)).any()
     assert "fixed variance" in few.notes()[0] and not many.notes() and not attack().notes()
@@ -302,5 +302,5 @@ def test_variances_of_single_records_take_sixteen_models(attack):
 
 def test_evidence_of_some_records():
     observed, shadows, included, is_member = gaussian(records=20, shadows=4)
-    part = Evidence(observed, shadows, included).select(is_member)
+    part = SignalEvidence(observed, shadows, included).select(is_member)
     assert part.observed.shape == (10,) and part.shadows.shape == part.included.shape == (4, 10)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from securitynet.attacks.membership import _confidence
-from securitynet.attacks.membership.base import FEWEST_PER_CLASS, MembershipScores, tuned_threshold
+from securitynet.attacks.membership.base import FEWEST_PER_CLASS, MembershipScores, tune_threshold
 from securitynet.attacks.membership.confidence import Confidence
 from securitynet.attacks.membership.correctness import Correctness
 from securitynet.attacks.membership.entropy import Entropy
@@ -86,12 +86,12 @@ def test_thresholds_by_class_are_those_of_each_class_alone():
     is_member = np.tile([True, False], 200)
     scores = generator.normal(size=400) + 2 * is_member + 10 * labels  # one class scores 10 higher, members or not
     known = generator.random(400) < 0.5
-    thresholds = tuned_threshold(scores, is_member, known, labels)
-    common = tuned_threshold(scores, is_member, known)
+    thresholds = tune_threshold(scores, is_member, known, labels)
+    common = tune_threshold(scores, is_member, known)
     assert isinstance(common, float) and len(np.unique(thresholds)) == 2
     for label in (0, 1):
         of_class = labels == label
-        alone = tuned_threshold(scores[of_class], is_member[of_class], known[of_class])
+        alone = tune_threshold(scores[of_class], is_member[of_class], known[of_class])
         assert (thresholds[of_class] == alone).all()
 
     def accuracy(threshold):
@@ -106,18 +106,18 @@ def test_a_class_with_too_few_known_records_keeps_the_common_threshold():
     is_member = np.arange(len(labels)) % 2 == 0
     scores = generator.normal(size=len(labels)) + is_member
     known = np.ones(len(labels), bool)
-    thresholds = tuned_threshold(scores, is_member, known, labels)
-    assert (thresholds[labels == 1] == tuned_threshold(scores, is_member, known)).all()
+    thresholds = tune_threshold(scores, is_member, known, labels)
+    assert (thresholds[labels == 1] == tune_threshold(scores, is_member, known)).all()
 
 
 def test_a_threshold_needs_known_records_of_both_kinds():
     with pytest.raises(SplitError, match="one group is empty"):
-        tuned_threshold(np.arange(4.0), np.array([1, 1, 0, 0], bool), np.array([1, 1, 0, 0], bool))
+        tune_threshold(np.arange(4.0), np.array([1, 1, 0, 0], bool), np.array([1, 1, 0, 0], bool))
 
 
 def test_nan_scores_are_refused_by_number():
     with pytest.raises(SecurityNetError, match="1 of 3"):
-        tuned_threshold(np.array([1.0, np.nan, 0.0]), np.array([1, 0, 0], bool), np.ones(3, bool))
+        tune_threshold(np.array([1.0, np.nan, 0.0]), np.array([1, 0, 0], bool), np.ones(3, bool))
 
 
 def test_a_fixed_threshold_is_not_tuned_by_class():

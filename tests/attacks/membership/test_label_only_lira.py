@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership.label_only_lira import LabelOnlyLira, compute_log_ratio
 from securitynet.attacks.membership.lira_most_exposed import LiraMostExposed, measure_marks
 from securitynet.methods.context import Context
@@ -39,7 +39,7 @@ def test_marks_are_differences_of_means():
     included = random.integers(0, 2, (10, 6)).astype(bool)
     included[:, 5] = True
     signals = random.standard_normal((10, 6))
-    marks = measure_marks(Evidence(np.zeros(6), signals, included))
+    marks = measure_marks(SignalEvidence(np.zeros(6), signals, included))
     for record in range(5):
         inside = included[:, record]
         assert marks[record] == pytest.approx(signals[inside, record].mean() - signals[~inside, record].mean())

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from securitynet.attacks.stealing import _interface
-from securitynet.attacks.stealing._pool import Reshaped, in_shape_of
+from securitynet.attacks.stealing._pool import Reshaped, match_shape
 from securitynet.attacks.stealing.data_free import DataFreeStealing
 from securitynet.attacks.stealing.knockoff import KnockoffStealing
 from securitynet.attacks.stealing.ml_doctor_surrogate import MLDoctorSurrogate
@@ -43,7 +43,7 @@ def test_the_papers_recipes():
     theirs = MLDoctorSurrogate.protocol
     assert (theirs.optimizer, theirs.learning_rate, theirs.momentum, theirs.epochs) == ("sgd", 0.01, 0.9, 50)
     assert theirs.loss == "mse"
-    assert MLDoctorSurrogate().architecture == "own" and MLDoctorSurrogate.imitates
+    assert MLDoctorSurrogate().architecture == "own" and MLDoctorSurrogate.trains_like_target
     assert set(MLDoctorSurrogate.threat_models) == {PARTIAL, SHADOW}
 
 
@@ -69,7 +69,7 @@ def test_ml_doctors_surrogate_has_the_targets_own_architecture(digit_target, all
     ],
 )
 def test_what_is_missing_from_answers_is_filled_in(answers, expected):
-    found = _interface.completed(np.array(answers, dtype=np.float32))
+    found = _interface.complete_posteriors(np.array(answers, dtype=np.float32))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -77,7 +77,7 @@ def test_what_is_missing_from_answers_is_filled_in(answers, expected):
     "text, expected", [("top-3", {"k": 3}), ("rounded-2", {"digits": 2}), ("labels", {}), ("full", None)]
 )
 def test_interfaces_by_name(text, expected):
-    found = _interface.declared(text)
+    found = _interface.parse_interface(text)
     if expected is None:
         assert found is None
     else:
@@ -220,7 +220,7 @@ def test_images_that_occur_twice_are_asked_about_once(sealed, digits, all_data):
 
 
 def test_data_of_another_kind_is_brought_into_shape(elsewhere, digits):
-    made = in_shape_of(elsewhere, digits)
+    made = match_shape(elsewhere, digits)
     assert made.image_shape == digits.image_shape
     some = np.array([5, 3, 900])
     for image, record in zip(made.batch(some), some, strict=True):

@@ -251,13 +251,13 @@ def test_the_sample_is_of_the_test_part_and_fixed(digits):
 def test_mcnemar_against_scipy():
     from scipy.stats import binom
 
-    from securitynet.models.loading.normalization import Candidate
+    from securitynet.models.loading.normalization import ConventionFit
 
     first = np.array([True] * 30 + [False] * 8 + [True] * 62)
     second = np.array([False] * 30 + [True] * 8 + [True] * 62)
     ones = np.ones(100, np.int64)
     candidates = [
-        Candidate("x", Normalization((), ()), correct.astype(np.int64), ones, np.zeros(100))
+        ConventionFit("x", Normalization((), ()), correct.astype(np.int64), ones, np.zeros(100))
         for correct in (first, second)
     ]
     assert p_value(*candidates) == pytest.approx(2 * binom.cdf(8, 38, 0.5))

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.loading.examination import doubts, examine, require_constant
+from securitynet.models.loading.examination import describe_doubts, examine, require_constant
 from securitynet.models.loading.load import load_target
 from securitynet.models.loading.sanity_checks import check_constancy, compare
 from securitynet.models.targets.backends.averaged import REPEATS, AveragedBackend
@@ -189,7 +189,7 @@ def test_a_random_network_is_stopped_or_averaged():
     assert isinstance(averaged.backend, AveragedBackend)
     assert averaged.backend.checksum != found.backend.checksum
     assert any(f"averages over {REPEATS} repeats" in note for note in averaged.notes)
-    assert doubts(averaged.checks)
+    assert describe_doubts(averaged.checks)
     assert averaged.query_counter.total == 0
 
     def spread(target):
@@ -209,7 +209,7 @@ def test_a_constant_network_has_no_doubts_and_is_examined_once():
     found = examine(network, dataset())
     require_constant(found, allow_random=False)
     assert [check.what for check in found.checks if check.agrees] == ["answers"]
-    assert any("hardly better than chance" in doubt for doubt in doubts(found.checks))  # it was never trained
+    assert any("hardly better than chance" in doubt for doubt in describe_doubts(found.checks))  # it was never trained
     assert examine(found, dataset()) is found
 
 

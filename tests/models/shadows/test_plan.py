@@ -24,7 +24,7 @@ from securitynet.models.shadows import (
 )
 from securitynet.models.shadows.outputs import plan_specs
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.store.model_record import read_model_record, read_target_record, trained_splits
+from securitynet.models.store.model_record import read_model_record, read_target_record, restore_splits
 from securitynet.models.store.parallel import choose_thread_count
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
@@ -55,7 +55,7 @@ def test_a_shadow_model_is_trained_as_a_target_is(name, digits, tmp_path):
     shadow = obtain_shadow(digits, members, "simple-cnn", Recipe(**FAST), defense=defense, cache=tmp_path, device="cpu")
     found, wanted = weights(shadow.target), weights(target)
     assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
-    np.testing.assert_array_equal(shadow.members, trained_splits(trained, digits).members)
+    np.testing.assert_array_equal(shadow.members, restore_splits(trained, digits).members)
     folders = list((tmp_path / "shadows").iterdir())
     assert len(folders) == 1
     assert {path.name for path in folders[0].iterdir()} == {"lock", "weights.json", "weights.safetensors"}
@@ -159,7 +159,7 @@ def test_what_is_imitated(digits, tmp_path):
 def test_imitating_shadows_are_like_the_target_and_others_are_not(digits, tmp_path):
     defense = DpSgd(epsilon=2)
     target, trained = trained_with(defense, digits, tmp_path, epochs=5, learning_rate=0.01)
-    data = trained_splits(trained, digits)
+    data = restore_splits(trained, digits)
     records = np.union1d(data.members, data.non_members)[:50]
     told = {"trained": trained, "defense": defense, "cache": tmp_path, "device": "cpu"}
     like = shadow_outputs(target, digits, data, records, ShadowPlan(count=2), **told)
@@ -177,7 +177,7 @@ def test_records_are_set_aside_where_nobody_is_judged(digits, tmp_path):
     """Each judged record is in as many training sets as without the defense, and a student has seen none of them."""
     defense = make_defense("distillation", {"data": "held-out"})
     target, trained = trained_with(defense, digits, tmp_path, epochs=1)
-    data = trained_splits(trained, digits)
+    data = restore_splits(trained, digits)
     for pool in ("online", "offline"):
         plan = ShadowPlan(count=4, pool=pool)
         resolved = resolve_training(plan, target, trained, defense)
@@ -199,14 +199,14 @@ def test_records_are_set_aside_where_nobody_is_judged(digits, tmp_path):
 def test_what_cannot_be_imitated_is_said_before_any_work(digits, tmp_path):
     defense = DpSgd(noise_multiplier=1.0)
     target, trained = trained_with(defense, digits, tmp_path, epochs=1, batch_size=300)
-    data = trained_splits(trained, digits)
+    data = restore_splits(trained, digits)
     plan = ShadowPlan(count=4, share=0.25)
 
     def never(*_):
         raise AssertionError("it was trained")
 
     with pytest.raises(
-        ConfigurationError, match=r"can't imitate the target's defense: DP-SGD draws batches of 300"
+        ConfigurationError, match=r"can't be trained with the target's defense: DP-SGD draws batches of 300"
     ) as e:
         shadow_outputs(
             target, digits, data, data.members, plan, trained=trained, defense=defense, device="cpu", progress=never

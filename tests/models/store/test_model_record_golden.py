@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.prepare_training import prepare_training
 from securitynet.datasets import load
 from securitynet.defenses.base import make_defense
 from securitynet.files import file_checksum
@@ -20,7 +20,7 @@ from securitynet.methods.shared_models import shared_model
 from securitynet.models.gan import GANTraining, obtain_gan
 from securitynet.models.gan.store import GANRecord
 from securitynet.models.gan.training import build_networks
-from securitynet.models.store.cached_model import ModelSpec, TrainingRun, fresh_network, obtain_model
+from securitynet.models.store.cached_model import ModelSpec, TrainingRun, build_fresh_network, obtain_model
 from securitynet.models.store.model_record import CachedModelRecord, read_model_record, read_target_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
@@ -103,7 +103,7 @@ def test_shared_work_has_the_key_of_what_it_makes(tmp_path):
 def test_a_model_stored_by_an_earlier_version_is_found(tmp_path, name, file):
     wanted = spec(name)
     folder = tmp_path / "shadows" / KEYS[name]
-    weights = write(folder, fresh_network(wanted).state_dict(), RECORDS[file], "weights.json")
+    weights = write(folder, build_fresh_network(wanted).state_dict(), RECORDS[file], "weights.json")
     model = obtain_model(wanted, kind="shadows", cache=tmp_path, device="cpu", progress=never)
     assert model.key == KEYS[name] and model.weights == weights
     assert model.history.train_loss == tuple(RECORDS[file]["history"]["train_loss"])
@@ -124,10 +124,10 @@ def test_keys_of_gans_are_what_they_were_and_stored_ones_are_found(tmp_path):
 
 
 def test_a_target_trained_by_an_earlier_version_is_complete(tmp_path):
-    network = fresh_network(spec("labels"))
+    network = build_fresh_network(spec("labels"))
     weights = write(tmp_path, network.state_dict(), RECORDS["target.json"], "weights.json")
     settings = {"architecture": "simple-cnn", "dataset": "digits", "epochs": 1, "device": "cpu", "out": weights}
-    config, defense, backdoor = prepared_training(TrainConfig(**settings, defense="dropout", implant="badnets"))
+    config, defense, backdoor = prepare_training(TrainConfig(**settings, defense="dropout", implant="badnets"))
     notes = []
     _, record = train_model(config, defense=defense, backdoor=backdoor, progress=never, note=notes.append)
     assert "complete already" in notes[0]

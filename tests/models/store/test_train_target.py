@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.files import add_digest
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.recipe import Recipe
@@ -193,22 +193,22 @@ def test_held_out_members_are_no_members_of_the_model(tmp_path):
     out = tmp_path / "m.safetensors"
     train_target("simple-cnn", DIGITS, epochs=3, patience=1, validation_share=0.2, out=out, device="cpu")
     trained, protocol = read_target_record(out), splits.four_way(DIGITS)
-    parts = trained_splits(trained, DIGITS)
+    parts = restore_splits(trained, DIGITS)
     assert trained.split.held_out == 90 == len(protocol.members) - len(parts.members)
     assert set(parts.members) < set(protocol.members)
     assert set(parts.known_members) <= set(parts.members)
     assert np.array_equal(parts.non_members, protocol.non_members)
-    assert len(trained_splits(trained, DIGITS, known=0.2).known_members) < len(parts.known_members)
+    assert len(restore_splits(trained, DIGITS, known=0.2).known_members) < len(parts.known_members)
 
 
 def test_the_split_of_a_model_is_found_again_or_refused(made):
     _, trained = made
-    assert trained_splits(trained, DIGITS).fingerprint == splits.four_way(DIGITS).fingerprint
+    assert restore_splits(trained, DIGITS).fingerprint == splits.four_way(DIGITS).fingerprint
     with pytest.raises(SplitError, match="another version"):
-        trained_splits(trained, load("digits", size=9))
+        restore_splits(trained, load("digits", size=9))
     other = trained.model_copy(update={"split": trained.split.model_copy(update={"seed": 1})})
     with pytest.raises(SplitError, match="cannot be reproduced"):
-        trained_splits(other, DIGITS)
+        restore_splits(other, DIGITS)
 
 
 def test_settings_of_split_and_seed_are_used(tmp_path):

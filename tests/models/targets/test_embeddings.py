@@ -10,9 +10,9 @@ from torch.nn import functional
 from securitynet.errors import ModelError
 from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.embeddings import find, finder
-from securitynet.models.targets.optimise import prepare
-from securitynet.models.targets.tracing import received
+from securitynet.models.targets.embeddings import choose_extractor, find
+from securitynet.models.targets.optimise import prepare_network
+from securitynet.models.targets.tracing import compute_inputs
 from securitynet.torchvision_cure import import_torchvision
 
 CLASSES = 5
@@ -20,7 +20,7 @@ CLASSES = 5
 
 def embed(network: nn.Module, images: torch.Tensor, layer: str | None = None) -> torch.Tensor:
     with torch.inference_mode():
-        return finder(network, images, layer=layer)(network, images)
+        return choose_extractor(network, images, layer=layer)(network, images)
 
 
 def ready(network: nn.Module) -> nn.Module:
@@ -97,7 +97,7 @@ def test_the_input_of_a_head_of_any_form_is_the_embedding(form):
 @pytest.mark.parametrize("count", [1, 2, 12, 17])
 def test_any_number_of_images_also_that_of_the_features(count):
     network = ready(Form(FORMS["transposed"]()))
-    extract = finder(network, pictures(4))
+    extract = choose_extractor(network, pictures(4))
     images = pictures(count, seed=count)
     torch.testing.assert_close(extract(network, images), network.features(images))
 
@@ -220,7 +220,7 @@ def test_a_network_that_changes_its_course_is_noticed():
             return self.head(self.long(x)) if x.mean() < 0.9 else self.head(x)
 
     network = ready(Fickle())
-    extract = finder(network, pictures(), reference="fickle")
+    extract = choose_extractor(network, pictures(), reference="fickle")
     with pytest.raises(ModelError, match="fickle takes another course"):
         extract(network, torch.ones(2, 3, 8, 8))
 
@@ -245,7 +245,7 @@ def test_blocks_are_found_by_name_also_where_batch_norms_were_folded():
     torch.manual_seed(0)
     network = ready(build("cifar-resnet20", CLASSES, 3, 16))
     images = pictures(4, 16)
-    folded, _ = prepare(network, torch.device("cpu"), torch.zeros(1, 3, 16, 16))
+    folded = prepare_network(network, torch.device("cpu"), torch.zeros(1, 3, 16, 16)).module
     assert isinstance(folded, torch.fx.GraphModule)
     blocks = [name for name, module in network.named_children() if len(list(module.children()))]
     for layer in (None, *blocks, f"{blocks[-1]}:input", f"{blocks[1]}.0"):
@@ -305,7 +305,7 @@ def test_timm_architectures(name):
     images = torch.empty(4, *network.pretrained_cfg["input_size"], device="meta")
     traced = find(network, images)
     assert traced.weights[0] == f"{TIMM[name]}.weight"
-    assert received(network, images, traced).shape == (4, network.head_hidden_size)
+    assert compute_inputs(network, images, traced).shape == (4, network.head_hidden_size)
     assert hooks_in(network) == 0
 
 
@@ -335,7 +335,7 @@ def test_torchvision_architectures(name):
     layer, width = TORCHVISION[name]
     traced = find(network, images)
     assert traced.weights[0] == f"{layer}.weight"
-    assert received(network, images, traced).shape == (3, width)
+    assert compute_inputs(network, images, traced).shape == (3, width)
 
 
 def test_values_are_those_before_the_classifier_of_a_real_network():

@@ -9,7 +9,7 @@ from torch import nn
 
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.input_gradients import InputGradients
-from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.optimise import prepare_network
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
@@ -32,7 +32,7 @@ def network():
 def test_pooling_before_relu_changes_neither_outputs_nor_gradients():
     module = network()
     before = copy.deepcopy(module)
-    prepared, _ = prepare(module, torch.device("cpu"), torch.zeros(1, 3, 16, 16))
+    prepared = prepare_network(module, torch.device("cpu"), torch.zeros(1, 3, 16, 16)).module
     kinds = [type(layer).__name__ for layer in prepared.modules()]
     assert [kinds.index("MaxPool2d") < kinds.index("ReLU"), type(module[1])] == [True, nn.ReLU], "a copy is changed"
     images = torch.randn(6, 3, 16, 16)

@@ -10,7 +10,7 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.optimise import prepare
+from securitynet.models.targets.optimise import prepare_network
 from securitynet.models.targets.query_count import QueryCounter, image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
@@ -294,7 +294,7 @@ def test_rows_without_any_probability_are_refused():
 def test_folding_keeps_the_outputs_and_removes_the_batch_norms(images):
     net = Net().eval()
     inputs = images.float() / 255
-    folded = prepare(net, torch.device("cpu"), torch.zeros(1, 3, 8, 8))[0]
+    folded = prepare_network(net, torch.device("cpu"), torch.zeros(1, 3, 8, 8)).module
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules()), "the original is left as it is"
     with torch.no_grad():

@@ -10,12 +10,12 @@ import pytest
 from opacus.accountants import RDPAccountant
 
 from securitynet.attacks.membership.lira import LiRA
-from securitynet.defenses.base import defended_training
+from securitynet.defenses.base import resolve_defense
 from securitynet.defenses.dp_sgd import RECIPE, DpSgd
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.config import TrainConfig
 
@@ -98,8 +98,8 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path, epochs, kill
 def test_what_is_not_stated_of_the_recipe_is_as_it_suits_the_defense():
     def recipe(**stated):
         config = TrainConfig(architecture="simple-cnn", dataset="digits", defense="dp-sgd", **stated)
-        named, defense = defended_training(config)
-        assert defended_training(named)[0].recipe == named.recipe
+        named, defense = resolve_defense(config)
+        assert resolve_defense(named)[0].recipe == named.recipe
         assert isinstance(defense, DpSgd)
         return named.recipe
 
@@ -110,7 +110,7 @@ def test_what_is_not_stated_of_the_recipe_is_as_it_suits_the_defense():
     )
     assert recipe(optimizer="adam").epochs == plain.epochs  # its learning rates are others
     assert recipe(configure=("dp-sgd.preset=celeba-1",)) == plain.recipe  # the paper's
-    assert defended_training(plain)[0].recipe == plain.recipe
+    assert resolve_defense(plain)[0].recipe == plain.recipe
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_lira_is_at_chance_where_it_was_well_above(digits, tmp_path):
         out = tmp_path / f"{name}.safetensors"
         target = train_target("simple-cnn", digits, split="public", out=out, defense=defense, device="cpu", **recipe)
         trained = read_target_record(out)
-        data = TrialData(digits, trained_splits(trained, digits), trained, defense=defense)
+        data = TrialData(digits, restore_splits(trained, digits), trained, defense=defense)
         attack = LiRA(shadows=ShadowPlan(count=16))
         context = Context(cache=tmp_path, device="cpu")
         measured = attack(target, data, context, attack.threat_models[0]).measurements(level=0.95, fprs=(0.1,), seed=0)

@@ -12,7 +12,7 @@ from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed, training_batches
-from securitynet.models.training.fit import evaluate, fit, held_out
+from securitynet.models.training.fit import evaluate, fit, hold_out
 from securitynet.models.training.pixel_statistics import standardising
 from securitynet.models.training.recipe import Recipe
 
@@ -321,7 +321,7 @@ def test_early_stopping_keeps_the_best_epoch_of_the_held_out_records():
     assert history.stopped_early
     assert history.epochs_run == history.best_epoch + 1 + 2 < 60
     assert history.validation_loss[history.best_epoch] == min(history.validation_loss)
-    kept, aside = held_out(len(PARTS.members), Recipe(**recipe))
+    kept, aside = hold_out(len(PARTS.members), Recipe(**recipe))
     assert np.array_equal(np.sort(np.concatenate([kept, aside])), np.arange(len(PARTS.members)))
     assert len(aside) == round(0.2 * len(PARTS.members))
     records = PARTS.members[aside]
@@ -334,7 +334,7 @@ def test_early_stopping_keeps_the_best_epoch_of_the_held_out_records():
 
 def test_held_out_records_do_not_train():
     recipe = Recipe(patience=5, epochs=3, schedule="constant", seed=4)
-    kept, aside = held_out(len(PARTS.members), recipe)
+    kept, aside = hold_out(len(PARTS.members), recipe)
     spoiled = DIGITS.images.clone()
     spoiled[torch.from_numpy(PARTS.members[aside])] = 255
     labels = DIGITS.labels[PARTS.members]

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.store.model_record import read_target_record, trained_splits
+from securitynet.models.store.model_record import read_target_record, restore_splits
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.dp_sgd import PrivateSteps
 from securitynet.models.training.fit import fit
@@ -99,7 +99,7 @@ def test_they_lie_beside_the_weights_and_are_those_of_this_training(tmp_path):
     record = read_target_record(out)
     traces = read_loss_traces(out, record.key)
     assert traces.losses.shape == (2, len(traces.records))
-    assert np.array_equal(traces.records, trained_splits(record, DIGITS).members)
+    assert np.array_equal(traces.records, restore_splits(record, DIGITS).members)
     assert read_loss_traces(out, "of another training") is None
     train_target("simple-cnn", DIGITS, keep_losses=True, **settings)  # complete: nothing is trained
     loss_traces_path(out).write_bytes(b"no such file")

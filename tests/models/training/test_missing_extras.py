@@ -9,7 +9,7 @@ import pytest
 from securitynet.errors import MissingExtra
 from securitynet.models.sources.pytorchcv import open_source
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.training import dp_sgd
+from securitynet.models.training import accounting
 
 
 def test_missing_packages_are_named_with_their_extras(monkeypatch):
@@ -17,6 +17,6 @@ def test_missing_packages_are_named_with_their_extras(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in hidden else found(name, *a))
     hidden = {"opacus", "pytorchcv"}
     with pytest.raises(MissingExtra, match=r"securitynet\[privacy\]"):
-        dp_sgd.check_opacus()
+        accounting.check_opacus()
     with pytest.raises(MissingExtra, match=r"securitynet\[pytorchcv\]"):
         open_source(parse_reference("pytorchcv:resnet20_cifar10"))

@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from securitynet.assessments import assess as assessment
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.result import to_document
 from securitynet.detectors._neural_cleanse.triggers import Triggers
 from securitynet.records import Direction, Measurement
 from securitynet.reports import words
 from securitynet.reports.families import backdoor
 from securitynet.reports.families.backdoor import describe_smallest_trigger
+from securitynet.reports.grades import grade_families
+from securitynet.results.store import TrialStore
 
 CLEAN = [89.3, 79.0, 80.0, 93.6, 102.8, 89.8, 101.3, 102.1, 84.7, 101.3]
 
@@ -106,3 +111,59 @@ def test_a_scan_says_its_verdict_and_how_often_it_accuses_clean_models():
     assert "one clean model in 20" in said[1]
     assert backdoor.describe_scan("x", {"verdict": verdict(0, "Nothing found: none.")}) == ["x: nothing found: none."]
     assert backdoor.describe_scan("x", {}) == []
+
+
+@pytest.fixture(scope="module")
+def scanned(subject, folder):
+    """The document of an assessment with two scans of the model."""
+    config = AssessConfig(
+        model="arch:simple-cnn",
+        dataset="digits",
+        cache=folder / "scans" / "cache",
+        attacks=("none",),
+        detectors=("mm-bd", "last-layer"),
+        configure=("mm-bd.starts=2", "mm-bd.steps=3"),
+    )
+    return to_document(assessment.run(config, subject, TrialStore(folder / "scans")))
+
+
+def replace_scan(document, name, *, rank, p_value, label):
+    """The document with another outcome of one scan."""
+    values = {"verdict": rank, "p-value": p_value, "suspect-label": label}
+    start = f"backdoor.{name}."
+    measurements = [
+        m.model_copy(update=dict.fromkeys(("value", "low", "high"), float(values[m.name.removeprefix(start)])))
+        if m.name.startswith(start) and m.name.removeprefix(start) in values
+        else m
+        for m in document.measurements
+        if m.name != "backdoor.verdict"
+    ]
+    return document.model_copy(update={"measurements": tuple(measurements)})
+
+
+def describe(document):
+    """(the first sentence on backdoors, the finding of the family)."""
+    trials = [trial for trial in document.trials if trial.name.startswith("backdoor.")]
+    finding = next(f for f in grade_families(document) if f.family == "backdoor")
+    return backdoor.sentences(document, trials)[0], finding
+
+
+def test_the_joint_verdict_comes_first_and_is_in_the_result(scanned):
+    stored = next(m for m in scanned.measurements if m.name == "backdoor.verdict")
+    sentence, finding = describe(scanned)
+    assert sentence == stored.note
+    assert (stored.n, finding.measurement) == (2, stored)
+
+
+def test_what_one_scan_accuses_is_not_cleared_by_the_others(scanned):
+    clean = replace_scan(scanned, "last-layer", rank=0, p_value=0.7, label=2)
+    accused = replace_scan(clean, "mm-bd", rank=2, p_value=0.004, label=3)
+    sentence, finding = describe(accused)
+    assert sentence.startswith("Suspicious: MM-BD accuses class 3 with p\u00a0=\u00a00.008")
+    assert (finding.grade, finding.meaning) == ("moderate", sentence)
+    weak = replace_scan(clean, "mm-bd", rank=2, p_value=0.04, label=3)
+    sentence, finding = describe(weak)
+    assert sentence.startswith("Undecided: MM-BD accuses class 3")
+    assert (finding.grade, finding.meaning) == ("undecided", sentence)
+    nothing = replace_scan(clean, "mm-bd", rank=0, p_value=0.4, label=3)
+    assert describe(nothing)[1].grade == "none shown"

@@ -88,8 +88,8 @@ def test_measurements_have_names_for_people():
 
 def test_every_measurement_of_an_attack_has_a_name():
     found = measured("fgsm", 5, 10)
-    checks, _ = metrics.masking(0, 10, 10, 10, level=0.95)
-    extra = metrics.median("queries@epsilon=0.1", np.arange(9), level=0.95)
+    checks, _ = metrics.measure_masking(0, 10, 10, 10, level=0.95)
+    extra = metrics.measure_median("queries@epsilon=0.1", np.arange(9), level=0.95)
     for measurement in [*found, *checks, extra]:
         own = measurement.name.removeprefix("evasion.fgsm.")
         assert families.kind(f"evasion.fgsm.{own}") is not None, own

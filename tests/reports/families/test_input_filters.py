@@ -1,5 +1,7 @@
 """What reports say of filters of inputs: no more than the intervals."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from securitynet.records import Direction, Measurement
@@ -15,6 +17,7 @@ class Trial:
 class Document:
     def __init__(self, measurements):
         self.measurements = measurements
+        self.dataset = SimpleNamespace(classes=10)
 
 
 def said(name, **values):

@@ -13,6 +13,7 @@ from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import parse_toml
 from securitynet.models.sources.references import list_code
 from securitynet.models.sources.schemes import SCHEMES
+from securitynet.results.excluded_entries import describe_excluded
 from securitynet.studies.definition.file import parse_study
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.plan import expand, plan_study
@@ -181,13 +182,51 @@ def test_models_of_the_catalog(tmp_path):
     plan = planned('[[models]]\nquery = ""\nfilters = { dataset = "CIFAR-10" }\n' + attack, tmp_path, data=head)
     assert [subject.options["dataset"] for subject in plan.targets] == ["cifar10", "cifar10"]
     assert plan.targets[0].accuracy == 0.9 and plan.targets[0].codes["family"] == "ResNet"
-    with pytest.raises(ConfigurationError, match="Flowers 102"):
-        planned('[[models]]\nquery = ""\n' + attack, tmp_path, data=head)
+    # An entry whose dataset cannot be loaded leaves the study, and says so; the others stay.
+    left = planned('[[models]]\nquery = ""\n' + attack, tmp_path, data=head)
+    assert [subject.label for subject in left.targets] == ["mine:0", "mine:1"]
+    assert [(entry.label, "Flowers 102" in entry.reason) for entry in left.excluded] == [("mine:2", True)]
+    with pytest.raises(ConfigurationError, match=r"no target.*1 × it was trained on .*Flowers 102"):
+        planned('[[models]]\nquery = ""\nfilters = { name = "net 2" }\n' + attack, tmp_path, data=head)
+    with pytest.raises(ConfigurationError, match="mine:2 was trained on"):  # the user names this one itself
+        planned('[[models]]\ncatalog = "mine:2"\n' + attack, tmp_path, data=head)
     mapped = head + '[datasets]\n"Flowers-102" = "folder:flowers"\n'
     assert len(planned('[[models]]\nquery = ""\ncount = 2\n' + attack, tmp_path, data=mapped).targets) == 2
     (tmp_path / "list.toml").write_text(f'[[models]]\nreference = "timm:resnet0"\ncatalog = "{first.id}"\n')
     listed = planned('[[models]]\nlist = "list.toml"\n' + attack, tmp_path, data=head)
     assert (listed.targets[0].catalog, listed.targets[0].label) == (first.id, "mine:0")
+
+
+def test_every_entry_that_cannot_be_a_target_is_counted_with_its_reason(tmp_path):
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    usable = {"source": "mine", "dataset": "CIFAR-10", "purpose": "security"}
+    classifier = {"head": "classifier", "task_type": "classification"}
+    rows = {
+        "fine": usable | classifier,
+        "medical": usable | classifier | {"dataset": "bloodmnist"},
+        "features": usable | {"head": "none", "task_type": "feature extraction"},
+        "unstated": usable | {"task_type": "classification"},
+        "nowhere": usable | classifier | {"reference": None},
+        "code": usable | classifier | {"reference": "python:net.py:make"},
+    }
+    with securitynet.catalog.open(url) as catalog:
+        for name, codes in rows.items():
+            codes = {"reference": f"timm:net_{name}"} | codes  # equal references would be duplicates
+            catalog.add({"key": f"mine:{name}", "name": name} | {k: v for k, v in codes.items() if v is not None})
+    text = '[[models]]\nquery = ""\nfilters = { purpose = "security" }\n[[attacks]]\nname = "correctness"\n'
+    plan = planned(text, tmp_path, data=f'catalog = "{url}"\n')
+    assert {subject.label: subject.options["dataset"] for subject in plan.targets} == {
+        "mine:fine": "cifar10",
+        "mine:medical": "medmnist-bloodmnist",
+    }
+    reasons = {entry.label: entry.reason for entry in plan.excluded}
+    assert len(plan.targets) + len(reasons) == len(rows)
+    assert reasons["mine:features"] == "its task type is feature extraction, where a target is a classification model"
+    assert reasons["mine:unstated"] == "its head is not stated, where a target is a classifier model"
+    assert reasons["mine:nowhere"] == "the entry does not say how to load its model"
+    assert "run code" in reasons["mine:code"]
+    assert "4 × " not in "\n".join(describe_excluded(plan.excluded))
+    assert next(describe_excluded(plan.excluded)) == "Entries of the catalog left out: 4"
 
 
 def test_alternatives_are_all_combinations():

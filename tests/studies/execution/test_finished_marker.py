@@ -58,7 +58,7 @@ def test_markers_that_are_damaged_or_of_earlier_versions_are_ignored(finished, c
 def test_the_digest_changes_with_study_results_and_options(tmp_path):
     def compute(text=STUDY, **options):
         study = parse_study(parse_toml(text))
-        targets = expand_targets(study, tmp_path, FileDigests())
+        targets = expand_targets(study, tmp_path, FileDigests()).targets
         return finished_marker.compute_digest(study, targets, FolderRoot(tmp_path), options)
 
     first = compute(refresh=False)

@@ -12,6 +12,7 @@ import pandas
 from securitynet.analysis import frames
 from securitynet.analysis.figures.blind import describe_blind_baseline
 from securitynet.analysis.frames import Quantity
+from securitynet.analysis.papers.every import describe_for
 from securitynet.errors import ConfigurationError
 
 FEWEST_CASES = 1
@@ -49,7 +50,7 @@ class Figure:
         restrict: Column -> values of the paper's figure, applied where the data has any of them.
         optional: Names of quantities that it can be drawn without.
         options: For ``draw``; and ``membership``, whether it shows membership inference without naming it among its
-            quantities.
+            quantities; ``each_attribute``, whether each inferred attribute is shown.
         check: Returns what a frame lacks besides quantities, in words.
     """
 
@@ -85,10 +86,16 @@ class Figure:
         if lacking:
             raise MissingData(self.name, lacking)
         restricted = self.restricted(tidy)
-        drawn = self.draw(frames.wide(restricted, dict(self.quantities)), restricted, self)
+        shown = replace(self, quantities=frames.by_attribute(restricted, self.quantities)) if self._splits else self
+        drawn = self.draw(frames.wide(restricted, dict(shown.quantities)), restricted, shown)
         membership = bool(self.options.get("membership"))
         said = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
-        return replace(drawn, caption=drawn.caption + said)
+        return replace(drawn, caption=drawn.caption + said + describe_for(self.name, tidy))
+
+    @property
+    def _splits(self) -> bool:
+        """Whether each attribute has its own row or panel."""
+        return bool(self.options.get("each_attribute"))
 
     def restricted(self, tidy: pandas.DataFrame) -> pandas.DataFrame:
         """The rows that the paper's figure is about, where there are any such and they have what is needed."""

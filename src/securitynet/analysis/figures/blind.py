@@ -28,9 +28,11 @@ def describe_blind_baseline(tidy: pandas.DataFrame, quantities: tuple[Quantity, 
         return " Without the model (blind baseline): not measured, so members and non-members may differ anyway."
     differ = int((blind["low"] > 0.5).sum())
     values = blind["value"].to_numpy(float)
-    said = "none tells the groups apart" if not differ else f"in {differ} of them members and non-members differ anyway"
+    finding = (
+        "none distinguishes the groups" if not differ else f"in {differ} of them members and non-members differ anyway"
+    )
     measured = f"{len(blind)} of {cases} models" if len(blind) < cases else f"n = {cases}"
     return (
         f" Without the model (blind baseline), AUC from {number(float(values.min()))} to "
-        f"{number(float(values.max()))}, {measured}: {said}."
+        f"{number(float(values.max()))}, {measured}: {finding}."
     )

@@ -32,10 +32,13 @@ def named(cases: pandas.DataFrame) -> pandas.Series:
 def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
     """The cases of a defense and those that they are compared with, each with its ``pair``, in words.
 
-    Like is compared with like: the same architecture on the same dataset without any defense; for a distilled student
-    its teacher's architecture, where the study has that (the paper compares VGG19 with the VGG11 that learns from it).
+    Like is compared with like: the same architecture on the same dataset, trained for as many epochs, without any
+    defense; for a distilled student its teacher's architecture, where the study has that (the paper compares VGG19 with
+    the VGG11 that learns from it). If any of those has a seed that the defense was tried with, only such ones count.
+
     A case without a defense occurs once for each pair that it belongs to.
     """
+    cases = cases.assign(_epochs=pandas.to_numeric(cases["epochs"]).fillna(-1))
     plain = cases[cases["defense"].isna()]
     there = set(zip(plain["dataset"], plain["architecture"], strict=True))
     with_it = cases[cases["defense"] == defense].copy()
@@ -44,13 +47,22 @@ def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
         for dataset, own, teacher in zip(with_it["dataset"], with_it["architecture"], with_it["teacher"], strict=True)
     ]
     with_it["origin"] = origins
+    several = with_it["_epochs"].nunique() > 1
     with_it["pair"] = [
-        own if own == origin else f"{origin} → {own}"
-        for own, origin in zip(with_it["architecture"], origins, strict=True)
+        (own if own == origin else f"{origin} → {own}") + (f", {epochs:g} epochs" if several else "")
+        for own, origin, epochs in zip(with_it["architecture"], origins, with_it["_epochs"], strict=True)
     ]
-    wanted = with_it[["dataset", "origin", "pair"]].drop_duplicates()
-    originals = plain.merge(wanted, left_on=["dataset", "architecture"], right_on=["dataset", "origin"])
-    return pandas.concat([originals, with_it], ignore_index=True)
+    wanted = with_it[["dataset", "origin", "pair", "_epochs"]].drop_duplicates()
+    originals = plain.merge(
+        wanted, left_on=["dataset", "architecture", "_epochs"], right_on=["dataset", "origin", "_epochs"]
+    )
+    tried = with_it.groupby(["dataset", "pair"])["seed"].agg(set).to_dict()
+    if len(originals):
+        keys = zip(originals["dataset"], originals["pair"], originals["seed"], strict=True)
+        same = pandas.Series([seed in tried[dataset, pair] for dataset, pair, seed in keys], index=originals.index)
+        any_same = same.groupby([originals["dataset"], originals["pair"]]).transform("any")
+        originals = originals[same | ~any_same]
+    return pandas.concat([originals, with_it], ignore_index=True).drop(columns="_epochs")
 
 
 def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -94,7 +106,8 @@ def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     cases["_defense"] = named(cases)
     quantities = {name: quantity for name, quantity in figure.quantities.items() if cases[name].notna().any()}
     long = melted(cases, quantities).rename(columns={"_defense": "defense in use"})
-    rows = ["defense in use", "architecture", *(["condition"] if len(quantities) > 1 else [])]
+    epochs = ["epochs"] if long["epochs"].nunique(dropna=False) > 1 else []
+    rows = ["defense in use", "architecture", *epochs, *(["condition"] if len(quantities) > 1 else [])]
     table = tables.cells(long, rows, ["dataset"])
     return Drawn(None, tables.caption(figure, long), _crossed(table, rows, ["dataset"], {}), table)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas
 
 from securitynet.analysis import statistics
-from securitynet.analysis.figures import style
+from securitynet.analysis.figures import style, violins
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.points import axis, grouped
 from securitynet.analysis.figures.texts import counted, estimate, lowered, p_value
@@ -30,7 +30,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """A strip of points per group, with its mean and interval.
 
     Options: ``by``, the column of the groups; ``split``, a column whose values stand side by side within each group
-    and are distinguished by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis.
+    and are distinguished by colour; ``ordered``, whether groups are numbers, such as years, on a continuous axis;
+    ``alike``, a column by which the groups' benchmark models are restricted to what their security models have; and
+    ``violin``, whether the distribution of each group is drawn around its points.
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
@@ -41,6 +43,13 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     by, split = str(figure.options["by"]), figure.options.get("split")
     ordered = bool(figure.options.get("ordered"))
     rows = wide[wide[name].notna() & wide[by].notna()]
+    alike, left_out = figure.options.get("alike"), 0
+    if alike:
+        everything = len(rows)
+        rows = restrict_to_alike(rows, by, str(alike))
+        left_out = everything - len(rows)
+        if not (rows["purpose"] == "benchmark").any():
+            raise MissingData(figure.name, [f"benchmark models of a {alike} that security models of their {by} have"])
     if rows.empty:
         raise MissingData(figure.name, [f"{by.replace('_', ' ')} of models with {quantity.label.lower()}"])
     if rows[by].astype(str).nunique() < 2:
@@ -53,8 +62,35 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     table = summarise_groups(rows, name, quantity.bounds)
     random = np.random.default_rng(0)  # points that would lie on each other are moved aside, the same way each time
     rows = rows.assign(_aside=random.uniform(-1, 1, len(rows)))
-    chart = _ordered(rows, table, name, quantity, by) if ordered else _strips(rows, table, name, quantity, bool(split))
-    return Drawn(style.styled(chart), _caption(figure, rows, table, name, by, ordered, bool(split)), rows, table)
+    chart: Chart
+    if figure.options.get("violin"):
+        chart = violins.draw(rows, table, name, quantity)
+    elif ordered:
+        chart = _ordered(rows, table, name, quantity, by)
+    else:
+        chart = _strips(rows, table, name, quantity, bool(split))
+    caption = _caption(figure, rows, table, name, by, ordered, bool(split))
+    if alike:
+        caption += f" Benchmark models are those of a {alike} that security models of the same {by} have" + (
+            f"; {counted(left_out, 'model')} of others left out." if left_out else "."
+        )
+    return Drawn(style.styled(chart), caption, rows, table)
+
+
+def restrict_to_alike(rows: pandas.DataFrame, by: str, alike: str) -> pandas.DataFrame:
+    """All but the benchmark models that no security model of their group resembles.
+
+    As in SecurityNet, section 2.3, so that differences between architectures are not taken for those of the purpose.
+
+    Args:
+        rows: One row per case, with ``purpose``.
+        by: Column of the groups.
+        alike: Column whose values are compared.
+    """
+    security = rows[rows["purpose"] == "security"]
+    pairs = set(zip(security[by].astype(str), security[alike].astype(str), strict=True))
+    own = [pair in pairs for pair in zip(rows[by].astype(str), rows[alike].astype(str), strict=True)]
+    return rows[(rows["purpose"] != "benchmark") | pandas.Series(own, index=rows.index, dtype=bool)]
 
 
 def summarise_groups(rows: pandas.DataFrame, name: str, bounds: tuple[float, float]) -> pandas.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import defenses, performance, points, tables
+from securitynet.analysis.figures import defenses, galleries, performance, points, tables
 from securitynet.analysis.figures.base import Figure
 from securitynet.analysis.ml_doctor_quantities import (
     ATTRIBUTE,
@@ -57,12 +57,16 @@ FIGURES = [
            optional=tuple(MEMBERSHIP), restrict=UNDEFENDED),
     Figure("ml-doctor-3", "Model inversion by threat model", "ML-Doctor, Figure 3", INVERSION, performance.draw,
            optional=tuple(INVERSION), options={"panel": "condition", "colour": "dataset"}, restrict=UNDEFENDED),
+    Figure("ml-doctor-4", "Images that model inversion reconstructs", "ML-Doctor, Figure 4", {}, galleries.draw,
+           options={"methods": ("fredrikson", "generative"), "pictures": True}, restrict=UNDEFENDED,
+           check=galleries.lacking(("fredrikson", "generative"))),
     Figure("ml-doctor-5", "Attribute inference by threat model", "ML-Doctor, Figure 5", ATTRIBUTE, performance.draw,
-           optional=tuple(ATTRIBUTE), restrict=UNDEFENDED),
+           optional=tuple(ATTRIBUTE), restrict=UNDEFENDED, options={"each_attribute": True}),
     Figure("ml-doctor-6", "Model stealing by threat model", "ML-Doctor, Figure 6", STEALING, performance.draw,
            optional=tuple(STEALING), restrict=UNDEFENDED),
     Figure("ml-doctor-7", "Attacks by dataset", "ML-Doctor, Figure 7", BEST, performance.draw, optional=tuple(BEST),
-           options={"x": "dataset", "panel": "condition", "colour": "architecture"}, restrict=UNDEFENDED),
+           options={"x": "dataset", "panel": "condition", "colour": "architecture", "easiest_first": True},
+           restrict=UNDEFENDED),
     Figure("ml-doctor-8", "Attacks by overfitting level", "ML-Doctor, Figure 8",
            {"overfitting": q.OVERFITTING, **BEST}, points.draw, optional=tuple(BEST), restrict=UNDEFENDED),
     Figure("ml-doctor-9", "Attacks by number of epochs", "ML-Doctor, Figure 9", BEST, performance.draw,
@@ -76,9 +80,9 @@ FIGURES = [
            {"train": q.TRAIN_ACCURACY, "test": q.TARGET_ACCURACY}, tables.draw,
            options={"rows": ["architecture"], "columns": ["dataset", "condition"]}, restrict=UNDEFENDED),
     Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", JUDGED, defenses.draw_attacks,
-           optional=tuple(JUDGED), options={"defense": "dp-sgd"}, check=lacking("dp-sgd")),
+           optional=tuple(JUDGED), options={"defense": "dp-sgd", "each_attribute": True}, check=lacking("dp-sgd")),
     Figure("ml-doctor-table-4", "Attacks with and without distillation", "ML-Doctor, Table 4", JUDGED,
-           defenses.draw_attacks, optional=tuple(JUDGED), options={"defense": "distillation"},
+           defenses.draw_attacks, optional=tuple(JUDGED), options={"defense": "distillation", "each_attribute": True},
            check=lacking("distillation")),
     Figure("ml-doctor-table-5", "Utility of targets with a defense", "ML-Doctor, Table 5",
            {"test": q.TARGET_ACCURACY, "worst_10": q.WORST_RECORDS["worst_10"]}, defenses.draw_utility,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import altair as alt
 import pandas
 
-from securitynet.analysis import statistics
+from securitynet.analysis import frames, statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure
 from securitynet.analysis.figures.points import MOST_GROUPS, axis, grouped
 from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.analysis.frames import Quantity
+from securitynet.analysis.quantities import TARGET_ACCURACY
 
 WIDTH, HEIGHT, MOST_PANELS, MOST_MEANS = 250, 220, 12, 16
 
@@ -19,7 +20,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """Panels of points with intervals.
 
     Options: ``x`` (column; ``architecture`` by default), ``panel`` and ``colour`` (columns, or ``condition``, which
-    distinguishes the quantities), ``ordered`` (whether x is a number, so that means are joined by lines).
+    distinguishes the quantities), ``ordered`` (whether x is a number, so that means are joined by lines),
+    ``easiest_first`` (whether datasets stand in the order of their complexity: by the mean test accuracy of their
+    targets, the highest first).
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
@@ -34,6 +37,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     long = long[long[x].notna()]
     for column in {panel, colour, *(() if ordered else (x,))} - {"condition"}:
         long = grouped(long, column)
+    by_ease = order_by_ease(tidy, long[x]) if figure.options.get("easiest_first") else None
     bounds = {quantity.label: quantity.bounds for quantity in quantities.values()}
     table = summary(long, [panel, colour, x], bounds)
     panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))[:MOST_PANELS]
@@ -52,6 +56,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             by_label[str(name)] if panel == "condition" else quantity,
             ordered,
             measured,
+            by_ease,
         )
         for name in panels
     ]
@@ -61,8 +66,26 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
     sentences += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
     sentences += ["Dashed: guessing."] if chance else []
+    if by_ease:
+        sentences.append(
+            f"Datasets from the least to the most complex, by the mean test accuracy of their targets: "
+            f"{', '.join(by_ease)}."
+        )
     caption = " ".join(words for words in sentences if words)
     return Drawn(style.styled(alt.vconcat(*rows, spacing=20)), caption, long, table)
+
+
+def order_by_ease(tidy: pandas.DataFrame, names: pandas.Series) -> list[str]:
+    """Datasets by the mean test accuracy of their targets, the highest first; those without any come last.
+
+    Args:
+        tidy: Tidy frame.
+        names: Names of the datasets that are shown.
+    """
+    accuracy = frames.take(tidy, TARGET_ACCURACY)["value"]
+    cases = tidy.drop_duplicates("case").set_index("case")["dataset"].astype(str)
+    means = accuracy.groupby(cases.reindex(accuracy.index)).mean()
+    return sorted(map(str, names.unique()), key=lambda name: (-float(means.get(name, -1.0)), name))
 
 
 def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
@@ -107,6 +130,7 @@ def _panel(
     quantity: Quantity,
     ordered: bool,
     measured: str | None,
+    order: list[str] | None = None,
 ) -> Chart:
     x_name, colour_name = columns
     x: alt.X
@@ -118,7 +142,8 @@ def _panel(
             scale=alt.Scale(zero=False, padding=12),
         )
     else:
-        x = alt.X(f"{x_name}:N", title=None, axis=alt.Axis(labelAngle=-30, labelLimit=110))
+        sort = order or alt.Undefined
+        x = alt.X(f"{x_name}:N", sort=sort, title=None, axis=alt.Axis(labelAngle=-30, labelLimit=110))
     scale = alt.Scale(domain=colours, range=[style.ink(number).light for number in range(len(colours))])
     shapes = alt.Scale(
         domain=colours,

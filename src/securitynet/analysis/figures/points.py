@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import altair as alt
 import numpy as np
 import pandas
 from numpy.typing import NDArray
 
-from securitynet.analysis import frames, statistics
+from securitynet.analysis import clusters, frames, statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import estimate, lowered, p_value
@@ -31,7 +33,10 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
 
     The first quantity is on the horizontal axis, and each further one has a panel of its own, unless ``pairs`` names
     the (x, y) of each panel. Options besides: ``untested``, names of quantities whose correlations are shown and not
-    tested; ``colour``, a column (``dataset`` by default); and ``diagonal``, whether a line of equality is drawn.
+    tested; ``colour``, a column (``dataset`` by default); ``diagonal``, whether a line of equality is drawn;
+    ``panels``, a column (the same as ``colour``) of which each value has a panel with axes of its own; and
+    ``controls``, names of quantities whose panels are left out where nothing was measured. Any other panel without data
+    says so.
 
     Args:
         wide: One row per case, with a column for each quantity and each annotation.
@@ -39,7 +44,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         figure: The declaration of the figure.
     """
     first, *rest = figure.quantities
-    pairs = [pair for pair in figure.options.get("pairs", [(first, y) for y in rest]) if _both(wide, *pair)]
+    declared = list(figure.options.get("pairs", [(first, y) for y in rest]))
+    pairs = [pair for pair in declared if _both(wide, *pair)]
     if pairs and all(len(wide[[*pair]].dropna()) < 2 for pair in pairs):
         raise MissingData(figure.name, ["at least two models with both quantities (there is one)"])
     if not pairs:
@@ -53,21 +59,59 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     if colour == "cluster":
         order = sorted(order)  # benchmark models, then clusters of security models by their accuracy
     order = [*[name for name in order if name != OTHERS], *[name for name in order if name == OTHERS]]
-    estimates, panels = [], []
-    for x_name, y_name in pairs:
+    estimates: list[dict[str, object]] = []
+    panels: list[Chart] = []
+    empty: list[str] = []
+    for x_name, y_name in declared:
         x, y = figure.quantities[x_name], figure.quantities[y_name]
+        if (x_name, y_name) not in pairs:
+            if y_name not in figure.options.get("controls", ()):
+                panels.append(empty_panel(x, y))
+                empty.append(y.label)
+            continue
         rows = data[data[x_name].notna() & data[y_name].notna()]
         made = correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
         # An identity, or a control, is no hypothesis: it is shown, and does not count among those tested together.
         estimates += [{**row, "p": None} for row in made] if y_name in figure.options.get("untested", ()) else made
         diagonal = bool(figure.options.get("diagonal"))
-        size = SMALL if len(pairs) > 1 else (WIDTH, HEIGHT)
+        if figure.options.get("panels") == colour and len(order) > 1:
+            panels += [
+                panel(part, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=SMALL, title=str(name))
+                for name in order
+                if len(part := rows[rows[colour] == name])
+            ]
+            continue
+        size = SMALL if len(declared) > 1 else (WIDTH, HEIGHT)
         panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=size))
     table = pandas.DataFrame(estimates)
     table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
     rows_of = [alt.hconcat(*panels[start : start + 3], spacing=24) for start in range(0, len(panels), 3)]
     chart = panels[0] if len(panels) == 1 else alt.vconcat(*rows_of, spacing=24)
-    return Drawn(style.styled(chart), caption(figure, table), data, table)
+    notes = f" Without data here: {'; '.join(empty)}." if empty else ""
+    missing = clusters.find(tidy).describe_missing() if colour == "cluster" else ""
+    notes += f" {missing[0].upper()}{missing[1:]}." if missing else ""
+    return Drawn(style.styled(chart), caption(figure, table) + notes, data, table)
+
+
+def empty_panel(x: Quantity, y: Quantity) -> Chart:
+    """A panel for quantities that no model has, which says so.
+
+    Args:
+        x: Quantity of the horizontal axis.
+        y: Quantity of the vertical axis.
+    """
+    text = alt.Chart(pandas.DataFrame({"text": ["not measured on any model here"]})).mark_text(
+        color=style.TEXT.light, fontSize=12
+    )
+    frame = alt.Axis(labels=False, ticks=False, grid=False)
+    middle = alt.Scale(domain=[0, 1])
+    return alt.layer(
+        text.transform_calculate(x="0.5", y="0.5").encode(
+            alt.X("x:Q", title=x.label, axis=frame, scale=middle),
+            alt.Y("y:Q", title=wrapped(y.label, SMALL[1]), axis=frame, scale=middle),
+            text="text:N",
+        )
+    ).properties(width=SMALL[0], height=SMALL[1])
 
 
 def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
@@ -148,6 +192,7 @@ def panel(
     *,
     diagonal: bool = False,
     size: tuple[int, int] = (WIDTH, HEIGHT),
+    title: str = "",
 ) -> Chart:
     """One scatter plot; each group has its colour and its shape.
 
@@ -159,11 +204,12 @@ def panel(
         order: The groups, in the order of the legend.
         diagonal: Whether to draw the line of equal values.
         size: Width and height in pixels.
+        title: Heading; empty for none.
     """
     scale = alt.Scale(zero=False, nice=False, padding=8)  # no point is cut by the edge
     axes = [
         alt.X(f"{x[0]}:Q", title=x[1].label, scale=scale, axis=axis(x[1], size[0] // 70)),
-        alt.Y(f"{y[0]}:Q", title=y[1].label, scale=scale, axis=axis(y[1])),
+        alt.Y(f"{y[0]}:Q", title=wrapped(y[1].label, size[1]), scale=scale, axis=axis(y[1])),
     ]
     shapes = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(order)]
     inks = [style.ink(number).light for number in range(len(order))]
@@ -189,7 +235,18 @@ def panel(
         ]
         line = alt.Chart(pandas.DataFrame({x[0]: ends, y[0]: ends} if ends[0] < ends[1] else {x[0]: [], y[0]: []}))
         layers.append(line.mark_line(strokeDash=[3, 3], color=style.CHANCE.light).encode(x=f"{x[0]}:Q", y=f"{y[0]}:Q"))
-    return alt.layer(*layers, marks).properties(width=size[0], height=size[1])
+    heading = {"title": alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal")} if title else {}
+    return alt.layer(*layers, marks).properties(width=size[0], height=size[1], **heading)
+
+
+def wrapped(label: str, length: int) -> list[str]:
+    """A title of an axis in lines that are no longer than the axis.
+
+    Args:
+        label: The title.
+        length: Of the axis, in pixels.
+    """
+    return textwrap.wrap(label, max(10, length // 6))
 
 
 def axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:

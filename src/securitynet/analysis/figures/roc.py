@@ -34,7 +34,7 @@ Scale = Literal["linear", "log"]
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class RocLine:
     """One curve of a figure.
 
     Attributes:
@@ -102,7 +102,7 @@ def thin(curve: Curve, keep: Sequence[float] = (), most: int = MOST_POINTS) -> N
     return np.unique(corners[np.concatenate([[0, last_at_zero, len(corners) - 1], held])])
 
 
-def frame(lines: Mapping[str, Line], keep: Sequence[float] = ()) -> pd.DataFrame:
+def frame(lines: Mapping[str, RocLine], keep: Sequence[float] = ()) -> pd.DataFrame:
     """The points to draw, one row each: ``line``, ``fpr``, ``tpr`` and ``order`` along the curve."""
     parts = []
     for name, line in lines.items():
@@ -112,7 +112,7 @@ def frame(lines: Mapping[str, Line], keep: Sequence[float] = ()) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True)
 
 
-def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) -> pd.DataFrame:
+def log_frame(points: pd.DataFrame, lines: Mapping[str, RocLine], bottom: float) -> pd.DataFrame:
     """The points of a log-log plot: each line from the FPR on that it resolves, nothing below ``bottom``.
 
     A line begins with the step that holds there; a TPR of 0 is drawn at the lower edge.
@@ -133,7 +133,7 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, Line], bottom: float) ->
     return pd.concat(parts, ignore_index=True)
 
 
-def band_frame(lines: Mapping[str, Line], bottom: float) -> pd.DataFrame:
+def band_frame(lines: Mapping[str, RocLine], bottom: float) -> pd.DataFrame:
     """The bands of a log-log plot, one row each: ``line``, ``fpr``, ``low`` and ``high``.
 
     Args:
@@ -149,7 +149,7 @@ def band_frame(lines: Mapping[str, Line], bottom: float) -> pd.DataFrame:
 
 
 def chart(
-    points: pd.DataFrame, lines: Mapping[str, Line], scale: Scale, *, legend: bool = True, size: int = 300
+    points: pd.DataFrame, lines: Mapping[str, RocLine], scale: Scale, *, legend: bool = True, size: int = 300
 ) -> alt.TopLevelMixin:
     """The figure.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures import budgets, counts, groups, points, tables
+from securitynet.analysis.figures import budgets, counts, galleries, groups, points, tables
 from securitynet.analysis.figures.base import Figure, both_purposes
 
 PAPER_DATASETS = ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")
@@ -25,19 +25,22 @@ FIGURES = [
     Figure("securitynet-1", "Composition of the models", "SecurityNet, Figure 1", {}, counts.draw),
     Figure("securitynet-2", "Test accuracy of benchmark and security models", "SecurityNet, Figure 2",
            {"accuracy": q.TARGET_ACCURACY}, groups.draw, BOTH,
-           options={"by": "dataset", "split": "purpose"}, check=both_purposes(q.TARGET_ACCURACY)),
+           options={"by": "dataset", "split": "purpose", "alike": "family"}, check=both_purposes(q.TARGET_ACCURACY)),
     Figure("securitynet-3", "Overfitting level of benchmark and security models", "SecurityNet, Figure 3",
            {"overfitting": q.OVERFITTING}, groups.draw, BOTH,
-           options={"by": "dataset", "split": "purpose"}, check=both_purposes(q.OVERFITTING)),
+           options={"by": "dataset", "split": "purpose", "alike": "family"}, check=both_purposes(q.OVERFITTING)),
     Figure("securitynet-4", "Agreement and accuracy of stolen models", "SecurityNet, Figure 4",
            {"accuracy": q.STEALING_ACCURACY, "agreement": q.STEALING_AGREEMENT}, points.draw, BENCHMARK,
            options={"diagonal": True}),
     Figure("securitynet-5", "Model stealing and the target's accuracy", "SecurityNet, Figure 5",
-           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_ACCURACY}, points.draw, BENCHMARK),
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_ACCURACY}, points.draw, BENCHMARK,
+           options={"panels": "dataset"}),
     Figure("securitynet-6", "Model stealing with out-of-distribution data", "SecurityNet, Figure 6",
-           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_OTHER_DATA}, points.draw, BENCHMARK),
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_OTHER_DATA}, points.draw, BENCHMARK,
+           options={"panels": "dataset"}),
     Figure("securitynet-7", "Model stealing with a larger surrogate", "SecurityNet, Figure 7",
-           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_LARGER}, points.draw, BENCHMARK),
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_LARGER}, points.draw, BENCHMARK,
+           options={"panels": "dataset"}),
     Figure("securitynet-8", "Agreement and accuracy of stolen benchmark and security models", "SecurityNet, Figure 8",
            {"accuracy": q.STEALING_ACCURACY, "agreement": q.STEALING_AGREEMENT}, points.draw, CLUSTERED,
            options={"colour": "cluster", "diagonal": True}, check=both_purposes(q.STEALING_ACCURACY)),
@@ -49,11 +52,12 @@ FIGURES = [
     Figure("securitynet-11", "Accuracy by year of publication", "SecurityNet, Figure 11",
            {"target": q.TARGET_ACCURACY}, groups.draw, IMAGENET, options={"by": "year", "ordered": True}),
     Figure("securitynet-12", "Model stealing by type of venue", "SecurityNet, Figure 12",
-           {"stealing": q.STEALING_ACCURACY}, groups.draw, IMAGENET, options={"by": "venue_type"}),
+           {"stealing": q.STEALING_ACCURACY}, groups.draw, IMAGENET, options={"by": "venue_type", "violin": True}),
     Figure("securitynet-13", "Membership inference and the overfitting level", "SecurityNet, Figure 13",
            {"overfitting": q.OVERFITTING, "correctness": q.CORRECTNESS_AUC, "entropy": q.MODIFIED_ENTROPY_AUC,
             "mlp": q.MLP_AUC, "blind": q.BLIND_AUC}, points.draw, BENCHMARK,
-           optional=("correctness", "entropy", "mlp", "blind"), options={"untested": ("correctness", "blind")}),
+           optional=("correctness", "entropy", "mlp", "blind"),
+           options={"untested": ("correctness", "blind"), "controls": ("blind",)}),
     Figure("securitynet-14", "Membership inference from all and from the top 3 posteriors", "SecurityNet, Figure 14",
            {"overfitting": q.OVERFITTING, "entropy": q.MODIFIED_ENTROPY_AUC, "mlp": q.MLP_AUC, "top3": q.MLP_TOP3_AUC},
            points.draw, BENCHMARK),
@@ -63,7 +67,10 @@ FIGURES = [
     Figure("securitynet-16", "Membership inference by year of publication", "SecurityNet, Figure 16",
            {"entropy": q.MODIFIED_ENTROPY_AUC}, groups.draw, IMAGENET, options={"by": "year", "ordered": True}),
     Figure("securitynet-17", "Membership inference by type of venue", "SecurityNet, Figure 17",
-           {"entropy": q.MODIFIED_ENTROPY_AUC}, groups.draw, IMAGENET, options={"by": "venue_type"}),
+           {"entropy": q.MODIFIED_ENTROPY_AUC}, groups.draw, IMAGENET, options={"by": "venue_type", "violin": True}),
+    Figure("securitynet-18", "Triggers that Neural Cleanse optimises on models", "SecurityNet, Figure 18", {},
+           galleries.draw, options={"methods": ("neural-cleanse",), "pictures": True},
+           check=galleries.lacking(("neural-cleanse",))),
     Figure("securitynet-19", "Model stealing by query budget", "SecurityNet, Figure 19",
            {"target": q.TARGET_ACCURACY}, budgets.draw_points, CIFAR10, check=budgets.lacking),
     Figure("securitynet-20", "White-box evasion and the target's accuracy", "SecurityNet, Figure 20",

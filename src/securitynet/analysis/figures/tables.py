@@ -31,6 +31,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
     long = melted(wide, quantities)
     long["defense"] = long["defense"].fillna(NONE)
+    if "architecture" in rows and long["epochs"].nunique(dropna=False) > 1:  # unequal training is no spread of a mean
+        rows.append("epochs")
     long, left_out = _listed(long, [name for name in rows if name != "condition"])
     order = {quantity.label: number for number, quantity in enumerate(quantities.values())}
     table = cells(long, rows, columns)

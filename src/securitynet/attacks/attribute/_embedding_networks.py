@@ -56,6 +56,12 @@ def weigh_logits(
     """Interpolate between the log-frequencies (weight 0) and the network's log-posterior (weight 1).
 
     Balanced training removes the frequencies from the network's logits; the shift adds them.
+
+    Args:
+        logits: Of the network, N×V.
+        weight: From 0 (frequencies alone) to 1 (the network alone).
+        frequent: Log-frequencies of the V values.
+        shift: What is added to the logits, V.
     """
     present = np.isfinite(frequent)
     whole = np.where(present, logits + np.where(present, shift, 0.0), 0.0)
@@ -88,7 +94,14 @@ class EmbeddingScale:
 
 
 def build_network(width: int, neurons: int, values: int, seed: int) -> nn.Module:
-    """A network with one hidden layer, with weights that follow from the seed."""
+    """A network with one hidden layer, with weights that follow from the seed.
+
+    Args:
+        width: Size of an embedding.
+        neurons: Hidden neurons.
+        values: Values of the attribute, which are the outputs.
+        seed: Seed of the initial weights.
+    """
     with isolated():
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(width, neurons), nn.ReLU(), nn.Linear(neurons, values))

@@ -110,7 +110,7 @@ class InferredAttributes(Output):
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute the metrics of `securitynet.metrics.attribute`, prefixed with the name of each attribute."""
         measurements = []
-        for one, name in zip(self.attributes, spoken([one.name for one in self.attributes]), strict=True):
+        for one, name in zip(self.attributes, name_attributes([one.name for one in self.attributes]), strict=True):
             measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
             measured += metrics.compare_with_controls(
                 one.truth, one.predicted, one.baseline, random=one.random, pixels=one.pixels, level=level
@@ -119,7 +119,7 @@ class InferredAttributes(Output):
         return measurements
 
 
-def spoken(names: Sequence[str]) -> list[str]:
+def name_attributes(names: Sequence[str]) -> list[str]:
     """Turn names of attributes into unique parts of dotted names."""
     plain = [_UNSPEAKABLE.sub("-", name).strip("-") or "attribute" for name in names]
     return [
@@ -128,8 +128,28 @@ def spoken(names: Sequence[str]) -> list[str]:
     ]
 
 
-def chosen(dataset: ImageDataset, names: Sequence[str] | None) -> dict[str, Attribute]:
-    """Return the requested attributes of a dataset; all by default.
+JOINT = "*"
+"""Joins the names of attributes to that of their joint one, as in ``Male*Young``."""
+
+
+def join(attributes: Sequence[Attribute]) -> Attribute:
+    """One attribute whose values are the combinations of those of several, as in ML-Doctor, section 5.2.
+
+    Args:
+        attributes: The attributes; the last one's values vary fastest. A record without one of them has none.
+    """
+    values = np.zeros_like(attributes[0].values)
+    known = np.ones(len(values), dtype=bool)
+    names: tuple[str, ...] = ("",)
+    for attribute in attributes:
+        values = values * len(attribute.names) + attribute.values
+        known &= attribute.values >= 0
+        names = tuple(f"{name} {other}".strip() for name in names for other in attribute.names)
+    return Attribute(np.where(known, values, -1), names)
+
+
+def choose_attributes(dataset: ImageDataset, names: Sequence[str] | None) -> dict[str, Attribute]:
+    """Return the requested attributes of a dataset; all by default. ``A*B`` is the joint attribute of A and B.
 
     Raises:
         ConfigurationError: If the dataset has none, or none is requested.
@@ -140,12 +160,17 @@ def chosen(dataset: ImageDataset, names: Sequence[str] | None) -> dict[str, Attr
             f"{dataset.reference} has no attributes to infer.",
             hint="digits, celeba and utkface have some; in folders and Parquet files, further columns are attributes.",
         )
-    for name in names or ():
-        if name not in dataset.attributes:
-            raise UnknownName("attribute", name, dataset.attributes)
     if names is not None and not names:
         raise ConfigurationError("No attribute to infer is named.")
-    return {name: dataset.attributes[name] for name in names or sorted(dataset.attributes)}
+    requested: dict[str, Attribute] = {}
+    for name in names or sorted(dataset.attributes):
+        parts = [name] if name in dataset.attributes else [part.strip() for part in name.split(JOINT)]
+        for part in parts:
+            if part not in dataset.attributes:
+                raise UnknownName("attribute", part, dataset.attributes)
+        single = len(parts) == 1
+        requested[name] = dataset.attributes[parts[0]] if single else join([dataset.attributes[p] for p in parts])
+    return requested
 
 
 def known_records(data: TrialData, auxiliary: Auxiliary) -> NDArray[np.int64]:
@@ -167,12 +192,12 @@ def known_records(data: TrialData, auxiliary: Auxiliary) -> NDArray[np.int64]:
     return records
 
 
-def annotated(attribute: Attribute, records: NDArray[np.int64]) -> NDArray[np.int64]:
+def find_annotated(attribute: Attribute, records: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the records whose attribute is annotated."""
     return records[attribute.values[records] >= 0]
 
 
-def one_value_only(name: str, attribute: Attribute, learned: NDArray[np.int64]) -> str | None:
+def explain_single_value(name: str, attribute: Attribute, learned: NDArray[np.int64]) -> str | None:
     """Return why an attribute cannot be learned from annotated records, or None if it can.
 
     Args:

@@ -29,10 +29,10 @@ from securitynet.attacks.attribute._random_network import embed_randomly, take_p
 from securitynet.attacks.attribute.base import (
     Inferred,
     InferredAttributes,
-    annotated,
-    chosen,
+    choose_attributes,
+    explain_single_value,
+    find_annotated,
     known_records,
-    one_value_only,
 )
 from securitynet.attacks.base import Attack
 from securitynet.datasets.base import Attribute
@@ -68,6 +68,7 @@ class EmbeddingMLP(Attack):
 
     Attributes:
         attributes: Attributes to infer; by default all of the dataset. On the command line: ``slant+thickness``.
+            ``Male*Young`` is one attribute with the values of both together.
         layer: Name of the layer whose output is the embedding, or ``NAME:input`` for the input of a layer; by default
             the input of the final classifier, located by tracing.
         judged: Records on which the attack is evaluated: ``non-members``, as in the paper (the target's testing
@@ -173,15 +174,15 @@ class EmbeddingMLP(Attack):
 
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
         """List the attributes with their records, and check them before anything is computed."""
-        attributes = chosen(data.dataset, self.attributes)
+        attributes = choose_attributes(data.dataset, self.attributes)
         known = known_records(data, auxiliary)
         splits = data.splits
         judged = splits.non_members if self.judged == "non-members" else np.setdiff1d(splits.members, known)
         judged = np.setdiff1d(judged, known)
         tasks, problems = [], []
         for name, attribute in attributes.items():
-            task = _Task(name, attribute, annotated(attribute, known), annotated(attribute, judged))
-            problem = one_value_only(name, attribute, task.learned)
+            task = _Task(name, attribute, find_annotated(attribute, known), find_annotated(attribute, judged))
+            problem = explain_single_value(name, attribute, task.learned)
             if problem is None and len(task.judged) == 0:
                 raise SplitError(
                     f"The attribute {name!r} is not annotated for any of the {self.judged} to evaluate on.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from securitynet.attacks.evasion._norms import Norm, direction, project
+from securitynet.attacks.evasion._norms import Norm, find_direction, project
 from securitynet.models.targets.input_gradients import InputGradients
 
 MOMENTUM = 0.75
@@ -87,7 +87,7 @@ def start_apgd(images: torch.Tensor, epsilon: float, norm: Norm, random: torch.G
     noise = torch.randn(images.shape, generator=random).to(images.device)
     if norm == "l1":
         return (images + project_l1(noise, images, epsilon)).clamp(0, 1)
-    return (images + epsilon * direction(noise, "l2")).clamp(0, 1)
+    return (images + epsilon * find_direction(noise, "l2")).clamp(0, 1)
 
 
 @dataclass(eq=False)
@@ -263,7 +263,7 @@ def _move(state: _State, epsilon: float, norm: Norm, *, momentum: float) -> torc
         delta = state.current + step * unit.view_as(state.gradient) - state.images
         return (state.images + project_l1(delta, state.images, epsilon)).clamp(0, 1)
     assert norm != "l0"  # the caller's contract
-    ahead = project(state.current + step * direction(state.gradient, norm), state.images, epsilon, norm)
+    ahead = project(state.current + step * find_direction(state.gradient, norm), state.images, epsilon, norm)
     blended = state.current + momentum * (ahead - state.current) + (1 - momentum) * (state.current - state.previous)
     return project(blended, state.images, epsilon, norm)
 

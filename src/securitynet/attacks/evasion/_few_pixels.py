@@ -18,7 +18,13 @@ def count_pixels(share: float, height: int, width: int) -> int:
 
 
 def describe_empty(epsilons: Sequence[float], height: int, width: int) -> tuple[str, ...]:
-    """Return the note on budgets that allow no pixel; nothing if there are none."""
+    """Return the note on budgets that allow no pixel; nothing if there are none.
+
+    Args:
+        epsilons: Budgets, each a share of the pixels in [0, 1].
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+    """
     empty = [f"{epsilon:g}" for epsilon in epsilons if not count_pixels(epsilon, height, width)]
     if not empty:
         return ()

@@ -16,8 +16,8 @@ ROWS = 8
 """Number of images that a gallery shows."""
 
 
-def pictures(
-    batch: Batch, examples: torch.Tensor, predictions: torch.Tensor, epsilons: Sequence[float]
+def draw_pictures(
+    batch: Batch, examples: torch.Tensor, predictions: torch.Tensor
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Choose up to `ROWS` images that evade, each with the smallest epsilon that suffices.
 
@@ -25,7 +25,6 @@ def pictures(
         batch: Images, n.
         examples: Perturbed images, A×E×n×C×H×W.
         predictions: Predictions for them, A×E×n.
-        epsilons: Budgets, E.
 
     Returns:
         Pictures, R×3×C×H×W, and for each row record, label, prediction and position of the epsilon, R×4.
@@ -44,7 +43,7 @@ def pictures(
     return torch.stack(shown).numpy(), np.asarray(rows, dtype=np.int64)
 
 
-def choose(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def choose_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the positions of the `ROWS` rows to show, spread evenly over the epsilons, the smallest first."""
     rank = np.zeros(len(rows), dtype=np.int64)
     for e in np.unique(rows[:, 3]):
@@ -54,7 +53,7 @@ def choose(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return chosen[np.lexsort((rank[chosen], rows[chosen, 3]))].astype(np.int64)
 
 
-def galleries(
+def make_galleries(
     shown: NDArray[np.uint8], sources: NDArray[np.int64], epsilons: NDArray[np.float64], class_names: Sequence[str]
 ) -> list[Gallery]:
     """Return the gallery, or nothing if no image evades or the images have neither one nor three channels.

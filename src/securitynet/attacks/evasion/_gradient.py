@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.evasion._norms import SmoothNorm, direction, project, random_start
+from securitynet.attacks.evasion._norms import SmoothNorm, draw_start, find_direction, project
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import EvasionAttack
 from securitynet.methods.context import Context
@@ -71,7 +71,9 @@ def signs(take: InputGradients, images: torch.Tensor, labels: torch.Tensor) -> S
         labels: True classes, n.
     """
     passed = take(images, labels)
-    return Signs(passed.gradients.sign(), vanished(passed.gradients).numpy(), passed.logits.argmax(dim=1).cpu().numpy())
+    return Signs(
+        passed.gradients.sign(), find_vanished(passed.gradients).numpy(), passed.logits.argmax(dim=1).cpu().numpy()
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +91,12 @@ class Signs:
     predictions: NDArray[np.int64]
 
 
-def vanished(gradients: torch.Tensor) -> torch.Tensor:
+def find_vanished(gradients: torch.Tensor) -> torch.Tensor:
     """Return whether the gradient of each image is 0 everywhere, n."""
     return (gradients == 0).flatten(1).all(dim=1)
 
 
-def one_step(images: torch.Tensor, signs: torch.Tensor, epsilon: float) -> torch.Tensor:
+def take_step(images: torch.Tensor, signs: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Return the examples of FGSM (Goodfellow, Shlens and Szegedy, 2015, section 4), clipped to [0, 1].
 
     Args:
@@ -148,14 +150,14 @@ def iterate(
             rows, gradients = rows[~wrong], passed.gradients[~wrong]
         else:
             gradients = passed.gradients
-        moved = current[rows] + step * direction(gradients, norm)
+        moved = current[rows] + step * find_direction(gradients, norm)
         current[rows] = project(moved, images[rows], epsilon, norm)
     if len(rows):
         evaded[rows] = (take.logits(current[rows]).argmax(dim=1) == labels[rows]) == targeted
     return current, evaded
 
 
-def starting_points(
+def draw_starts(
     images: torch.Tensor, epsilon: float, norm: SmoothNorm, seed: int, purpose: str, number: int
 ) -> torch.Tensor:
     """Draw random starting points, determined by the seed, a purpose and the number of the batch.
@@ -168,4 +170,4 @@ def starting_points(
         purpose: Name of the use, which separates the random numbers of different uses.
         number: Number of the batch.
     """
-    return random_start(images, epsilon, norm, generator(seed, purpose, number))
+    return draw_start(images, epsilon, norm, generator(seed, purpose, number))

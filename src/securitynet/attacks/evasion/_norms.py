@@ -16,7 +16,7 @@ ROUNDING = 1e-5
 """Tolerance for rounding errors in the norm of a perturbation, in single precision."""
 
 
-def sizes(perturbations: torch.Tensor, norm: Norm) -> torch.Tensor:
+def measure_norms(perturbations: torch.Tensor, norm: Norm) -> torch.Tensor:
     """Return the norm of each perturbation, N, for N×C×H×W."""
     flat = perturbations.flatten(1)
     if norm == "linf":
@@ -27,7 +27,7 @@ def sizes(perturbations: torch.Tensor, norm: Norm) -> torch.Tensor:
     return sizes_of
 
 
-def direction(gradients: torch.Tensor, norm: SmoothNorm) -> torch.Tensor:
+def find_direction(gradients: torch.Tensor, norm: SmoothNorm) -> torch.Tensor:
     """Return the step of norm 1 that increases a linear loss most, N×C×H×W; 0 where the gradient is 0.
 
     In L2, the gradient is first divided by its largest value, so that the norm of a tiny gradient does not underflow.
@@ -60,7 +60,7 @@ def project(moved: torch.Tensor, images: torch.Tensor, epsilon: float, norm: Smo
     return (images + delta * shares.view(-1, 1, 1, 1)).clamp(0, 1)
 
 
-def random_start(images: torch.Tensor, epsilon: float, norm: SmoothNorm, generator: torch.Generator) -> torch.Tensor:
+def draw_start(images: torch.Tensor, epsilon: float, norm: SmoothNorm, generator: torch.Generator) -> torch.Tensor:
     """Draw random points within ``epsilon`` of images, clipped to [0, 1].
 
     For L∞ they are uniform in the cube; for L2 they have a uniform direction and a uniform distance up to ``epsilon``.
@@ -75,6 +75,6 @@ def random_start(images: torch.Tensor, epsilon: float, norm: SmoothNorm, generat
         noise = torch.rand(images.shape, generator=generator) * 2 - 1
     else:
         noise = torch.randn(images.shape, generator=generator)
-        noise = direction(noise, norm) * torch.rand((len(images), 1, 1, 1), generator=generator)
+        noise = find_direction(noise, norm) * torch.rand((len(images), 1, 1, 1), generator=generator)
     moved: torch.Tensor = images + epsilon * noise.to(images.device)
     return moved.clamp(0, 1)

@@ -95,7 +95,7 @@ class Evasion(Output):
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute the metrics of `securitynet.metrics.evasion`, also for each surrogate if there are several."""
-        checks, warning = evasion.masking(
+        checks, warning = evasion.measure_masking(
             int(self.vanished.sum()), len(self.vanished), int(self.unbounded.sum()), len(self.unbounded), level=level
         )
         notes = [*self.notes, *([warning] if warning else [])]
@@ -110,7 +110,7 @@ class Evasion(Output):
 
     def galleries(self) -> list[Gallery]:
         """Show some of the images that evade: the image, the amplified perturbation, and the perturbed image."""
-        return _gallery.galleries(self.shown, self.facts, self.epsilons, self.class_names)
+        return _gallery.make_galleries(self.shown, self.facts, self.epsilons, self.class_names)
 
     def _measured(self, predictions: NDArray[np.int64], level: float) -> list[Measurement]:
         return evasion.measure(self.labels, self.clean, predictions, self.epsilons.tolist(), level=level)
@@ -119,7 +119,7 @@ class Evasion(Output):
         measurements = []
         for number, predictions in enumerate(self.surrogate if self.surrogate.shape[1] else ()):
             name = "surrogate-accuracy" if len(self.alternatives) == 1 else f"surrogate-{number + 1}.surrogate-accuracy"
-            accuracy = evasion.share(
+            accuracy = evasion.compute_share(
                 name,
                 int((predictions == self.labels).sum()),
                 len(self.labels),
@@ -134,7 +134,7 @@ class Evasion(Output):
         right = int((self.clean == self.labels).sum())
         none = "No image of the sample is classified correctly."
         return [
-            evasion.share(
+            evasion.compute_share(
                 f"{name}.share@epsilon={evasion.epsilon_text(epsilon)}",
                 int((self.part[e] == number).sum()),
                 right,
@@ -153,7 +153,7 @@ class Evasion(Output):
         for epsilon, predicted in zip(self.epsilons, self.strongest, strict=True) if len(self.goals) else ():
             reached |= right & (predicted == self.goals)
             measurements.append(
-                evasion.share(
+                evasion.compute_share(
                     f"targeted-success@epsilon={evasion.epsilon_text(epsilon)}",
                     int(reached.sum()),
                     int(right.sum()),
@@ -168,7 +168,9 @@ class Evasion(Output):
         spent = [row[row > 0] for row in (self.spent if self.spent.shape[1] else ())]
         names = [f"queries@epsilon={evasion.epsilon_text(epsilon)}" for epsilon in self.epsilons]
         return [
-            evasion.median(name, row, level=level) for name, row in zip(names, spent, strict=bool(spent)) if len(row)
+            evasion.measure_median(name, row, level=level)
+            for name, row in zip(names, spent, strict=bool(spent))
+            if len(row)
         ]
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._norms import ROUNDING, Norm, SmoothNorm, sizes
+from securitynet.attacks.evasion._norms import ROUNDING, Norm, SmoothNorm, measure_norms
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import EvasionAttack, Perturbed
 from securitynet.randomness import derived_seed
@@ -102,7 +102,7 @@ class SequenceAttack(EvasionAttack):
                     queried = True
                     spent[e, rows.numpy()] += queries
                 wrong = judge(oracle, perturbed, images, labels)
-                wrong &= sizes(perturbed - images, self.measured_in) <= epsilon * (1 + ROUNDING) + ROUNDING
+                wrong &= measure_norms(perturbed - images, self.measured_in) <= epsilon * (1 + ROUNDING) + ROUNDING
                 best[rows[wrong]] = perturbed[wrong].clamp(0, 1)
                 by[e, rows[wrong].numpy()] = number
                 rows = rows[~wrong]

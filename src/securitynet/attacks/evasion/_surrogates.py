@@ -41,7 +41,7 @@ class GivenSurrogate(GivenModel):
         return surrogate
 
 
-def trained_surrogate(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> Target:
+def train_surrogate(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> Target:
     """Train a surrogate on the adversary's data, or load it from the store.
 
     Args:
@@ -76,7 +76,7 @@ def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: 
     Raises:
         SplitError: If the adversary holds too little data.
     """
-    records = held_records(data, context.threat_model)
+    records = choose_records(data, context.threat_model)
     return ModelSpec(
         data.dataset,
         records,
@@ -87,7 +87,7 @@ def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: 
     )
 
 
-def held_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[np.int64]:
+def choose_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[np.int64]:
     """Return the records that the adversary trains a surrogate on: shadow data, or the known members.
 
     Raises:

@@ -18,7 +18,7 @@ from securitynet.randomness import isolated
 INSTALL_HINT = "Install it with: pip install --no-deps torchattacks (or pip install 'securitynet[evasion]')."
 
 
-def package() -> Any:
+def import_torchattacks() -> Any:
     """Import the package and return it.
 
     Raises:
@@ -53,7 +53,7 @@ class CountedModel(nn.Module):
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def use_seed(seed: int) -> Iterator[None]:
     """Run a block with the global random state derived from a seed, and with gradients enabled."""
     with isolated(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)

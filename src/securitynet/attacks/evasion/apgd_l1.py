@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._apgd import run_l1
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._gradient import GradientAttack, vanished
+from securitynet.attacks.evasion._gradient import GradientAttack, find_vanished
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
@@ -55,7 +55,7 @@ class ApgdL1(GradientAttack):
         stop_early = not is_averaged(target)
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            lost = vanished(take(batch.images, batch.labels).gradients).numpy()
+            lost = find_vanished(take(batch.images, batch.labels).gradients).numpy()
             best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:

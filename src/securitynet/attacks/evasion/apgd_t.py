@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._gradient import GradientAttack, vanished
+from securitynet.attacks.evasion._gradient import GradientAttack, find_vanished
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._sequence import SequenceAttack
 from securitynet.attacks.evasion._targeted_apgd import FEWEST_FOR_RATIO, make_targeted, make_untargeted
@@ -54,7 +54,7 @@ class ApgdT(SequenceAttack, GradientAttack):
             return take.logits(perturbed).argmax(dim=1) != labels
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            lost = vanished(take(batch.images, batch.labels).gradients).numpy()
+            lost = find_vanished(take(batch.images, batch.labels).gradients).numpy()
             return self.run_parts(lambda _: [part], batch, oracle, context.seed, judge, lost)
 
         note = f"APGD on the cross-entropy; the targeted loss needs {FEWEST_FOR_RATIO} classes."

@@ -16,12 +16,12 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._gradient import GradientAttack, vanished
+from securitynet.attacks.evasion._gradient import GradientAttack, find_vanished
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion._sequence import AttackPart, SequenceAttack
 from securitynet.attacks.evasion._targeted_apgd import FEWEST_FOR_RATIO, MOST_TARGETS, make_targeted, make_untargeted
-from securitynet.attacks.evasion._torchattacks import CountedModel, package, seeded
+from securitynet.attacks.evasion._torchattacks import CountedModel, import_torchattacks, use_seed
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.attacks.evasion.square import LEAST_SIDE, make_square
 from securitynet.methods.context import Context
@@ -53,7 +53,7 @@ class AutoAttack(SequenceAttack, GradientAttack):
 
     @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[Any]:
-        package()
+        import_torchattacks()
         return super().sample(target, data, seed)
 
     @override
@@ -66,7 +66,7 @@ class AutoAttack(SequenceAttack, GradientAttack):
             return take.logits(perturbed).argmax(dim=1) != labels
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            lost = vanished(take(batch.images, batch.labels).gradients).numpy()
+            lost = find_vanished(take(batch.images, batch.labels).gradients).numpy()
             return self.run_parts(lambda _: parts, batch, oracle, context.seed, judge, lost)
 
         notes = tuple(self._omissions(target, classes, shape))
@@ -112,7 +112,7 @@ class AutoAttack(SequenceAttack, GradientAttack):
             )
 
     def _fab(self, model: CountedModel, classes: int, epsilon: float, seed: int) -> Any:
-        return package().FAB(
+        return import_torchattacks().FAB(
             model,
             norm={"linf": "Linf", "l2": "L2"}[self.norm],
             eps=epsilon,
@@ -141,7 +141,7 @@ def _searching(
     """Wrap an attack of the package, made for an epsilon and a seed, as the search of a part."""
 
     def search(images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int) -> tuple[torch.Tensor, None]:
-        with seeded(seed):
+        with use_seed(seed):
             return make(epsilon, seed)(images.to(device), labels.to(device)).detach().cpu(), None
 
     return search

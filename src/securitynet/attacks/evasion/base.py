@@ -21,7 +21,7 @@ from typing_extensions import override
 from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion import _gallery
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._norms import ROUNDING, Norm, sizes
+from securitynet.attacks.evasion._norms import ROUNDING, Norm, measure_norms
 from securitynet.attacks.evasion._outcome import Evasion
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
 from securitynet.attacks.evasion._random_targets import IMAGES, average_random, describe
@@ -173,7 +173,7 @@ class EvasionAttack(Attack):
             free = self.unbounded(target, images, torch.from_numpy(signals.labels[right]), context)
         joined = {name: np.concatenate([p[name] for p in pieces], axis=axis) for name, axis in _AXES.items()}
         examples = np.concatenate([p["examples"] for p in pieces], axis=2) if self.keep_examples else None
-        shown = _gallery.choose(joined["facts"])
+        shown = _gallery.choose_rows(joined["facts"])
         store.remove()
         return Evasion(
             sample,
@@ -226,7 +226,7 @@ class EvasionAttack(Attack):
         norms = torch.zeros(width, budgets, count)
         for a in range(width):
             for e, epsilon in enumerate(self.epsilons):
-                norms[a, e] = sizes(examples[a, e] - batch.images, self.measured_in)
+                norms[a, e] = measure_norms(examples[a, e] - batch.images, self.measured_in)
                 self._check(examples[a, e], float(norms[a, e].max()), epsilon)
                 moved = norms[a, e] > 0
                 if e:  # an example may be that of a smaller epsilon
@@ -234,7 +234,7 @@ class EvasionAttack(Attack):
                     predictions[a, e, same] = predictions[a, e - 1, same]
                     moved &= ~same
                 predictions[a, e, moved] = oracle.labels(examples[a, e, moved])
-        shown, rows = _gallery.pictures(batch, examples, predictions, self.epsilons)
+        shown, rows = _gallery.draw_pictures(batch, examples, predictions)
         queries = oracle.queries
         none = np.empty((budgets, 0), dtype=np.int64)
         return {

@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, one_step, signs
+from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, signs, take_step
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
@@ -38,7 +38,9 @@ class Fgsm(GradientAttack):
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             gradient_signs = signs(take, batch.images, batch.labels)
-            examples = torch.stack([one_step(batch.images, gradient_signs.signs, epsilon) for epsilon in self.epsilons])
+            examples = torch.stack(
+                [take_step(batch.images, gradient_signs.signs, epsilon) for epsilon in self.epsilons]
+            )
             return Perturbed(examples[None], vanished=gradient_signs.vanished)
 
         return Perturber(perturb)

@@ -16,9 +16,9 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, one_step, signs
+from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, signs, take_step
 from securitynet.attacks.evasion._pieces import Oracle, PieceStore
-from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_spec, trained_surrogate
+from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_spec, train_surrogate
 from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
@@ -85,7 +85,7 @@ class FgsmTransfer(EvasionAttack):
         models = [given.load(data, context.device) for given in self.surrogates]
         names = [given.model for given in self.surrogates]
         if not models:
-            models = [trained_surrogate(self.architecture, self.recipe, data, context)]
+            models = [train_surrogate(self.architecture, self.recipe, data, context)]
             names = [f"Examples are made on {self.architecture}, trained on the adversary's data."]
         else:
             names = [f"Examples are made on {name}." for name in names]
@@ -135,6 +135,6 @@ class _Maker:
 
 def _perturbed(gradient_signs: Sequence[Signs], batch: Batch, epsilons: Sequence[float]) -> Perturbed:
     examples = [
-        torch.stack([one_step(batch.images, own.signs, epsilon) for epsilon in epsilons]) for own in gradient_signs
+        torch.stack([take_step(batch.images, own.signs, epsilon) for epsilon in epsilons]) for own in gradient_signs
     ]
     return Perturbed(torch.stack(examples), surrogate=np.stack([own.predictions for own in gradient_signs]))

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._few_pixels import count_pixels, describe_empty
-from securitynet.attacks.evasion._gradient import GradientAttack, vanished
+from securitynet.attacks.evasion._gradient import GradientAttack, find_vanished
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
@@ -79,7 +79,7 @@ class Patch(GradientAttack):
                     best[rows[evaded]] = points[evaded]
                     rows = rows[~evaded]
                 examples.append(best.clone())
-            return Perturbed(torch.stack(examples)[None], vanished=vanished(gradients).numpy())
+            return Perturbed(torch.stack(examples)[None], vanished=find_vanished(gradients).numpy())
 
         return Perturber(perturb, notes=describe_empty(self.epsilons, height, width))
 
@@ -124,12 +124,27 @@ def find_places(gradients: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def draw_places(n: int, side: int, height: int, width: int, random: torch.Generator) -> torch.Tensor:
-    """Return random upper left corners of windows of a side within an image, n×2."""
+    """Return random upper left corners of windows of a side within an image, n×2.
+
+    Args:
+        n: Number of corners.
+        side: Side of a window in pixels.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        random: Source of the draws.
+    """
     rows = torch.randint(0, height - side + 1, (n,), generator=random)
     return torch.stack([rows, torch.randint(0, width - side + 1, (n,), generator=random)], dim=1)
 
 
 def make_masks(corners: torch.Tensor, side: int, height: int, width: int) -> torch.Tensor:
-    """Return masks that are true in a window, n×1×H×W, for upper left corners n×2."""
+    """Return masks that are true in a window, n×1×H×W, for upper left corners n×2.
+
+    Args:
+        corners: Row and column of each corner, n×2.
+        side: Side of a window in pixels.
+        height: H, in pixels.
+        width: W, in pixels.
+    """
     rows, columns = torch.arange(height)[None] - corners[:, :1], torch.arange(width)[None] - corners[:, 1:]
     return (((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :])[:, None]

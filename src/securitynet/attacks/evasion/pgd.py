@@ -16,9 +16,9 @@ from securitynet.attacks.evasion._gradient import (
     LOSSES,
     GradientAttack,
     LossName,
+    draw_starts,
+    find_vanished,
     iterate,
-    starting_points,
-    vanished,
 )
 from securitynet.attacks.evasion._norms import SmoothNorm
 from securitynet.attacks.evasion._pieces import Oracle
@@ -82,7 +82,7 @@ class Pgd(GradientAttack):
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
             classes_of = self.goals(take, batch, classes, context.seed) if targeted else batch.labels
-            lost = vanished(take(batch.images, classes_of).gradients).numpy()
+            lost = find_vanished(take(batch.images, classes_of).gradients).numpy()
             best, rows = batch.images.clone(), torch.nonzero(batch.correct).flatten()
             examples = []
             for epsilon in self.epsilons:
@@ -92,9 +92,7 @@ class Pgd(GradientAttack):
                     images, start = batch.images[rows], batch.images[rows]
                     if self.random_start or restart:
                         purpose = f"pgd start {restart} at {epsilon:g}"
-                        start = starting_points(batch.images, epsilon, self.norm, context.seed, purpose, batch.number)[
-                            rows
-                        ]
+                        start = draw_starts(batch.images, epsilon, self.norm, context.seed, purpose, batch.number)[rows]
                     best[rows], done = iterate(
                         take,
                         images,

@@ -19,7 +19,7 @@ from securitynet.attacks.evasion._norms import SmoothNorm
 from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion._sequence import AttackPart, SequenceAttack
-from securitynet.attacks.evasion._torchattacks import CountedModel, package, seeded
+from securitynet.attacks.evasion._torchattacks import CountedModel, import_torchattacks, use_seed
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -55,7 +55,7 @@ class Square(SequenceAttack):
 
     @override
     def sample(self, target: Target, data: TrialData, seed: int) -> NDArray[np.int64]:
-        package()
+        import_torchattacks()
         sample = super().sample(target, data, seed)
         check_shape(self.norm, data.dataset.image_shape)
         if target.head == "labels":
@@ -95,7 +95,7 @@ class Square(SequenceAttack):
                 return queries, perturbed
 
             attack.attack_single_run = count
-            with seeded(seed):
+            with use_seed(seed):
                 best: torch.Tensor = attack(images, labels)
             return best.detach(), spent
 
@@ -112,7 +112,7 @@ def make_square(network: CountedModel, norm: SmoothNorm, epsilon: float, seed: i
         seed: Seed of its random numbers.
         settings: The package's own parameters.
     """
-    return package().Square(
+    return import_torchattacks().Square(
         network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, seed=seed % (1 << 31), **settings
     )
 

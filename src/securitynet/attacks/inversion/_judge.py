@@ -80,11 +80,13 @@ def judge(
         of_members = _answers(evaluator.target, known, embeddings=True)
         feature[rows] = inversion.centroid_distance(features[rows], of_members)
         if len(unseen):
-            usual, _ = inversion.nearest(_answers(evaluator.target, dataset.batch(unseen), embeddings=True), of_members)
+            usual, _ = inversion.find_nearest(
+                _answers(evaluator.target, dataset.batch(unseen), embeddings=True), of_members
+            )
             if usual.mean() > 0:
-                near[rows] = inversion.nearest(features[rows], of_members)[0] / usual.mean()
+                near[rows] = inversion.find_nearest(features[rows], of_members)[0] / usual.mean()
         flat = exact[rows].reshape(int(rows.sum()), -1)
-        shown[number] = known[int(inversion.nearest(flat[:1], _flat(known))[1][0])].numpy()
+        shown[number] = known[int(inversion.find_nearest(flat[:1], _flat(known))[1][0])].numpy()
         to_member[rows] = _nearer_to_member(flat, dataset, members, others)
     labels = slice(0, len(attacked.labels))
     return JudgedReconstructions(
@@ -139,8 +141,8 @@ def _nearer_to_member(
         return np.asarray(np.arange(len(flat)) % 2 == 0)
     # Evenly spaced, because both are sorted samples and the first records could be of one kind.
     first, second = (pool[np.linspace(0, len(pool) - 1, size).astype(np.int64)] for pool in (members, others))
-    to_members, _ = inversion.nearest(flat, _flat(dataset.batch(first)))
-    to_others, _ = inversion.nearest(flat, _flat(dataset.batch(second)))
+    to_members, _ = inversion.find_nearest(flat, _flat(dataset.batch(first)))
+    to_others, _ = inversion.find_nearest(flat, _flat(dataset.batch(second)))
     return np.asarray(to_members < to_others)
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
-from securitynet.datasets.locks import exclusive
+from securitynet.datasets.locks import hold_lock
 from securitynet.devices import deterministic_kernels
 from securitynet.files import stable_hash
 from securitynet.methods.context import Context
@@ -70,7 +70,7 @@ class InversionSearch:
         """
         key = stable_hash({"version": _VERSION, **self.identity})
         folder = None if context.cache is None else context.cache / "inversion" / key
-        with contextlib.nullcontext() if folder is None else exclusive(folder / "lock"):
+        with contextlib.nullcontext() if folder is None else hold_lock(folder / "lock"):
             file = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
             yield self.finish(self._run(file, key, context))
             if file is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,8 +28,6 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import inversion, inversion_judge
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement
-
-logger = logging.getLogger(__name__)
 
 SHOWN = 4
 """Number of reconstructions of each class that a gallery shows."""
@@ -146,7 +143,7 @@ class Reconstructions(Output):
             self._mean("posterior", self.posterior, **lower, bounds=(0.0, 1.0)),
         ]
         if len(self.labels) <= WORTH_LISTING:
-            measured += inversion.by_class("mse", self.mse, self.classes, **higher)  # type: ignore[arg-type]
+            measured += inversion.measure_by_class("mse", self.mse, self.classes, **higher)  # type: ignore[arg-type]
         return measured
 
     def galleries(self) -> list[Gallery]:
@@ -215,7 +212,7 @@ class InversionAttack(Attack):
 
     output: ClassVar[type[Output]] = Reconstructions
     # The evaluation classifier has another architecture than the target, as far as that is known.
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
 
     classes: tuple[int, ...] | None = Field(default=None, min_length=1, description="Classes to reconstruct.")

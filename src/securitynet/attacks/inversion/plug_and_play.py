@@ -78,7 +78,7 @@ class PlugAndPlay(GenerativeAttack):
 
             def cost(codes: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
                 images = gan.generator(codes)
-                logits = attacked.module(transformed(images, views[positions])).float()
+                logits = attacked.module(transform_images(images, views[positions])).float()
                 costs = -margins(logits, classes[positions])
                 if self.realism:
                     costs = costs + self.realism * functional.softplus(-gan.discriminator(images))
@@ -131,7 +131,7 @@ class PlugAndPlay(GenerativeAttack):
         drawn = [self._views(len(codes), seed, step * 1000 - number, attacked.device) for number in range(views)]
         for positions in torch.split(torch.arange(len(codes), device=codes.device), attacked.part):
             images = gan.generator(codes[positions])
-            seen = [attacked.module(transformed(images, view[positions])).float().softmax(dim=1) for view in drawn]
+            seen = [attacked.module(transform_images(images, view[positions])).float().softmax(dim=1) for view in drawn]
             rows.append(torch.stack(seen).mean(dim=0))
         return torch.cat(rows)
 
@@ -143,7 +143,7 @@ def margins(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     return own - others
 
 
-def transformed(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+def transform_images(images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     """Scale and shift each image differentiably; pixels outside repeat the edge.
 
     Args:

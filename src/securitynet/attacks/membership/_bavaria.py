@@ -50,7 +50,7 @@ class Prior:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What the signals of its shadow models say about a new signal of each record.
+    """The predictive distribution of a new signal of each record, given the signals of its shadow models.
 
     Attributes:
         mean: Means, N.

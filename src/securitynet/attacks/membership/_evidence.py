@@ -22,7 +22,7 @@ FEWEST_ABOVE = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class SignalEvidence:
     """A signal of one view of N records under a target and under M shadow models.
 
     Attributes:
@@ -35,22 +35,22 @@ class Evidence:
     shadows: NDArray[np.float64]
     included: NDArray[np.bool_]
 
-    def select(self, at: NDArray[np.bool_]) -> Evidence:
+    def select(self, at: NDArray[np.bool_]) -> SignalEvidence:
         """Return the evidence of some of the records, given by a mask or by positions."""
-        return Evidence(self.observed[at], self.shadows[:, at], self.included[:, at])
+        return SignalEvidence(self.observed[at], self.shadows[:, at], self.included[:, at])
 
 
-Views = Sequence[Evidence]
+Views = Sequence[SignalEvidence]
 """Evidence of the same records and models, one for each view that the models were queried with."""
 
 
-def select(views: Views, at: NDArray[np.bool_]) -> list[Evidence]:
+def select(views: Views, at: NDArray[np.bool_]) -> list[SignalEvidence]:
     """Return the evidence of some of the records in each view."""
     return [view.select(at) for view in views]
 
 
 class Scorer(Protocol):
-    """What scores records from all views of them: an attack with its settings."""
+    """Scores records from all views of them: an attack with its settings."""
 
     def score_views(self, records: Views, population: Views) -> NDArray[np.float64]:
         """Return one score per record; a higher score means "more likely a member"."""
@@ -115,7 +115,7 @@ def make_stand_ins(
             usable &= ~population
         if not (usable & is_member).any() or not (usable & ~is_member).any() or not population.any():
             continue
-        views = [Evidence(view[number], view[others], trained) for view in shadows]
+        views = [SignalEvidence(view[number], view[others], trained) for view in shadows]
         stand_ins.append(StandInTarget(select(views, usable), select(views, population), is_member[usable]))
     return stand_ins
 

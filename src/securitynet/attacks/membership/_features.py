@@ -18,7 +18,7 @@ _BOUND = 100.0
 _LARGEST_INPUT = 10.0
 
 
-def logit_scaled(logits: NDArray[np.floating]) -> NDArray[np.float32]:
+def scale_logits(logits: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return log p − log(1 − p) of each posterior p, N×K, computed in double precision and bounded by ±100.
 
     Args:
@@ -34,7 +34,7 @@ def logit_scaled(logits: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(np.clip(log_p - rest, -_BOUND, _BOUND), dtype=np.float32)
 
 
-def ranked(values: NDArray[np.float32], count: int | None = None) -> NDArray[np.float32]:
+def rank_values(values: NDArray[np.float32], count: int | None = None) -> NDArray[np.float32]:
     """Return the ``count`` largest values of each row in descending order (all by default)."""
     return np.ascontiguousarray(-np.sort(-values, axis=1)[:, :count])
 
@@ -44,7 +44,7 @@ def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def ranked_gradients(layer: LastLayerGradients, labels: NDArray[np.int64], limit: int) -> NDArray[np.float32]:
+def rank_gradients(layer: LastLayerGradients, labels: NDArray[np.int64], limit: int) -> NDArray[np.float32]:
     """Return gradients of the last layer in an order that is comparable between models, N×F, F at most ``limit``.
 
     The gradient is the outer product of the residuals (K) and the layer's inputs (D, with a 1 for the bias). The role
@@ -72,7 +72,7 @@ def ranked_gradients(layer: LastLayerGradients, labels: NDArray[np.int64], limit
     return _outer(left[:, :height], right[:, :width])
 
 
-def projected_gradients(layer: LastLayerGradients, limit: int, generator: torch.Generator) -> NDArray[np.float32]:
+def project_gradients(layer: LastLayerGradients, limit: int, generator: torch.Generator) -> NDArray[np.float32]:
     """Return unsorted gradients of the last layer, N×F, randomly projected if they have more than ``limit`` values.
 
     The projection is (A·residual) ⊗ (B·input) with Gaussian A and B. It preserves inner products of gradients in

@@ -108,13 +108,15 @@ def reference_outputs(
 
     Raises:
         ConfigurationError: If one of them is the target itself, or there are no images to ask about.
-        AccessDenied: If the target or one of them answers with labels only.
+        AccessDenied: If the target or one of them returns labels only.
         SecurityNetError: If one of them can't be loaded.
     """
     if data.dataset.images is None:
         raise ConfigurationError("Recorded outputs hold no images to ask reference models about.")
     if target.head == "labels":
-        raise AccessDenied(f"{target.reference}: references are compared by posteriors, and only labels are answered.")
+        raise AccessDenied(
+            f"{target.reference}: references are compared by posteriors, and the target returns labels only."
+        )
     labels = data.dataset.labels[records]
     outputs, accuracies = [], []
     for number, given in enumerate(references):
@@ -122,7 +124,7 @@ def reference_outputs(
         if model.identity.checksum == target.without_interface().identity.checksum:
             raise ConfigurationError(f"The reference model {given.model} is the target itself.")
         if model.head == "labels":
-            raise AccessDenied(f"{given.model} answers with labels only, and reference models need posteriors.")
+            raise AccessDenied(f"{given.model} returns labels only, and reference models need posteriors.")
         reduced = []
         for view in (data.dataset, *views):
             signals = collect(model, view, np.unique(records), cache=context.cache).select(records)

@@ -17,7 +17,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
 from securitynet.datasets.ordering import shuffled, union
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
@@ -81,7 +81,7 @@ class LabelOnlyAttack(Attack):
         after = target.query_counter.snapshot()
         context.extra_queries.append(Queries(total=after.total - before.total, unique=after.unique - before.unique))
         known = known_records(signals.indices, data)
-        threshold = tuned_threshold(scores, np.isin(signals.indices, data.splits.members), known)
+        threshold = tune_threshold(scores, np.isin(signals.indices, data.splits.members), known)
         return MembershipScores.of(signals, data, scores, threshold, ~known)
 
     def _sample(self, data: TrialData, seed: int) -> NDArray[np.int64]:

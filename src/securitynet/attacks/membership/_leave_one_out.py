@@ -1,4 +1,4 @@
-"""LiRA against each shadow model in turn, with all others as its shadow models: scores for many targets, for free."""
+"""LiRA against each shadow model in turn, with all others as its shadow models: many targets, no further training."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 from typing_extensions import override
 
-from securitynet.attacks.membership._features import Scale, logit_scaled
+from securitynet.attacks.membership._features import Scale, scale_logits
 from securitynet.attacks.membership._learned import MLP, Features, LearnedAttack
 from securitynet.models.targets.signals import Signals
 
@@ -45,7 +45,7 @@ class PosteriorMLP(LearnedAttack):
 
     def scaled(self, signals: Signals) -> NDArray[np.float32]:
         """Return the posteriors on the chosen scale, N×K."""
-        return logit_scaled(signals.logits) if self.scale == "logit" else signals.posteriors
+        return scale_logits(signals.logits) if self.scale == "logit" else signals.posteriors
 
     @override
     def scales(self, features: Features) -> list[Scale]:

@@ -19,9 +19,9 @@ from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_outputs
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership._evidence import Evidence, StandInTarget, Views, make_stand_ins, select
+from securitynet.attacks.membership._evidence import SignalEvidence, StandInTarget, Views, make_stand_ins, select
 from securitynet.attacks.membership._views import MOST_QUERIES, make_views
-from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import union
 from securitynet.errors import ConfigurationError
@@ -53,7 +53,7 @@ class ReferenceAttack(Attack):
 
     output: ClassVar[type[Output]] = MembershipScores
     costs: ClassVar[str | None] = "trains many shadow models"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
     pool: ClassVar[Literal["online", "offline"]]
     queries_population: ClassVar[bool] = False
     """Whether an offline attack queries the target with the shadow data as well."""
@@ -89,7 +89,7 @@ class ReferenceAttack(Attack):
         """Return the signal, N, for logits, N×K, of the target or of a shadow model."""
 
     @abstractmethod
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         """Return one score per record; a higher score means "more likely a member".
 
         Args:
@@ -176,7 +176,7 @@ class ReferenceAttack(Attack):
         known = known_records(signals.indices, data)
         is_member = np.isin(signals.indices, data.splits.members)
         scores = self.score_views(evidence, select(evidence, known & ~is_member))
-        threshold = tuned_threshold(scores, is_member, known)
+        threshold = tune_threshold(scores, is_member, known)
         return ScoredOnline(signals, outputs, evidence, known, is_member, scores, threshold)
 
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
@@ -205,7 +205,7 @@ class ReferenceAttack(Attack):
         attack = self.tuned(stand_ins)
         scores = [attack.score_views(part.records, part.population) for part in stand_ins]
         is_member = np.concatenate([part.is_member for part in stand_ins])
-        threshold = tuned_threshold(np.concatenate(scores), is_member, np.ones(len(is_member), dtype=bool))
+        threshold = tune_threshold(np.concatenate(scores), is_member, np.ones(len(is_member), dtype=bool))
         assert isinstance(threshold, float)  # no labels, so one for all
         evidence = combine(observed, outputs)
         first = np.arange(observed.shape[1]) < judged
@@ -232,14 +232,14 @@ class ScoredOnline:
 
     signals: Signals
     outputs: ShadowOutputs
-    evidence: list[Evidence]
+    evidence: list[SignalEvidence]
     known: NDArray[np.bool_]
     is_member: NDArray[np.bool_]
     scores: NDArray[np.float64]
     threshold: float | NDArray[np.float64]
 
 
-def combine(observed: NDArray[np.float64], outputs: ShadowOutputs) -> list[Evidence]:
+def combine(observed: NDArray[np.float64], outputs: ShadowOutputs) -> list[SignalEvidence]:
     """Combine signals of the target, V×N, with those of its shadow models for the same records, one for each view.
 
     Args:
@@ -248,4 +248,4 @@ def combine(observed: NDArray[np.float64], outputs: ShadowOutputs) -> list[Evide
     """
     count = observed.shape[1]
     shadows = np.asarray(outputs.outputs[:, :, :count], dtype=np.float64)
-    return [Evidence(own, shadows[:, view], outputs.included[:, :count]) for view, own in enumerate(observed)]
+    return [SignalEvidence(own, shadows[:, view], outputs.included[:, :count]) for view, own in enumerate(observed)]

@@ -64,10 +64,10 @@ class AugmentationAgreement(LabelOnlyAttack):
                 yield (images + sigma * torch.randn(images.shape, generator=random)).clamp(0, 1)
         if self.shift:
             for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-                yield moved(images, down * self.shift, right * self.shift)
+                yield shift_images(images, down * self.shift, right * self.shift)
 
 
-def moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+def shift_images(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
     """Shift images by whole pixels; the nearest row or column fills the gap.
 
     Args:

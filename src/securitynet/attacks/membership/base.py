@@ -212,7 +212,7 @@ class TunedThreshold(Attack):
         if self.fixed_threshold is not None:
             return MembershipScores.of(signals, data, scores, self.fixed_threshold)
         known = known_records(signals.indices, data)
-        threshold = tuned_threshold(
+        threshold = tune_threshold(
             scores, np.isin(signals.indices, data.splits.members), known, signals.labels if self.per_class else None
         )
         return MembershipScores.of(signals, data, scores, threshold, ~known)
@@ -235,7 +235,7 @@ def known_records(indices: NDArray[np.int64], data: TrialData) -> NDArray[np.boo
     return np.isin(indices, data.splits.known_members) | np.isin(indices, data.splits.known_non_members)
 
 
-def tuned_threshold(
+def tune_threshold(
     scores: NDArray[np.float64],
     is_member: NDArray[np.bool_],
     known: NDArray[np.bool_],

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _bavaria
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.records import ThreatModel
 
@@ -35,5 +35,5 @@ class BaVarIA(ReferenceAttack):
         return scaled_confidence(logits, labels)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         return _bavaria.online(records.observed, records.shadows, records.included, predictive=self.predictive)

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _bavaria
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._reference import OFFLINE, ReferenceAttack
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import ThreatModel
@@ -40,5 +40,5 @@ class BaVarIAOffline(ReferenceAttack):
         return scaled_confidence(logits, labels)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         return _bavaria.offline(records.observed, records.shadows, records.included, predictive=self.predictive)

@@ -131,7 +131,7 @@ class DatasetUsage(Attack):
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ONLINE,)
     output: ClassVar[type[Output]] = UsageEstimate
     costs: ClassVar[str | None] = "trains many shadow models"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
 
     count: int = Field(default=16, ge=6, description="Number of shadow models.")
     training: ShadowTraining = Field(default_factory=ShadowTraining, description="How shadow models are trained.")

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError
@@ -65,7 +65,7 @@ class GroupMembership(Attack):
                 hint="Name another attribute, or leave it out for random groups.",
             )
         all_known = np.array([known[groups[at]].all() for at in order])
-        threshold = tuned_threshold(scores, is_member[first], all_known)
+        threshold = tune_threshold(scores, is_member[first], all_known)
         return MembershipScores.of(signals.select(signals.indices[first]), data, scores, threshold, ~all_known, (note,))
 
     def _groups(

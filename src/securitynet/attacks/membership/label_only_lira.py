@@ -18,7 +18,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks._shadows import shadow_outputs
-from securitynet.attacks.membership._evidence import Evidence, Views
+from securitynet.attacks.membership._evidence import SignalEvidence, Views
 from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.attacks.membership._views import MOST_QUERIES, make_views
 from securitynet.datasets.base import ImageDataset
@@ -50,7 +50,7 @@ class LabelOnlyLira(ReferenceAttack):
         return np.asarray(logits.argmax(axis=1) == labels, dtype=np.float64)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         return compute_log_ratio(records.observed, records.shadows, records.included)
 
     @override

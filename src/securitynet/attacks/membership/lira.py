@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.records import ThreatModel
 
@@ -35,7 +35,7 @@ class LiRA(ReferenceAttack):
         return scaled_confidence(logits, labels)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         variance, _ = _lira.settle_variance(self.variance, self.shadows.count)
         return _lira.online(records.observed, records.shadows, records.included, variance=variance)
 

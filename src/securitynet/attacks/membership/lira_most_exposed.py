@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.methods.context import Context
@@ -54,7 +54,7 @@ class LiraMostExposed(LiRA):
         )
 
 
-def measure_marks(evidence: Evidence) -> NDArray[np.float64]:
+def measure_marks(evidence: SignalEvidence) -> NDArray[np.float64]:
     """Return how far the mean signal of shadow models with a record lies above that of those without it, N.
 
     Args:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._reference import OFFLINE, ReferenceAttack
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import ThreatModel
@@ -40,7 +40,7 @@ class LiRAOffline(ReferenceAttack):
         return scaled_confidence(logits, labels)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         variance, _ = _lira.settle_variance(self.variance, self.shadows.count)
         return _lira.offline(records.observed, records.shadows, records.included, variance=variance)
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 from typing_extensions import override
 
-from securitynet.attacks.membership._features import logit_scaled, ranked
+from securitynet.attacks.membership._features import rank_values, scale_logits
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -39,14 +39,14 @@ class MLDoctorBlackBox(LearnedAttack):
     )
 
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
 
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     shadow_training: ShadowTraining = ShadowTraining()
 
     @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        return ranked(logit_scaled(signals.logits)), signals.correct[:, None].astype(np.float32)
+        return rank_values(scale_logits(signals.logits)), signals.correct[:, None].astype(np.float32)
 
     @override
     def network(self, widths: Sequence[int]) -> nn.Module:

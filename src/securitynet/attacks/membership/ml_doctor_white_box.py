@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from securitynet.attacks.membership._features import (
     Scale,
-    logit_scaled,
     one_hot,
-    projected_gradients,
-    ranked_gradients,
+    project_gradients,
+    rank_gradients,
+    scale_logits,
 )
 from securitynet.attacks.membership._learned import MLP, Features, Joined, LearnedAttack
 from securitynet.methods.context import Context
@@ -37,8 +37,8 @@ class MLDoctorWhiteBox(LearnedAttack):
 
     Attributes:
         learning_rate: See `MLDoctorBlackBox`.
-        gradients: ``ranked``: sorted in an order that is comparable between models (`ranked_gradients`); ``raw``:
-            unsorted, or randomly projected (`projected_gradients`).
+        gradients: ``ranked``: sorted in an order that is comparable between models (`rank_gradients`); ``raw``:
+            unsorted, or randomly projected (`project_gradients`).
         gradient_inputs: Largest number of gradient values given to the attack network; each takes 4 bytes per record.
         shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data. With ``raw`` gradients, its
             last layer must have the same shape as the target's.
@@ -50,7 +50,7 @@ class MLDoctorWhiteBox(LearnedAttack):
     )
 
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
 
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     gradients: Literal["ranked", "raw"] = "ranked"
@@ -59,13 +59,13 @@ class MLDoctorWhiteBox(LearnedAttack):
 
     @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        posteriors = logit_scaled(signals.logits)
+        posteriors = scale_logits(signals.logits)
         loss = -posteriors[np.arange(len(signals)), signals.labels][:, None]
         layer = last_layer(model, data.dataset, signals.indices, progress=context.progress)
         if self.gradients == "ranked":
-            gradients = ranked_gradients(layer, signals.labels, self.gradient_inputs)
+            gradients = rank_gradients(layer, signals.labels, self.gradient_inputs)
         else:
-            gradients = projected_gradients(layer, self.gradient_inputs, generator(context.seed, "gradient projection"))
+            gradients = project_gradients(layer, self.gradient_inputs, generator(context.seed, "gradient projection"))
         return posteriors, loss, gradients, one_hot(signals.labels, posteriors.shape[1])
 
     @override

@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.membership._features import ranked
+from securitynet.attacks.membership._features import rank_values
 from securitynet.attacks.membership._learned import Features
 from securitynet.attacks.membership._mlp import PosteriorMLP
 from securitynet.methods.context import Context
@@ -31,4 +31,4 @@ class MLPTop3(PosteriorMLP):
 
     @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        return (ranked(self.scaled(signals), self.k),)
+        return (rank_values(self.scaled(signals), self.k),)

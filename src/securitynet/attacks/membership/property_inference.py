@@ -120,7 +120,7 @@ class PropertyInference(Attack):
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (OFFLINE,)
     output: ClassVar[type[Output]] = PropertyScores
     costs: ClassVar[str | None] = "trains many shadow models"
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
 
     attribute: str | None = Field(default=None, description="Attribute of the property. Default: the class.")
     value: int = Field(default=0, ge=0, description="Number of the class, or of the attribute's value.")

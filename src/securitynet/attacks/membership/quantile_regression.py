@@ -18,7 +18,7 @@ from typing_extensions import override
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership import _quantiles
 from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership.base import MembershipScores, known_records, tuned_threshold
+from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
 from securitynet.datasets.ordering import shuffled
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
@@ -63,7 +63,7 @@ class QuantileRegression(Attack):
         features = self._features(signals, data, teachers, context.seed)
         scores = self._regression(features[teachers], values[teachers], context).normal_scores(features, values)
         scores[teachers] = self._by_folds(features[teachers], values[teachers], context)
-        threshold = tuned_threshold(scores, is_member, known)
+        threshold = tune_threshold(scores, is_member, known)
         judged = signals.select(signals.indices[~known])
         return MembershipScores.of(judged, data, scores[~known], threshold)
 

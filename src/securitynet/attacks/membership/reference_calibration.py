@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._given_references import ReferenceModelAttack
 from securitynet.attacks.membership._reference import OFFLINE
 from securitynet.models.shadows import ShadowPlan
@@ -35,11 +35,11 @@ class ReferenceCalibration(ReferenceModelAttack):
         return log_confidence(logits, labels)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
-        return calibrated(records.observed, records.shadows, records.included)
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
+        return calibrate_signal(records.observed, records.shadows, records.included)
 
 
-def calibrated(
+def calibrate_signal(
     observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Subtract from a signal its mean over the shadow models that were not trained on the record.

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership._evidence import Evidence
+from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._given_references import ReferenceModelAttack
 from securitynet.attacks.membership._reference import ONLINE
 from securitynet.records import ThreatModel
@@ -36,7 +36,7 @@ class RMIA(ReferenceModelAttack):
         return log_confidence(logits, labels)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         ratios, others = (
             _rmia.log_ratio_online(part.observed, part.shadows, part.included) for part in (records, population)
         )

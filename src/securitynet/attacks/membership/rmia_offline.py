@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _rmia
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership._evidence import Evidence, StandInTarget, choose_by_low_fpr
+from securitynet.attacks.membership._evidence import SignalEvidence, StandInTarget, choose_by_low_fpr
 from securitynet.attacks.membership._given_references import ReferenceModelAttack
 from securitynet.attacks.membership._reference import OFFLINE
 from securitynet.models.shadows import ShadowPlan
@@ -55,7 +55,7 @@ class RMIAOffline(ReferenceModelAttack):
         return log_confidence(logits, labels)
 
     @override
-    def score(self, records: Evidence, population: Evidence) -> NDArray[np.float64]:
+    def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         a = UNTUNED_A if self.a is None else self.a
         ratios = _rmia.log_ratio_offline(records.observed, records.shadows, records.included, a)
         others = _rmia.log_ratio_offline(population.observed, population.shadows, population.included, 1.0)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.stealing._pool import Pool, pool_of
+from securitynet.attacks.stealing._pool import Pool, make_pool
 from securitynet.attacks.stealing.base import POOLS, STORE, QueryResult, StealingAttack, TargetOutputs, query_records
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -70,10 +70,10 @@ class Known:
 
     def joined(self) -> QueryResult:
         """Return all queries so far as one result."""
-        return QueryResult(self.pool.dataset, np.concatenate(self.records), joined(self.outputs), self.classes)
+        return QueryResult(self.pool.dataset, np.concatenate(self.records), join_outputs(self.outputs), self.classes)
 
 
-def joined(outputs: list[TargetOutputs]) -> TargetOutputs:
+def join_outputs(outputs: list[TargetOutputs]) -> TargetOutputs:
     """Concatenate the outputs of several batches of queries."""
     return cast(TargetOutputs, np.concatenate(outputs))
 
@@ -108,11 +108,11 @@ class ActiveStealing(StealingAttack):
     @override
     def query_images(self, target: Target, data: TrialData, context: Context) -> QueryResult:
         self.check_interface(target)
-        pool = pool_of(data, context, None, missing_classes=self.missing_classes)
+        pool = make_pool(data, context, None, missing_classes=self.missing_classes)
         most = max(self.budgets, default=len(pool.records))
         if most > len(pool.records):
             # The pool is loaded in full to choose from it, so a budget above its size must be refused separately.
-            pool_of(data, context, most, missing_classes=self.missing_classes)
+            make_pool(data, context, most, missing_classes=self.missing_classes)
         architecture, size, _ = self.blueprint(target, data.trained)
         recipe = self.training(target, context)
         known = Known(pool, target, context)
@@ -137,12 +137,24 @@ class ActiveStealing(StealingAttack):
         return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device).target
 
 
-def outputs_of(selector: Target, pool: Pool, records: NDArray[np.int64]) -> Signals:
-    """Compute a surrogate's outputs for records of the pool; they are cheap, so they are not cached."""
+def compute_outputs(selector: Target, pool: Pool, records: NDArray[np.int64]) -> Signals:
+    """Compute a surrogate's outputs for records of the pool; they are cheap, so they are not cached.
+
+    Args:
+        selector: The surrogate.
+        pool: Images that may be queried.
+        records: Positions in the pool, n.
+    """
     return collect(selector, pool.dataset, records, same_classes=False)
 
 
-def embeddings_of(selector: Target, pool: Pool, records: NDArray[np.int64]) -> torch.Tensor:
-    """Compute a surrogate's embeddings of records of the pool, N×D float32."""
+def compute_embeddings(selector: Target, pool: Pool, records: NDArray[np.int64]) -> torch.Tensor:
+    """Compute a surrogate's embeddings of records of the pool, N×D float32.
+
+    Args:
+        selector: The surrogate.
+        pool: Images that may be queried.
+        records: Positions in the pool, N.
+    """
     batches = pool.dataset.batches(records, selector.batch_size)
     return torch.cat([selector.embeddings(images) for _, images in batches])

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from securitynet.attacks.stealing._interface import completed
+from securitynet.attacks.stealing._interface import complete_posteriors
 from securitynet.devices import deterministic_kernels, resolve_device
 from securitynet.models.targets.query_count import image_keys
 from securitynet.models.targets.signals import Progress
@@ -235,7 +235,7 @@ class Searcher:
             if self.target.head == "labels":
                 parts.append(self.target.labels(part))
             else:
-                parts.append(torch.from_numpy(completed(self.target.posteriors(part).numpy())))
+                parts.append(torch.from_numpy(complete_posteriors(self.target.posteriors(part).numpy())))
         self.query_counts.append(Queries(total=len(images), unique=len(images)))
         return torch.cat(parts)
 

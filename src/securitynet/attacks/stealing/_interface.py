@@ -17,7 +17,7 @@ LABELS = "labels"
 _FORM = re.compile(r"(top|rounded)-(\d+)")
 
 
-def declared(text: str) -> Interface | None:
+def parse_interface(text: str) -> Interface | None:
     """Return the interface for ``full`` (None), ``top-K``, ``rounded-D`` or ``labels``.
 
     Raises:
@@ -39,12 +39,12 @@ def declared(text: str) -> Interface | None:
     )
 
 
-def learnable(signals: Signals) -> NDArray[np.float32] | NDArray[np.int64]:
+def choose_training_targets(signals: Signals) -> NDArray[np.float32] | NDArray[np.int64]:
     """Return what a surrogate is trained on: posteriors, N×K float32, or classes, N int64, if nothing else is known."""
-    return signals.predictions if signals.head == "labels" else completed(signals.posteriors)
+    return signals.predictions if signals.head == "labels" else complete_posteriors(signals.posteriors)
 
 
-def completed(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def complete_posteriors(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Complete truncated or rounded posteriors so that their rows sum to 1.
 
     The mass that a row lacks is spread evenly over the classes whose posterior is 0: those below the top k, and those

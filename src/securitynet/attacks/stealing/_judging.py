@@ -19,7 +19,7 @@ from securitynet.randomness import generator
 from securitynet.records import Access
 
 
-def auditors_view(target: Target) -> Target:
+def view_as_auditor(target: Target) -> Target:
     """Return the target with a query counter of its own: the evaluation costs the adversary no queries."""
     plain = target.without_interface()
     return Target(

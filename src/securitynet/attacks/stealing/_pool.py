@@ -40,7 +40,7 @@ class Pool:
     labelled: bool
 
 
-def pool_of(data: TrialData, context: Context, most: int | None, *, missing_classes: bool) -> Pool:
+def make_pool(data: TrialData, context: Context, most: int | None, *, missing_classes: bool) -> Pool:
     """Return the auxiliary data of the threat model in use.
 
     Args:
@@ -65,23 +65,29 @@ def pool_of(data: TrialData, context: Context, most: int | None, *, missing_clas
     if labelled and not missing_classes:
         _check_classes(dataset, records, auxiliary)
     if most is not None and most > len(records):
-        raise too_few(most, len(records), auxiliary)
+        raise make_budget_error(most, len(records), auxiliary)
     order = records[shuffled(len(records), "stealing", context.seed)]
     distinct = _distinct(dataset, order, most)
     if most is not None and most > len(distinct):
-        raise too_few(most, len(distinct), auxiliary)
+        raise make_budget_error(most, len(distinct), auxiliary)
     return Pool(dataset, distinct, labelled)
 
 
-def too_few(budget: int, available: int, auxiliary: Auxiliary) -> ConfigurationError:
-    """Create the error for a budget larger than the pool."""
+def make_budget_error(budget: int, available: int, auxiliary: Auxiliary) -> ConfigurationError:
+    """Create the error for a budget larger than the pool.
+
+    Args:
+        budget: Number of queries.
+        available: Distinct images of the pool.
+        auxiliary: Kind of data that the adversary holds.
+    """
     return ConfigurationError(
         f"A budget of {budget:,} queries is more than the {available:,} distinct images of the {auxiliary.value} data.",
         hint="Lower the budget, or let the adversary know more (--known).",
     )
 
 
-def with_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, seed: int) -> Pool:
+def add_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, seed: int) -> Pool:
     """Return a pool in which each image is followed by altered copies of it.
 
     Args:
@@ -108,11 +114,11 @@ def with_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, se
         if most is not None and count >= most:
             break
     images = torch.cat(copies_kept)[:most]
-    made = made_dataset(images, f"changed copies of {pool.dataset.reference}")
+    made = wrap_images(images, f"changed copies of {pool.dataset.reference}")
     return Pool(made, np.arange(len(images), dtype=np.int64), False)
 
 
-def made_dataset(images: torch.Tensor, name: str) -> ImageDataset:
+def wrap_images(images: torch.Tensor, name: str) -> ImageDataset:
     """Wrap generated images, N×C×H×W uint8, as a dataset without classes."""
     return ImageDataset(name, images, np.zeros(len(images), dtype=np.int64), ("image",), {})
 
@@ -134,7 +140,7 @@ class Reshaped:
         return images.round().clamp(0, 255).to(torch.uint8).expand(-1, channels, -1, -1).contiguous()
 
 
-def in_shape_of(auxiliary: ImageDataset, dataset: ImageDataset) -> ImageDataset:
+def match_shape(auxiliary: ImageDataset, dataset: ImageDataset) -> ImageDataset:
     """Return the auxiliary dataset with its images in the shape of those of ``dataset``."""
     check_images(auxiliary)
     channels, height, width = dataset.image_shape
@@ -154,7 +160,7 @@ def _source(data: TrialData, auxiliary: Auxiliary) -> tuple[ImageDataset, NDArra
         raise ConfigurationError(
             "There is no out-of-distribution dataset to query.", hint="Name one with --auxiliary-dataset."
         )
-    other = in_shape_of(data.auxiliary, data.dataset)
+    other = match_shape(data.auxiliary, data.dataset)
     return other, np.arange(len(other), dtype=np.int64), False
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from securitynet.attacks.stealing._pool import pool_of, with_copies
+from securitynet.attacks.stealing._pool import add_copies, make_pool
 from securitynet.attacks.stealing.base import POOLS, QueryResult, StealingAttack, query_records, surrogate_recipe
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -52,10 +52,10 @@ class PlainStealing(StealingAttack):
         most = max(self.budgets, default=None)
         recipe = surrogate_recipe(self.protocol, self.recipe)
         if not self.copies:
-            pool = pool_of(data, context, most, missing_classes=self.missing_classes)
+            pool = make_pool(data, context, most, missing_classes=self.missing_classes)
         else:
-            plain = pool_of(data, context, None, missing_classes=self.missing_classes)
-            pool = with_copies(plain, self.copies, recipe.augment, most, context.seed)
+            plain = make_pool(data, context, None, missing_classes=self.missing_classes)
+            pool = add_copies(plain, self.copies, recipe.augment, most, context.seed)
             if most is not None and most > len(pool.records):
                 raise ConfigurationError(
                     f"A budget of {most:,} queries is more than the {len(pool.records):,} distinct images and copies.",

@@ -129,7 +129,7 @@ class StolenModels(Output):
             level=level,
         )
         if self.fooled.shape[1]:
-            measurements += stealing.transfer(self.fooled[number], self.fooled_by_noise, level=level)
+            measurements += stealing.measure_transfer(self.fooled[number], self.fooled_by_noise, level=level)
         return measurements
 
     def _notes(self, number: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE, find_own_architecture
-from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images, fresh_network
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, build_fresh_network, check_images
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import collect
@@ -126,7 +126,7 @@ class StealingAttack(Attack):
 
     @model_validator(mode="after")
     def _settings_make_sense(self) -> StealingAttack:
-        _interface.declared(self.interface)
+        _interface.parse_interface(self.interface)
         surrogate_recipe(self.protocol, self.recipe)
         return self
 
@@ -147,13 +147,15 @@ class StealingAttack(Attack):
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> StolenModels:
         check_images(data.dataset)
-        interface = _interface.declared(self.interface)
+        interface = _interface.parse_interface(self.interface)
         seen = target if interface is None else target.through(interface)
         recipe = self.training(seen, context)
         architecture, size, notes = self.blueprint(target, data.trained)
         # Built once now, so that an architecture that cannot be built is reported before any query is spent.
         nothing = np.empty(0, dtype=np.int64)
-        fresh_network(ModelSpec(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size))
+        build_fresh_network(
+            ModelSpec(data.dataset, nothing, nothing, data.dataset.num_classes, architecture, recipe, size)
+        )
         queried = self.query_images(seen, data, context)
         check_variety(queried)
         budgets = self.budgets or (len(queried.indices),)
@@ -215,7 +217,7 @@ class StealingAttack(Attack):
     ) -> StolenModels:
         unseen = leave_out_queried(data.dataset, data.splits.non_members, (queried.dataset, queried.indices))
         judged = unseen.records
-        view = _judging.auditors_view(target)
+        view = _judging.view_as_auditor(target)
         truth = collect(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
         judgements = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
@@ -257,7 +259,7 @@ def query_records(
         target, pool.dataset, records, cache=context.cache, progress=context.progress, same_classes=pool.labelled
     )
     context.extra_queries.append(signals.queries)
-    return _interface.learnable(signals), signals.outputs.shape[1]
+    return _interface.choose_training_targets(signals), signals.outputs.shape[1]
 
 
 def check_variety(queried: QueryResult) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.stealing._generator import GeneratorSettings, Searcher
-from securitynet.attacks.stealing._pool import made_dataset
+from securitynet.attacks.stealing._pool import wrap_images
 from securitynet.attacks.stealing.base import QueryResult, StealingAttack
 from securitynet.files import stable_hash
 from securitynet.methods.context import Context
@@ -85,7 +85,7 @@ class DataFreeStealing(StealingAttack):
         )
         result = searcher.run()
         indices = np.arange(len(result.images), dtype=np.int64)
-        dataset = made_dataset(result.images, "made-up images")
+        dataset = wrap_images(result.images, "made-up images")
         return QueryResult(dataset, indices, result.outputs.numpy(), result.classes)
 
     def pictures(self, queried: QueryResult) -> NDArray[np.uint8]:

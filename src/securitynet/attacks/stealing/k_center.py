@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from securitynet.attacks.stealing._active import ActiveStealing, Known, embeddings_of
+from securitynet.attacks.stealing._active import ActiveStealing, Known, compute_embeddings
 from securitynet.models.targets.target import Target
 
 _CHUNK = 2048
@@ -24,8 +24,8 @@ class KCenterStealing(ActiveStealing):
     def choose(self, known: Known, selector: Target, number: int) -> None:
         rest = known.rest()
         queried = np.concatenate(known.records)
-        centres = embeddings_of(selector, known.pool, queried)
-        known.query(rest[greedy_k_center(embeddings_of(selector, known.pool, rest), centres, number)])
+        centres = compute_embeddings(selector, known.pool, queried)
+        known.query(rest[greedy_k_center(compute_embeddings(selector, known.pool, rest), centres, number)])
 
 
 def greedy_k_center(points: torch.Tensor, centres: torch.Tensor, number: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from typing_extensions import override
 
-from securitynet.attacks.stealing._active import ActiveStealing, Known, joined, outputs_of
+from securitynet.attacks.stealing._active import ActiveStealing, Known, compute_outputs, join_outputs
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
@@ -75,7 +75,7 @@ class KnockoffStealing(ActiveStealing):
                 drawn.append(left[actions[-1]].popleft())
             records = np.asarray(drawn, dtype=np.int64)
             posteriors = as_posteriors(known.query(records), known.classes)
-            predicted = outputs_of(selector, known.pool, records).logits
+            predicted = compute_outputs(selector, known.pool, records).logits
             for action, posterior, logits in zip(actions, posteriors, predicted, strict=True):
                 bandit.update(action, *history.reward(posterior, logits))
             number -= size
@@ -84,7 +84,7 @@ class KnockoffStealing(ActiveStealing):
         """Return the policy and the rewards as the earlier rounds left them."""
         if not known.memory:
             history = RewardHistory(self.rewards)
-            for row in as_posteriors(joined(known.outputs), known.classes)[-WINDOW:]:
+            for row in as_posteriors(join_outputs(known.outputs), known.classes)[-WINDOW:]:
                 history.note(row)
             known.memory["bandit"] = GradientBandit(int(known.pool.dataset.labels.max()) + 1)
             known.memory["history"] = history
@@ -114,7 +114,13 @@ class GradientBandit:
         return chosen if left.get(chosen) else int(np.flatnonzero(policy)[-1])
 
     def update(self, action: int, reward: float, baseline: float) -> None:
-        """Equation 4 of Knockoff Nets, with the step size 1 / (how often the action was taken)."""
+        """Equation 4 of Knockoff Nets, with the step size 1 / (how often the action was taken).
+
+        Args:
+            action: Position of the class that was queried.
+            reward: Reward of the queried image.
+            baseline: Mean of the rewards so far.
+        """
         self.taken[action] += 1
         step = (reward - baseline) / self.taken[action]
         policy = self.policy()

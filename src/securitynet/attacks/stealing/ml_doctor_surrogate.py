@@ -20,7 +20,7 @@ class MLDoctorSurrogate(PlainStealing):
     """Trains with the squared error between posteriors."""
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = POOLS[:2]
-    imitates: ClassVar[bool] = True
+    trains_like_target: ClassVar[bool] = True
     protocol: ClassVar[Recipe] = Recipe(epochs=50, learning_rate=1e-2, schedule="constant", loss="mse")
 
     architecture: str = Field(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.stealing._active import ActiveStealing, Known, outputs_of
+from securitynet.attacks.stealing._active import ActiveStealing, Known, compute_outputs
 from securitynet.models.targets.target import Target
 
 Measure = Literal["entropy", "margin", "confidence"]
@@ -29,7 +29,7 @@ class UncertaintyStealing(ActiveStealing):
     @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
         rest = known.rest()
-        doubt = uncertainty(outputs_of(selector, known.pool, rest).posteriors, self.measure)
+        doubt = uncertainty(compute_outputs(selector, known.pool, rest).posteriors, self.measure)
         known.query(rest[np.argsort(-doubt, kind="stable")[:number]])
 
 

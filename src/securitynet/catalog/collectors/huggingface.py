@@ -27,7 +27,7 @@ _ARXIV = re.compile(r"arxiv:(\d{4}\.\d{4,5})$")
 
 
 class HubError(SecurityNetError):
-    """The Hub cannot be reached, or answers with something else than a list of models."""
+    """The Hub cannot be reached, or returns something other than a list of models."""
 
 
 class HuggingFaceCollector(Collector):
@@ -128,7 +128,7 @@ class HuggingFaceCollector(Collector):
         following = response.links.get("next", {}).get("url")
         if following is None:
             return None
-        # Pages are asked of the server that was named, whatever the answer says.
+        # Pages are requested from the server that was named, whatever its response says.
         return f"{self._endpoint}{_PATH}?{httpx.URL(following).query.decode()}"
 
 

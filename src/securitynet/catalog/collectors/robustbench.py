@@ -44,8 +44,9 @@ class RobustbenchCollector(LibraryCollector):
             bases = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
             for threat, name, definition in _models(tree):
                 model = published.pop(f"{dataset}:{threat}:{name}", None)
-                listed = self._listed(definition, bases)
-                yield _item(model or PublishedModel(f"{dataset}:{threat}:{name}"), listed)
+                full_name = f"{dataset}:{threat}:{name}"
+                listed = {"reference": f"robustbench:{full_name}"} | self._listed(definition, bases)
+                yield _item(model or PublishedModel(full_name), listed)
         for model in published.values():
             yield _item(model, {})
 
@@ -54,10 +55,10 @@ class RobustbenchCollector(LibraryCollector):
         identifier = model.get("gdrive_id")
         drive = str(identifier.value) if isinstance(identifier, ast.Constant) and identifier.value else None
         return {
-            "reference": _torchvision_reference(model["model"]),
             "revision": self.version(),
             "weights_link": f"https://drive.google.com/uc?id={drive}" if drive else None,
             "architecture": _architecture(model["model"], bases),
+            **_torchvision_reference(model["model"]),
         }
 
 
@@ -151,8 +152,8 @@ def _numbers(model: ast.expr) -> list[str]:
     return []
 
 
-def _torchvision_reference(model: ast.expr) -> str | None:
-    """Torchvision's own first weights, where the list builds with ``pretrained=True``."""
+def _torchvision_reference(model: ast.expr) -> dict[str, str]:
+    """The reference of torchvision's own first weights, where the list builds with ``pretrained=True``."""
     for node in ast.walk(model):
         if (
             isinstance(node, ast.Call)
@@ -161,5 +162,5 @@ def _torchvision_reference(model: ast.expr) -> str | None:
         ):
             pretrained = any(k.arg == "pretrained" and getattr(k.value, "value", None) is True for k in node.keywords)
             if node.func.value.id == "pt_models" and pretrained:
-                return f"torchvision:{node.func.attr}@IMAGENET1K_V1"
-    return None
+                return {"reference": f"torchvision:{node.func.attr}@IMAGENET1K_V1"}
+    return {}

@@ -52,6 +52,8 @@ class TimmCollector(LibraryCollector):
         timm = cure.import_torchvision("timm")
         registry = importlib.import_module("timm.models")
         for name in timm.list_models(pretrained=True):
+            if not timm.model_entrypoint(name.split(".")[0]).__module__.startswith("timm."):
+                continue  # other packages register theirs when they are imported
             yield self._item(name, registry.get_pretrained_cfg(name), registry.get_pretrained_cfg(name.split(".")[0]))
 
     def _item(self, name: str, config: Any, default: Any) -> Item:

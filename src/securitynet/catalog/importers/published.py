@@ -48,6 +48,26 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNe
 """RobustBench's names of datasets -> the catalog's."""
 
 THREATS = {"Linf": "Linf", "L2": "L2", "corruptions": "common corruptions", "corruptions_3d": "3D common corruptions"}
+_WITHOUT_WEIGHTS: dict[str, tuple[str, ...]] = {
+    "cifar100:corruptions": (
+        "Erichson2022NoisyMix",
+    ),
+    "cifar10:Linf": (
+        "Alayrac2019Labels", "Alfarra2020ClusTR", "Atzmon2019Controlling", "Chan2020Jacobian",
+        "Jang2019Adversarial", "JinRinard2020Manifold", "KimWang2020Sensible", "Kumari2019Harnessing",
+        "Kundu2020Tunable", "Madry2018Towards", "Mao2019Metric", "Moosavi-Dezfooli2019Robustness",
+        "Mustafa2019Adversarial", "Pang2020Bag", "Pang2020Rethinking", "Qin2019Adversarial",
+        "Shafahi2019Adversarial", "WangZhang2019Bilateral", "Wu2020Do", "Xiao2020Enhancing",
+        "Zhang2020Towards", "ZhangWang2019Defense", "ZhangXu2020Adversarial",
+    ),
+    "cifar10:corruptions": (
+        "Calian2021Defending", "Erichson2022NoisyMix", "Gowal2020Uncovering_70_16_L2",
+        "Gowal2020Uncovering_70_16_Linf", "Gowal2020Uncovering_70_16_extra_L2",
+        "Gowal2020Uncovering_70_16_extra_Linf",
+    ),
+}  # fmt: skip
+"""Dataset and threat -> models of the leaderboard whose networks and weights RobustBench's package (1.1.1) lacks."""
+
 _VENUE_TYPES = {
     "computer vision": ("CVPR", "ICCV", "ECCV", "BMVC", "WACV"),
     "machine learning": ("NeurIPS", "ICML", "ICLR"),
@@ -193,6 +213,7 @@ def robustbench_codes(model: PublishedModel) -> dict[str, Any]:
         "key": f"robustbench:{DATASETS.get(dataset, dataset)}:{threat}:{name}",
         "source": "robustbench",
         "name": name,
+        "reference": None if name in _WITHOUT_WEIGHTS.get(f"{dataset}:{threat}", ()) else f"robustbench:{model.name}",
         "code_link": "https://github.com/RobustBench/robustbench",
         "purpose": "benchmark" if standard else "security",
         "purpose_detail": None if standard else f"adversarial robustness ({threatened})",

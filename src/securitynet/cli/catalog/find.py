@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,19 @@ def search(
     codes: dict[str, str],
     text: Words = None,
     sort: Annotated[
-        str | None, typer.Option("--sort", metavar="CODE", help="Sort by; -CODE: descending.", show_default=False)
+        str | None,
+        typer.Option(
+            "--sort", metavar="CODE", help="Sort by a code or a measured name; -CODE: descending.", show_default=False
+        ),
+    ] = None,
+    measured: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measured",
+            metavar="NAME=FILTER",
+            help="Filter by a measured name, such as accuracy.test=0.9.. (can be repeated).",
+            show_default=False,
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most entries to print.")] = 50,
     after: Annotated[
@@ -49,13 +62,14 @@ def search(
 
     Filters: CIFAR-10,SVHN (any of), 2016..2020, >=0.9, '!VGG' (not), none or any (whether it is known).
 
-    Example: securitynet catalog search resnet --dataset CIFAR-10 --claimed-accuracy '>=0.9' --sort -claimed_accuracy
+    Example: securitynet catalog search resnet --dataset CIFAR-10 --claimed-accuracy '>=0.9' --sort -accuracy.test
     """
     output = "json" if json else output
     if output not in ("table", "json", "csv"):
         raise ConfigurationError(f"There is no output {output!r}.", hint="Choose table, json or csv.")
     with open_catalog(db) as catalog:
-        query = catalog.query(" ".join(text or ()), filters=codes, sort=sort, duplicates=duplicates)
+        filters = {**codes, **_read_measured(measured or [])}
+        query = catalog.query(" ".join(text or ()), filters=filters, sort=sort, duplicates=duplicates)
         if count:
             number = query.count()
             console.print_json(number) if output == "json" else console.stdout.print(str(number))
@@ -63,7 +77,12 @@ def search(
         page = query.page(limit, after)
         if not page.entries and after is None:
             _explain_nothing(catalog, codes)
-    records = [{"id": entry.id, **entry.known()} for entry in page.entries]
+        shown = [name for name in dict.fromkeys([str(sort or "").lstrip("-"), *filters]) if "." in name]
+        values = {name: catalog.measured_values(name) for name in shown}
+    records = [
+        {"id": entry.id, **entry.known(), **{n: of[entry.id] for n, of in values.items() if entry.id in of}}
+        for entry in page.entries
+    ]
     if output == "json":
         console.print_json({"entries": records, "after": page.after})
     elif output == "csv":
@@ -71,10 +90,22 @@ def search(
 
         console.print_text(as_csv([{**record, "measurements": []} for record in records]))
     else:
-        columns = ("id", *overview_codes())
+        columns = ("id", *overview_codes(), *values)
         print_table(columns, [[record.get(name) for name in columns] for record in records])
     if page.after and output != "json":
         console.stderr.print(f"More: --after {shlex.quote(page.after)}", markup=False, soft_wrap=True)
+
+
+def _read_measured(texts: list[str]) -> dict[str, str]:
+    """Measured name -> filter, from ``NAME=FILTER``."""
+    filters = {}
+    for text in texts:
+        # A name may hold an equals sign itself: accuracy.threat=Linf.autoattack=0.5..
+        match = re.fullmatch(r"(?P<name>.+\..+)=(?P<filter>[<>]=?[^=]+|[^=<>]+)", text)
+        if match is None:
+            raise ConfigurationError(f"--measured {text!r} is invalid.", hint="Write NAME=FILTER: accuracy.test=0.9..")
+        filters[match["name"]] = match["filter"]
+    return filters
 
 
 @app.command()

@@ -13,7 +13,7 @@ from securitynet.cli.catalog.options import Db, Json, open_catalog
 from securitynet.cli.catalog.output import print_table
 
 if TYPE_CHECKING:
-    from securitynet.scan import Candidate, Evidence, ScanReport
+    from securitynet.scan import Candidate, ScanReport
 
 app = typer.Typer()
 
@@ -85,10 +85,6 @@ def _show(report: ScanReport, *, review: bool) -> None:
     console.stdout.print(
         f"{len(report.candidates)} sets of weights in {report.files} files; not read: {len(report.refused)}"
     )
-
-
-def _with_confidence(evidence: Evidence | None) -> str:
-    return f"{evidence.value} ({evidence.confidence:.2f})" if evidence else ""
 
 
 def _evidence_rows(candidates: list[Candidate]) -> list[list[str]]:

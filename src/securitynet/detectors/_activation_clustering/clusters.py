@@ -84,9 +84,9 @@ def divide(
 
 
 def avoidance(division: Division) -> float:
-    """p-value of the cluster that clean images avoid more (`securitynet.metrics.clusters.foreign`)."""
+    """p-value of the cluster that clean images avoid more (`securitynet.metrics.clusters.find_foreign_clusters`)."""
     counts = [np.bincount(rows, minlength=2)[None] for rows in (division.owner, division.clean)]
-    return float(clusters.foreign(*counts)[1][0])
+    return float(clusters.find_foreign_clusters(*counts)[1][0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +127,9 @@ class Clusters(Output):
 
     def judged(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
         """Return the foreign cluster of each class, its adjusted p-value, K, and whether each record is suspect, N."""
-        which, raw = clusters.foreign(self.training, self.clean)
+        which, raw = clusters.find_foreign_clusters(self.training, self.clean)
         chosen = np.minimum(raw * self.reductions, 1.0)  # Bonferroni's correction within a class, Holm's over classes
-        p_values = clusters.adjusted(chosen, int((~np.isnan(self.silhouettes)).sum()))
+        p_values = clusters.adjust_p_values(chosen, int((~np.isnan(self.silhouettes)).sum()))
         at = np.searchsorted(self.classes, self.labels)
         suspect = (self.owner == which[at]) & (p_values[at] < clusters.ALPHA)
         return which, p_values, np.asarray(suspect)

@@ -165,7 +165,7 @@ class PairNorms(Output):
         )
 
     def _accuse(self, test: PairTest) -> str:
-        """What stands out, as a clause."""
+        """Name the accused pairs or classes, as a clause."""
         if test.targets:
             shown = ", ".join(self.names[label] for label in test.targets[:MOST_NAMED])
             return f"images of most classes become class {shown} by a far smaller trigger than other classes need"

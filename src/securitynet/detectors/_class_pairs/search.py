@@ -1,8 +1,8 @@
 """The search for the smallest trigger of each pair (source class, target class), many pairs at once.
 
-A trigger is a mask m and a pattern p as in Neural Cleanse (`securitynet.detectors._neural_cleanse.search`), but it is
-tried on images of one class only. The weight of the mask's sum in the loss rises while the trigger works and falls
-while it does not, so that it stays at the boundary; the smallest norm with which the trigger worked counts.
+A trigger is a mask m and a pattern p as in Neural Cleanse (`securitynet.detectors._neural_cleanse.trigger_search`),
+but it is tried on images of one class only. The weight of the mask's sum in the loss rises while the trigger works and
+falls while it does not, so that it stays at the boundary; the smallest norm with which the trigger worked counts.
 """
 
 from __future__ import annotations

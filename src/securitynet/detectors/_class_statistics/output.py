@@ -146,7 +146,13 @@ def find_in_any(statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | No
 
 
 def make_verdict(rank: int, sentence: str, level: float) -> Measurement:
-    """The verdict as a number that a policy can bound, with the verdict in words as its note."""
+    """The verdict as a number that a policy can bound, with the verdict in words as its note.
+
+    Args:
+        rank: 0 nothing found, 1 undecided, 2 suspicious.
+        sentence: The verdict in words.
+        level: Confidence level of the test.
+    """
     return make_exact("verdict", rank, 1, level, sentence)
 
 
@@ -156,7 +162,15 @@ def show_p_value(p_value: float) -> str:
 
 
 def make_exact(name: str, value: float, n: int, level: float, note: str) -> Measurement:
-    """A measurement that nothing random entered, of which smaller is better."""
+    """A measurement that nothing random entered, of which smaller is better.
+
+    Args:
+        name: Name of the measurement.
+        value: Its value, which is also both ends of its interval.
+        n: Number of classes behind it.
+        level: Confidence level to state.
+        note: Note of the measurement.
+    """
     return Measurement(
         name=name,
         value=float(value),

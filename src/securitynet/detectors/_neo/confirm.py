@@ -115,7 +115,7 @@ class Confirmation:
         for part in torch.split(torch.arange(len(owner)), self.client.together):
             at, onto = owner[part], self.held_out[image[part]]
             masks = self.grid.masks(candidates.places[at])
-            pasted = _regions.moved(candidates.images[candidates.rows[at]], masks, onto)
+            pasted = _regions.paste_regions(candidates.images[candidates.rows[at]], masks, onto)
             differs = (pasted != onto).flatten(1).any(dim=1)  # identical images need no query
             if differs.any():
                 labels = self.client.decided(pasted[differs], self.margin).argmax(dim=1)

@@ -41,7 +41,7 @@ class Grid:
         return (vertical[:, :, None] & horizontal[:, None, :]).unsqueeze(1)
 
 
-def covered(images: torch.Tensor, masks: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+def cover_regions(images: torch.Tensor, masks: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
     """Cover a region of each image with one colour.
 
     Args:
@@ -52,7 +52,7 @@ def covered(images: torch.Tensor, masks: torch.Tensor, colours: torch.Tensor) ->
     return torch.where(masks, colours[:, :, None, None], images)
 
 
-def moved(source: torch.Tensor, masks: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
+def paste_regions(source: torch.Tensor, masks: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
     """Paste a region of each source image on another image at the same place.
 
     Args:

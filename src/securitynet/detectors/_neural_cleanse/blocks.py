@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
 from securitynet.models.targets.target import Target
 from securitynet.models.targets.threads import leave_cores_to_threads
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from securitynet.detectors._neural_cleanse.blocks import block_length, label_bytes
-from securitynet.detectors._neural_cleanse.search import GROUP_NUMBERS
+from securitynet.detectors._neural_cleanse.trigger_search import GROUP_NUMBERS
 from securitynet.errors import ConfigurationError
 
 STEP_COPIES = 4

@@ -98,7 +98,7 @@ class Triggers(Output):
     @property
     def flagged(self) -> list[int]:
         """Positions in ``labels`` that Neural Cleanse's rule flags, ascending by norm."""
-        return detection.flagged(self.norms, self.sampled)
+        return detection.flag_labels(self.norms, self.sampled)
 
     @property
     def suspects(self) -> list[int]:
@@ -137,7 +137,9 @@ class Triggers(Output):
         measured = [*trigger_norms.measure_verdict(evidence, sentence, label, level=level), *measured, *fresh]
         at = np.flatnonzero(self.labels[self.pictured] == self.backdoored_target)
         if self.planted_mask.size and len(at) and np.isfinite(self.norms[self.pictured[at[0]]]):
-            measured.append(detection.overlap(self.masks[at[0]] / 255.0, self.planted_mask / 255.0, level=level))
+            measured.append(
+                detection.measure_overlap(self.masks[at[0]] / 255.0, self.planted_mask / 255.0, level=level)
+            )
         return measured
 
     def _measure_fresh(self, level: float) -> list[Measurement]:

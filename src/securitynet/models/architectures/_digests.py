@@ -46,7 +46,7 @@ class _Description:
         self._described: list[Any] = []  # held, so that no address is used twice
 
     def describe(self, value: Any) -> Any:
-        """What decides an object's behaviour, as far as it can be seen."""
+        """Describe everything visible that decides an object's behaviour."""
         if value is None or type(value) in (bool, int, str):
             return [type(value).__name__, value]
         if isinstance(value, (float, complex, bytes, range, slice, enum.Enum)) or value is Ellipsis:
@@ -114,7 +114,7 @@ class _Description:
         ]
 
     def _references(self, function: types.FunctionType) -> Any:
-        """What a function's code looks up outside itself, with what it takes from modules of the user's own."""
+        """Return what a function's code looks up outside itself, with the values of the user's own modules."""
         names = list_names(function.__code__)
         references = []
         for name in sorted(names.looked_up & function.__globals__.keys()):

@@ -22,7 +22,7 @@ from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, build_networks, train
 from securitynet.models.sources.weights import read_state_dict
-from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, locked
+from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, lock_folder
 from securitynet.models.store.model_record import ModelRecord, save_trained_model
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile
@@ -154,7 +154,7 @@ def obtain_gan(
     place = resolve_device(device)
     folder = None if cache is None else cache / "gans" / record.key
 
-    with locked(folder):
+    with lock_folder(folder):
         stored = find_stored(folder, record, functools.partial(_put_weights, networks), RECORD)
         if stored is None:
             networks, stored = _train(networks, dataset, indices, record, folder, place, progress)

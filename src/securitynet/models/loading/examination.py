@@ -31,7 +31,7 @@ _MIDDLE, _SPREAD = 0.45, 0.225  # close to the normalisation of most networks
 
 @dataclass
 class ExaminationResult:
-    """What the examination of a target has shown.
+    """The results of the examination of a target.
 
     Attributes:
         notes: Sentences for the report.
@@ -48,7 +48,7 @@ class ExaminationResult:
             self.notes.append(f"{WARNING}: {check.note}")
 
 
-def doubts(checks: Sequence[Check]) -> tuple[str, ...]:
+def describe_doubts(checks: Sequence[Check]) -> tuple[str, ...]:
     """Reasons to doubt a target's results, one sentence each; empty if all checks passed."""
     failed = (check for check in checks if not check.agrees)
     return tuple(check.note or f"the {check.what} is {check.found}; {check.said} was stated." for check in failed)
@@ -79,7 +79,7 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
     indices = sample_indices(dataset, SAMPLE // 2 if paid else 4 * SAMPLE)
     images = dataset.batch(indices)
     # These queries are not an adversary's, so they are counted only if they may cost money.
-    view = target if paid else with_preprocessing(target, target.preprocessing, query_counter=QueryCounter())
+    view = target if paid else replace_preprocessing(target, target.preprocessing, query_counter=QueryCounter())
     examined = examine_constancy(view, images, findings, paid=paid, allow_random=allow_random)
     predicted = query_outputs(examined, images).argmax(dim=1).numpy()
     examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names)
@@ -111,11 +111,11 @@ def review_accuracy(
     if not len(labels):
         return
     earlier = [check for check in target.checks if check.what in ("chance", "class order", "accuracy")]
-    said = {f"{WARNING}: {check.note}" for check in earlier}
+    warnings = {f"{WARNING}: {check.note}" for check in earlier}
     if stated is None:
         stated = next((float(check.said) for check in earlier if check.what == "accuracy"), None)
     findings = ExaminationResult(
-        [note for note in target.notes if note not in said],
+        [note for note in target.notes if note not in warnings],
         [check for check in target.checks if check not in earlier],
     )
     for check in check_accuracy(predicted, labels, names, model_names=target.class_names, stated=stated):
@@ -129,7 +129,7 @@ def query_outputs(target: Target, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([target.raw_outputs(images[i : i + step]) for i in range(0, len(images), step)])
 
 
-def with_preprocessing(
+def replace_preprocessing(
     target: Target, preprocessing: Preprocessing, *, query_counter: QueryCounter | None = None
 ) -> Target:
     """Copy a target with another preprocessing.

@@ -17,15 +17,16 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.devices import resolve_device
-from securitynet.errors import AccessDenied, ConfigurationError, TargetError, UnsafeFile, WeightsMismatch
+from securitynet.errors import AccessDenied, ConfigurationError, TargetError, WeightsMismatch
 from securitynet.files import expand_home
+from securitynet.models.loading.check_options import check_head, check_numbers, check_options
 from securitynet.models.loading.examination import (
     ExaminationResult,
     examine_accuracy,
     examine_constancy,
     query_outputs,
+    replace_preprocessing,
     verify_optimisations,
-    with_preprocessing,
 )
 from securitynet.models.loading.geometry import choose_geometry
 from securitynet.models.loading.normalization import SAMPLE, choose_normalization, sample_indices
@@ -34,11 +35,11 @@ from securitynet.models.loading.open_object import open_object
 from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import resolve
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
-from securitynet.models.sources.references import ModelReference, parse_reference
+from securitynet.models.sources.references import parse_reference
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.heads import HEADS, Head
+from securitynet.models.targets.heads import Head
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Check
@@ -134,7 +135,7 @@ def load_target(
         weights=None if weights is None else expand_home(weights),
         normalize=normalize,
         input_size=input_size,
-        head=_check_head(head),
+        head=check_head(head),
         num_classes=num_classes,
         weight_set=weight_set,
         allow_random=allow_random,
@@ -151,7 +152,7 @@ def load_target(
         trust=trust,
         checksum=checksum,
     )
-    _check_numbers(options)
+    check_numbers(options)
     preprocessing = None if transform is None else Preprocessing(**transform.model_dump())
     if isinstance(reference, os.PathLike):
         reference = os.fspath(reference)
@@ -177,7 +178,7 @@ def load_target(
         if dataset is None and input_size is None and not entry.complete:
             # nothing else says what it was made for
             options = dataclasses.replace(options, input_size=entry.image_size)
-    _check_options(parsed, options)
+    check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     if preprocessing is not None:
         opened = _with_transform(opened, preprocessing)
@@ -185,7 +186,7 @@ def load_target(
 
 
 def _with_transform(opened: OpenedModel, transform: Preprocessing) -> OpenedModel:
-    """What the dataset's transforms say taken over, where the model's source states nothing."""
+    """Take preprocessing from the dataset's transforms where the model's source states none."""
     if opened.preprocessing is None and not opened.recorded:
         note = f"as the dataset's transform says: {transform.describe()}."
         return dataclasses.replace(opened, preprocessing=transform, library=None, notes=(*opened.notes, note))
@@ -216,8 +217,8 @@ def _assemble(
     )
     findings = ExaminationResult(list(opened.notes))
     if opened.checksum is not None:
-        said = opened.checksum
-        findings.checks.append(Check(what="checksum", said=said, found=said, agrees=True))
+        checksum = opened.checksum
+        findings.checks.append(Check(what="checksum", said=checksum, found=checksum, agrees=True))
     if opened.recorded:
         target.head = options.head or opened.head or "logits"
         _check_classes(backend, options, dataset)
@@ -275,14 +276,14 @@ def _examine_outputs(
             preprocessing = geometry.preprocessing
             if known is not None:
                 preprocessing = preprocessing.normalized_by(known)
-            target = with_preprocessing(target, preprocessing)
+            target = replace_preprocessing(target, preprocessing)
             outputs = query_outputs(target, sample)
     indices = sample_indices(dataset, len(sample))
     predicted = outputs.argmax(dim=1).numpy()
     if auto:
         size = _PAID_TRIALS if opened.paid else SAMPLE
         choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid)
-        target = with_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
+        target = replace_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
         findings.notes.append(choice.note)
         indices, predicted = choice.indices, choice.table[0].predicted
     names = opened.class_names
@@ -381,47 +382,3 @@ def _random_images(target: Target, opened: OpenedModel) -> torch.Tensor:
             return images
     assert first is not None  # there is at least one size
     raise first
-
-
-def _check_head(head: str | None) -> Head | None:
-    if head is None or head == "auto":
-        return None
-    for known in HEADS:
-        if head == known:
-            return known
-    raise ConfigurationError(f"--head {head!r} is not understood.", hint=f"Write auto, {', '.join(HEADS)}.")
-
-
-def _check_numbers(options: LoadOptions) -> None:
-    if options.precision not in ("fp32", "bf16"):
-        raise ConfigurationError(f"--precision {options.precision!r} is not understood.", hint="Write fp32 or bf16.")
-    for option, value in (
-        ("input-size", options.input_size),
-        ("batch-size", options.batch_size),
-        ("num-classes", options.num_classes),
-    ):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"--{option} must be positive, not {value}.")
-
-
-def _check_options(reference: ModelReference, options: LoadOptions) -> None:
-    if options.precision != "fp32" and not reference.is_network:
-        raise ConfigurationError(f"--precision has no effect on {reference}.", hint="Leave it out.")
-    if reference.declaration.recorded and (options.normalize is not None or options.input_size is not None):
-        raise ConfigurationError(f"{reference} holds recorded outputs: --normalize and --input-size have no effect.")
-    declared = reference.declaration
-    if options.weights is not None and not declared.takes_weights:
-        raise ConfigurationError(f"{reference} comes with its weights; --weights can't be given too.")
-    if options.output is not None and "output" not in declared.options:
-        raise ConfigurationError(
-            f"{reference} has one output; --output can't be given.", hint="It is for formats such as ONNX."
-        )
-    if options.trust and not declared.trust:
-        raise ConfigurationError(
-            f"{reference} runs no code from its file; --trust has no effect.", hint="Leave it out."
-        )
-    if declared.trust and not options.trust:
-        raise UnsafeFile(
-            f"{reference} is a program, which is not run unless you say that you trust it.",
-            hint=f"--trust {declared.trust}",
-        )

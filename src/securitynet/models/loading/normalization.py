@@ -44,7 +44,7 @@ _COLOUR = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class ConventionFit:
     """How well a convention fits.
 
     Attributes:
@@ -98,7 +98,7 @@ class NormalizationChoice:
 
     name: str
     normalization: Normalization
-    table: tuple[Candidate, ...]
+    table: tuple[ConventionFit, ...]
     equals: tuple[str, ...]
     indices: NDArray[np.int64]
     note: str
@@ -228,15 +228,15 @@ class _Trial:
         except TargetError as error:
             self.error = error
 
-    def score(self, labels: NDArray[np.int64]) -> Candidate:
+    def score(self, labels: NDArray[np.int64]) -> ConventionFit:
         """How well the convention fits so far."""
         empty = np.zeros(0, dtype=np.int64)
         if self.error is not None or not self._rows:
-            return Candidate(self.name, self.normalization, empty, empty, np.zeros(0))
+            return ConventionFit(self.name, self.normalization, empty, empty, np.zeros(0))
         logits = torch.cat(self._rows)
         known = labels[: len(logits)]
         losses = temper_losses(logits, torch.from_numpy(known))
-        return Candidate(self.name, self.normalization, logits.argmax(dim=1).numpy(), known, losses)
+        return ConventionFit(self.name, self.normalization, logits.argmax(dim=1).numpy(), known, losses)
 
 
 def temper_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
@@ -257,7 +257,7 @@ def temper_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.floa
     return losses(float(fit.x)).numpy()
 
 
-def p_value(first: Candidate, second: Candidate) -> float:
+def p_value(first: ConventionFit, second: ConventionFit) -> float:
     """Two-sided exact McNemar test of two accuracies, on the images tried with both."""
     count = min(first.count, second.count)
     only_first = int((first.correct[:count] & ~second.correct[:count]).sum())
@@ -267,7 +267,7 @@ def p_value(first: Candidate, second: Candidate) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def _is_worse(score: Candidate, likeliest: Candidate) -> bool:
+def _is_worse(score: ConventionFit, likeliest: ConventionFit) -> bool:
     """Whether the losses of one convention are higher than those of another, by a paired test."""
     gaps = score.losses - likeliest.losses
     if len(gaps) < 2 or not float(np.abs(gaps).max()) > 0:
@@ -283,7 +283,7 @@ def _is_grey(dataset: ImageDataset, indices: NDArray[np.int64]) -> bool:
     return images.shape[1] == _COLOUR and bool((images[:, 0] == images[:, 2]).all())
 
 
-def _note(best: Candidate, equals: list[Candidate], others: list[Candidate], num_classes: int) -> str:
+def _note(best: ConventionFit, equals: list[ConventionFit], others: list[ConventionFit], num_classes: int) -> str:
     tried = f"{best.accuracy:.1%} on {best.count:,} images"
     if best.accuracy <= least_accuracy(chance := compute_chance(best.labels, num_classes)):
         return (

@@ -31,7 +31,7 @@ from securitynet.models.store.model_record import (
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
-from securitynet.models.training.dp_sgd import with_group_norms
+from securitynet.models.training.dp_sgd import replace_batch_norms
 from securitynet.models.training.trainable import describe_architecture
 
 DEFAULT_SIZE = 32
@@ -100,7 +100,7 @@ def _open_network(
         fitting.check_memory(source, shape, state, str(reference))
     network = fitting.build(source, shape, frozenset(state or {}))
     if record is not None and record.defense is not None and record.defense.group_norms:
-        network = with_group_norms(network)
+        network = replace_batch_norms(network)
     stated = None
     if state is None:
         loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
@@ -221,7 +221,7 @@ def _read_weights(
             )
         count = options.num_classes or (dataset.num_classes if dataset else None) or source.num_classes or 10
         return Shape(count, source.channels or channels, size), None, False
-    weights = read_weights(path, options.weight_set)
+    weights = read_weights(path, options.weight_set, source.weight_set)
     notes += weights.notes
     state = weights.tensors
     shape, counted = fitting.deduce_shape(source, state, size, channels=channels)

@@ -73,7 +73,7 @@ class ObjectBackend(ModuleBackend):
 
 
 def describe_object(model: object) -> str:
-    """What results call a model that was given as an object: ``object:`` and the name of its class or function.
+    """Name a model that was given as an object: ``object:`` and the name of its class or function.
 
     Raises:
         ConfigurationError: If it is not a model; the hint lists what is accepted.

@@ -90,7 +90,8 @@ def check_shadow(spec: ModelSpec) -> None:
         if spec.defense is None:
             raise
         raise ConfigurationError(
-            f"A shadow model with {len(spec.indices)} records can't imitate the target's defense: {error.message}",
+            f"A shadow model with {len(spec.indices)} records can't be trained with the target's defense: "
+            f"{error.message}",
             hint="Change the recipe of the shadow models, or how many records they get; or train them without the "
             'defense, which may understate the risk, with the setting defense = "none" of their training.',
         ) from error

@@ -154,7 +154,7 @@ def _class_names(labels: Any) -> tuple[str, ...]:
 
 
 def _preprocessing(stated: Mapping[str, Any]) -> Preprocessing | None:
-    """What a ``preprocessor_config.json`` says; None where it says something that has no equal here."""
+    """Read a ``preprocessor_config.json``; None if it states something that has no equivalent here."""
     if stated.get("rescale_offset") or abs(float(stated.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-6:
         return None
     if stated.get("do_rescale") is False:

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
 
 from securitynet import untrusted
-from securitynet.errors import ModelError, UnsafeFile
+from securitynet.errors import ModelError, RefusedFile, UnsafeFile
 from securitynet.files import file_checksum
+from securitynet.first_run import largest_run, run_once
 from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -35,6 +39,8 @@ _SIZES = re.compile(
     r"(?:Symbol\('[su]\d+'(?:, (?:positive|nonnegative|integer)=True)*\)"
     r"|\b(?:[su]\d+|Max|Min|Mod|FloorDiv|CeilDiv|PythonMod|Pow)\b|[\d\s+*/%(),.<>=-])+"
 )
+_TRIAL = "securitynet.models.sources._network_trial"
+_USUAL_SIZE = 32
 _ONNX = "Export the network to ONNX where it was made: torch.onnx.export(model, example, 'model.onnx')."
 
 
@@ -48,17 +54,16 @@ def open_source(reference: ModelReference) -> NetworkSource:
     path, name = reference.path or Path(reference.name), str(reference.without_folders())
     if not path.is_file():
         raise ModelError(f"There is no file {path}.")
-    check_archive(path, name)
+    loops = check_archive(path, name)
+    if loops:
+        run_once(_TRIAL, path, name, "exported")
+    network, channels, size = load_network(path, name)
     try:
-        program = torch.export.load(str(path))
-        network: nn.Module = OpaqueNetwork(program.module(check_guards=False), has_modes=False)
-    except Exception as error:  # torch.export's reader raises almost any type of error on damaged files
-        raise ModelError(
-            f"{name} cannot be loaded by torch {torch.__version__}: {str(error).strip().splitlines()[0][:300]}",
-            hint=_ONNX,
-        ) from error
-    shape = _input_shape(program, name)
-    size = (shape[2], shape[3])
+        _check_sizes(network, (1, channels or 3, size[0] or _USUAL_SIZE, size[1] or _USUAL_SIZE), path, name)
+    except RefusedFile:
+        raise
+    except Exception:  # an operator whose output's shape depends on values
+        run_once(_TRIAL, path, name, "exported")
 
     def build(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
         return network
@@ -66,7 +71,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     return NetworkSource(
         architecture=f"exported:{file_checksum(path)}",
         build=build,
-        channels=shape[1],
+        channels=channels,
         input_size=(size[0], size[1]) if size[0] and size[1] else None,
         fixed_classes=True,
         bring_own=True,
@@ -74,13 +79,61 @@ def open_source(reference: ModelReference) -> NetworkSource:
     )
 
 
-def check_archive(path: Path, reference: str) -> None:
+def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tuple[int | None, int | None]]:
+    """(network, channels, (height, width)) of an archive that `check_archive` has accepted; None where any is taken.
+
+    Raises:
+        ModelError: If torch cannot load it, or it does not take images.
+    """
+    try:
+        program = torch.export.load(str(path))
+        network: nn.Module = OpaqueNetwork(program.module(check_guards=False), has_modes=False)
+    except Exception as error:  # torch.export's reader raises almost any type of error on damaged files
+        raise ModelError(
+            f"{reference} cannot be loaded by torch {torch.__version__}: {str(error).strip().splitlines()[0][:300]}",
+            hint=_ONNX,
+        ) from error
+    _, channels, height, width = _input_shape(program, reference)
+    return network, channels, (height, width)
+
+
+class _LimitSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raises `RefusedFile` where an operator returns a larger tensor than a model of that size needs."""
+
+    def __init__(self, limit: int, reference: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._limit, self._reference = limit, reference
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        for output in torch.utils._pytree.tree_leaves(outputs):
+            if isinstance(output, torch.Tensor) and output.numel() * output.element_size() > self._limit:
+                raise RefusedFile(
+                    f"{self._reference} needs {untrusted.describe_size(output.numel() * output.element_size())} of "
+                    "memory for one image: it is not run.",
+                    hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
+                )
+        return outputs
+
+
+def _check_sizes(network: nn.Module, shape: tuple[int, ...], path: Path, reference: str) -> None:
+    """Run a network on tensors without values, to learn their sizes."""
+    with FakeTensorMode(allow_non_fake_inputs=True), _LimitSizes(largest_run(path), reference), torch.no_grad():
+        network(torch.empty(shape))
+
+
+def check_archive(path: Path, reference: str) -> bool:
     """Refuse an archive that holds anything to execute.
+
+    Returns:
+        Whether its graph holds loops or other operators that run graphs of their own.
 
     Raises:
         UnsafeFile: If it holds code.
         ModelError: If it is not an archive.
     """
+    loops = False
     try:
         untrusted.check_archive(path)
         with zipfile.ZipFile(path) as archive:
@@ -92,11 +145,14 @@ def check_archive(path: Path, reference: str) -> None:
                 )
             for entry in names:
                 if fnmatch.fnmatch(entry, "*/models/*.json"):
-                    _check_graph(untrusted.parse_json(archive.read(entry)), reference)
+                    text = archive.read(entry)
+                    _check_graph(untrusted.parse_json(text), reference)
+                    loops |= b"torch.ops.higher_order." in text
                 if any(fnmatch.fnmatch(entry, pattern) for pattern in _PICKLES):
                     _check_pickle(archive.read(entry), entry, reference)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise ModelError(f"{reference} is not an archive of torch.export, or it is damaged.", hint=_ONNX) from error
+    return loops
 
 
 def _check_graph(node: Any, reference: str) -> None:

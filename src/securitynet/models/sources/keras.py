@@ -7,9 +7,11 @@ and a layer that reads further files are refused before anything is built.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
+import math
 import os
 import sys
 import zipfile
@@ -21,13 +23,14 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from securitynet.errors import MissingExtra, ModelError, UnsafeFile
+from securitynet.errors import MissingExtra, ModelError, RefusedFile, UnsafeFile
 from securitynet.files import file_checksum
+from securitynet.first_run import is_short_of_memory, largest_run, limit_memory, run_once
 from securitynet.models.sources._hdf5 import check_self_contained
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
-from securitynet.untrusted import check_archive, parse_json
+from securitynet.untrusted import check_archive, describe_size, parse_json
 
 SCHEME = Scheme(
     "keras",
@@ -44,6 +47,10 @@ _CODE = frozenset({"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "J
 """Layers that hold code, or run or unpickle what lies in another place."""
 _FILES = frozenset({"StringLookup", "IntegerLookup", "TextVectorization", "IndexLookup"})
 """Layers that may read a vocabulary from any path."""
+_LOOPS = frozenset(
+    {"RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional", "TimeDistributed"}
+)
+"""Layers that loop over an axis of their input, which may be of any length."""
 _MODULES = (
     "keras.layers",
     "keras.models",
@@ -80,22 +87,14 @@ def open_source(reference: ModelReference) -> NetworkSource:
     path, name = reference.path or Path(reference.name), str(reference.without_folders())
     if not path.is_file():
         raise ModelError(f"There is no Keras file {path}.")
-    keras = import_keras()
+    import_keras()
     config = read_config(path, name)
     check_config(config, name)
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # Keras raises whatever its layers' constructors do
-        raise ModelError(
-            f"{name} cannot be loaded by Keras {keras.__version__}: {_first_line(error)}", hint=_EXPORT
-        ) from error
-    first = '"data_format": "channels_first"' in json.dumps(config)
-    shape = _input_shape(model, name)
-    channels, size = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
-    network: nn.Module = model if first else ChannelsLast(model)
-    classes = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+    if any(node.get("class_name") in _LOOPS for node in _nodes(config)):
+        run_once("securitynet.models.sources._network_trial", path, name, "keras")
+    network, channels, size = load_network(path, name)
+    shape = getattr(network, "inner", network).output_shape
+    classes = shape[-1] if isinstance(shape, tuple) else None
 
     def build(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
         return network
@@ -105,11 +104,79 @@ def open_source(reference: ModelReference) -> NetworkSource:
         build=build,
         num_classes=classes if isinstance(classes, int) else None,
         channels=channels,
-        input_size=(size[0], size[1]) if None not in size else None,
+        input_size=(size[0], size[1]) if size[0] and size[1] else None,
         fixed_classes=True,
         bring_own=True,
         on_meta=False,
     )
+
+
+def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tuple[int | None, int | None]]:
+    """(network, channels, (height, width)) of a file whose configuration is safe; None where any is taken.
+
+    Raises:
+        UnsafeFile: If its configuration is not safe.
+        ModelError: If Keras cannot load it, or it does not take images.
+    """
+    keras = import_keras()
+    config = read_config(path, reference)
+    check_config(config, reference)
+    try:
+        # Keras makes the weights that the configuration describes before it looks for them in the file. A thread more
+        # would reserve memory too, and could not be started.
+        with _use_one_thread(), limit_memory(largest_run(path)):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # Keras raises whatever its layers' constructors do
+        if is_short_of_memory(error):
+            raise RefusedFile(
+                f"{reference} has {describe_size(path.stat().st_size)} and describes a network that takes more than "
+                f"{describe_size(largest_run(path))} of memory: it is not built.",
+                hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
+            ) from error
+        raise ModelError(
+            f"{reference} cannot be loaded by Keras {keras.__version__}: {_first_line(error)}", hint=_EXPORT
+        ) from error
+    _check_sizes(model, path, reference)
+    first = '"data_format": "channels_first"' in json.dumps(config)
+    shape = _input_shape(model, reference)
+    channels, size = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
+    return model if first else ChannelsLast(model), channels, (size[0], size[1])
+
+
+def _check_sizes(model: Any, path: Path, reference: str) -> None:
+    """Refuse a model one of whose layers returns a larger tensor for one image than a model of that size needs.
+
+    Keras knows these sizes without running anything, unless the model takes images of any size.
+    """
+    for operation in getattr(model, "operations", []):
+        _check_sizes(operation, path, reference)  # a model within the model
+        for output in _list_outputs(operation):
+            size = 4 * math.prod(length for length in output.shape[1:] if length is not None)
+            if size > largest_run(path):
+                raise RefusedFile(
+                    f"{reference} needs {describe_size(size)} of memory for one image: it is not run.",
+                    hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
+                )
+
+
+@contextlib.contextmanager
+def _use_one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _list_outputs(operation: Any) -> list[Any]:
+    try:
+        output = operation.output
+    except (AttributeError, ValueError):  # a layer that was never called
+        return []
+    return [tensor for tensor in torch.utils._pytree.tree_leaves(output) if hasattr(tensor, "shape")]
 
 
 def import_keras() -> Any:

@@ -21,7 +21,14 @@ from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.torchvision_cure import import_torchvision
 
-SCHEME = Scheme("pytorchcv", "pytorchcv:resnet20_cifar10", network=True, takes_weights=True, libraries=("pytorchcv",))
+SCHEME = Scheme(
+    "pytorchcv",
+    "pytorchcv:resnet20_cifar10",
+    network=True,
+    takes_weights=True,
+    libraries=("pytorchcv",),
+    install="pip install 'securitynet[pytorchcv]'",
+)
 
 # Class counts by the end of a name; all other models are for ImageNet.
 _ENDINGS = {"_cifar10": 10, "_cifar100": 100, "_svhn": 10, "_cub": 200}

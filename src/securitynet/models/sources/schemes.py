@@ -54,6 +54,7 @@ class Scheme:
         options: Loading options that only some schemes have and this one supports, without dashes.
         trust: What the user allows with ``--trust``, if the model cannot be opened without running code from it.
         libraries: Installed packages whose versions determine the network that is built, besides its name.
+        install: Command that installs them, if this package does not depend on them.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Scheme:
     options: tuple[str, ...] = ()
     trust: str = ""
     libraries: tuple[str, ...] = ()
+    install: str = ""
 
     @property
     def example(self) -> str:

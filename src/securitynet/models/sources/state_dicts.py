@@ -100,7 +100,7 @@ def deduce_shape(source: NetworkSource, state: StateDict, image_size: int, *, ch
 
 def _deduce_classes(source: NetworkSource, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:
     if source.fixed_classes:
-        return None
+        return source.num_classes
     small, large = (
         build(source, Shape(count, start.channels, start.image_size), keys, meta=True).state_dict() for count in _PROBES
     )

@@ -36,7 +36,7 @@ _COMPANIONS = (
     "normalise", "normalization", "metric", "metrics", "accuracy", "acc", "train_acc", "val_acc", "valid_acc",
     "test_acc", "train_accuracy", "val_accuracy", "test_accuracy", "train_metrics", "val_metrics", "valid_metrics",
     "test_metrics", "train_loss", "val_loss", "confmat", "confusion_matrix", "n_averaged", "initted", "step", "mean",
-    "std", "pos_weight", "class_weight", "class_weights",
+    "std", "mu", "sigma", "pos_weight", "class_weight", "class_weights",
 )  # fmt: skip
 _MOMENTS = {"mean": ("mean", "_mean", "new_mean", "mu"), "std": ("std", "_std", "new_std", "sigma")}
 _COLOUR = 3

@@ -103,7 +103,7 @@ def timm_source(
         channels=int(size[0]),
         preprocessing=preprocessing(pretrained) if pretrained else None,
         fetch=fetch,
-        convert=_convert,
+        convert=convert,
         sized=fixed,
         class_names=_class_names(pretrained),
         is_own=is_own,
@@ -136,7 +136,7 @@ def preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def _convert(state: StateDict, network: nn.Module) -> StateDict:
+def convert(state: StateDict, network: nn.Module) -> StateDict:
     """Convert older files of an architecture with the filter that timm provides for it."""
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is None:

@@ -54,7 +54,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
             auxiliary = not keys or any("aux" in key.lower() for key in keys)
             arguments |= {"aux_logits": auxiliary, "init_weights": False, "transform_input": False}
         network: nn.Module = models.get_model(reference.name, weights=None, num_classes=shape.num_classes, **arguments)
-        return network if shape.channels == _COLOUR else with_channels(network, shape.channels)
+        return network if shape.channels == _COLOUR else change_channels(network, shape.channels)
 
     digits = re.search(r"-([0-9a-f]{8,})\.", chosen.url)
 
@@ -85,7 +85,7 @@ def _transform_input(network: nn.Module) -> None:
     network.transform_input = True  # type: ignore[assignment]
 
 
-def with_channels(network: nn.Module, channels: int) -> nn.Module:
+def change_channels(network: nn.Module, channels: int) -> nn.Module:
     """Replace the first convolution of a network by one for another number of channels, as is usual for grey images."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):

@@ -63,18 +63,21 @@ def is_average(name: str) -> bool:
     return _AVERAGE.search(name) is not None
 
 
-def choose_set(content: Mapping[Any, Any], wanted: str | None = None) -> ChosenSet:
+def choose_set(content: Mapping[Any, Any], wanted: str | None = None, preferred: str | None = None) -> ChosenSet:
     """Choose a set of weights from the content of a file.
 
     Args:
         content: Content of the file: weights by name, or dictionaries of them.
         wanted: Name of a set in the file, or ``average`` for the only average; the weights as trained by default.
+        preferred: Name of the set to take if none is wanted and there is such a one.
 
     Raises:
         ConfigurationError: If there is no such set.
     """
     sets = {**dict(_nested(content)), **_prefixed(content)}
     usual = _usual(content)
+    if wanted is None and preferred in sets:
+        wanted = preferred
     if wanted is not None:
         return ChosenSet(sets[_named(sets, wanted, usual)])
     chosen = dict(content if usual is None else usual)

@@ -62,12 +62,13 @@ def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
     return state, state_checksum(state)
 
 
-def read_weights(path: str | Path, weight_set: str | None = None) -> Weights:
+def read_weights(path: str | Path, weight_set: str | None = None, preferred: str | None = None) -> Weights:
     """Read the tensors of a file of weights, with notes on its other sets of weights.
 
     Args:
         path: The file.
         weight_set: Which set, if it holds several; see `securitynet.models.sources.weight_sets.choose_set`.
+        preferred: The set to take if none is named and there is such a one.
 
     Raises:
         UnsafeFile: If reading it would execute code.
@@ -83,7 +84,7 @@ def read_weights(path: str | Path, weight_set: str | None = None) -> Weights:
             f"{path} holds a {type(content).__name__}, not the weights of a network by name.",
             hint="Save them with torch.save(model.state_dict(), FILE).",
         )
-    chosen = choose_set(content, weight_set)
+    chosen = choose_set(content, weight_set, preferred)
     return Weights(_tensors(chosen.content, path), chosen.notes)
 
 

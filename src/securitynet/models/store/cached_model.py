@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from securitynet.datasets.base import ImageDataset, Images
-from securitynet.datasets.locks import exclusive
+from securitynet.datasets.locks import hold_lock
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_digest, file_checksum
@@ -41,7 +41,7 @@ from securitynet.models.training.training_defense import (
     Fitting,
     Parts,
     TrainingDefense,
-    parts,
+    assign_parts,
     train_with_defense,
 )
 from securitynet.randomness import derived_seed, isolated
@@ -110,8 +110,8 @@ class ModelSpec:
         """The roles of the records."""
         recipe = self.changed_recipe
         if self.aside is None:
-            return parts(self.applied_defense, recipe, len(self.indices))
-        return parts(NO_DEFENSE, recipe, len(self.indices))
+            return assign_parts(self.applied_defense, recipe, len(self.indices))
+        return assign_parts(NO_DEFENSE, recipe, len(self.indices))
 
     @property
     def side(self) -> int:
@@ -240,13 +240,13 @@ class TrainingRun:
         self.spec = spec
         self.device = device
         self.images = images
-        self.network = spec.applied_defense.network(fresh_network(spec), logger.debug)
+        self.network = spec.applied_defense.network(build_fresh_network(spec), logger.debug)
         self.record = spec.record
         self.folder = None if cache is None else cache / kind / spec.record.key
 
     def train(self, progress: Epochs | None = None) -> None:
         """Put trained weights into the network, from the store or by training."""
-        with locked(self.folder):
+        with lock_folder(self.folder):
             stored = find_stored(self.folder, self.record, self.network.load_state_dict)
             self.record = stored or _train(self.network, self.spec, self.folder, self.device, progress, self.images)
 
@@ -267,7 +267,7 @@ class TrainingRun:
         return StoredModel(target, spec.indices[spec.parts.training], record.history, spec.record.key, weights)
 
 
-def fresh_network(spec: ModelSpec) -> nn.Module:
+def build_fresh_network(spec: ModelSpec) -> nn.Module:
     """Build the network of a specification with its initial weights, which the seed of the recipe determines.
 
     Raises:
@@ -293,9 +293,9 @@ def _digest(values: NDArray[Any], kind: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path | None) -> Iterator[None]:
+def lock_folder(folder: Path | None) -> Iterator[None]:
     """Lock a folder of the store against other processes; without a folder, no lock is needed."""
-    with contextlib.nullcontext() if folder is None else exclusive(folder / "lock"):
+    with contextlib.nullcontext() if folder is None else hold_lock(folder / "lock"):
         yield
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
-from securitynet.models.training.fit import held_out
+from securitynet.models.training.fit import hold_out
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import set_aside
 
@@ -44,7 +44,7 @@ def effective_splits(
         return made
     members = made.members[set_aside(len(made.members), aside, recipe.seed)[0]]
     if recipe.patience:
-        members = members[held_out(len(members), recipe)[0]]
+        members = members[hold_out(len(members), recipe)[0]]
     if canaries is not None:
         members = np.setdiff1d(members, canaries, assume_unique=True)
     return replace(made, members=members, known_members=np.intersect1d(made.known_members, members))

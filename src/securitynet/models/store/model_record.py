@@ -51,7 +51,7 @@ from securitynet.untrusted import check_regular, parse_json, read_bytes
 
 
 class ModelRecord(Record, ABC):
-    """What all records of trained weights have in common.
+    """The fields that all records of trained weights have in common.
 
     Class attributes:
         outcomes: Fields that result from the training and determine nothing.
@@ -156,7 +156,7 @@ class TrainedSplit(Record):
         protocol: ``four-way`` or ``public``.
         seed: Seed of the split.
         known: Share of members that an adversary with partial data knows; None for the protocol's default.
-        fingerprint: Fingerprint of the splits that `trained_splits` returns.
+        fingerprint: Fingerprint of the splits that `restore_splits` returns.
         held_out: Number of the protocol's members that the model was not trained on: those that early stopping
             validated on, and those that a defense set aside.
         aside: Share of the protocol's members that a defense set aside.
@@ -372,7 +372,7 @@ def read_target_record(weights: Path) -> TargetRecord | None:
     return record if isinstance(record, TargetRecord) else None
 
 
-def trained_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float | None = None) -> Splits:
+def restore_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float | None = None) -> Splits:
     """The splits that a model was trained with: the members are exactly the records that it was trained on.
 
     Members that early stopping held out trained nothing, but they chose the epoch: they are neither members nor

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Images
 from securitynet.devices import resolve_device
-from securitynet.models.store.cached_model import ModelSpec, StoredModel, TrainingRun, check_images, fresh_network
+from securitynet.models.store.cached_model import ModelSpec, StoredModel, TrainingRun, build_fresh_network, check_images
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.threads import thread_pool
 from securitynet.models.training.batches import RESIDENT_BYTES
@@ -138,7 +138,7 @@ def _cause(error: BaseException, futures: Sequence[Future[None]]) -> BaseExcepti
 
 def _draws_random_numbers(spec: ModelSpec) -> bool:
     """Whether training a network draws from torch's global random state, as dropout does."""
-    network = fresh_network(spec).train()
+    network = build_fresh_network(spec).train()
     with isolated(), torch.no_grad():
         before = torch.random.get_rng_state()
         network(torch.zeros(2, spec.dataset.image_shape[0], spec.side, spec.side))
@@ -147,7 +147,7 @@ def _draws_random_numbers(spec: ModelSpec) -> bool:
 
 def _memory(spec: ModelSpec) -> int:
     """Bytes that a training needs: weights, gradients, momentum, and a batch's activations with their gradients."""
-    network = fresh_network(spec)
+    network = build_fresh_network(spec)
     numbers = 0
 
     def count(_module: torch.nn.Module, _inputs: object, output: object) -> None:

@@ -5,7 +5,6 @@ The files that training writes are described in `securitynet.models.store.model_
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from pydantic_core import to_jsonable_python
 from torch import nn
 
 import securitynet.datasets
@@ -25,12 +23,11 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import stable_hash
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.effective_splits import effective_splits
+from securitynet.models.store.finished_training import find_finished, lacks_losses, remove_leftovers
 from securitynet.models.store.model_record import (
     TargetRecord,
     TrainedSplit,
     check_path,
-    model_record_path,
-    read_target_record,
     save_trained_model,
 )
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -48,8 +45,6 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Indices, Note, Progress, evaluate
 from securitynet.models.training.loss_traces import (
     LossTraces,
-    loss_traces_path,
-    read_loss_traces,
     write_loss_traces,
 )
 from securitynet.models.training.poisoned_dataset import TrainingBackdoor
@@ -59,8 +54,8 @@ from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
     TrainingDefense,
+    assign_parts,
     has_group_norms,
-    parts,
     train_with_defense,
 )
 from securitynet.randomness import derived_seed, isolated
@@ -299,20 +294,20 @@ def _obtain(
     if out is not None:
         check_path(out)
         checkpoint = CheckpointFile(out.with_suffix(".checkpoint"), note)
-        done = _finished(out, fields, overwrite=overwrite, interrupted=checkpoint.exists)
-        if done is not None and not (keep_losses and _lacks_losses(out, done, overwrite=overwrite)):
+        done = find_finished(out, fields, overwrite=overwrite, interrupted=checkpoint.exists)
+        if done is not None and not (keep_losses and lacks_losses(out, done, overwrite=overwrite)):
             checkpoint.remove()
             note(f"{out} is complete already, with these settings; nothing is trained.")
             network.load_state_dict(read_state_dict(out)[0])
             return network.eval(), done
-        _remove_leftovers(out, checkpoint.path)
+        remove_leftovers(out, checkpoint.path)
     preprocessing = applied.preprocessing(dataset, effective.members)
     images = dataset.images
     assert images is not None  # `image_shape` has raised otherwise
     changed = placed or poisoned
     by: list[Any] = [] if defense is None else [defense.make_record().model_dump(mode="json")]
     by += [] if changed is None else [changed.record.digest]
-    roles = parts(applied, recipe, len(made.members))
+    roles = assign_parts(applied, recipe, len(made.members))
     fitting = Fitting(
         built.reference,
         network,
@@ -377,61 +372,3 @@ def make_initial_network(built: Architecture, shape: tuple[int, int, int], seed:
     with isolated():
         torch.manual_seed(derived_seed(seed, "initial weights"))
         return built.build(*shape)
-
-
-def _finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interrupted: bool) -> TargetRecord | None:
-    """The record of the model at ``out`` if it is the requested one; None if ``out`` may be written.
-
-    Args:
-        out: The weights file.
-        wanted: Fields of the record that determine the weights.
-        overwrite: Whether any file there may be replaced.
-        interrupted: Whether a checkpoint lies beside it. Weights without a record, or with another model's record, are
-            then left over from a run that was killed between writing the two files. A complete model is never taken for
-            such a leftover.
-
-    Raises:
-        ConfigurationError: If ``out`` holds something else that must not be replaced.
-    """
-    try:
-        record = read_target_record(out)
-    except ModelError:
-        if not (overwrite or interrupted):
-            raise
-        return None
-    decisive = record.decisive() if record is not None else {}
-    different = [name for name, value in to_jsonable_python(wanted).items() if decisive.get(name) != value]
-    if record is not None and not different:
-        return record
-    if overwrite or (interrupted and record is None) or not (out.exists() or model_record_path(out).exists()):
-        return None
-    what = "something else"
-    if record is not None:
-        what = f"a model trained with other settings ({', '.join(name.replace('_', ' ') for name in different)})"
-    raise ConfigurationError(
-        f"{out} or {model_record_path(out).name} beside it holds {what}.",
-        hint="Choose another --out, or pass --overwrite.",
-    )
-
-
-def _lacks_losses(out: Path, trained: TargetRecord, *, overwrite: bool) -> bool:
-    """Whether the losses of a complete model are missing and it may be trained again for them.
-
-    Raises:
-        ConfigurationError: If they are missing, and ``out`` must not be replaced.
-    """
-    if read_loss_traces(out, trained.key) is not None:
-        return False
-    if not overwrite:
-        raise ConfigurationError(
-            f"{out} is complete already, and the losses of its training were not kept.",
-            hint="Pass --overwrite to train the same model again and keep them.",
-        )
-    return True
-
-
-def _remove_leftovers(out: Path, checkpoint: Path) -> None:
-    """Delete the temporary files of a run that was killed while writing."""
-    for path in (out, model_record_path(out), loss_traces_path(out), checkpoint):
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            leftover.unlink(missing_ok=True)

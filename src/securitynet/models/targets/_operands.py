@@ -31,7 +31,13 @@ def iterate_tensors(value: Any) -> Iterable[torch.Tensor]:
 
 
 def covers_input(value: torch.Tensor, operands: Sequence[torch.Tensor], result: torch.Tensor) -> bool:
-    """Whether a convolution's kernel is as large as its input, so that it is a linear layer of all positions."""
+    """Whether a convolution's kernel is as large as its input, so that it is a linear layer of all positions.
+
+    Args:
+        value: Input of the convolution, B×C×H×W.
+        operands: Tensors that the call takes, the kernel among them.
+        result: Output of the convolution.
+    """
     weight = operands[1] if len(operands) > 1 else None
     sizes = tuple(value.shape[2:])
     return (

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from securitynet.errors import ModelError
-from securitynet.models.targets.tracing import OpaqueHeadError, Trace, pooled, received, trace
+from securitynet.models.targets.tracing import OpaqueHeadError, Trace, compute_inputs, pool_activations, trace
 
 Extract = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 """From a network and N of its inputs to their embeddings, N×D float32."""
@@ -22,7 +22,9 @@ _INPUT = ":input"
 _NAME_LAYERS = "Name the layer whose output is the embedding (the attack's field `layer`)."
 
 
-def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None, reference: str = "") -> Extract:
+def choose_extractor(
+    network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None, reference: str = ""
+) -> Extract:
     """Choose how to compute the embeddings of a network.
 
     Args:
@@ -41,7 +43,7 @@ def finder(network: nn.Module, inputs: torch.Tensor, *, layer: str | None = None
 
     def extract(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
         try:
-            return received(module, images, traced)
+            return compute_inputs(module, images, traced)
         except LookupError as error:
             raise ModelError(
                 f"{reference or 'The network'} takes another course for some images than for others, so that its "
@@ -126,8 +128,8 @@ def _row(value: torch.Tensor, count: int, layer: str) -> torch.Tensor:
         if value.ndim == 4:
             # Channels come first in convolutional networks, last in some transformers; maps are square in both.
             last = value.shape[1] == value.shape[2] != value.shape[3]
-            return pooled(value, count, -1 if last else 1)
-        return pooled(value, count, -1)
+            return pool_activations(value, count, -1 if last else 1)
+        return pool_activations(value, count, -1)
     except (LookupError, IndexError):
         raise ModelError(
             f"The layer {layer!r} emits values of shape {tuple(value.shape)} for {count} images: there is not one row "

@@ -47,20 +47,6 @@ class PreparedNetwork:
         return PreparedNetwork(self.plain, layout, self.plain)
 
 
-def prepare(
-    module: nn.Module, device: torch.device, example: torch.Tensor | None
-) -> tuple[nn.Module, torch.memory_format]:
-    """Prepare a network as `prepare_network` does, and return it with the memory format that its inputs should have.
-
-    Args:
-        module: Any image classifier.
-        device: Device for the network.
-        example: A float batch 1×C×H×W of the input's shape; None makes no optimisations.
-    """
-    prepared = prepare_network(module, device, example)
-    return prepared.module, prepared.layout
-
-
 def prepare_network(module: nn.Module, device: torch.device, example: torch.Tensor | None) -> PreparedNetwork:
     """Make a frozen, optimised copy of ``module`` in evaluation mode on ``device``.
 

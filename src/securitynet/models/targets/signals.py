@@ -200,8 +200,8 @@ def collect_embeddings(
         target: Under white-box access.
         dataset: Where the images are; its classes need not be the target's.
         indices: Which records; all by default.
-        layer: Name of the layer to take; see `securitynet.models.targets.embeddings.finder`. By default what the final
-            classifier receives.
+        layer: Name of the layer to take; see `securitynet.models.targets.embeddings.choose_extractor`. By
+            default what the final classifier receives.
         cache: Folder for signals of all targets; None keeps nothing.
         progress: Called with (records done, total records).
 
@@ -271,7 +271,7 @@ def _folder_of_process() -> Path:
 
 
 def _folder(cache: Path | None, target: Target, key: str) -> Path | None:
-    """Where the signals with a key are kept."""
+    """Return the folder of the signals with a key."""
     if cache is None:
         return None
     return (_folder_of_process() if target.backend.within_process else cache) / "signals" / key

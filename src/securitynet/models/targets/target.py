@@ -82,7 +82,7 @@ class Target:
 
     @property
     def identity(self) -> TargetIdentity:
-        """What a trial records of it."""
+        """The identity that trials record."""
         return TargetIdentity(
             reference=self.reference,
             checksum=self.backend.checksum,
@@ -197,7 +197,7 @@ class Target:
 
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
-            layer: Name of another layer to take instead; see `securitynet.models.targets.embeddings.finder`.
+            layer: Name of another layer to take instead; see `securitynet.models.targets.embeddings.choose_extractor`.
             keys: Their `image_keys`, if the caller has them already.
 
         Raises:

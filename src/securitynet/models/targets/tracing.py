@@ -274,7 +274,7 @@ def trace(network: nn.Module, images: torch.Tensor) -> Trace | None:
     return Trace(tuple(heads), _combination(heads))
 
 
-def received(network: nn.Module, images: torch.Tensor, traced: Trace) -> torch.Tensor:
+def compute_inputs(network: nn.Module, images: torch.Tensor, traced: Trace) -> torch.Tensor:
     """Compute the inputs of the classifier for images: the embeddings, N×D.
 
     Features at many positions (of a feature map, of tokens) are averaged over them. Inputs of several heads are
@@ -297,13 +297,13 @@ def received(network: nn.Module, images: torch.Tensor, traced: Trace) -> torch.T
         value = tap.taken.get(head.ordinal)
         if value is None or value.ndim != len(head.shape):
             raise LookupError
-        parts.append(pooled(value, len(images), head.features, whole=head.whole))
+        parts.append(pool_activations(value, len(images), head.features, whole=head.whole))
     if traced.combination == "mean":
         return torch.stack(parts).mean(dim=0)
     return torch.cat(parts, dim=1)
 
 
-def pooled(value: torch.Tensor, count: int, features: int | None, *, whole: bool = False) -> torch.Tensor:
+def pool_activations(value: torch.Tensor, count: int, features: int | None, *, whole: bool = False) -> torch.Tensor:
     """Reduce activations to one row per image by averaging over positions.
 
     Args:

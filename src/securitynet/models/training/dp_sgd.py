@@ -7,9 +7,6 @@ same records and the same noise, which spends no further privacy budget.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import math
 import secrets
 import warnings
 from typing import Any, Literal
@@ -20,12 +17,19 @@ from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
-from securitynet.errors import ConfigurationError, MissingExtra
+from securitynet.errors import ConfigurationError
+from securitynet.models.training.accounting import (
+    AccountantName,
+    check_opacus,
+    compute_epsilon,
+    make_accountant,
+    plan_steps,
+    read_epsilon,
+)
 from securitynet.models.training.step import Procedure, Run
 from securitynet.randomness import derived_seed, generator
 from securitynet.records import Record
 
-AccountantName = Literal["rdp", "prv", "zcdp"]
 ClippingName = Literal["auto", "per-sample", "ghost"]
 
 GRADIENT_NUMBERS = 1 << 27
@@ -40,7 +44,7 @@ memory than plain training."""
 
 
 class SamplingLog(Record):
-    """What the trainer saw of its own batches; sums only, which say nothing about a single record.
+    """Statistics of the batches that the trainer processed; sums only, which reveal nothing about a single record.
 
     Attributes:
         total: Number of uses of all records in all batches.
@@ -83,93 +87,13 @@ class Privacy(Record):
     sampling: SamplingLog | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
-def plan_steps(records: int, batch_size: int, epochs: int) -> tuple[float, int]:
-    """Compute sampling rate and steps per epoch, such that an epoch uses each record once on average.
-
-    Args:
-        records: Number of training records.
-        batch_size: Expected records per batch.
-        epochs: Number of epochs.
-
-    Raises:
-        ConfigurationError: If a batch would hold more than all records.
-    """
-    if batch_size > records:
-        raise ConfigurationError(
-            f"DP-SGD draws batches of {batch_size} from {records} records.", hint="Choose a smaller --batch-size."
-        )
-    return batch_size / records, max(1, round(records / batch_size))
-
-
-def spent(accountant: AccountantName, noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
-    """Compute epsilon after a number of steps.
-
-    Args:
-        accountant: ``rdp`` or ``prv``, Opacus' accountants of the Poisson-subsampled Gaussian mechanism; or ``zcdp``.
-        noise_multiplier: Deviation of the noise, divided by the clipping bound.
-        sample_rate: Probability with which a record joins a batch.
-        steps: Number of steps.
-        delta: Probability that the bound does not hold, in (0, 1).
-
-    The ``zcdp`` value composes one Gaussian mechanism for each use of a record (``sample_rate · steps`` uses): rho =
-    uses / (2 · noise²), epsilon = rho + 2 · sqrt(rho · ln(1/delta)) (Bun and Steinke, 2016, propositions 1.3 and 1.6).
-    That is exact for batches that each record joins once per epoch; under Poisson sampling it is not a bound.
-    """
-    if accountant == "zcdp":
-        rho = sample_rate * steps / (2 * noise_multiplier**2)
-        return rho + 2 * math.sqrt(rho * math.log(1 / delta))
-    keeper = _accountant(accountant)
-    keeper.history = [(noise_multiplier, sample_rate, steps)]
-    return _epsilon(keeper, delta)
-
-
-@functools.cache
-def find_noise(accountant: AccountantName, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
-    """Find the noise multiplier with which a number of steps spends ``epsilon`` or slightly less.
-
-    Args:
-        accountant: ``rdp``, ``prv`` or ``zcdp``; see `spent`.
-        epsilon: Privacy budget, above 0.
-        sample_rate: Probability with which a record joins a batch.
-        steps: Number of steps.
-        delta: Probability that the bound does not hold, in (0, 1).
-
-    Raises:
-        ConfigurationError: If no noise is sufficient.
-    """
-    if accountant == "zcdp":
-        log = math.log(1 / delta)
-        rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2
-        return math.sqrt(sample_rate * steps / (2 * rho))
-    check_opacus()
-    from opacus.accountants.utils import get_noise_multiplier
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of orders at the edge, while noise is searched that is far off
-            multiplier = get_noise_multiplier(
-                target_epsilon=epsilon,
-                target_delta=delta,
-                sample_rate=sample_rate,
-                steps=steps,
-                accountant=accountant,
-                epsilon_tolerance=min(0.01, epsilon / 100),
-            )
-    except ValueError as error:
-        raise ConfigurationError(
-            f"No noise brings epsilon down to {epsilon:g} at delta {delta:g} with {steps} steps.",
-            hint="Allow a larger epsilon, or train fewer epochs.",
-        ) from error
-    return float(multiplier)
-
-
 class PrivateSteps(Procedure):
     """The training procedure of DP-SGD.
 
     Args:
         noise_multiplier: Deviation of the noise, divided by the clipping bound.
         clipping_bound: Largest norm of one record's gradient.
-        accountant: Accountant of the privacy budget; see `spent`.
+        accountant: Accountant of the privacy budget; see `compute_epsilon`.
         delta: Probability that the bound does not hold, in (0, 1).
         clipping: How per-sample gradients are clipped; the result is the same.
         secret_noise: Whether records and noise are drawn from a seed that is stored in the checkpoint only, and not
@@ -192,7 +116,7 @@ class PrivateSteps(Procedure):
         self.delta = delta
         self.clipping: ClippingName = clipping
         self._secret = secrets.randbits(63) if secret_noise else None
-        self._keeper = _accountant(accountant)
+        self._keeper = make_accountant(accountant)
         self._sizes: list[int] = []
         self._uses = torch.zeros(0, dtype=torch.int64)
 
@@ -224,7 +148,7 @@ class PrivateSteps(Procedure):
         ghost = self.clipping == "ghost" or (self.clipping == "auto" and weights >= GHOST_WEIGHTS)
         self.used: Literal["per-sample", "ghost"] = "ghost" if ghost else "per-sample"
         self.part = GHOST_BATCH if ghost else max(1, GRADIENT_NUMBERS // weights)
-        self.sample_rate, self.steps = plan_steps(len(run.feed), run.recipe.batch_size, run.recipe.epochs)
+        self.sample_rate, self.steps = plan_steps(len(run.feed), run.recipe.batch_size)
         self._uses = torch.zeros(len(run.feed), dtype=torch.int64)
         for layer in run.module.modules():
             if getattr(layer, "inplace", False):  # tensors that hooks have recorded must not be overwritten
@@ -322,9 +246,9 @@ class PrivateSteps(Procedure):
         """The spent budget, according to the steps that the accountant recorded."""
         steps = sum(int(entry[2]) for entry in self._keeper.history)
         if self.accountant == "zcdp":
-            epsilon = spent("zcdp", self.noise_multiplier, self.sample_rate, steps, self.delta)
+            epsilon = compute_epsilon("zcdp", self.noise_multiplier, self.sample_rate, steps, self.delta)
         else:
-            epsilon = _epsilon(self._keeper, self.delta)
+            epsilon = read_epsilon(self._keeper, self.delta)
         return Privacy(
             epsilon=epsilon,
             delta=self.delta,
@@ -372,12 +296,6 @@ class PrivateSteps(Procedure):
         self._optimizer.step()
 
 
-def check_opacus() -> None:
-    """Raise `MissingExtra` if Opacus is not installed."""
-    if importlib.util.find_spec("opacus") is None:
-        raise MissingExtra("opacus", "privacy", "Training with differential privacy")
-
-
 def unsupported_layers(module: nn.Module) -> list[str]:
     """Types of layers in a network that have no per-sample gradients, such as batch norms; sorted."""
     check_opacus()
@@ -390,7 +308,7 @@ def unsupported_layers(module: nn.Module) -> list[str]:
     )
 
 
-def with_group_norms(module: nn.Module) -> nn.Module:
+def replace_batch_norms(module: nn.Module) -> nn.Module:
     """Copy a network and replace its batch norms by group norms, with Opacus' validator.
 
     Raises:
@@ -406,15 +324,3 @@ def with_group_norms(module: nn.Module) -> nn.Module:
             f"DP-SGD can't train this network: {str(errors[0]).splitlines()[0]}", hint="Choose another architecture."
         )
     return fixed
-
-
-def _accountant(name: AccountantName) -> Any:
-    from opacus.accountants import create_accountant
-
-    return create_accountant("rdp" if name == "zcdp" else name)
-
-
-def _epsilon(keeper: Any, delta: float) -> float:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Optimal order")  # the bound holds, but could be slightly tighter
-        return float(keeper.get_epsilon(delta=delta))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from securitynet.devices import explained_errors
+from securitynet.devices import explain_errors
 from securitynet.errors import ModelError, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.outputs import take_scores
@@ -34,7 +34,7 @@ def evaluate_feed(
     loss_sum = torch.zeros((), device=targets.device)
     correct = torch.zeros((), device=targets.device, dtype=torch.int64)
     try:
-        with torch.inference_mode(), explained_errors():
+        with torch.inference_mode(), explain_errors():
             for positions, batch in feed.batches(torch.split(torch.arange(len(feed)), max(recipe.batch_size, _BATCH))):
                 wanted = targets[positions.to(targets.device)]
                 logits = take_main_output(module(preprocessing(batch)))

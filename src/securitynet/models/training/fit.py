@@ -20,7 +20,7 @@ from torch import nn
 from securitynet.datasets.base import Images
 from securitynet.devices import (
     deterministic_kernels,
-    explained_errors,
+    explain_errors,
     resolve_device,
 )
 from securitynet.errors import ConfigurationError, ModelError
@@ -103,7 +103,7 @@ def fit(
     """Train a network in place; it stays on the device, in evaluation mode, with the weights of the last epoch.
 
     With ``recipe.patience``, the weights are those of the epoch with the lowest validation loss. The validation records
-    are ``validation`` or, by default, a held-out share of the training records (`held_out`); never test records.
+    are ``validation`` or, by default, a held-out share of the training records (`hold_out`); never test records.
 
     The global random state is restored.
 
@@ -145,7 +145,7 @@ def fit(
         raise ModelError("The network to train has no trainable weights: all are frozen.")
     held: tuple[Images, torch.Tensor, Indices | None] | None = None
     if recipe.patience and validation is None:
-        training, aside = held_out(len(indices), recipe)
+        training, aside = hold_out(len(indices), recipe)
         held = images, values[torch.from_numpy(aside)], indices[aside]
         indices, values = indices[training], values[torch.from_numpy(training)]
     elif validation is not None:
@@ -236,7 +236,7 @@ class _Run:
         self.module.train()
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
-        with explained_errors():
+        with explain_errors():
             for positions, batch in self.feed.batches(batches):
                 targets = self.targets[positions.to(self.device)]
                 changed = augment(batch, self.recipe.augment, changes)
@@ -306,7 +306,7 @@ class _Run:
             self.traces.begin(self.traces.records, state.losses)
 
 
-def held_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:
+def hold_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:
     """Positions that a recipe with early stopping trains on, and positions that it validates on; each sorted.
 
     Args:

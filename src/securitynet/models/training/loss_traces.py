@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from securitynet.devices import explained_errors
+from securitynet.devices import explain_errors
 from securitynet.errors import ModelError
 from securitynet.files import atomic_write
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -65,7 +65,7 @@ class LossTraces:
         module.eval()
         parts = []
         try:
-            with torch.inference_mode(), explained_errors():
+            with torch.inference_mode(), explain_errors():
                 for positions, batch in feed.batches(torch.split(torch.arange(len(feed)), _BATCH)):
                     logits = take_main_output(module(preprocessing(batch)))
                     labels = losses.classes_of(targets[positions.to(targets.device)])

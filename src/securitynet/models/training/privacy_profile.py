@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import warnings
 
-from securitynet.models.training.dp_sgd import Privacy, check_opacus, spent
+from securitynet.models.training.accounting import check_opacus, compute_epsilon
+from securitynet.models.training.dp_sgd import Privacy
 
 DELTAS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Deltas at which epsilon is computed, besides the delta of the training."""
@@ -50,5 +51,5 @@ def _compute_profile(noise: float, rate: float, steps: int, deltas: tuple[float,
             losses = accountant._get_dprv(eps_error=EPSILON_ERROR, delta_error=error)
             epsilons = [float(losses.compute_epsilon(delta, error, EPSILON_ERROR)[2]) for delta in deltas]
         except (ValueError, RuntimeError, IndexError, MemoryError):
-            epsilons = [spent("rdp", noise, rate, steps, delta) for delta in deltas]
+            epsilons = [compute_epsilon("rdp", noise, rate, steps, delta) for delta in deltas]
     return tuple((max(0.0, epsilon), delta) for epsilon, delta in zip(epsilons, deltas, strict=True))

@@ -12,7 +12,10 @@ from securitynet.errors import ConfigurationError
 from securitynet.records import Record
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
-ScheduleName = Literal["steps", "cosine", "constant"]
+ScheduleName = Literal["steps", "steps-50-100", "cosine", "constant"]
+
+STEPS = (50, 100)
+"""Epochs at which the learning rate of ML-Doctor's targets drops (section 5.3), for ``steps-50-100``."""
 AugmentName = Literal["none", "flip", "crop-flip"]
 LossName = Literal["cross-entropy", "mse", "kl"]
 
@@ -22,7 +25,8 @@ class RecipeOptions(Record):
 
     The default is the recipe of ML-Doctor's target models (Liu et al., section 5.3): SGD with momentum 0.9 and weight
     decay 5e-4, batches of 64, and 300 epochs, of which 50 run at a learning rate of 1e-2, 50 at 1e-3 and 200 at 1e-4.
-    With another number of epochs, the phases keep their proportions. The description of each field is its help text.
+    With another number of epochs, the phases keep their proportions; ``steps-50-100`` keeps their lengths, as the paper
+    does where it varies the number of epochs (section 6.3). The description of each field is its help text.
 
     Attributes:
         epochs: Passes over the training records.
@@ -51,7 +55,8 @@ class RecipeOptions(Record):
     schedule: ScheduleName = Field(
         default="steps",
         description="Learning-rate schedule: divided by 10 after a sixth and by 100 after a third of the epochs "
-        "(steps), half a cosine down to zero (cosine), or constant.",
+        "(steps), after 50 and 100 epochs however many there are (steps-50-100), half a cosine down to zero (cosine), "
+        "or constant.",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD; first beta of Adam.")
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False, description="Weight decay.")
@@ -107,8 +112,8 @@ class RecipeOptions(Record):
 
         Returns:
             The base rate times: 1, 0.1 or 0.01 for ``steps`` (drops at a sixth and a third of the epochs, rounded up,
-            so that with three epochs or more every phase occurs); (1 + cos(π · epoch / epochs)) / 2 for
-            ``cosine``; 1 for ``constant``.
+            so that with three epochs or more every phase occurs) and ``steps-50-100`` (drops after so many epochs);
+            (1 + cos(π · epoch / epochs)) / 2 for ``cosine``; 1 for ``constant``.
         """
         if self.schedule == "constant":
             return self.learning_rate
@@ -116,6 +121,8 @@ class RecipeOptions(Record):
             return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         first = math.ceil(self.epochs / 6)
         second = max(first + 1, math.ceil(self.epochs / 3))
+        if self.schedule == "steps-50-100":
+            first, second = STEPS
         # Divide: 0.01 * 0.1 differs from the float 1e-3 in the last bit.
         drops = int(epoch >= first) + int(epoch >= second)
         return self.learning_rate / float(10**drops)

@@ -83,7 +83,13 @@ class Architecture:
         return _with_logits(network.float(), shape, self.name).train()
 
     def count_weights(self, num_classes: int, channels: int = 3, image_size: int = 32) -> int:
-        """Number of weights; torch's global random state is left as it was."""
+        """Number of weights; torch's global random state is left as it was.
+
+        Args:
+            num_classes: Number of logits.
+            channels: Channels of the images.
+            image_size: Height and width in pixels.
+        """
         shape = Shape(num_classes, channels, image_size)
         with isolated():
             if self._source.on_meta and not self.own_code:
@@ -137,7 +143,14 @@ def find_architecture(reference: str | Callable[..., nn.Module]) -> Architecture
 
 
 def build_architecture(reference: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """A network with fresh weights: see `find_architecture` and `Architecture.build`."""
+    """A network with fresh weights: see `find_architecture` and `Architecture.build`.
+
+    Args:
+        reference: Name of an architecture, or a model reference.
+        num_classes: Number of logits.
+        channels: Channels of the images.
+        image_size: Height and width in pixels.
+    """
     return find_architecture(reference).build(num_classes, channels, image_size)
 
 

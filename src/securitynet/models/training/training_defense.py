@@ -23,7 +23,7 @@ from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.dp_sgd import Privacy
-from securitynet.models.training.fit import History, Note, Progress, Targets, fit, held_out
+from securitynet.models.training.fit import History, Note, Progress, Targets, fit, hold_out
 from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.pixel_statistics import standardising
 from securitynet.models.training.recipe import Recipe
@@ -297,7 +297,7 @@ class Parts:
     aside: Indices
 
 
-def parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
+def assign_parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
     """Assign the roles of the records of a training.
 
     Args:
@@ -309,14 +309,14 @@ def parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
         ConfigurationError: If there are too few records to set aside or hold out.
     """
     given, aside = set_aside(count, defense.share_aside, recipe.seed)
-    training = given[held_out(len(given), recipe)[0]] if recipe.patience else given
+    training = given[hold_out(len(given), recipe)[0]] if recipe.patience else given
     return Parts(given, training, aside)
 
 
 def train_with_defense(defense: TrainingDefense, fitting: Fitting) -> tuple[History, DefenseRecord]:
     """Train a network with a defense, and record what the defense did.
 
-    ``fitting`` must have been prepared by the same defense: `TrainingDefense.change_recipe`, `parts`,
+    ``fitting`` must have been prepared by the same defense: `TrainingDefense.change_recipe`, `assign_parts`,
     `TrainingDefense.preprocessing` and `TrainingDefense.network`.
     """
     history, outcome = defense.fit(fitting)

@@ -33,46 +33,46 @@ ALPHA = 0.05
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """What each filter stops, and whether activation clustering shows poisoned records."""
-    said: list[str] = []
+    lines: list[str] = []
     for trial in trials:
         name = trial.name.partition(".")[2].partition("@")[0]
-        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.select_measurements(document, trial)}
         if name in TITLES:
-            said += _of_filter(TITLES[name], measured)
+            lines += _of_filter(TITLES[name], measured)
         elif name == CLUSTERING:
-            said += _of_clusters(measured)
+            lines += _of_clusters(measured)
         elif name == SPECTRAL:
-            said += _of_signatures(measured)
+            lines += _of_signatures(measured)
         elif name == TWO_SAMPLE:
-            said += _of_classifier(measured)
-    return said
+            lines += _of_classifier(measured)
+    return lines
 
 
 def _of_filter(title: str, measured: dict[str, Measurement]) -> list[str]:
     rejected = measured.get("false-rejection-rate")
     if rejected is None:
         return []
-    said = [f"As an input filter, {title} stops {_share(rejected)} of {rejected.n:,} clean images."]
+    sentences = [f"As an input filter, {title} stops {_share(rejected)} of {rejected.n:,} clean images."]
     caught, success = measured.get("detection-rate"), measured.get("trigger-success-rate")
     if caught is not None and success is not None:
         if caught.value is None:
-            said.append("The known trigger changes no prediction, so there is nothing for the filter to stop.")
+            sentences.append("The known trigger changes no prediction, so there is nothing for the filter to stop.")
         else:
             better = "" if (caught.low or 0.0) > (rejected.high or 1.0) else ", no more often than clean ones"
-            said.append(
+            sentences.append(
                 f"The known trigger changes the prediction of {_share(success)} of the images that "
                 f"carry it; {title} stops {_share(caught)} of these{better}."
             )
     elif measured.get("suspects-flagged") is None:
-        said.append("No trigger is known, so this rate says nothing about whether the model has a backdoor.")
+        sentences.append("No trigger is known, so this rate says nothing about whether the model has a backdoor.")
     excess, flagged = measured.get("suspects-excess"), measured.get("suspects-flagged")
     if excess is not None and flagged is not None:
         if (excess.low or 0.0) > 0:
             meaning = "more often than clean images, as would be the case if they carried a trigger of this model"
         else:
             meaning = "which is not distinguishable from clean images"
-        said.append(f"Of {flagged.n:,} suspect images {title} stops {_share(flagged)}, {meaning}.")
-    return said
+        sentences.append(f"Of {flagged.n:,} suspect images {title} stops {_share(flagged)}, {meaning}.")
+    return sentences
 
 
 def _of_clusters(measured: dict[str, Measurement]) -> list[str]:

@@ -24,24 +24,24 @@ def groups_differ(document: ResultDocument) -> bool:
 
 
 def describe_difference(document: ResultDocument) -> list[str]:
-    """What must be said before any membership attack: that there are many copies, or that the groups differ."""
+    """Warn, before any membership attack, of many copies or of groups that differ."""
     auc, copies = find_blind_auc(document), document.controls.copies if document.controls is not None else None
-    said = []
+    sentences = []
     if copies is not None and copies.non_members > NOTABLE * document.dataset.non_members:
-        said.append(describe_copies(copies, document.dataset.non_members))
+        sentences.append(describe_copies(copies, document.dataset.non_members))
     if auc is None or not groups_differ(document):
-        return said
-    said.append(
+        return sentences
+    sentences.append(
         "Members and non-members differ anyway: a classifier that sees images, classes and files, and never the model, "
         f"tells them apart with {_write(auc)}. By itself, no membership attack below shows that the model gives "
         "anything away."
     )
     if document.dataset.membership == "assumed":
-        said.append(
+        sentences.append(
             "Who is a member is only assumed here. Together with groups that differ, this means that nothing below "
             "shows that the model was trained on any of these records."
         )
-    return said
+    return sentences
 
 
 def describe_controls(document: ResultDocument) -> list[str]:
@@ -49,34 +49,34 @@ def describe_controls(document: ResultDocument) -> list[str]:
     controls = document.controls
     if controls is None:
         return []
-    said = []
+    sentences = []
     auc = find_blind_auc(document)
     if controls.blind is not None and auc is not None:
         seen = f"{controls.blind.members:,} members and {controls.blind.non_members:,} non-members"
         if controls.blind.differ:
-            said.append(
+            sentences.append(
                 f"On {seen}, the blind baseline, which never sees the model, reaches {_write(auc)}: "
                 "the groups differ anyway."
             )
-            said.append(_describe_matching(document, controls.blind.matched_pairs or 0))
+            sentences.append(_describe_matching(document, controls.blind.matched_pairs or 0))
         else:
-            said.append(
+            sentences.append(
                 f"On {seen}, the blind baseline, which never sees the model, is not shown to tell the groups apart: "
                 f"{_write(auc)}. It sees colours, frequencies, traces of compression, classes and files; a difference "
                 "in anything else would escape it."
             )
     elif controls.why_not is not None:
-        said.append(
+        sentences.append(
             f"There is no blind baseline: {controls.why_not}. Whether members and non-members differ without the model "
             "is not known."
         )
     if controls.copies is not None:
-        said.append(describe_copies(controls.copies, document.dataset.non_members))
-    return said
+        sentences.append(describe_copies(controls.copies, document.dataset.non_members))
+    return sentences
 
 
 def describe_copies(copies: CopyFacts, non_members: int) -> str:
-    """How many non-members are copies of members."""
+    """Describe how many non-members are copies of members."""
     part = "" if copies.searched >= non_members else f", searched for among {copies.searched:,} of them"
     if not copies.non_members:
         return f"No non-member is a copy of a member, equal or nearly so{part}."
@@ -89,7 +89,7 @@ def describe_copies(copies: CopyFacts, non_members: int) -> str:
 
 
 def describe_matched(document: ResultDocument, matched: Measurement | None, verdict: str | None) -> str:
-    """What an attack achieves on matched records, where the groups differ.
+    """Describe what an attack achieves on matched records, where the groups differ.
 
     Args:
         document: Of the assessment.

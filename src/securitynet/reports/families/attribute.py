@@ -48,24 +48,24 @@ class _BestAttack:
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """What each attribute's best attack gains over predicting the attribute from the class, largest gain first."""
+    """Describe the gain of each attribute's best attack over prediction from the class, largest first."""
     attributes = sorted(_best(document, trials).values(), key=lambda one: (-one.sure, one.name))
-    said = [_sentence(one) for one in attributes[:MOST_NAMED]]
+    lines = [_sentence(one) for one in attributes[:MOST_NAMED]]
     rest = attributes[MOST_NAMED:]
     if rest:
         gained = sum(one.sure > 0 for one in rest)
         beside = " and from random weights" if any(one.over_random is not None for one in rest) else ""
-        said.append(
+        lines.append(
             f"Of {words.plural(len(rest), 'further attribute')}, {gained if gained else 'none'} "
             f"{'is' if gained == 1 else 'are'} inferred better than from the class alone{beside}."
         )
-    return said
+    return lines
 
 
 def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str, _BestAttack]:
     best: dict[str, _BestAttack] = {}
     for trial in trials:
-        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name.removeprefix(f"{trial.name}."): m for m in verdict.select_measurements(document, trial)}
         for full in measured:
             name, _, measure = full.rpartition(".")
             if measure != "gain" or not {f"{name}.accuracy", f"{name}.baseline-accuracy"} <= measured.keys():
@@ -98,7 +98,7 @@ def _sentence(one: _BestAttack) -> str:
 
 
 def _compare_with_random(one: _BestAttack) -> str:
-    """What random weights of the same architecture gain, and pixels, and what the difference means."""
+    """Compare the gain with that of random weights and of pixels, and say what the difference means."""
     over, random = (words.numbers(m) if m is not None else None for m in (one.over_random, one.random))
     if over is None or random is None or one.over_random is None:
         return ""
@@ -115,7 +115,7 @@ def _compare_with_random(one: _BestAttack) -> str:
 
 
 def describe_gain(gain: Measurement) -> str:
-    """What a gain shows, by its interval."""
+    """Describe what the interval of a gain shows."""
     low, high = gain.low, gain.high
     assert low is not None and high is not None
     if low > 0:

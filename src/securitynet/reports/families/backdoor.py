@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from securitynet.metrics import joint_verdict
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.families import _filters
@@ -42,17 +43,23 @@ SCANS = {
 
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
-    """The verdicts of the detectors that ran on this model."""
-    said: list[str] = []
+    """The joint verdict of the scans, then those of each detector that ran on this model."""
+    joint = find_joint_verdict(document)
+    said = [joint.note] if joint is not None and joint.note else []
     for trial in trials:
         start = f"{trial.name}."
-        measured = {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name.removeprefix(start): m for m in verdict.select_measurements(document, trial)}
         name = trial.name.partition("@")[0]
         if name == "backdoor.neural-cleanse" and "p-value" in measured:
             said += describe_smallest_trigger(measured)
         elif name in SCANS:
             said += describe_scan(SCANS[name], measured)
     return [*said, *_filters.sentences(document, trials)]
+
+
+def find_joint_verdict(document: ResultDocument) -> Measurement | None:
+    """The verdict of all scans of the model together; None if fewer than two gave one."""
+    return joint_verdict.measure_joint_verdict(document.measurements, document.dataset.classes)
 
 
 def describe_scan(title: str, measured: dict[str, Measurement]) -> list[str]:

@@ -59,22 +59,22 @@ ENSEMBLE = "auto-attack"
 
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """The strongest attack with and without the target's gradients, and a warning where gradients look masked."""
-    said = []
+    lines = []
     for access in (Access.WHITE_BOX, Access.BLACK_BOX):
         for norm in CHANGES:
             chosen = [t for t in trials if t.threat_model.access is access and norm_of(t) == norm]
             if sentence := _strongest(document, chosen, norm):
-                said.append(sentence)
-    said += _of_corruptions(document, trials) + _of_certificates(document, trials)
-    return said + _warnings(document, trials)
+                lines.append(sentence)
+    lines += _of_corruptions(document, trials) + _of_certificates(document, trials)
+    return lines + _warnings(document, trials)
 
 
 def _of_corruptions(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """Accuracy without an adversary, and the kind of corruption that costs most."""
-    said = []
+    sentences = []
     for trial in trials:
         ending = f"{trial.name}.mean-corruption-accuracy"
-        measured = {m.name: m for m in verdict.measurements_of(document, trial)}
+        measured = {m.name: m for m in verdict.select_measurements(document, trial)}
         mean = words.numbers(measured[ending]) if ending in measured else None
         clean = words.numbers(measured[f"{trial.name}.clean-accuracy"]) if mean else None
         if mean is None or clean is None:
@@ -89,26 +89,26 @@ def _of_corruptions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
             worst = min(kinds, key=lambda m: m.value or 0.0)
             name = worst.name.removeprefix(f"{trial.name}.").removesuffix(".corruption-accuracy").replace("-", " ")
             sentence += f"; the worst is {name}, with {words.rate(worst.value or 0.0)}"
-        said.append(f"{sentence}.")
-    return said
+        sentences.append(f"{sentence}.")
+    return sentences
 
 
 def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """The certified accuracy at the largest radius, with what it is a certificate of."""
-    said = []
+    sentences = []
     for trial in trials:
         start = f"{trial.name}.certified-accuracy@radius="
-        certified = _by_epsilon(verdict.measurements_of(document, trial), start)
+        certified = _by_epsilon(verdict.select_measurements(document, trial), start)
         positive = [radius for radius in certified if radius > 0]
         numbers = words.numbers(certified[min(positive)]) if positive else None
         if numbers is None:
             continue
-        said.append(
+        sentences.append(
             "A majority vote of the model over noisy images is certain to keep the right class of "
             f"{numbers.value} of the images ({words.unbroken(numbers.interval)}) under any change of up to "
             f"{min(positive):g} in the Euclidean norm; the model without this vote has no such certificate."
         )
-    return said
+    return sentences
 
 
 def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: str) -> str | None:
@@ -140,29 +140,29 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
 
 def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """Signs of masked gradients: warnings of the attacks themselves, and black-box attacks that beat white-box ones."""
-    said = []
+    sentences = []
     for trial in trials:
-        notes = {m.note for m in verdict.measurements_of(document, trial) if m.note and evasion.WARNING in m.note}
+        notes = {m.note for m in verdict.select_measurements(document, trial) if m.note and evasion.WARNING in m.note}
         for note in sorted(notes)[:1]:
-            said.append(f"{verdict.attack_title(trial.name)}: {note[note.index(evasion.WARNING) :]}")
+            sentences.append(f"{verdict.attack_title(trial.name)}: {note[note.index(evasion.WARNING) :]}")
     for white in (t for t in trials if t.threat_model.access is Access.WHITE_BOX):
         for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and norm_of(t) == norm_of(white)):
             if not _comparable(white, black):
                 continue
             own, other = find_successes(document, white), find_successes(document, black)
-            beaten = [e for e in sorted(own.keys() & other.keys()) if evasion.beaten(own[e], other[e])]
+            beaten = [e for e in sorted(own.keys() & other.keys()) if evasion.is_beaten(own[e], other[e])]
             if beaten:
-                said.append(
+                sentences.append(
                     f"{evasion.WARNING}: {verdict.attack_title(black.name)}, which does not see the model's gradients, "
                     f"does better at ε = {beaten[0]:g} than {verdict.attack_title(white.name)}, which follows them; "
                     "the intervals do not overlap. The model is less robust than its gradients suggest."
                 )
-    return said + _contradictions(document, trials) + _recoveries(document, trials)
+    return sentences + _contradictions(document, trials) + _recoveries(document, trials)
 
 
 def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """White-box attacks that do worse than one that they should beat: one step, or what is weaker than the ensemble."""
-    said = []
+    sentences = []
     white = [t for t in trials if t.threat_model.access is Access.WHITE_BOX]
     for strong in (t for t in white if _method(t) in ITERATED):
         for weak in (t for t in white if norm_of(t) == norm_of(strong)):
@@ -170,25 +170,25 @@ def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
             if not one_step and not (_method(strong) == ENSEMBLE and _method(weak) in ITERATED - {ENSEMBLE}):
                 continue
             own, other = find_successes(document, strong), find_successes(document, weak)
-            trailing = [e for e in sorted(own.keys() & other.keys()) if evasion.trails(own[e], other[e])]
+            trailing = [e for e in sorted(own.keys() & other.keys()) if evasion.is_weaker(own[e], other[e])]
             if not trailing:
                 continue
             why = "which takes a single step" if one_step else "which should be the weaker attack"
-            said.append(
+            sentences.append(
                 f"{evasion.WARNING}: at ε = {trailing[0]:g}, {verdict.attack_title(strong.name)} makes the model "
                 f"misclassify {words.rate(own[trailing[0]].value or 0.0)} of the images, and "
                 f"{verdict.attack_title(weak.name)}, {why}, {words.rate(other[trailing[0]].value or 0.0)}. The robust "
                 f"accuracy of {verdict.attack_title(strong.name)} is too high: the model may be random, or its "
                 "gradients may not lead to its errors."
             )
-    return said
+    return sentences
 
 
 def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """Attacks under which the model is more accurate at a larger budget, which includes the smaller one."""
-    said = []
+    sentences = []
     for trial in trials:
-        measured = verdict.measurements_of(document, trial)
+        measured = verdict.select_measurements(document, trial)
         robust = _by_epsilon(measured, f"{trial.name}.robust-accuracy@epsilon=")
         drops = _by_epsilon(measured, f"{trial.name}.accuracy-drop@epsilon=")
         after = {
@@ -197,7 +197,7 @@ def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> lis
             )
             for epsilon, drop in drops.items()
         }
-        pairs = evasion.recoveries(robust) or evasion.recoveries(after)
+        pairs = evasion.find_recoveries(robust) or evasion.find_recoveries(after)
         if not pairs:
             continue
         smaller, larger = pairs[0]
@@ -206,10 +206,10 @@ def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> lis
             f"{title}: accuracy under attack is higher at ε = {larger:g} than at ε = {smaller:g}, although the larger "
         )
         if _method(trial) in ITERATED:
-            said.append(f"{evasion.WARNING}: {start}. The attack has not converged.")
+            sentences.append(f"{evasion.WARNING}: {start}. The attack has not converged.")
         else:
-            said.append(f"{start}: at {larger:g}, this attack understates what an adversary can do.")
-    return said
+            sentences.append(f"{start}: at {larger:g}, this attack understates what an adversary can do.")
+    return sentences
 
 
 def _rest(share: float | None) -> float | None:
@@ -229,7 +229,7 @@ def _comparable(white: TrialSummary, black: TrialSummary) -> bool:
 
 def find_successes(document: ResultDocument, trial: TrialSummary) -> dict[float, Measurement]:
     """Success by epsilon."""
-    return _by_epsilon(verdict.measurements_of(document, trial), f"{trial.name}.success@epsilon=")
+    return _by_epsilon(verdict.select_measurements(document, trial), f"{trial.name}.success@epsilon=")
 
 
 def _method(trial: TrialSummary) -> str:

@@ -39,16 +39,16 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
             ((t, m) for t, m in measurements if m is not None), key=lambda pair: pair[1].low or 0.0, reverse=True
         )
 
-    said = []
+    lines = []
     if recognised := of("accuracy"):
-        said.append(_recognised(document, *recognised[0], measured))
+        lines.append(_recognised(document, *recognised[0], measured))
     elif judges := of("judge-accuracy"):
-        said.append(_unjudged(*judges[0]))
+        lines.append(_unjudged(*judges[0]))
     if gains := of("mse-gain"):
-        said.append(_near(*gains[0], measured))
+        lines.append(_near(*gains[0], measured))
     if copies := of("closer-to-member"):
-        said.append(_copied(*copies[0]))
-    return said
+        lines.append(_copied(*copies[0]))
+    return lines
 
 
 def _recognised(

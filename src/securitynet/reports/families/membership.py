@@ -64,16 +64,16 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
     Where a blind baseline distinguishes the groups, each sentence says so, and none calls the attack's AUC a success.
     """
-    ranked = by_strength(document)
+    ranked = rank_attacks(document)
     if not ranked:
         return []
     best = ranked[0]
     auc = words.numbers(best.auc)
-    assert auc is not None  # `by_strength` takes only those with a value
+    assert auc is not None  # `rank_attacks` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     differ = controls.groups_differ(document)
     compared = "but the groups differ anyway" if differ else describe_auc(best.auc, len(ranked))
-    said = [
+    lines = [
         *controls.describe_difference(document),
         f"An adversary who {who} can distinguish members from non-members with an AUC of {auc.value} "
         f"({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
@@ -81,20 +81,20 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     if differ:
         usable = best.matched is not None and best.matched.value is not None
         verdict_there = describe_auc(best.matched, len(ranked)) if best.matched is not None and usable else None
-        said.append(controls.describe_matched(document, best.matched, verdict_there))
-    quietest = lowest_rate(ranked)
+        lines.append(controls.describe_matched(document, best.matched, verdict_there))
+    quietest = find_lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None:
         same = quietest.trial.id == best.trial.id
-        said.append(
+        lines.append(
             describe_tpr(
                 quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked), differ=differ
             )
         )
-    return said
+    return lines
 
 
 def describe_auc(auc: Measurement, among: int = 1) -> str:
-    """How an AUC compares with guessing, by its interval.
+    """Compare an AUC with guessing, by its interval.
 
     Args:
         auc: Of the strongest attack.
@@ -142,8 +142,8 @@ def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *,
 
 
 def describe_choice(document: ResultDocument) -> str | None:
-    """How the attack of the verdict was chosen; None if there was only one."""
-    ranked = by_strength(document)
+    """Describe how the attack of the verdict was chosen; None if there was only one."""
+    ranked = rank_attacks(document)
     if len(ranked) < 2:
         return None
     return (
@@ -155,7 +155,7 @@ def describe_choice(document: ResultDocument) -> str | None:
 
 def describe_identity(document: ResultDocument) -> str | None:
     """That the AUC of prediction correctness is no finding, where it was measured."""
-    if not any(strength.trial.name == "membership.correctness" for strength in by_strength(document)):
+    if not any(strength.trial.name == "membership.correctness" for strength in rank_attacks(document)):
         return None
     return (
         "The AUC of prediction correctness is an identity, one half plus half the overfitting level: it says nothing "
@@ -177,15 +177,15 @@ def describe_unresolved(document: ResultDocument) -> str | None:
     )
 
 
-def by_strength(document: ResultDocument) -> list[Strength]:
+def rank_attacks(document: ResultDocument) -> list[Strength]:
     """Attacks that have an AUC, strongest first: by the lower end of its interval, then by the AUC.
 
     The lower end is what an attack achieves at least. TPRs could not order the attacks: those that train on some of the
     records are evaluated on fewer, and resolve other FPRs.
     """
     strengths = []
-    for trial in verdict.finished_of(document, "membership"):
-        measured = verdict.measurements_of(document, trial)
+    for trial in verdict.select_finished(document, "membership"):
+        measured = verdict.select_measurements(document, trial)
         aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
         rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
         resolved = sorted(
@@ -224,7 +224,7 @@ def lower_end(measurement: Measurement, among: int) -> float:
     return math.sin(max(value - (value - low) * stretch, 0.0)) ** 2
 
 
-def lowest_rate(ranked: list[Strength]) -> Strength | None:
+def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
     """The attack that identifies most members at the lowest FPR that any attack resolves; None if none does.
 
     It need not be the one with the highest AUC: an attack with only two scores, such as correctness, may have that and
@@ -238,34 +238,34 @@ def lowest_rate(ranked: list[Strength]) -> Strength | None:
     return max(at_lowest, key=lambda s: ((s.tpr.low or 0.0) if s.tpr else 0.0, _value(s.tpr)))
 
 
-def comparison(documents: list[ResultDocument], labels: list[str]) -> list[str]:
-    """Which target leaks most, for each attack that has an AUC on all targets."""
-    said = []
-    per_target = [{s.trial.name: s.auc for s in by_strength(document)} for document in documents]
+def compare_targets(documents: list[ResultDocument], labels: list[str]) -> list[str]:
+    """Name the target that leaks most, for each attack that has an AUC on all targets."""
+    sentences = []
+    per_target = [{s.trial.name: s.auc for s in rank_attacks(document)} for document in documents]
     for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:
         order = sorted(zip(labels, (aucs[name] for aucs in per_target), strict=True), key=lambda pair: -_value(pair[1]))
         (most, highest), (least, lowest) = order[0], order[-1]
         numbers = words.numbers(highest), words.numbers(lowest)
         assert numbers[0] is not None and numbers[1] is not None
-        if verdict.apart(highest, lowest):
+        if verdict.are_apart(highest, lowest):
             how = f"distinguishes members from non-members better for “{most}” than for “{least}”"
             why = "the intervals do not overlap"
         else:
             how = f"is not shown to distinguish members from non-members better for “{most}” than for “{least}”"
             why = "the intervals overlap"
-        said.append(
+        sentences.append(
             f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "
             f"({words.unbroken(numbers[0].interval)}) against {numbers[1].value} "
             f"({words.unbroken(numbers[1].interval)}); {why}."
         )
     differing = [f"“{label}”" for label, one in zip(labels, documents, strict=True) if controls.groups_differ(one)]
-    if differing and said:
-        said.insert(
+    if differing and sentences:
+        sentences.insert(
             0,
             f"Members and non-members of {words.listed(differing)} differ anyway: a classifier that never sees the "
             "model tells them apart. What attacks achieve there is not what the model gives away.",
         )
-    return said
+    return sentences
 
 
 def _value(measurement: Measurement | None) -> float:

@@ -40,7 +40,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     numbers = words.numbers(agreement)
     assert numbers is not None  # an agreement always has a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
-    said = [
+    lines = [
         f"An adversary who {who}, and queries the model with {words.plural(trial.queries.unique, 'image')}, "
         f"obtains a surrogate that agrees with the model on {numbers.value} of the images that neither was trained on "
         f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): "
@@ -48,23 +48,23 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     ]
     queried = measured.get("queried-share")
     if queried is not None and queried.value is not None:
-        said.append(
+        lines.append(
             f"{round(queried.value * queried.n):,} of the {queried.n:,} images to be judged on had been queried, by "
             "their content, and are left out."
         )
     ratio = measured.get("accuracy-ratio")
     written = words.numbers(ratio) if ratio is not None else None
     if ratio is not None and written is not None:
-        said.append(
+        lines.append(
             f"Its accuracy is {written.value} times the model's ({words.level(ratio)} interval "
             f"{words.unbroken(written.interval)})."
         )
     growth = _growth(measured)
-    return [*said, growth] if growth else said
+    return [*lines, growth] if growth else lines
 
 
 def describe_agreement(agreement: Measurement, constant: Measurement) -> str:
-    """How an agreement compares with that of a constant prediction, by its interval."""
+    """Compare an agreement with that of a constant prediction, by its interval."""
     guess = f"always predicting the same class would agree on {words.rate(constant.value or 0.0)}"
     low, high, least = agreement.low or 0.0, agreement.high or 0.0, constant.value or 0.0
     if low <= least <= high:
@@ -76,7 +76,7 @@ def describe_agreement(agreement: Measurement, constant: Measurement) -> str:
 
 def _by_name(document: ResultDocument, trial: TrialSummary) -> dict[str, Measurement]:
     start = f"{trial.name}."
-    return {m.name.removeprefix(start): m for m in verdict.measurements_of(document, trial)}
+    return {m.name.removeprefix(start): m for m in verdict.select_measurements(document, trial)}
 
 
 def _growth(measured: dict[str, Measurement]) -> str | None:
@@ -91,7 +91,7 @@ def _growth(measured: dict[str, Measurement]) -> str | None:
         f"{first.value} ({words.unbroken(first.interval)}) with {few:,} queries and {last.value} "
         f"({words.unbroken(last.interval)}) with {many:,}"
     )
-    if not verdict.apart(curve[few], curve[many]):
+    if not verdict.are_apart(curve[few], curve[many]):
         return f"More queries are not shown to help: {pair}; the intervals overlap."
     helped = (curve[many].value or 0.0) > (curve[few].value or 0.0)
     return f"More queries {'help' if helped else 'reduce the agreement'}: it is {pair}."

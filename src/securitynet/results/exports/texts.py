@@ -47,16 +47,16 @@ def find_measurement(document: ResultDocument, name: str | None) -> Measurement 
 
 
 def list_limits(document: ResultDocument) -> list[str]:
-    """What a reader must know before relying on the numbers."""
-    said = []
+    """List what a reader must know before relying on the numbers."""
+    sentences = []
     if document.dataset.membership == "assumed":
-        said.append("Who was a member of the training set is assumed, not known.")
+        sentences.append("Who was a member of the training set is assumed, not known.")
     if document.controls is not None and document.controls.blind is not None and document.controls.blind.differ:
-        said.append("Members and non-members differ without the model; attacks on membership show little.")
-    said += [
+        sentences.append("Members and non-members differ without the model; attacks on membership show little.")
+    sentences += [
         check.note or f"Its {check.what} is {check.found}." for check in document.target.checks if not check.agrees
     ]
     absent = [FAMILIES[grade.family].lower() for grade in document.grades if grade.grade == "not assessed"]
     if absent:
-        said.append(f"Not assessed: {', '.join(absent)}.")
-    return said
+        sentences.append(f"Not assessed: {', '.join(absent)}.")
+    return sentences

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.assessments.method_settings import REGISTRIES, Kind, choose_methods, make_method
-from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.prepare_training import prepare_training
 from securitynet.assessments.trial_plan import plan_trials
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.methods.base import Method
@@ -30,10 +30,11 @@ from securitynet.records import (
     ThreatModel,
     TrialSpec,
 )
+from securitynet.results.excluded_entries import ExcludedEntry
 from securitynet.results.study_targets import Capabilities, StudyTargetRecord
 from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.definition.file_digests import FileDigests
-from securitynet.studies.definition.targets import TargetPlan, expand_targets
+from securitynet.studies.definition.targets import ExpandedTargets, TargetPlan, expand_targets
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.untrusted import parse_json, read_bytes
 
@@ -121,6 +122,7 @@ class StudyPlan:
         text: Text of the file.
         targets: Targets with their data.
         methods: Attacks and detectors.
+        excluded: Entries of the catalog that the study asks for and cannot use.
     """
 
     study: StudyConfig
@@ -128,6 +130,7 @@ class StudyPlan:
     text: str
     targets: list[TargetPlan]
     methods: list[MethodPlan] = field(default_factory=list)
+    excluded: tuple[ExcludedEntry, ...] = ()
 
     def trials(self, target: TargetPlan, capabilities: Capabilities) -> list[StudyTrial]:
         """List the trials on a target, each once.
@@ -169,8 +172,8 @@ def plan_study(path: Path, cache: Path | None = None, *, trust: Collection[str] 
     """
     study = read_study(path)
     base, digests = path.absolute().parent, FileDigests(cache)
-    targets = expand_targets(study, base, digests, trust)
-    return expand(study, base, path.read_text(encoding="utf-8"), digests, targets)
+    expanded = expand_targets(study, base, digests, trust)
+    return expand(study, base, path.read_text(encoding="utf-8"), digests, expanded)
 
 
 def expand(
@@ -178,7 +181,7 @@ def expand(
     base: Path,
     text: str = "",
     digests: FileDigests | None = None,
-    targets: list[TargetPlan] | None = None,
+    expanded: ExpandedTargets | None = None,
 ) -> StudyPlan:
     """Expand a study to its plan; see `plan_study`.
 
@@ -187,14 +190,15 @@ def expand(
         base: Folder of the study file.
         text: Text of the study file.
         digests: Digests of the files that the study names.
-        targets: The targets, if they are expanded already.
+        expanded: The targets, if they are expanded already.
     """
     digests = digests or FileDigests()
-    plan = StudyPlan(study, base, text, expand_targets(study, base, digests) if targets is None else targets)
+    expanded = expanded or expand_targets(study, base, digests)
+    plan = StudyPlan(study, base, text, expanded.targets, excluded=expanded.excluded)
     digests.save()
     for train in {target.train_key: target.train for target in plan.targets}.values():
         if train is not None:  # wrong settings of a defense or a backdoor are reported now
-            prepared_training(TrainConfig.model_validate(train))
+            prepare_training(TrainConfig.model_validate(train))
     kinds: tuple[tuple[Kind, tuple[MethodSource, ...]], ...] = (
         ("attack", study.attacks),
         ("detector", study.detectors),

@@ -5,6 +5,7 @@ This module imports no torch.
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from securitynet.errors import ConfigurationError
 from securitynet.files import read_toml
 from securitynet.models.sources.references import list_code, refuse_untyped
+from securitynet.results.excluded_entries import ExcludedEntry
 from securitynet.studies.definition.file import ModelSource, StudyConfig
 from securitynet.studies.definition.paths import resolve_path
 
 if TYPE_CHECKING:
     from securitynet.catalog import Catalog, CatalogEntry
 
-LOADABLE = {"reference": "any", "head": "classifier", "task_type": "classification"}
-"""Filters that a query of a study has besides its own: as in `catalog select`, classifiers that can be loaded."""
+_CLASSIFIER = {"task_type": "classification", "head": "classifier"}
+"""What the model of an entry must be to become a target, unless the study filters by these codes itself."""
 
 
 def refuse_code(study: StudyConfig, trust: Collection[str]) -> None:
@@ -43,8 +45,8 @@ def refuse_code(study: StudyConfig, trust: Collection[str]) -> None:
 
 def list_references(
     study: StudyConfig, source: ModelSource, base: Path, trust: Collection[str] = ()
-) -> Iterator[tuple[str, CatalogEntry | None]]:
-    """List (reference, entry of the catalog) of the models that a table names.
+) -> Iterator[tuple[str, CatalogEntry | None] | ExcludedEntry]:
+    """List (reference, entry of the catalog) of the models that a table names, and the entries that it cannot use.
 
     Args:
         study: The study.
@@ -108,40 +110,64 @@ def _read_list(study: StudyConfig, path: Path, trust: Collection[str]) -> Iterat
 
 def _query_catalog(
     study: StudyConfig, source: ModelSource, trust: Collection[str]
-) -> Iterator[tuple[str, CatalogEntry | None]]:
-    filters = {**LOADABLE, **source.filters}
+) -> Iterator[tuple[str, CatalogEntry | None] | ExcludedEntry]:
     with _open_catalog(study) as catalog:
-        query = catalog.query(source.query or "", filters=filters)
-        if source.count is None:
-            entries = list(query)
-        else:
+        query = catalog.query(source.query or "", filters=source.filters)
+        obstacles = {entry.id: (entry, _find_obstacle(study, source, entry, trust)) for entry in query}
+        usable = [entry for entry, obstacle in obstacles.values() if obstacle is None]
+        if source.count is not None and usable:
             from securitynet.catalog.selection import select
 
-            chosen = select(catalog.to_frame(query), source.count, seed=source.select_seed).chosen
-            entries = [catalog.get(identifier) for identifier in chosen["id"]]
-    if not entries:
-        raise _explain_no_match(study, source, filters)
-    for entry in entries:
-        assert entry.reference is not None  # filtered
-        _refuse_untrusted(entry.reference, f"The catalog's entry {entry.key}", entry, trust)
+            frame = catalog.to_frame(query)
+            frame = frame[frame["id"].isin([entry.id for entry in usable])]
+            chosen = select(frame, source.count, seed=source.select_seed).chosen
+            usable = [catalog.get(identifier) for identifier in chosen["id"]]
+    if not obstacles:
+        raise _explain_no_match(study, source)
+    yield from (obstacle for _, obstacle in obstacles.values() if obstacle is not None)
+    for entry in usable:
+        assert entry.reference is not None  # it would be an obstacle
         yield entry.reference, entry
 
 
-def _explain_no_match(study: StudyConfig, source: ModelSource, filters: dict[str, Any]) -> ConfigurationError:
-    """The error for a query that nothing matches, which names the filters that the study adds and shows them."""
-    import shlex
+def _find_obstacle(
+    study: StudyConfig, source: ModelSource, entry: CatalogEntry, trust: Collection[str]
+) -> ExcludedEntry | None:
+    """Why an entry that a query matches cannot be a target; None if it can."""
+    excluded = functools.partial(ExcludedEntry, catalog=entry.id, label=entry.key)
+    for name, wanted in _CLASSIFIER.items():
+        if name not in source.filters and getattr(entry, name) != wanted:
+            stated = getattr(entry, name) or "not stated"
+            return excluded(reason=f"its {name.replace('_', ' ')} is {stated}, where a target is a {wanted} model")
+    if entry.reference is None:
+        return excluded(reason="the entry does not say how to load its model")
+    try:
+        _refuse_untrusted(entry.reference, f"The catalog's entry {entry.key}", entry, trust)
+        if "dataset" not in {**study.data, **source.options}:
+            choose_dataset(study, entry)
+    except ConfigurationError as error:
+        return exclude(entry, error)
+    return None
 
+
+def exclude(entry: CatalogEntry, error: ConfigurationError) -> ExcludedEntry:
+    """The record of an entry that an error keeps out of a study.
+
+    Args:
+        entry: The entry.
+        error: Why it cannot be a target.
+    """
+    reason = error.reason if isinstance(error, MissingReference) else error.message.rstrip(".")
+    return ExcludedEntry(catalog=entry.id, label=entry.key, reason=reason, remedy=error.hint or "")
+
+
+def _explain_no_match(study: StudyConfig, source: ModelSource) -> ConfigurationError:
+    """The error for a query that nothing matches, with the same search as a command."""
     words = shlex.split(source.query or "")
-    options = [word for name, value in filters.items() for word in _filter_option(name, value)]
+    options = [word for name, value in source.filters.items() for word in _filter_option(name, value)]
     place = ["--db", study.catalog] if study.catalog else []
     command = shlex.join(["securitynet", "catalog", "search", *words, *options, *place])
-    added = {name: value for name, value in LOADABLE.items() if name not in source.filters}
-    said = ", ".join(f"{name} = {value}" for name, value in added.items())
-    return ConfigurationError(
-        "No entry of the catalog matches"
-        + (f" (a study takes classifiers that can be loaded; it adds {said})." if added else "."),
-        hint=f"The same search: {command}",
-    )
+    return ConfigurationError("No entry of the catalog matches.", hint=f"The same search: {command}")
 
 
 def _filter_option(name: str, value: Any) -> tuple[str, str]:
@@ -171,8 +197,28 @@ def _open_catalog(study: StudyConfig) -> Catalog:
     return securitynet.catalog.open(study.catalog)
 
 
+class MissingReference(ConfigurationError):
+    """An entry was trained on a dataset that nothing says how to load.
+
+    Args:
+        entry: The entry.
+        dataset: The dataset.
+    """
+
+    def __init__(self, entry: CatalogEntry, dataset: str) -> None:
+        self.reason = f"it was trained on {dataset}, and no reference to load that is given"
+        super().__init__(
+            f"{entry.key} was trained on {dataset}, and no reference to load it is given.",
+            hint=f'Write [datasets] with "{dataset}" = "folder:PATH" or another reference.',
+        )
+
+
 def choose_dataset(study: StudyConfig, entry: CatalogEntry | None) -> str | None:
-    """Return the dataset to assess a model of the catalog on: the one that it was trained on."""
+    """Return the dataset to assess a model of the catalog on: the one that it was trained on.
+
+    Raises:
+        MissingReference: If nothing says how to load it.
+    """
     if entry is None or entry.dataset is None:
         return None
     from securitynet.catalog.known import dataset_facts, dataset_name
@@ -181,9 +227,7 @@ def choose_dataset(study: StudyConfig, entry: CatalogEntry | None) -> str | None
     facts = dataset_facts(entry.dataset)
     if facts is not None and facts.reference is not None:
         known.setdefault(facts.name, facts.reference)
-    if entry.dataset not in known:
-        raise ConfigurationError(
-            f"{entry.key} was trained on {entry.dataset}, and no reference to load it is given.",
-            hint=f'Write [datasets] with "{entry.dataset}" = "folder:PATH" or another reference.',
-        )
-    return known[entry.dataset]
+    name = dataset_name(entry.dataset)
+    if name not in known:
+        raise MissingReference(entry, entry.dataset)
+    return known[name]

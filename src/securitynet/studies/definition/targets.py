@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.versions import builder_version
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Record
+from securitynet.results.excluded_entries import ExcludedEntry, describe_excluded
 from securitynet.studies.definition.file import TARGET_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.paths import (
@@ -33,6 +35,7 @@ from securitynet.studies.definition.paths import (
 )
 from securitynet.studies.definition.references import (
     choose_dataset,
+    exclude,
     list_references,
     refuse_code,
     refuse_unchecked_file,
@@ -101,10 +104,25 @@ class TargetPlan(Record):
         return named if self.train is None else {**named, "train": strip_folders(self.train, "data_root")}
 
 
+@dataclass(frozen=True)
+class ExpandedTargets:
+    """The targets of a study, and what it asks for and cannot use.
+
+    Attributes:
+        targets: All targets, each once, in the order of the file.
+        excluded: Entries of the catalog that cannot be targets.
+    """
+
+    targets: list[TargetPlan]
+    excluded: tuple[ExcludedEntry, ...] = ()
+
+
 def expand_targets(
     study: StudyConfig, base: Path, digests: FileDigests, trust: Collection[str] = ()
-) -> list[TargetPlan]:
-    """List all targets of a study, each once, in the order of the file.
+) -> ExpandedTargets:
+    """List all targets of a study.
+
+    An entry of the catalog that a query or a list names, and that cannot be a target, is left out with its reason.
 
     Args:
         study: The study.
@@ -113,20 +131,28 @@ def expand_targets(
         trust: Entries of the catalog and references that the user trusts.
 
     Raises:
-        ConfigurationError: If a table is invalid, which the message names, or names code that is not trusted.
+        ConfigurationError: If a table is invalid, which the message names, or names code that is not trusted; or if
+            nothing is left.
         SecurityNetError: If the catalog is needed and cannot be read.
     """
     refuse_code(study, trust)
     targets: dict[str, TargetPlan] = {}
+    excluded: dict[str, ExcludedEntry] = {}
     for number, source in enumerate(study.models, start=1):
         with _name_table(f"models[{number}]"):
             for target in _expand_models(study, source, base, digests, trust):
-                targets.setdefault(target.key, target)
+                if isinstance(target, ExcludedEntry):
+                    excluded.setdefault(target.catalog, target)
+                else:
+                    targets.setdefault(target.key, target)
     for number, recipe in enumerate(study.train, start=1):
         with _name_table(f"train[{number}]"):
             for target in _expand_recipes(study, recipe, base, digests):
                 targets.setdefault(target.key, target)
-    return list(targets.values())
+    if not targets:
+        why = "; ".join(line.strip() for line in describe_excluded(list(excluded.values())))
+        raise ConfigurationError(f"The study has no target. {why}", hint="See `securitynet catalog search`.")
+    return ExpandedTargets(list(targets.values()), tuple(excluded.values()))
 
 
 @contextmanager
@@ -140,29 +166,51 @@ def _name_table(table: str) -> Iterator[None]:
 
 def _expand_models(
     study: StudyConfig, source: ModelSource, base: Path, digests: FileDigests, trust: Collection[str]
+) -> Iterator[TargetPlan | ExcludedEntry]:
+    several = source.query is not None or source.list is not None
+    for item in list_references(study, source, base, trust):
+        if isinstance(item, ExcludedEntry):
+            yield item
+            continue
+        reference, entry = item
+        try:
+            yield from list(_expand_model(study, source, base, digests, trust, reference, entry))
+        except ConfigurationError as error:
+            if not several or entry is None:
+                raise
+            yield exclude(entry, error)
+
+
+def _expand_model(
+    study: StudyConfig,
+    source: ModelSource,
+    base: Path,
+    digests: FileDigests,
+    trust: Collection[str],
+    reference: str,
+    entry: CatalogEntry | None,
 ) -> Iterator[TargetPlan]:
-    for reference, entry in list_references(study, source, base, trust):
-        reference = resolve_reference(reference, base)
-        options = {**study.data, **source.options}
-        own = {} if "weights" in options else _own_weights(reference, entry)
-        for location in own.values():
-            assert entry is not None  # it states the location
-            refuse_unchecked_file(entry, location, trust)
-        options = {**own, **options}
-        dataset = options.get("dataset") or choose_dataset(study, entry)
-        if dataset is not None:
-            options["dataset"] = dataset
-        for chosen in expand_alternatives(options):
-            yield _plan_target(
-                {"model": reference, **chosen},
-                base,
-                digests,
-                label=source.label or (entry and entry.key) or _make_label(reference, chosen),
-                tags=source.tags,
-                entry=entry,
-                accuracy=entry.claimed_accuracy if source.accuracy is None and entry else source.accuracy,
-                checksum=source.checksum,
-            )
+    reference = resolve_reference(reference, base)
+    options = {**study.data, **source.options}
+    own = {} if "weights" in options else _own_weights(reference, entry)
+    for location in own.values():
+        assert entry is not None  # it states the location
+        refuse_unchecked_file(entry, location, trust)
+    options = {**own, **options}
+    dataset = options.get("dataset") or choose_dataset(study, entry)
+    if dataset is not None:
+        options["dataset"] = dataset
+    for chosen in expand_alternatives(options):
+        yield _plan_target(
+            {"model": reference, **chosen},
+            base,
+            digests,
+            label=source.label or (entry and entry.key) or _make_label(reference, chosen),
+            tags=source.tags,
+            entry=entry,
+            accuracy=entry.claimed_accuracy if source.accuracy is None and entry else source.accuracy,
+            checksum=source.checksum,
+        )
 
 
 def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests: FileDigests) -> Iterator[TargetPlan]:

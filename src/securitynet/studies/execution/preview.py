@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from securitynet.defenses.base import defended_training
+from securitynet.defenses.base import resolve_defense
 from securitynet.files import cache_folder
 from securitynet.models.training.config import TrainConfig
+from securitynet.results.excluded_entries import describe_excluded
 from securitynet.results.index import Index
 from securitynet.studies.definition.plan import StudyPlan, plan_study
 from securitynet.studies.definition.targets import TargetPlan
+from securitynet.studies.execution.absent import Absent, find_absent
 from securitynet.studies.execution.progress import Counts, StudyProgress
 from securitynet.studies.execution.run import StudyLocation, choose_results_root, locate_results
 from securitynet.studies.execution.worker_tasks import locate_weights
@@ -33,6 +35,7 @@ class StudyPreview:
         unopened: Number of targets that have not been opened yet, whose trials are estimates.
         obstacles: Label of a target that cannot be opened -> reason.
         train: Targets that would be trained.
+        absent: Datasets and packages that the targets need and that are not on this machine.
     """
 
     plan: StudyPlan
@@ -44,6 +47,7 @@ class StudyPreview:
     unopened: int = 0
     obstacles: dict[str, str] = field(default_factory=dict)
     train: list[TargetPlan] = field(default_factory=list)
+    absent: list[Absent] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON types."""
@@ -57,6 +61,8 @@ class StudyPreview:
             "run": dict(sorted(self.run.items())),
             "skipped": dict(sorted(self.skipped.items())),
             "obstacles": self.obstacles,
+            "excluded": [entry.model_dump(mode="json") for entry in self.plan.excluded],
+            "absent": [asdict(item) for item in self.absent],
         }
 
     def lines(self) -> Iterator[str]:
@@ -81,6 +87,11 @@ class StudyPreview:
         if self.obstacles:
             yield f"Targets that can't be opened: {len(self.obstacles):,}"
             yield from (f"  {label}: {why}" for label, why in self.obstacles.items())
+        yield from describe_excluded(self.plan.excluded)
+        if self.absent:
+            yield f"Absent on this machine: {len(self.absent):,}"
+            for item in self.absent:
+                yield f"  {item.what} ({item.targets:,} targets): {item.remedy}"
 
 
 def preview_study(
@@ -133,9 +144,10 @@ def preview_study(
         if target.train is not None and not opened and not _is_trained(target.train, cache):
             preview.train.append(target)
     preview.counts = progress.count_all()
+    preview.absent = find_absent(plan.targets)
     return preview
 
 
 def _is_trained(train: dict[str, Any], cache: Path) -> bool:
     """Return whether the weights of a recipe are in the cache."""
-    return locate_weights(defended_training(TrainConfig.model_validate(train))[0], cache).exists()
+    return locate_weights(resolve_defense(TrainConfig.model_validate(train))[0], cache).exists()

@@ -12,6 +12,7 @@ from pydantic import Field
 from securitynet.assessments.config import Commas
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import cache_folder, check_writable, data_folder, stable_hash
+from securitynet.results.excluded_entries import describe_excluded, write_excluded
 from securitynet.results.root import Root, open_root
 from securitynet.studies.definition.file import RunSettings, StudyConfig, read_study
 from securitynet.studies.definition.file_digests import FileDigests
@@ -132,16 +133,19 @@ def run_study(
     cache = (config.cache or cache_folder()).absolute()
     study, base = read_study(config.study), config.study.absolute().parent
     digests = FileDigests(cache)
-    targets = expand_targets(study, base, digests, config.trust)
+    expanded = expand_targets(study, base, digests, config.trust)
+    for line in describe_excluded(expanded.excluded):
+        note(line)
     location = locate_results(choose_results_root(study, base, config.out), config.db)
     check_writable(location.state)
     check_writable(cache)
 
     def compute_digest() -> str:
         options = {"retry_failed": config.retry_failed, "refresh": config.refresh}
-        return finished_marker.compute_digest(study, targets, location.root, options)
+        return finished_marker.compute_digest(study, expanded.targets, location.root, options)
 
     with study_lock.hold_lock(location.state, location.root, note):
+        write_excluded(location.root, expanded.excluded)
         earlier = finished_marker.read(location.state, compute_digest())
     if earlier is not None and not (config.retry_failed and earlier.failed):
         return earlier, location
@@ -150,7 +154,7 @@ def run_study(
     from securitynet.studies.execution.run_options import RunOptions
     from securitynet.studies.execution.runner import Runner
 
-    plan = expand(study, base, config.study.read_text(encoding="utf-8"), digests, targets)
+    plan = expand(study, base, config.study.read_text(encoding="utf-8"), digests, expanded)
     settings = config.settings(study)
     options = RunOptions(
         settings, cache, location.state, location.index, retry_failed=config.retry_failed, refresh=config.refresh

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from securitynet.assessments.environment import version
-from securitynet.assessments.run_trial import is_full_disk, now
+from securitynet.assessments.run_trial import is_full_disk, read_clock
 from securitynet.records import TrialResult
 from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot, Root
@@ -302,7 +302,9 @@ class Runner:
 
     def _record_skipped(self, pending: PendingTrials) -> None:
         for trial in pending.skip:
-            self.store.save(TrialResult(spec=trial.spec, status="skipped", reason=trial.obstacle, finished=now()))
+            self.store.save(
+                TrialResult(spec=trial.spec, status="skipped", reason=trial.obstacle, finished=read_clock())
+            )
 
     def _record_failure(self, trial: StudyTrial, reason: str, traceback: str | None) -> None:
         result = TrialResult(
@@ -311,7 +313,7 @@ class Runner:
             reason=reason,
             traceback=traceback,
             environment={"securitynet": version()},
-            finished=now(),
+            finished=read_clock(),
         )
         self.store.save(result)
         self._count(trial, "failed")
@@ -333,7 +335,7 @@ class Runner:
             catalog=target.catalog,
             codes=target.codes,
             environment={"securitynet": version()},
-            finished=now(),
+            finished=read_clock(),
         )
         earlier = self.progress.records.get(key)
         self.progress.records[key] = record

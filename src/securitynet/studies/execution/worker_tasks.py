@@ -20,25 +20,25 @@ from securitynet.assessments.assessed_target import AssessedTarget, make_trial_d
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.controls import MembershipControls, control_records
 from securitynet.assessments.method_settings import make_method
-from securitynet.assessments.prepare_training import prepared_training
+from securitynet.assessments.prepare_training import prepare_training
 from securitynet.assessments.run_trial import (
     MetricOptions,
     ReportProgress,
     is_full_disk,
     name_phase,
-    now,
+    read_clock,
     reuse,
     run_trial,
 )
 from securitynet.assessments.trial_plan import PlannedTrial, describe_capabilities, make_specification
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.locks import exclusive
+from securitynet.datasets.locks import hold_lock
 from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.loading.examination import doubts
+from securitynet.models.loading.examination import describe_doubts
 from securitynet.models.sources.catalog import fetch_weights
 from securitynet.models.store.model_record import model_record_path
 from securitynet.models.store.train_target import train_model
@@ -157,7 +157,7 @@ class TaskRunner:
         wrong = [check for check in checks if not check.agrees]
         if wrong and task.on_mismatch == "fail":
             raise ModelError(
-                f"{assessed.target.reference}: {doubts(wrong)[0]}",
+                f"{assessed.target.reference}: {describe_doubts(wrong)[0]}",
                 hint="Check dataset and normalize, or set on_mismatch = 'note'.",
             )
         seconds = {"load": round(loaded - started, 4), "signals": round(time.perf_counter() - loaded, 4)}
@@ -262,10 +262,10 @@ def train_weights(
         device: Device to train on.
         report_progress: Called after each epoch.
     """
-    config, defense, backdoor = prepared_training(config)
+    config, defense, backdoor = prepare_training(config)
     path = locate_weights(config, cache)
     shared = f"models/{path.name}"
-    with exclusive(path.with_suffix(".lock")):
+    with hold_lock(path.with_suffix(".lock")):
         if root.folder is None and not path.exists() and root.exists(shared):
             for name in (path.name, model_record_path(path).name):
                 path.with_name(name).write_bytes(root.read(f"models/{name}"))
@@ -348,7 +348,7 @@ def _describe_target(
         notes=assessed.target.notes,
         seconds=seconds,
         environment=environment.describe(assessed.target),
-        finished=now(),
+        finished=read_clock(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from securitynet.untrusted import check_regular
 _OLDEST = 7
 """The oldest opset that onnxruntime supports."""
 _TRIED = (_OLDEST, 9, 11, 13, 17)
+_SMALL = 1 << 10
 _LONGEST = 1500
 _LARGEST = 1 << 31
 
@@ -65,6 +67,54 @@ def read_graph(path: Path, reference: str) -> Any:
     if not model.graph.node:
         raise ModelError(f"{reference} holds no graph: it is not an ONNX file, or it is damaged.")
     return model
+
+
+def may_grow(model: Any, limit: int) -> bool:
+    """Whether running a graph on one image may take more memory than a limit, as far as its shapes tell.
+
+    A few nodes that join or multiply their inputs make a tensor of any size out of small ones. Functions may call each
+    other so often that no machine can list their nodes.
+
+    Args:
+        model: From `read_graph`.
+        limit: The largest size of a tensor in bytes.
+    """
+    from onnx import shape_inference
+
+    if model.functions:
+        return True
+    try:
+        graph = shape_inference.infer_shapes(_drop_weights(model)).graph
+    except Exception:  # its errors have no common base; onnxruntime may think otherwise
+        return True
+    known = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.output)}
+    for name in (name for node in graph.node for name in node.output if name):
+        if name not in known or not known[name].HasField("shape"):
+            return True
+        axes = known[name].shape.dim
+        if any(not axis.HasField("dim_value") for axis in axes[1:]):
+            return True
+        if 4 * math.prod(axis.dim_value or 1 for axis in axes) > limit:
+            return True
+    return False
+
+
+def _drop_weights(model: Any) -> Any:
+    """The model without the values of large tensors; those of small ones may be a shape that a node reads."""
+    from onnx import ModelProto, TensorProto
+
+    bare = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = model.graph
+    bare.graph.name = graph.name
+    bare.graph.node.extend(graph.node)
+    bare.graph.input.extend(graph.input)
+    bare.graph.output.extend(graph.output)
+    for tensor in graph.initializer:
+        large = len(tensor.raw_data) > _SMALL
+        bare.graph.initializer.append(
+            TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type) if large else tensor
+        )
+    return bare
 
 
 def convert_opset(model: Any) -> list[bytes]:
@@ -127,7 +177,7 @@ def ends_in_sigmoid(model: Any, name: str) -> bool:
     return node is not None and node.op_type == "Sigmoid"
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """The message of an onnxruntime error on one line, without the location in onnxruntime's own source."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)

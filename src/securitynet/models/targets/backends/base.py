@@ -185,7 +185,7 @@ class Backend(ABC):
 
         Args:
             inputs: N×C×H×W float32, on any device.
-            layer: Name of another layer to use; see `securitynet.models.targets.embeddings.finder`.
+            layer: Name of another layer to use; see `securitynet.models.targets.embeddings.choose_extractor`.
 
         Returns:
             N×D float32 on the CPU.

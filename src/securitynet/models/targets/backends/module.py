@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from securitynet.errors import TargetError
 from securitynet.models.targets.backends.base import Backend
-from securitynet.models.targets.embeddings import Extract, finder
+from securitynet.models.targets.embeddings import Extract, choose_extractor
 from securitynet.models.targets.optimise import PreparedNetwork, prepare_network
 from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.threads import equal_size, make_network_threads
@@ -138,7 +138,7 @@ class ModuleBackend(Backend):
         key = layer, tuple(inputs.shape[1:])
         if key not in self._extractors:
             self._forward(lambda few: self._call(self._module, few), inputs[:1])  # reports unsuitable inputs
-            self._extractors[key] = finder(self._module, inputs, layer=layer, reference=self.reference)
+            self._extractors[key] = choose_extractor(self._module, inputs, layer=layer, reference=self.reference)
         extract = self._extractors[key]
         if self._threads is None:
             return self._forward(lambda part: extract(self._module, part), inputs)

@@ -14,22 +14,24 @@ from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, TargetError
 from securitynet.files import file_checksum, stable_hash
+from securitynet.first_run import largest_run, run_once
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
+from securitynet.models.targets.backends import _onnx_trial
 from securitynet.models.targets.backends._external_data import external_files
 from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends._onnx_graph import (
     GraphOutput,
     convert_opset,
+    describe_error,
     ends_in_sigmoid,
     expose,
     find_output,
     list_operators,
+    may_grow,
     read_graph,
-    reason,
 )
-from securitynet.models.targets.backends._onnx_trial import UNBOUNDED, try_graph
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.outputs import expand_single
@@ -83,8 +85,8 @@ class OnnxBackend(Backend):
         self.checksum = _checksum(self.path, files)
         if _holds(self.path, b"DynamicQuantizeLinear"):
             self.rounding = 5e-2  # its steps are as fine as the values of the whole batch allow
-        if list_operators(graph) & UNBOUNDED:
-            try_graph(self.path, reference)
+        if list_operators(graph) & _onnx_trial.UNBOUNDED or may_grow(graph, largest_run(self.path)):
+            run_once(_onnx_trial.__name__, self.path, reference)
         self._session = self._open(graph)
         self._read_input()
         self._choose_output(output_name, classes, graph, files)
@@ -134,7 +136,8 @@ class OnnxBackend(Backend):
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             shape = "×".join(map(str, images.shape[1:]))
             raise TargetError(
-                f"{self.reference} does not take a batch of {len(feed)} inputs of shape {shape}: {reason(error)}",
+                f"{self.reference} does not take a batch of {len(feed)} inputs of shape {shape}: "
+                f"{describe_error(error)}",
                 hint="Set the size it was exported for with --input-size, or a smaller --batch-size.",
             ) from error
         result = np.asarray(result)
@@ -272,7 +275,7 @@ def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
             model if isinstance(model, bytes) else str(model), options, providers=providers
         )
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        words = reason(error)
+        words = describe_error(error)
         if "is not a registered function/op" in words or "No Op registered" in words:
             raise ModelError(
                 f"{reference} uses an operator that onnxruntime does not have: {words}",

@@ -12,8 +12,10 @@ from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, TargetError
 from securitynet.files import file_checksum
+from securitynet.first_run import run_once
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
+from securitynet.models.targets.backends import _tflite_trial
 from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import suitable_batch
@@ -48,6 +50,8 @@ class TfliteBackend(Backend):
         if not path.is_file():
             raise ModelError(f"There is no TFLite file {path}.")
         self.checksum = file_checksum(path)
+        # LiteRT says too little about a graph to tell which ones end soon, so all are tried.
+        run_once(_tflite_trial.__name__, path, reference)
         self._interpreter = _interpreter(path, reference)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1:

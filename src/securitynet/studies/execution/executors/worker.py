@@ -25,7 +25,7 @@ def main() -> None:
     faulthandler.enable()  # writes a traceback to the log if the interpreter crashes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link = socket.socket(fileno=int(sys.argv[1]))
-    die_with(int(sys.argv[2]))
+    end_with(int(sys.argv[2]))
     lines = link.makefile("rb")
     config = WorkerConfig.model_validate_json(lines.readline())
     with contextlib.suppress(OSError):  # if memory runs out, the system should kill a worker rather than the runner
@@ -55,7 +55,7 @@ def main() -> None:
         _send(link, WorkerMessage(outcome=outcome))
 
 
-def die_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Make this process end when its parent does, for whatever reason.
 
     Otherwise, a worker of a killed runner would finish its trial alongside the workers of the next runner.

@@ -20,7 +20,7 @@ from securitynet.detectors._neural_cleanse.blocks import (
     take_rows,
 )
 from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory, read_available_memory
-from securitynet.detectors._neural_cleanse.search import SearchRules, TriggerSearch
+from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
 from securitynet.models.targets.target import Target
 
@@ -192,7 +192,7 @@ def _screen(blocks: BlockSearch, labels: list[int], plan: SearchPlan, epochs: in
 
 
 def _compact(run: TriggerSearch) -> Rows:
-    """What is stored of a finished block."""
+    """Return the rows that are stored of a finished block."""
     success = torch.where(run.converged, run.success, 0.0)
     return {
         "labels": run.labels,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
-from securitynet.results.document import PolicyOutcome
 from securitynet.results.exports.texts import split_name
+from securitynet.results.policy import PolicyOutcome
 
 MOST_FILES = 12
 """Newly exposed members that are listed; ``result.json`` has more."""
@@ -61,7 +61,7 @@ class Changes:
 
 
 def describe_changes(comparison: ResultComparison) -> Changes:
-    """What a page shows of a comparison."""
+    """Describe a comparison as a page shows it."""
     rows = list_differences(comparison)
     shown = max(MOST_ROWS, sum(row.verdict != "no difference shown" for row in rows))
     change = find_most_changed(comparison)
@@ -75,19 +75,19 @@ def describe_changes(comparison: ResultComparison) -> Changes:
 
 
 def describe_comparison(comparison: ResultComparison) -> list[str]:
-    """What a comparison shows, in sentences."""
+    """Describe a comparison in sentences."""
     worse, better = ([d for d in comparison.differences if d.verdict == which] for which in ("worse", "better"))
     number = len(comparison.differences)
-    said = [
+    sentences = [
         f"Of {words.plural(number, 'measurement')} in both results, {len(worse)} "
         f"{'is' if len(worse) == 1 else 'are'} shown to be worse for the owner, and {len(better)} better; "
         f"{number - len(worse) - len(better)} show no difference."
     ]
     if number > 20:
-        said.append("Of so many, about one in twenty may show a difference by chance.")
+        sentences.append("Of so many, about one in twenty may show a difference by chance.")
     if comparison.records:
-        said.append(f"The AUCs and the accuracies are paired by {comparison.records:,} records.")
-    return [*said, *comparison.notes]
+        sentences.append(f"The AUCs and the accuracies are paired by {comparison.records:,} records.")
+    return [*sentences, *comparison.notes]
 
 
 def list_differences(comparison: ResultComparison, *, most: int | None = None) -> list[DifferenceRow]:
@@ -103,7 +103,7 @@ def list_differences(comparison: ResultComparison, *, most: int | None = None) -
 
 
 def describe_exposure(change: ExposureChange) -> str:
-    """How the exposed members of an attack changed, in a sentence."""
+    """Describe in a sentence how the exposed members of an attack changed."""
     title = verdict.attack_title(change.trial)
     if not change.newly_count + change.no_longer_count:
         return f"{title} exposes the same members as before."

@@ -1,0 +1,1 @@
+"""Numbers that the two papers print, and this data's beside them."""

@@ -1,0 +1,115 @@
+"""Figures as in the papers: like architectures, panels without data, violins, order by complexity, published values."""
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+from scipy.stats import gaussian_kde
+from typer.testing import CliRunner
+
+from securitynet.analysis import frames
+from securitynet.analysis.figures import groups, violins
+from securitynet.analysis.figures.base import Figure
+from securitynet.analysis.figures.declared import figure
+from securitynet.analysis.figures.performance import order_by_ease
+from securitynet.catalog.catalog import Catalog
+from securitynet.catalog.store import Measured
+from securitynet.cli.main import app
+
+
+def model(number: int, measure: str, value: float, attack: str = "target", **columns: object) -> dict[str, object]:
+    return {
+        "case": f"{number}", "model": f"m{number}", "dataset": "CIFAR-10", "purpose": "benchmark", "family": "A",
+        "attack": attack, "measure": measure, "value": value, "settings": "{}", **columns,
+    }  # fmt: skip
+
+
+def test_published_values_without_intervals_are_numbers() -> None:
+    tidy = frames.tidy([model(1, "test_accuracy", 0.9, low=None, high=None)])
+    assert tidy["low"].dtype == float and np.isnan(1 - tidy["low"].iloc[0])
+
+
+def test_figure_2_leaves_out_benchmark_models_that_no_security_model_resembles() -> None:
+    rows = [model(n, "test_accuracy", 0.9 + n / 1000, family="A" if n < 3 else "B") for n in range(6)]
+    rows += [model(n, "test_accuracy", 0.8, purpose="security") for n in (10, 11)]
+    rows += [
+        model(n, "test_accuracy", 0.7, dataset="CIFAR-100", purpose=purpose)
+        for n, purpose in ((20, "benchmark"), (21, "security"))
+    ]
+    drawn = figure("securitynet-2").make(frames.tidy(rows))
+    assert sorted(drawn.data["model"]) == ["m0", "m1", "m10", "m11", "m2", "m20", "m21"]
+    assert "3 models of others left out" in drawn.caption
+
+
+def test_a_group_without_benchmark_models_of_its_families_keeps_its_security_models() -> None:
+    frame = pandas.DataFrame(
+        {"dataset": ["x", "x", "y"], "family": ["A", "B", "A"], "purpose": ["security", "benchmark", "benchmark"]}
+    )
+    assert groups.restrict_to_alike(frame, "dataset", "family").index.tolist() == [0]
+
+
+def test_a_panel_without_data_says_so() -> None:
+    rows = []
+    for number in range(4):
+        rows.append(model(number, "overfitting", 0.05 * number))
+        rows.append(model(number, "auc", 0.5 + 0.02 * number, attack="membership", method="modified-entropy"))
+    drawn = figure("securitynet-13").make(frames.tidy(rows))
+    assert "Without data here: Prediction correctness" in drawn.caption and "MLP on posteriors: AUC" in drawn.caption
+    assert "Blind baseline" not in drawn.caption.partition("Without data here")[2]
+    chart = json.dumps(drawn.chart.to_dict(validate=False))
+    assert "not measured on any model here" in chart and chart.count('"field": "text"') == 2  # they share the text
+
+
+def test_each_dataset_of_figure_5_has_its_own_axes() -> None:
+    rows = []
+    for number in range(8):
+        dataset = "CIFAR-10" if number < 4 else "SVHN"
+        rows.append(model(number, "test_accuracy", 0.9 + number / 100, dataset=dataset))
+        rows.append(model(number, "accuracy", 0.8 - number / 50, attack="stealing", surrogate="usual", dataset=dataset))
+    chart = figure("securitynet-5").make(frames.tidy(rows)).chart.to_dict(validate=False)
+    panels = [panel for row in chart["vconcat"] for panel in row["hconcat"]]
+    assert sorted(panel["title"]["text"] for panel in panels) == ["CIFAR-10", "SVHN"]
+
+
+def test_the_outline_of_a_violin_is_a_kernel_estimate() -> None:
+    values = np.random.default_rng(0).normal(0.4, 0.1, 60)
+    places, heights = violins.density(values)
+    expected = gaussian_kde(values)(places)
+    assert np.allclose(heights, expected / expected.max()) and (places[0], places[-1]) == (values.min(), values.max())
+    assert len(violins.density(values[:3])[0]) == 0 and len(violins.density(np.full(9, 0.5))[0]) == 0
+
+
+def test_datasets_stand_from_the_easiest_to_the_hardest() -> None:
+    accuracies = {"STL-10": 0.5, "CelebA": 0.7, "Fashion-MNIST": 0.9}
+    rows = [model(n, "test_accuracy", value, dataset=name) for n, (name, value) in enumerate(accuracies.items())]
+    rows.append(model(9, "auc", 0.5, attack="membership", dataset="UTKFace"))
+    tidy = frames.tidy(rows)
+    assert order_by_ease(tidy, tidy["dataset"]) == ["Fashion-MNIST", "CelebA", "STL-10", "UTKFace"]
+
+
+@pytest.mark.parametrize("name", ["securitynet-18", "ml-doctor-4"])
+def test_pictures_are_declared_and_say_what_they_need(name: str) -> None:
+    assert "pictures of" in figure(name).missing(frames.tidy([model(1, "test_accuracy", 0.9)]))[0]
+
+
+def test_draw_all_goes_on_after_a_figure_that_fails(tmp_path, monkeypatch) -> None:
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    with Catalog(url) as catalog:
+        for name, accuracy in (("a", 0.9), ("b", 0.8), ("c", 0.7)):
+            entry = catalog.add({"name": name, "source": "mine", "dataset": "CIFAR-10", "family": name})
+            values = {"accuracy.test": accuracy, "membership.modified-entropy.auc": 0.6, "accuracy.gap": 0.1}
+            catalog.record(entry.id, [Measured(n, v, "published", "paper") for n, v in values.items()])
+
+    def fail(*_: object) -> None:
+        raise TypeError("broken on purpose")
+
+    whole = figure("utility-against-risk")
+    broken = Figure("securitynet-1", "a title", "a source", {}, fail)
+    chosen = {one.name: one for one in (broken, whole)}
+    monkeypatch.setattr("securitynet.analysis.figures.declared.figures", lambda: chosen)
+    done = CliRunner().invoke(
+        app, ["figures", "draw", "all", "--from", "catalog", "--db", url, "--out", f"{tmp_path}/f"]
+    )
+    assert "securitynet-1 could not be drawn: TypeError: broken on purpose" in done.output
+    assert done.exit_code != 0 and (tmp_path / "f" / "utility-against-risk.svg").is_file()

@@ -1,0 +1,140 @@
+"""The papers' numbers beside ours: ML-Doctor's own tables and SecurityNet's published one, against pandas."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+
+from securitynet.analysis import claims, findings, frames, sources
+from securitynet.analysis import quantities as q
+from securitynet.analysis.figures.declared import figure, figures
+from securitynet.analysis.ml_doctor_quantities import INVERSION, MEMBERSHIP, STEALING
+from securitynet.analysis.papers import every, ml_doctor, securitynet
+from securitynet.analysis.papers.compare import compare, describe
+from securitynet.cli.findings import describe_claim, describe_number
+
+
+@pytest.fixture(scope="module")
+def tables() -> pandas.DataFrame:
+    return sources.load("ml-doctor")
+
+
+def test_names_are_unique_and_figures_exist() -> None:
+    printed = [*securitynet.PRINTED, *securitynet.DATABASE, *ml_doctor.PRINTED, *ml_doctor.CELLS]
+    assert len({one.name for one in printed}) == len(printed)
+    assert {name for one in printed for name in one.figures} <= figures().keys()
+    known = {one.name for one in printed}
+    assert {name for claim in claims.EVERY for name in claim.printed} <= known
+
+
+def test_the_paper_s_tables_hold_all_cells(tables: pandas.DataFrame) -> None:
+    cells = [cell for cell in ml_doctor.read_cells() if cell.where.startswith("Table")]
+    counts = pandas.Series([cell.where for cell in cells]).value_counts()
+    assert counts.to_dict() == {"Table 2": 40, "Table 3": 116, "Table 4": 72, "Table 5": 12}
+    assert tables["case"].nunique() == 20 + 8 + 4  # Table 2, two epsilons on four datasets, four students
+    rows = frames.wide(tables, {"gap": q.OVERFITTING}).set_index("case")["gap"].dropna()
+    assert len(rows) == 20 and rows["ml-doctor/STL-10/simple-cnn"] == pytest.approx(0.48)
+
+
+def test_ml_doctor_s_correlations_pooled_and_within_against_pandas(tables: pandas.DataFrame) -> None:
+    found = {one.claim.name: one for one in findings.judge(claims.EVERY, tables)}
+    wide = frames.wide(tables[tables["defense"].isna()], {
+        "x": MEMBERSHIP["black_shadow"], "w": MEMBERSHIP["white_shadow"], "y": STEALING["stealing_shadow"],
+        "i": INVERSION["inversion_accuracy"], "o": q.OVERFITTING,
+    })  # fmt: skip
+    for name, x, y, pooled, within in (
+        ("membership-against-stealing", "x", "y", -0.878, -0.074),
+        ("overfitting-stealing", "o", "y", -0.943, 0.871),
+        ("overfitting-membership", "o", "w", 0.982, 0.583),
+        ("membership-against-inversion", "w", "i", -0.704, 0.392),
+    ):
+        rows = wide[["dataset", x, y]].dropna()
+        centred = rows[[x, y]] - rows.groupby("dataset")[[x, y]].transform("mean")
+        outcome = found[name].tested
+        assert outcome is not None and outcome.label == "pooled over 4 datasets"
+        assert outcome.estimate.value == pytest.approx(rows[x].corr(rows[y])) == pytest.approx(pooled, abs=5e-4)
+        ((label, beside),) = outcome.beside
+        assert label == "within 4 datasets"
+        assert beside.value == pytest.approx(centred[x].corr(centred[y])) == pytest.approx(within, abs=5e-4)
+        assert found[name].status == "undecided", "eight targets of four datasets"
+    (number,) = every.compare_every(tables)
+    assert number.printed.value == -0.90 and number.agreement == "agrees"
+    assert json.dumps([describe_claim(one) for one in found.values()])
+    drawn = figure("ml-doctor-10").make(tables)
+    assert "−0.90 in the paper, −0.88" in drawn.caption
+
+
+@pytest.mark.real_data
+def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFrame) -> None:
+    compared = {item.printed.name: item for item in every.compare_every(published, database=True)}
+    wide = frames.wide(published, {"accuracy": q.TARGET_ACCURACY, "gap": q.OVERFITTING, "stealing": q.STEALING_ACCURACY,
+                                   "agreement": q.STEALING_AGREEMENT, "other": q.STEALING_OTHER_DATA,
+                                   "larger": q.STEALING_LARGER, "auc": q.MODIFIED_ENTROPY_AUC})  # fmt: skip
+    benchmark = wide[wide["purpose"] == "benchmark"]
+    on = {securitynet.short(str(name)): rows for name, rows in benchmark.groupby("dataset")}
+    expected = {
+        "agreement-accuracy": benchmark[benchmark["dataset"].isin(securitynet.DATASETS)][["stealing", "agreement"]]
+        .corr().iloc[0, 1],
+        **{f"stealing-{name}": on[name]["stealing"].corr(on[name]["accuracy"])
+           for name in ("cifar10", "svhn", "imagenet1k", "cifar100")},
+        **{f"ratio-{name}": on[name]["stealing"].mean() / on[name]["accuracy"].mean()
+           for name in ("cifar10", "svhn", "imagenet1k")},
+        **{f"other-data-{name}": (on[name]["other"] / on[name]["stealing"] - 1).mean()
+           for name in ("svhn", "cifar10", "cifar100", "cub2002011")},
+        **{f"larger-surrogate-{name}": (on[name]["larger"] / on[name]["stealing"] - 1).mean()
+           for name in ("svhn", "cifar10", "cifar100")},
+        **{f"membership-{name}": on[name]["auc"].corr(on[name]["gap"]) for name in ("cifar10", "imagenet1k")},
+        "models-all": 529, "models-benchmark": 437, "models-security": 92,
+    }  # fmt: skip
+    for name, number in expected.items():
+        assert compared[name].here.value == pytest.approx(number), name
+    differing = compared["membership-imagenet1k"]
+    assert differing.agreement == "differs" and round(differing.here.value, 3) == 0.927
+    assert next(iter(compared)) == "membership-imagenet1k", "what differs most is said first"
+    assert compared["other-data-cub2002011"].here_text.startswith("−21.4")
+    assert "stealing-security-high" not in compared, "the table has no high-performing security model"
+    assert json.dumps([describe_number(item) for item in compared.values()])
+    text = figure("securitynet-13").make(published).caption
+    assert "Differs from the paper: Modified entropy × overfitting level, ImageNet-1k: 0.247 in the paper" in text
+    assert "no high-performing cluster" in figure("securitynet-9").make(published).caption
+
+
+@pytest.mark.real_data
+def test_the_published_table_s_claims(published: pandas.DataFrame) -> None:
+    found = {one.claim.name: one for one in findings.judge(claims.EVERY, published)}
+    assert found["stealing-low-cluster"].status == "supported"
+    high = found["stealing-high-cluster"]
+    assert high.status == "not tested" and "accuracies of 68 to 82%" in high.sentence
+    assert found["high-accuracy-imagenet"].estimate.value == 1.0
+    assert found["other-data-svhn"].status == "supported"
+    assert found["agreement-follows-accuracy"].status == "supported"
+
+
+def test_a_cell_is_compared_with_the_mean_over_seeds() -> None:
+    about = {"attack": "target", "measure": "test_accuracy", "dataset": "CelebA", "architecture": "simple-cnn",
+             "settings": "{}", "model": "m"}  # fmt: skip
+    rows = [{**about, "case": f"p{n}", "value": 0.70 + n / 100, "seed": n} for n in range(3)]
+    rows += [{**about, "case": f"d{n}", "value": 0.40 + n / 1000, "seed": n, "defense": "dp-sgd",
+              "setting": "setting 1", "epsilon": 5.14} for n in range(3)]  # fmt: skip
+    found = {item.printed.name: item for item in every.compare_every(frames.tidy(rows))}
+    plain = found["Table 2/CelebA/simple-cnn/test"]
+    assert plain.agreement == "agrees" and plain.here.value == pytest.approx(0.71) and plain.here.n == 3
+    defended = found["Table 5/CelebA/simple-cnn/dp-sgd/setting 1/test"]
+    assert defended.agreement == "differs" and defended.here.value == pytest.approx(0.401)
+    assert found["Table 3/CelebA/simple-cnn/dp-sgd/setting 1/epsilon"].agreement == "agrees"
+    text = describe(list(found.values()))
+    assert text.index("Differs from the paper") < text.index("In agreement")
+    assert not compare(securitynet.PRINTED, frames.tidy(rows)), "nothing of SecurityNet's is in such data"
+
+
+def test_the_interval_decides_on_agreement() -> None:
+    (ratio,) = [one for one in securitynet.PRINTED if one.name == "accuracy-imagenet-mean"]
+    about = {"attack": "target", "measure": "test_accuracy", "dataset": "ImageNet-1k", "settings": "{}"}
+    for centre, agreement in ((0.731, "agrees"), (0.70, "agrees"), (0.60, "differs")):
+        values = centre + np.linspace(-0.08, 0.08, 9)
+        rows = [{**about, "case": f"m{n}", "model": f"m{n}", "value": number} for n, number in enumerate(values)]
+        (found,) = compare([ratio], frames.tidy(rows))
+        assert found.agreement == agreement

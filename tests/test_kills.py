@@ -1,0 +1,241 @@
+"""Kills at named moments: at the n-th event of a kind, of every kind, over the commands that write.
+
+After a kill, the same command ends with the results of an undisturbed run and leaves nothing else behind. The sweeps
+over all n are slow tests; `make test` takes a sample of some commands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import run_command
+from dying import KINDS, dying_environment, read_counts
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are found by their descriptors")
+
+CHANGING = {
+    "seconds", "finished", "digest", "environment", "timings", "started", "written", "created", "run", "stamp",
+    "record", "added_at", "updated_at", "at", "when", "time",
+}  # fmt: skip
+"""Fields that differ between two undisturbed runs, or repeat those that do."""
+
+RECIPE = ("--dataset", "digits", "--limit", "200", "--device", "cpu")
+
+STUDY = """
+name = "small"
+
+[data]
+dataset = "digits"
+limit = 200
+normalize = "none"
+
+[[train]]
+architecture = "mlp"
+epochs = 2
+
+[[attacks]]
+name = ["correctness", "modified-entropy"]
+
+[[attacks]]
+name = "lira"
+settings = { "shadows.count" = 2 }
+
+[run]
+workers = 1
+threads = 1
+device = "cpu"
+"""
+
+
+@dataclass
+class Command:
+    """A command whose runs are killed.
+
+    Attributes:
+        arguments: Of the command line; run in the folder that holds all that it writes.
+        prepare: Puts what it reads into that folder.
+        before: Commands that run undisturbed before it.
+        ignored: Parts of paths that two undisturbed runs need not have in common.
+    """
+
+    arguments: tuple[str, ...]
+    prepare: Callable[[Path], None] = lambda folder: None
+    before: tuple[tuple[str, ...], ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def write_study(folder: Path) -> None:
+    (folder / "study.toml").write_text(STUDY)
+
+
+def write_table(folder: Path) -> None:
+    rows = [
+        {"key": f"test:{number}", "source": "test", "name": f"net {number}", "dataset": "CIFAR-10"}
+        for number in range(40)
+    ]
+    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+TRAIN = ("train", "simple-cnn", *RECIPE, "--epochs", "3", "--out", "model.safetensors")
+ASSESS = ("assess", "arch:simple-cnn", "--weights", "model.safetensors", *RECIPE, "--attacks",
+          "correctness,modified-entropy,lira,pgd", "--detectors", "none", "--configure", "lira.shadows.count=2",
+          "--out", "report")  # fmt: skip
+REPAIR = ("repair", "arch:simple-cnn", "--weights", "model.safetensors", *RECIPE, "--defense", "fine-pruning",
+          "--configure", "fine-pruning.epochs=2", "--no-scan", "--out", "repaired.safetensors")  # fmt: skip
+COMMANDS = {
+    "train": Command(TRAIN),
+    "assess": Command(ASSESS, before=(TRAIN,)),
+    "repair": Command(REPAIR, before=(TRAIN,)),
+    "export": Command(("export", "report", "--as", "cyclonedx", "--out", "bom.json"), before=(TRAIN, ASSESS)),
+    "import": Command(("catalog", "import", "table.jsonl", "--db", "catalog.sqlite"), write_table),
+    "catalog export": Command(
+        ("catalog", "export", "out.csv", "--db", "catalog.sqlite"),
+        write_table,
+        before=(("catalog", "import", "table.jsonl", "--db", "catalog.sqlite"),),
+    ),
+    "study": Command(("study", "run", "study.toml", "--out", "out"), write_study, ignored=("out/run/",)),
+    "study export": Command(
+        ("study", "export", "out", "table.csv"), write_study, before=(("study", "run", "study.toml", "--out", "out"),)
+    ),
+}
+
+
+@dataclass
+class Place:
+    """A folder in which a command runs, again and again."""
+
+    folder: Path
+    streams: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """(exit code, errors) of a command; a negative code is the signal that ended it."""
+        settings = {"SECURITYNET_CACHE": f"{self.folder}/cache", "SECURITYNET_DATA": f"{self.folder}/data"}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (settings | {"OMP_NUM_THREADS": "1"} | environment).items():
+                patch.setenv(name, value)
+            patch.chdir(self.folder)
+            done = run_command(list(arguments), self.streams, timeout=120)
+        return done.returncode, done.stderr
+
+
+def describe_folder(folder: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
+    """Path -> what must be the same in each run, for every file below a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path: path.relative_to(folder).as_posix() for path in paths}
+    return {name: describe_file(path) for path, name in names.items() if not name.startswith(ignored)}
+
+
+def describe_file(path: Path) -> Any:
+    if path.suffix in (".json", ".jsonl"):
+        return [drop_changing(json.loads(text)) for text in split_documents(path)]
+    if path.suffix in (".html", ".sqlite-wal", ".sqlite-shm", ".lock"):
+        return "exists"
+    if path.suffix == ".sqlite":
+        return describe_database(path)
+    if path.suffix == ".csv":
+        lines = path.read_text().splitlines()
+        kept = [number for number, name in enumerate(lines[0].split(",")) if name not in CHANGING]
+        return len(lines), [lines[0].split(",")[number] for number in kept]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def split_documents(path: Path) -> list[str]:
+    text = path.read_text()
+    return text.splitlines() if path.suffix == ".jsonl" else [text]
+
+
+def drop_changing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: drop_changing(part) for name, part in value.items() if name not in CHANGING}
+    return [drop_changing(part) for part in value] if isinstance(value, list) else value
+
+
+def describe_database(path: Path) -> dict[str, Any]:
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        content = {}
+        for table in tables:
+            cursor = connection.execute(f'SELECT * FROM "{table}"')
+            kept = [number for number, column in enumerate(cursor.description) if column[0] not in CHANGING]
+            content[table] = sorted(repr([row[number] for number in kept]) for row in cursor)
+    connection.close()
+    return content
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Name of a command -> (folder as before it, description of the folder after it, number of each kind of event)."""
+    known: dict[str, tuple[Path, dict[str, Any], dict[str, int]]] = {}
+
+    def find(name: str) -> tuple[Path, dict[str, Any], dict[str, int]]:
+        if name not in known:
+            command, home = COMMANDS[name], tmp_path_factory.mktemp("undisturbed")
+            place = Place(home / "place", home)
+            place.folder.mkdir()
+            command.prepare(place.folder)
+            for arguments in command.before:
+                code, errors = place.run(*arguments)
+                assert code == 0, errors
+            shutil.copytree(place.folder, home / "before")
+            code, errors = place.run(*command.arguments, **dying_environment(place.folder, home / "counts", None))
+            assert code == 0, errors
+            known[name] = home / "before", describe_folder(place.folder, command.ignored), read_counts(home / "counts")
+        return known[name]
+
+    return find
+
+
+def kill_and_run_again(name: str, kind: str, number: int, home: Path, undisturbed: Any) -> int:
+    """Kill a command at a moment, run it again, and compare; returns how the first run ended."""
+    before, expected, _ = undisturbed(name)
+    command, place = COMMANDS[name], Place(home / "place", home)
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(before, place.folder)
+    first, _ = place.run(*command.arguments, **dying_environment(place.folder, home / "counts", (kind, number)))
+    again, errors = place.run(*command.arguments)
+    assert again == 0, f"{name}, {kind} {number}: {errors}"
+    found = describe_folder(place.folder, command.ignored)
+    different = [path for path in found.keys() & expected.keys() if found[path] != expected[path]]
+    assert (found.keys() - expected.keys(), expected.keys() - found.keys(), different) == (set(), set(), []), (
+        f"{name}, {kind} {number}: more, fewer and other files"
+    )
+    return first
+
+
+@pytest.mark.parametrize("name", ["train", "import"])
+def test_a_kill(name, tmp_path, undisturbed):
+    counts = undisturbed(name)[2]
+    moments = [(kind, number) for kind in KINDS for number in range(1, counts.get(kind, 0) + 1)]
+    kind, number = random.Random(name).choice(moments)
+    assert kill_and_run_again(name, kind, number, tmp_path / "home", undisturbed) == -9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_all_kills(name, tmp_path, undisturbed):
+    limit = int(os.environ.get("SECURITYNET_KILLS", "40"))
+    counts = undisturbed(name)[2]
+    moments = [(kind, number) for kind in KINDS for number in range(1, counts.get(kind, 0) + 1)]
+    if len(moments) > limit:  # evenly, so that every kind and every phase is among them
+        moments = [moments[index * len(moments) // limit] for index in range(limit)]
+    wrong = []
+    for kind, number in moments:
+        try:
+            kill_and_run_again(name, kind, number, tmp_path / "home", undisturbed)
+        except AssertionError as error:
+            wrong.append(str(error).partition("assert (")[0])
+    print(f"{name}: {counts}; {len(moments)} kills, {len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong)
