@@ -52,8 +52,11 @@ def test_int8_and_fine_tuning_against_the_float_network(run, versions):
     differences = {d["name"]: d for d in comparison["differences"]}
     auc, accuracy = differences["membership.loss.auc"], differences["target.test_accuracy"]
     assert auc["paired"] and accuracy["paired"]
-    # Quantisation hardly changes the scores, and the paired interval is narrow enough to show it.
-    assert abs(auc["difference"]["value"]) < 0.02 and auc["difference"]["high"] - auc["difference"]["low"] < 0.03
+    # Quantisation hardly changes the scores, which shows only where they are paired: each AUC alone is less certain.
+    result = json.loads((versions / "int8" / "result.json").read_text())
+    (own,) = (m for m in result["measurements"] if m["name"] == "membership.loss.auc")
+    assert abs(auc["difference"]["value"]) < 0.02
+    assert auc["difference"]["high"] - auc["difference"]["low"] < 0.8 * (own["high"] - own["low"])
     # Fine-tuning on the members goes on fitting them: the loss tells more.
     code, printed = run("assess", "onnx:tuned.onnx", *options, "--out", "tuned")
     assert code == 0

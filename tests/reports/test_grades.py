@@ -10,7 +10,7 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.cli.main import app
 from securitynet.records import Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
-from securitynet.reports.grades import add_grades, find_wrong_verdicts, grade_families
+from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
 from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
@@ -133,13 +133,20 @@ def test_the_verdict_lists_what_the_grades_say(assessed):
 
 def test_an_interval_above_chance_that_proves_nothing_is_explained(assessed):
     """With several attacks the interval of the strongest is corrected; the one that is shown is not."""
-    document = replace_auc(assessed[0], "membership.modified-entropy", 0.54, 0.501, 0.579)
-    for trial in document.trials:
-        if trial.name.startswith("membership.") and trial.name != "membership.modified-entropy":
-            document = replace_auc(document, trial.name, 0.50, 0.45, 0.55)
+    alone = replace_auc(assessed[0], "membership.modified-entropy", 0.54, 0.501, 0.579)
+    assert membership_of(alone).grade == "slight"
+    (trial,), auc = alone.trials, alone.measurements[-1]
+    names = ("membership.loss", "membership.posterior")
+    others = [auc.model_copy(update={"name": f"{n}.auc", "value": 0.5, "low": 0.45, "high": 0.55}) for n in names]
+    document = alone.model_copy(
+        update={
+            "trials": (trial, *(trial.model_copy(update={"name": name}) for name in names)),
+            "measurements": (*alone.measurements, *others),
+        }
+    )
     finding = membership_of(document)
-    assert finding.grade in ("none shown", "undecided")
-    assert finding.measurement.low <= 0.5 or "corrected for the choice" in finding.meaning
+    assert finding.grade == "none shown" and finding.measurement.low == 0.501
+    assert CORRECTED in finding.meaning
 
 
 def test_grades_and_checks_that_do_not_follow_are_named(assessed):
@@ -175,3 +182,30 @@ def test_assumed_members_clear_no_model(null):
         changed = document.model_copy(update={"dataset": dataset})
         grades[membership] = next(f.grade for f in grade_families(changed, table) if f.family == "membership")
     assert grades == {"assumed": "undecided", "known": "none shown"}
+
+
+def test_the_grade_of_evasion_is_that_of_the_strongest_attack_at_its_budget_and_says_masked(assessed):
+    def measure(trial, epsilon, value, low, high, note=None):
+        return Measurement(
+            name=f"{trial}.success@epsilon={epsilon:g}", value=value, low=low, high=high, n=60,
+            direction=Direction.LOWER, method="by hand", note=note,
+        )  # fmt: skip
+
+    template = assessed[0].trials[0]
+    trials = tuple(
+        template.model_copy(update={"name": name, "configuration": {"norm": "linf"}})
+        for name in ("evasion.pgd", "evasion.square")
+    )
+    measured = [
+        measure("evasion.pgd", 0.05, 0.12, 0.05, 0.23),
+        measure("evasion.pgd", 0.1, 0.48, 0.35, 0.62),
+        measure("evasion.square", 0.1, 0.30, 0.19, 0.43),
+    ]
+    document = assessed[0].model_copy(update={"trials": trials, "measurements": tuple(measured)})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    assert finding.measurement == measured[1]
+    assert "48 of 100" in finding.meaning and "masked" not in finding.meaning
+    measured[0] = measure("evasion.pgd", 0.05, 0.0, 0.0, 0.06, "WARNING: gradients look masked: all vanish.")
+    document = document.model_copy(update={"measurements": (measured[0], measured[2])})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    assert finding.measurement == measured[2] and "gradients look masked" in finding.meaning

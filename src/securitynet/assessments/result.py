@@ -24,6 +24,7 @@ def to_document(assessment: Assessment) -> ResultDocument:
     assessed, signals = assessment.assessed_target, assessment.signals
     target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
     sent_by_attacks = target.query_counter.total - signals.sent
+    reused = [trial.result.queries for trial in assessment.trials if trial.reused]
     return ResultDocument(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         target=TargetDescription(
@@ -75,8 +76,11 @@ def to_document(assessment: Assessment) -> ResultDocument:
         ),
         not_assessed=tuple(assessment.not_assessed),
         queries={
-            "total": signals.queries.total + sent_by_attacks,
-            "unique": max(signals.queries.unique, target.query_counter.unique),
+            # What an earlier run sent counts as well, so that a run that goes on ends with the same numbers.
+            "total": signals.queries.total + sent_by_attacks + sum(queries.total for queries in reused),
+            "unique": target.query_counter.unique
+            + max(0, signals.queries.unique - signals.sent)
+            + sum(queries.unique for queries in reused),
             "sent": target.query_counter.total,
         },
         seconds={phase: round(value, 3) for phase, value in assessment.seconds.items()},

@@ -216,7 +216,10 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
             candidates.append((successes[epsilon], norm, epsilon))
     if not candidates:
         return []
-    success, norm, epsilon = max(candidates, key=lambda one: _ends(one[0]))
+    _, norm, epsilon = max(candidates, key=lambda one: _ends(one[0]))
+    # The strongest attack at that budget may be one whose own smallest budget is another.
+    own = [evasion.find_successes(document, trial) for trial in trials if evasion.norm_of(trial) == norm]
+    success = max((one[epsilon] for one in own if epsilon in one), key=_ends)
     _, value, high = _ends(success)
     size = f"{epsilon:g}" if norm in evasion.IN_UNITS else words.percent(epsilon)
     single_steps = all(trial.name.partition("@")[0] in evasion.SINGLE_STEPS for trial in trials)
@@ -235,7 +238,7 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
             chance=0.0,
             meaning=(
                 f"An attacker who {evasion.CHANGES[norm].format(size)} makes the model wrong on {_of_hundred(value)} "
-                "images that it classifies correctly."
+                "images that it classifies correctly." + (f" {obstacle}" if masked else "")
             ),
             nothing="No image that was tried evades the model by a small change.",
             obstacle=obstacle,

@@ -101,7 +101,7 @@ def _read_measured(texts: list[str]) -> dict[str, str]:
     filters = {}
     for text in texts:
         # A name may hold an equals sign itself: accuracy.threat=Linf.autoattack=0.5..
-        match = re.fullmatch(r"(?P<name>.+\..+)=(?P<filter>[<>]=?[^=]+|[^=<>]+)", text)
+        match = re.fullmatch(r"(?P<name>[^<>]+\.[^<>]*[^<>=])=(?P<filter>[<>]=?[^=]+|[^=<>]+)", text)
         if match is None:
             raise ConfigurationError(f"--measured {text!r} is invalid.", hint="Write NAME=FILTER: accuracy.test=0.9..")
         filters[match["name"]] = match["filter"]
