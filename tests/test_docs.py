@@ -37,6 +37,7 @@ def backend_example() -> str:
     return example.partition("\n")[2]
 
 
+@pytest.mark.slow
 def test_the_backend_of_the_guide_to_extending(tmp_path, digits):
     """As a plug-in of another package, from the reference to answers."""
     (tmp_path / "my_package").mkdir()

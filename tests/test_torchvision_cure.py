@@ -7,7 +7,7 @@ import pytest
 
 MODELS = [
     "timm:resnet10t.c3_in1k",
-    "torchvision:squeezenet1_1@IMAGENET1K_V1",
+    pytest.param("torchvision:squeezenet1_1@IMAGENET1K_V1", marks=pytest.mark.slow),
     pytest.param("pytorchcv:resnet20_cifar10", marks=pytest.mark.slow),
 ]
 

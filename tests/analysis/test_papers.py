@@ -104,6 +104,7 @@ def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFram
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_the_published_table_s_claims(published: pandas.DataFrame) -> None:
     names = ("stealing-low-cluster", "stealing-high-cluster", "high-accuracy-imagenet", "other-data-svhn",
              "agreement-follows-accuracy")  # fmt: skip

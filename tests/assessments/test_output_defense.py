@@ -60,6 +60,7 @@ def test_memguard_on_recorded_outputs_turns_the_scores_within_its_budget(recordi
     assert found["membership.loss.auc"] < plain["membership.loss.auc"] - 0.1
 
 
+@pytest.mark.slow
 def test_an_onnx_file(digits, tmp_path):
     onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")

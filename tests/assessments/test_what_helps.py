@@ -87,6 +87,7 @@ def test_settings_of_attacks_and_of_the_defense_go_together(trained, tmp_path):
     assert "the highest posterior" in found.document.target.reference
 
 
+@pytest.mark.slow
 def test_what_would_help_is_measured_here(trained, tmp_path):
     chosen = ("label-only", "rounding", "weight-decay", "early-stopping")
     found = run(trained, tmp_path / "out", try_defenses=True, defenses=chosen)

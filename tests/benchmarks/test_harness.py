@@ -47,6 +47,7 @@ def measured(folder, *sides, **changes):
     )
 
 
+@pytest.mark.slow
 def test_sides_that_agree_are_timed_in_turns(tmp_path):
     found = measured(tmp_path, "ours", "loop")
     assert not found.failure

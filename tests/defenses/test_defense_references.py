@@ -247,6 +247,7 @@ def halves(splits):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.slow
 def test_memguard_misleads_an_attack_that_learnt_from_posteriors(overfitted):
     """Section 5 of the paper: the attack's classifier was trained without the defense, and is asked with it."""
     target, splits, dataset = overfitted

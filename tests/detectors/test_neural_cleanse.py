@@ -425,6 +425,7 @@ def test_is_registered_and_not_part_of_the_standard_set():
     assert math.isclose(NeuralCleanse().learning_rate, 0.1)
 
 
+@pytest.mark.slow
 def test_light_epochs_take_a_quarter_of_the_images_and_norms_come_from_the_others(backdoored, digits, tmp_path):
     data, settings = data_of(digits), {"images": 128, "epochs": 40, "patience": 2, "restarts": 1}
     whole = NeuralCleanse(**settings)(backdoored, data, Context(), WHITE)

@@ -205,6 +205,7 @@ def test_more_than_two_targets(assessed, null, skipped):
     assert "3 targets compared" in page.text
 
 
+@pytest.mark.slow
 def test_many_targets_draw_their_strongest_attack_only(assessed, null, skipped, broken):
     names, left_out = strongest([document for document, _ in (assessed, null, skipped, broken)])
     assert (names, left_out) == (["membership.modified-entropy"], 1)

@@ -135,6 +135,7 @@ def test_visitors_from_a_network_need_the_token(filled: tuple[str, list[str]]) -
         assert ask(f"/?token={token[1]}") == 303
 
 
+@pytest.mark.slow
 def test_a_server_of_this_machine_is_not_reached_from_a_network(server: tuple[int, int]) -> None:
     with pytest.raises(OSError):
         socket.create_connection((find_other_address(), server[1]), timeout=5).close()

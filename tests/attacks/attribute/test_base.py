@@ -230,6 +230,7 @@ def test_clear_errors_before_long_work(network, digits, data):
             ATTACKS.get("embedding-mlp")(**fields)
 
 
+@pytest.mark.slow
 def test_another_layer_by_name(network, target, data, tmp_path):
     with pytest.raises(ModelError, match="no layer 'nowhere'"):
         run(target, data, layer="nowhere")

@@ -56,6 +56,7 @@ def test_behind_labels_only_label_only_lira_gives_the_same_scores(overfitted, tm
     assert seen["auc"] > 0.55
 
 
+@pytest.mark.slow
 def test_the_most_exposed_records_are_more_exposed_than_the_average(overfitted, tmp_path):
     from securitynet.attacks.membership.lira import LiRA
 

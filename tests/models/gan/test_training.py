@@ -213,6 +213,7 @@ def test_fewer_images_than_a_batch_and_single_ones_left_over():
         assert made.shape == (3, 3, 8, 8) and made.min() >= 0 and made.max() <= 1
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_images_look_like(digits):
     """Random images of an untrained generator are far from the digits' mean and spread; those of a trained one near."""
     records = np.arange(600)

@@ -228,6 +228,7 @@ def test_torchvision_with_versions_in_its_modules(tmp_path):
     assert target.num_classes == 4
 
 
+@pytest.mark.slow
 def test_torchvision_names_of_the_past(tmp_path):
     network = seeded(tv.densenet121, num_classes=4)
     old = {re.sub(r"\.(norm|conv)([12])\.", r".\1.\2.", key): value for key, value in network.state_dict().items()}

@@ -96,7 +96,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["dp-sgd", "distillation", "adversarial-regularisation"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("dp-sgd", marks=pytest.mark.slow), "distillation", "adversarial-regularisation"]
+)
 def test_a_killed_shadow_model_goes_on_and_ends_the_same(name, digits, tmp_path):
     defense = make_defense(name)
     indices = np.arange(150)

@@ -240,6 +240,7 @@ def test_on_digits_attacks_are_at_chance_where_they_were_well_above(digits):
     assert aucs["private"].low <= 0.5 <= aucs["private"].high
 
 
+@pytest.mark.slow
 def test_batch_norms_are_replaced_with_a_word_and_the_artefact_loads(digits, tmp_path):
     out = tmp_path / "m.safetensors"
     notes: list[str] = []

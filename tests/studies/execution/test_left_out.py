@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from securitynet.results.store import TrialStore
@@ -58,6 +59,7 @@ def test_targets_at_chance_are_left_out_with_the_reason(box):
     assert len(box.log("ran")) == 4
 
 
+@pytest.mark.slow
 def test_results_for_strangers_have_all_values_and_no_scores_or_paths(box, tmp_path):
     images = box.folder / "images"
     for part, label in ((part, label) for part in ("train", "test") for label in "ab"):
