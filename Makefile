@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 
 # Whole files are dealt to three processes of one thread each, since some tests wait: what a file prepares is prepared once.
-PARALLEL ?= -n 3 --dist loadfile
+PARALLEL ?= -n 3 --dist loadfile --durations=10
 test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-all lint types layers docs bench clean
