@@ -2,6 +2,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+# Where bytecode is not written, every process compiles the package and all libraries again: it doubles the tests' time.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Whole files are dealt to three processes of one thread each, since some tests wait: what a file prepares is prepared once.
 PARALLEL ?= -n 3 --dist loadfile --durations=10
