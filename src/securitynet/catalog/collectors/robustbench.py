@@ -76,6 +76,8 @@ def _item(model: PublishedModel, listed: dict[str, Any]) -> Item:
     source = str(source_of(ROBUSTBENCH))
     facts = robustbench_codes(model)
     given = {name: value for name, value in listed.items() if value is not None}
+    if "architecture" in facts:
+        given.pop("architecture", None)  # the published name says more than a class does
     name = str(facts["name"])
     year = re.match(r"[A-Za-z-]+?(20\d\d)", name)
     if year and "year" not in facts and facts["purpose"] == "security":

@@ -48,6 +48,10 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNe
 """RobustBench's names of datasets -> the catalog's."""
 
 THREATS = {"Linf": "Linf", "L2": "L2", "corruptions": "common corruptions", "corruptions_3d": "3D common corruptions"}
+_RESNET50 = "torchvision:resnet50@IMAGENET1K_V1"
+_TORCHVISION = {"imagenet:Linf:Standard_R50": _RESNET50, "imagenet:corruptions:Standard_R50": _RESNET50}
+"""Models whose weights are those of a library, and their references there."""
+
 _WITHOUT_WEIGHTS: dict[str, tuple[str, ...]] = {
     "cifar100:corruptions": (
         "Erichson2022NoisyMix",
@@ -213,7 +217,9 @@ def robustbench_codes(model: PublishedModel) -> dict[str, Any]:
         "key": f"robustbench:{DATASETS.get(dataset, dataset)}:{threat}:{name}",
         "source": "robustbench",
         "name": name,
-        "reference": None if name in _WITHOUT_WEIGHTS.get(f"{dataset}:{threat}", ()) else f"robustbench:{model.name}",
+        "reference": None
+        if name in _WITHOUT_WEIGHTS.get(f"{dataset}:{threat}", ())
+        else _TORCHVISION.get(model.name, f"robustbench:{model.name}"),
         "code_link": "https://github.com/RobustBench/robustbench",
         "purpose": "benchmark" if standard else "security",
         "purpose_detail": None if standard else f"adversarial robustness ({threatened})",
