@@ -217,10 +217,10 @@ class Catalog:
         models, problems = PUBLISHED_READERS[kind](folder)
         address = source_of(kind).address
         if kind == TIMM:
-            held = {entry.name: entry for entry in self.query(source="timm", duplicates=True)}
-            table = timm_table(models, address, held)
+            table = timm_table(models, address, {e.name: e for e in self.query(source="timm", duplicates=True)})
         else:
-            table = robustbench_table(models, address)
+            held = {entry.key: entry for entry in self.query(source="robustbench", duplicates=True)}
+            table = robustbench_table(models, address, held)
         table.problems += problems
         return self._store_table(table, strict=strict)
 

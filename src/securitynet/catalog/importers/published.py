@@ -48,10 +48,6 @@ DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNe
 """RobustBench's names of datasets -> the catalog's."""
 
 THREATS = {"Linf": "Linf", "L2": "L2", "corruptions": "common corruptions", "corruptions_3d": "3D common corruptions"}
-_RESNET50 = "torchvision:resnet50@IMAGENET1K_V1"
-_TORCHVISION = {"imagenet:Linf:Standard_R50": _RESNET50, "imagenet:corruptions:Standard_R50": _RESNET50}
-"""Models whose weights are those of a library, and their references there."""
-
 _WITHOUT_WEIGHTS: dict[str, tuple[str, ...]] = {
     "cifar100:corruptions": (
         "Erichson2022NoisyMix",
@@ -217,9 +213,7 @@ def robustbench_codes(model: PublishedModel) -> dict[str, Any]:
         "key": f"robustbench:{DATASETS.get(dataset, dataset)}:{threat}:{name}",
         "source": "robustbench",
         "name": name,
-        "reference": None
-        if name in _WITHOUT_WEIGHTS.get(f"{dataset}:{threat}", ())
-        else _TORCHVISION.get(model.name, f"robustbench:{model.name}"),
+        "reference": None if name in _WITHOUT_WEIGHTS.get(f"{dataset}:{threat}", ()) else f"robustbench:{model.name}",
         "code_link": "https://github.com/RobustBench/robustbench",
         "purpose": "benchmark" if standard else "security",
         "purpose_detail": None if standard else f"adversarial robustness ({threatened})",
@@ -249,16 +243,21 @@ def _venue_type(venue: str) -> str:
     return next((kind for kind, names in _VENUE_TYPES.items() if venue in names), "other")
 
 
-def robustbench_table(models: Iterable[PublishedModel], source: str) -> Table:
+def robustbench_table(models: Iterable[PublishedModel], source: str, known: Mapping[str, CatalogEntry]) -> Table:
     """Entries with their published values.
 
     Args:
         models: From `read_robustbench`.
         source: Where the values were published.
+        known: Key -> entry in the catalog. Its reference stays: the package's own lists know better how it is loaded.
     """
     table = Table(source)
     for line, model in enumerate(models, start=1):
-        entry, sources = completed(robustbench_codes(model))
+        codes = robustbench_codes(model)
+        held = known.get(codes["key"])
+        if held is not None and held.reference is not None:
+            codes["reference"] = held.reference
+        entry, sources = completed(codes)
         table.add(line, Item(entry, sources, model.measured(source)))
     return table
 
