@@ -152,7 +152,10 @@ def measure(
                 evidence = compare(networks, target, others, sides, queries, attack)
                 if name == "rmia-offline":
                     stand_ins = [
-                        take_role(networks, other, np.setdiff1d(others, other), sides, queries, attack)
+                        take_role(
+                            compare(networks, other, np.setdiff1d(others, other), sides, queries, attack),
+                            networks.included[other],
+                        )
                         for other in others[:STAND_INS]
                     ]
                     attack = attack.tuned(stand_ins)
@@ -199,17 +202,8 @@ def convert(confidence: NDArray[np.float64], attack: ReferenceAttack) -> NDArray
     return attack.signal(logits, np.zeros(len(logits), dtype=np.int64)).reshape(confidence.shape)
 
 
-def take_role(
-    networks: Networks,
-    target: int,
-    others: NDArray[np.int64],
-    sides: tuple[int, int],
-    queries: int,
-    attack: ReferenceAttack,
-) -> StandInTarget:
+def take_role(evidence: Views, is_member: NDArray[np.bool_]) -> StandInTarget:
     """Put another network in the role of the target; every second non-member is its population."""
-    evidence: Views = compare(networks, target, others, sides, queries, attack)
-    is_member = networks.included[target]
     population = ~is_member
     population[np.flatnonzero(population)[::2]] = False
     scored = ~population

@@ -200,15 +200,6 @@ def test_what_cannot_work_is_told_before_anything_is_loaded(invoke, tmp_path):
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(invoke, weights, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    out = tmp_path / "locked" / "out"
-    one_clear_message(
-        invoke("assess", "arch:simple-cnn", "--weights", weights, "--dataset", "digits", "--out", out), "denied"
-    )
-
-
 def test_an_error_of_the_file_system_has_one_clear_message(invoke, weights, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

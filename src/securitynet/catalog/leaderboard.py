@@ -40,7 +40,7 @@ class Row:
 
     Attributes:
         id: Of its entry.
-        label: Its name, told apart from equal ones.
+        label: Its name, with what distinguishes it from equal ones.
         architecture: Of the model, if known.
         year: Of its paper, if known.
         values: Column -> share in [0, 1], None where it is not known.

@@ -1,4 +1,4 @@
-"""Names for people: entries of equal names are told apart."""
+"""Names for people: what distinguishes entries of equal names is added."""
 
 from __future__ import annotations
 

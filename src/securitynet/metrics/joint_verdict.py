@@ -115,8 +115,8 @@ def join(scans: Sequence[Scan], names: Sequence[str] = ()) -> JointVerdict:
         word = "suspicious"
     else:
         word = "undecided"
-    said = ", ".join(_accuse(scan, p_value, names) for scan, p_value in accusing)
-    sentence = f"{word.capitalize()}: {said} (p-values corrected for {len(scans)} scans by Holm's method)."
+    accusations = ", ".join(_accuse(scan, p_value, names) for scan, p_value in accusing)
+    sentence = f"{word.capitalize()}: {accusations} (p-values corrected for {len(scans)} scans by Holm's method)."
     if word == "undecided":
         sentence = f"{sentence[:-1]}, which is not significant after the correction."
     if len({scan.label for scan, _ in accusing}) > 1:

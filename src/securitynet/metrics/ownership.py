@@ -35,22 +35,22 @@ class Ownership(Record):
         value, count = self.match.value, len(self.references)
         assert value is not None and self.match.low is not None and self.match.high is not None
         numbers = f"{value:.1%} of {self.match.n} images ({self.match.low:.1%} to {self.match.high:.1%})"
-        said = f"The suspect answers like your model on {numbers}"
+        text = f"The suspect answers like your model on {numbers}"
         if not count:
-            return f"{said}. Without independent models to compare with, that says nothing: give some as references."
-        said += (
+            return f"{text}. Without independent models to compare with, that says nothing: give some as references."
+        text += (
             f"; of {count} independent models the closest does on {max(self.references):.1%} (p = {self.p_value:.3f})."
         )
         if self.verdict == "copy":
             return (
-                f"{said} It is a copy of your model, or was trained on its outputs, unless it shares with your model "
+                f"{text} It is a copy of your model, or was trained on its outputs, unless it shares with your model "
                 "what the independent models do not, such as the same initial weights."
             )
         if self.verdict == "undecided":
             needed = fewest_references()
-            return f"{said} {count} references cannot resolve {ALPHA:.0%}: {needed} or more are needed for a verdict."
+            return f"{text} {count} references cannot resolve {ALPHA:.0%}: {needed} or more are needed for a verdict."
         return (
-            f"{said} It is not shown to be a copy: independent models are as close to your model. That does not clear "
+            f"{text} It is not shown to be a copy: independent models are as close to your model. That does not clear "
             "it: a copy that was distilled, that is, trained anew on your model's outputs, can be as far away."
         )
 

@@ -353,27 +353,27 @@ def _failures(
 
 def _limits(targets: Sequence[StudyTargetRecord], trials: TrialsSummary) -> list[str]:
     """What a reader must keep in mind; each computed from the records."""
-    said = []
+    limits = []
     assumed = sum(target.membership == "assumed" for target in targets)
     if assumed:
-        said.append(
+        limits.append(
             f"For {assumed:,} targets membership is assumed, not known: the members are taken to be the dataset's own "
             "training part."
         )
     if len(trials.seeds) == 1:
-        said.append(
+        limits.append(
             "Each trial was run with one seed; intervals cover the choice of records, not repetitions of an attack."
         )
     if trials.unresolved:
-        said.append(f"{trials.unresolved:,} measurements can't be resolved with so few records, and have no value.")
+        limits.append(f"{trials.unresolved:,} measurements can't be resolved with so few records, and have no value.")
     failed = trials.statuses["failed"]
     if failed:
-        said.append(f"{failed:,} trials failed and are missing from the figures.")
+        limits.append(f"{failed:,} trials failed and are missing from the figures.")
     if len(trials.versions) > 1:
         versions = ", ".join(sorted(map(str, trials.versions)))
-        said.append(f"Trials were made by several versions of securitynet: {versions}.")
-    said.append("Claims are tested on the models of this study, which are not a sample of all models.")
-    return said
+        limits.append(f"Trials were made by several versions of securitynet: {versions}.")
+    limits.append("Claims are tested on the models of this study, which are not a sample of all models.")
+    return limits
 
 
 def _disagreements(targets: Sequence[StudyTargetRecord]) -> list[tuple[str, str]]:

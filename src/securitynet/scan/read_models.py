@@ -51,8 +51,8 @@ def describe_model_file(path: Path) -> list[Evidence]:
     ]
     for text, where in ((name, "the graph's name"), (path.stem, "the file's name")):
         if family_codes(text):
-            said = f"{where}, {text}"
-            evidence.append(Evidence(code="architecture", value=text.lower(), reason=said, confidence=_NAMED))
+            reason = f"{where}, {text}"
+            evidence.append(Evidence(code="architecture", value=text.lower(), reason=reason, confidence=_NAMED))
             break
     return evidence
 

@@ -231,8 +231,8 @@ def _describe_data(
         if len(constants) == 1:
             mean, std = next(iter(constants))
             value = {"mean": list(mean), "std": list(std)}
-            said = reason.replace("loads it", "normalises so")
-            yield Evidence(code="preprocessing", value=value, reason=said, confidence=confidence)
+            normalises = reason.replace("loads it", "normalises so")
+            yield Evidence(code="preprocessing", value=value, reason=normalises, confidence=confidence)
     for name in _recognise_classes(names for item in code for names in item.class_names):
         yield from _dataset(name, "code of this repository lists its class names", IN_NAME, classes)
     for name in _list_datasets(str(path.relative_to(folder.parent))):

@@ -263,7 +263,7 @@ def find_blind_baselines(groups: dict[str, list[Measured]]) -> dict[str, Measure
 
 
 def _tell_apart(entries: Sequence[CatalogEntry]) -> dict[str, str]:
-    """Id -> name of each entry of a page, told apart from others of the same name."""
+    """Id -> name of each entry of a page, with what distinguishes it from others of the same name."""
     return tell_apart({**entry.known(), "id": entry.id} for entry in entries)
 
 

@@ -93,16 +93,10 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(box, tmp_path):
     assert len(box.log("ran")) <= 21
 
 
-def test_places_that_cannot_be_written_are_told_before_work(box):
+def test_a_file_in_place_of_a_folder_is_an_error_before_work(box):
     box.write(NUMBERS, models=ONE)
     box.out = box.folder / "study.toml" / "below-a-file"
     with pytest.raises(ConfigurationError, match="is a file"):
-        box.run()
-    if os.geteuid() == 0:
-        return  # nothing is read-only to root
-    box.out = box.folder / "locked"
-    box.out.mkdir(mode=0o500)
-    with pytest.raises(ConfigurationError, match="permission"):
         box.run()
 
 

@@ -89,8 +89,8 @@ class Figure:
         shown = replace(self, quantities=frames.by_attribute(restricted, self.quantities)) if self._splits else self
         drawn = self.draw(frames.wide(restricted, dict(shown.quantities)), restricted, shown)
         membership = bool(self.options.get("membership"))
-        said = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
-        return replace(drawn, caption=drawn.caption + said + describe_for(self.name, tidy))
+        blind = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
+        return replace(drawn, caption=drawn.caption + blind + describe_for(self.name, tidy))
 
     @property
     def _splits(self) -> bool:

@@ -34,8 +34,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     rows = _chosen(tidy, figure.options["methods"])
     if rows.empty:
         raise MissingData(figure.name, [_named(figure.options["methods"])])
-    told = rows["settings"].map(json.loads)
-    rows = rows.assign(**{name: told.map(lambda item, name=name: item[name]) for name in ("row", "column", "png")})
+    parts = pandas.DataFrame([json.loads(text) for text in rows["settings"]], index=rows.index)
+    rows = rows.assign(**{name: parts[name] for name in ("row", "column", "png")})
     panels = []
     trials = list(rows.groupby(["model", "method"], sort=True))
     for (model, method), part in trials[:MOST_TRIALS]:

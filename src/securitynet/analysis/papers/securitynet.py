@@ -76,18 +76,16 @@ PRINTED += [
             figures=("securitynet-5",), percent=True),
 ]  # fmt: skip
 PRINTED += [
-    Printed(f"other-data-{short(dataset)}", "SecurityNet", "section 4.1, Figure 6",
-            f"Change of surrogates' accuracy with other data, {dataset}", "mean over models of the relative change",
-            -value, 3, OTHER_DATA, relative_change("same", "other"), of(dataset), figures=("securitynet-6",),
+    Printed(f"{name}-{short(dataset)}", "SecurityNet", f"section 4.1, Figure {figure}",
+            f"Change of surrogates' accuracy with {what}, {dataset}", "mean over models of the relative change",
+            -value, 3, quantities, relative_change(*quantities), of(dataset), figures=(f"securitynet-{figure}",),
             percent=True)
-    for dataset, value in (("SVHN", 0.278), ("CIFAR-10", 0.190), ("CIFAR-100", 0.417), ("CUB-200-2011", 0.214))
-]  # fmt: skip
-PRINTED += [
-    Printed(f"larger-surrogate-{short(dataset)}", "SecurityNet", "section 4.1, Figure 7",
-            f"Change of surrogates' accuracy with a larger one, {dataset}", "mean over models of the relative change",
-            -value, 3, LARGER, relative_change("usual", "larger"), of(dataset), figures=("securitynet-7",),
-            percent=True)
-    for dataset, value in (("SVHN", 0.058), ("CIFAR-10", 0.290), ("CIFAR-100", 0.473))
+    for name, what, figure, quantities, values in (
+        ("other-data", "other data", 6, OTHER_DATA,
+         {"SVHN": 0.278, "CIFAR-10": 0.190, "CIFAR-100": 0.417, "CUB-200-2011": 0.214}),
+        ("larger-surrogate", "a larger one", 7, LARGER, {"SVHN": 0.058, "CIFAR-10": 0.290, "CIFAR-100": 0.473}),
+    )
+    for dataset, value in values.items()
 ]  # fmt: skip
 PRINTED += [
     Printed(f"stealing-security-{name}", "SecurityNet", "section 4.1, Figure 9",

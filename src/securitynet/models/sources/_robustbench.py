@@ -70,9 +70,9 @@ def import_lists() -> Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]
     placed = PACKAGE not in sys.modules
     if placed:
         # Its `__init__` imports the evaluation; the definitions need only a package to lie in.
-        placeholder = types.ModuleType(PACKAGE)
-        placeholder.__path__ = list(spec.submodule_search_locations or []) if spec else []
-        sys.modules[PACKAGE] = placeholder
+        empty_package = types.ModuleType(PACKAGE)
+        empty_package.__path__ = list(spec.submodule_search_locations or []) if spec else []
+        sys.modules[PACKAGE] = empty_package
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

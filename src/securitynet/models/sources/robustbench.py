@@ -83,7 +83,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     def make(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
         try:
             return definition.build()
-        except (OSError, RuntimeError, NotImplementedError) as error:
+        except (OSError, RuntimeError) as error:  # some download parts of themselves, or copy weights to a GPU
             words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             if torch.get_default_device().type == "meta":
                 raise RuntimeError(words) from error  # it is built with memory then

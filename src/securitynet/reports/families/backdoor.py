@@ -45,16 +45,16 @@ SCANS = {
 def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """The joint verdict of the scans, then those of each detector that ran on this model."""
     joint = find_joint_verdict(document)
-    said = [joint.note] if joint is not None and joint.note else []
+    described = [joint.note] if joint is not None and joint.note else []
     for trial in trials:
         start = f"{trial.name}."
         measured = {m.name.removeprefix(start): m for m in verdict.select_measurements(document, trial)}
         name = trial.name.partition("@")[0]
         if name == "backdoor.neural-cleanse" and "p-value" in measured:
-            said += describe_smallest_trigger(measured)
+            described += describe_smallest_trigger(measured)
         elif name in SCANS:
-            said += describe_scan(SCANS[name], measured)
-    return [*said, *_filters.sentences(document, trials)]
+            described += describe_scan(SCANS[name], measured)
+    return [*described, *_filters.sentences(document, trials)]
 
 
 def find_joint_verdict(document: ResultDocument) -> Measurement | None:
@@ -67,35 +67,35 @@ def describe_scan(title: str, measured: dict[str, Measurement]) -> list[str]:
     verdict_ = measured.get("verdict")
     if verdict_ is None or verdict_.value is None or not verdict_.note:
         return []
-    said = [f"{title}: {verdict_.note[0].lower()}{verdict_.note[1:]}"]
+    described = [f"{title}: {verdict_.note[0].lower()}{verdict_.note[1:]}"]
     if verdict_.value == 2:
-        said.append(f"Up to one clean model in {round(1 / ALPHA)} is accused like that.")
-    return said
+        described.append(f"Up to one clean model in {round(1 / ALPHA)} is accused like that.")
+    return described
 
 
 def describe_smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
     """The verdict of Neural Cleanse, then what it proves, the paper's rule and what that is worth."""
     summary, p_value = measured.get("verdict"), measured["p-value"]
     if summary is None or summary.value is None or not summary.note:
-        said = [_describe_p_value(p_value)]  # a result from before there was one verdict
+        texts = [_describe_p_value(p_value)]  # a result from before there was one verdict
         rank = None
     else:
-        said, rank = [summary.note], int(summary.value)
+        texts, rank = [summary.note], int(summary.value)
     if rank == 3:
-        said[0] += " Look at the mask beside its class: one that traces the outline of the class is not a trigger."
+        texts[0] += " Look at the mask beside its class: one that traces the outline of the class is not a trigger."
     elif rank == 2:
-        said[0] += f" One clean model in {round(1 / ALPHA)} is accused like that: look at the mask beside its class."
+        texts[0] += f" One clean model in {round(1 / ALPHA)} is accused like that: look at the mask beside its class."
     else:
-        said[0] += " This does not prove that there is no backdoor."
+        texts[0] += " This does not prove that there is no backdoor."
     index, rate = measured.get("anomaly-index"), measured.get("rule-false-positives")
     if index is not None and index.value is not None and rate is not None and rate.value is not None:
         flags = "flags a label" if index.value > 2 else "flags no label"
-        said.append(
+        texts.append(
             f"The rule of the Neural Cleanse paper {flags} (anomaly index {index.value:.2f}, threshold 2). It also "
             f"flags {words.rate(rate.value)} of clean models with as many labels, if their norms are normally "
             "distributed."
         )
-    return said
+    return texts
 
 
 def _describe_p_value(p: Measurement) -> str:
