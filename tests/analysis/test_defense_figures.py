@@ -189,6 +189,19 @@ def test_labels_do_not_cover_one_another():
         assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
 
+def test_a_label_without_room_is_left_out_and_none_covers_a_point():
+    random = np.random.default_rng(0)
+    places = [(200 + x, 150 + y) for x, y in random.uniform(0, 60, (60, 2))]
+    points = [(x, y) for x in range(0, 460, 30) for y in range(0, 330, 30)]
+    positions = frontier.placed(places, [90.0] * 60, [n < 3 for n in range(60)], points)
+    boxes = [(one[0], one[1] - 6, one[0] + 90, one[1] + 6) for one in positions if one is not None]
+    assert 0 < len(boxes) < 60
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    for left, top, right, bottom in boxes:
+        assert not any(left < x < right and top < y < bottom for x, y in (*places, *points))
+
+
 def test_claims_on_defenses_compare_the_same_target_with_and_without():
     """VGG19 is no yardstick for SimpleCNN: all defended targets are less at risk than their own originals."""
     rows = [case(f"v{n}", "vgg19", balanced=0.55, seed=n) for n in range(8)]

@@ -110,8 +110,8 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
     )
     return Prediction(
         table=table.reindex(table["residual"].abs().sort_values(ascending=False, kind="stable").index),
-        error=statistics.mean(wrong, clusters=clusters),
-        baseline=statistics.mean(simple, clusters=clusters),
+        error=statistics.mean(wrong, clusters=clusters, bounds=(0, np.inf)),
+        baseline=statistics.mean(simple, clusters=clusters, bounds=(0, np.inf)),
         gain=statistics.paired_difference(wrong, simple, clusters=clusters, seed=seed),
         # Within datasets: that models of an easy dataset are predicted higher than those of a hard one is no merit.
         correlation=statistics.correlation(

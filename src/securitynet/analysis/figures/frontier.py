@@ -22,7 +22,7 @@ from securitynet.analysis.quantities import STRONGEST_MEMBERSHIP
 
 WIDTH, HEIGHT = 460, 330
 MOST_NAMED = 8
-MOST_LABELS = 40
+MOST_LABELS = 20
 _PIXELS, _LINE = 5.5, 12.0
 """Approximate width of a letter and height of a line of labels, in pixels."""
 
@@ -179,8 +179,7 @@ def _panel(table: pandas.DataFrame, title: str, axes: tuple[Quantity, Quantity],
         spans.encode(y, alt.X("accuracy_low:Q", scale=x_scale), alt.X2("accuracy_high:Q")),
         marks,
     ]  # fmt: skip
-    shown = table if len(table) <= MOST_LABELS else table[table["best"] | (table["kind"] == PLAIN)].head(MOST_LABELS)
-    layers += _labels(shown, x_domain, y_domain)
+    layers += _labels(table, x_domain, y_domain)
     heading = alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=heading)
 
@@ -207,22 +206,27 @@ class _Box:
 
 
 def placed(
-    places: Sequence[tuple[float, float]], widths: Sequence[float], best: Sequence[bool] = ()
-) -> list[tuple[float, float, bool]]:
+    places: Sequence[tuple[float, float]],
+    widths: Sequence[float],
+    best: Sequence[bool] = (),
+    points: Sequence[tuple[float, float]] = (),
+) -> list[tuple[float, float, bool] | None]:
     """Positions of labels so that none covers another label, a point or the line: x of the left end, y of the middle.
 
     Args:
-        places: Of the points, in pixels from the top left of a panel.
+        places: Of the points that get a label, in pixels from the top left of a panel.
         widths: Of the labels, in pixels.
-        best: Which points the line joins.
+        best: Which of them the line joins.
+        points: Places of further points.
 
     Returns:
-        For each point (x, y, whether it is so far off that a line must join it to its point).
+        For each label (x, y, whether it is so far off that a line must join it to its point); None where there is no
+        room for it.
     """
-    taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in (*places, *points)]
     joined_places = sorted(place for place, is_best in zip(places, best, strict=False) if is_best)
     taken += [_Box(x, y - 1, to, y + 1) for (x, _), (to, y) in itertools.pairwise(joined_places)]
-    positions: list[tuple[float, float, bool]] = [(x + 8, y, False) for x, y in places]
+    positions: list[tuple[float, float, bool] | None] = [None] * len(places)
     half = _LINE / 2
     for number in sorted(range(len(places)), key=lambda n: (places[n][1], places[n][0])):
         (x, y), width = places[number], widths[number]
@@ -239,21 +243,29 @@ def placed(
             inside = left >= 0 and box.right <= WIDTH + 60 and box.top >= -4 and box.bottom <= HEIGHT
             if inside and not any(box.meets(other) for other in taken):
                 positions[number] = (left, middle, joined)
+                taken.append(box)
                 break
-        left, middle, _ = positions[number]
-        taken.append(_Box(left, middle - half, left + width, middle + half))
     return positions
 
 
 def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float]) -> list[alt.Chart]:
+    """Names beside the points, as far as there is room: of all points where they are few, else of the best."""
     across = (table["accuracy"].to_numpy(float) - x_domain[0]) / (x_domain[1] - x_domain[0])
     up = (table["risk"].to_numpy(float) - y_domain[0]) / (y_domain[1] - y_domain[0])
     places = list(zip((across * WIDTH).tolist(), ((1 - up) * HEIGHT).tolist(), strict=True))
+    named = np.ones(len(table), dtype=bool)
+    if len(table) > MOST_LABELS:
+        named = (table["best"] | (table["kind"] == PLAIN)).to_numpy(bool)
+    points = [place for place, is_named in zip(places, named, strict=True) if not is_named]
+    places = [place for place, is_named in zip(places, named, strict=True) if is_named]
+    table = table[named]
     widths = [_PIXELS * len(name) for name in table["name"]]
+    positions = placed(places, widths, table["best"].tolist(), points)
     layers = []
-    for (x, y), width, name, (left, middle, joined) in zip(
-        places, widths, table["name"], placed(places, widths), strict=True
-    ):
+    for (x, y), width, name, position in zip(places, widths, table["name"], positions, strict=True):
+        if position is None:
+            continue
+        left, middle, joined = position
         data = pandas.DataFrame({"name": [name]})
         if joined:
             end = left if left > x else left + width

@@ -43,7 +43,8 @@ def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
         for (method, auxiliary), part in sorted(ways.groupby(["method", "auxiliary"]), key=lambda way: -len(way[1])):
             measure = next(name for name in measures if (part["measure"] == name).any())
             several = ways[ways["method"] == method]["auxiliary"].nunique() > 1
-            label = f"{method}{f' ({auxiliary})' if several else ''}: {_WORDS[measure]}"
+            condition = f" ({auxiliary})" if several and auxiliary else ""
+            label = f"{method}{condition}: {_WORDS[measure]}"
             where: dict[str, tuple[str | None, ...]] = {
                 "attack": (family,),
                 "method": (None if method == family else str(method),),
