@@ -256,7 +256,7 @@ def test_a_plot_of_many_draws_a_sample_before_the_density_of_all(
     monkeypatch.setattr(plot_module, "MOST_POINTS", 20)
     monkeypatch.setattr(plot_module, "SAMPLE", 8)
     client = TestClient(create_app(filled[0]), base_url="http://127.0.0.1")
-    page = client.get("/plot?x=parameters&y=claimed_accuracy&q=net*").text
+    page = client.get("/plot?x=parameters&y=claimed_accuracy&q=net*&colour=").text
     assert page.count("<circle") == 8 and "of all 40 models; 8 of them" in page and "n = 40" in page
     shades = re.findall(r'<path class="d(\d)" d="([^"]+)"', page)
     assert 1 <= len(shades) <= 6 and sum(path.count("M") for _, path in shades) <= 40

@@ -19,7 +19,7 @@ from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
 from securitynet.web.drawing import draw
 from securitynet.web.loading import describe_loading, name_database
-from securitynet.web.plot import list_colours, make_plot
+from securitynet.web.plot import WITHIN, list_colours, make_plot
 from securitynet.web.security import REPORT_POLICY
 from securitynet.web.similar import find_similar
 from securitynet.web.site import Site, get_site
@@ -106,7 +106,8 @@ def plot_page(request: Request) -> HTMLResponse:
     site = get_site(request)
     given = request.query_params
     state = State.read(given.multi_items(), also=(*_PLOT, "id"))
-    drawn = make_plot(site.search, state, *(given.get(name, "") for name in _PLOT))
+    # Datasets differ so much that points without colours would show little else.
+    drawn = make_plot(site.search, state, given.get("x", ""), given.get("y", ""), given.get("colour", WITHIN[0]))
     return _page(
         site,
         "plot.html",

@@ -145,10 +145,9 @@ def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -
     rows = np.flatnonzero(complete)
     raw = [columns.numeric[name][rows] for name in (x, y)]
     across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
-    within, strata, names = _split(columns, (colour,) if colour else WITHIN, rows)
-    by_group = correlate_groups(across, up, strata, names) if len(names) > 1 else []
-    if colour:
-        within, strata, _ = _split(columns, WITHIN, rows)
+    within, strata, names = _split(columns, WITHIN, rows)
+    other, names = (strata, names) if colour in ("", *WITHIN) else _split(columns, (colour,), rows)[1:]
+    by_group = correlate_groups(across, up, other, names) if len(names) > 1 else []
     pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows], strata)
     varies = len(rows) >= FEWEST and np.ptp(across) > 0 and np.ptp(up) > 0
     pooled = float(np.corrcoef(across, up)[0, 1]) if within and varies else None
