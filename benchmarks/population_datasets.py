@@ -52,3 +52,14 @@ def _draw_records(dataset: ImageDataset, records: int) -> ImageDataset:
     parts = {"train": np.arange(len(chosen[0])), "test": np.arange(len(chosen[0]), len(rows))}
     reference = Path(dataset.reference.partition(":")[2] or dataset.reference).name
     return ImageDataset(reference, dataset.batch(rows), dataset.labels[rows], dataset.class_names, parts)
+
+
+def favour_class(dataset: ImageDataset, label: int) -> ImageDataset:
+    """Take all training records of a class and a third of those of each other class, and all test records."""
+    random, train = np.random.default_rng(label), dataset.parts["train"]
+    own = [train[dataset.labels[train] == other] for other in range(dataset.num_classes)]
+    chosen = [rows if other == label else random.permutation(rows)[: len(rows) // 3] for other, rows in enumerate(own)]
+    count = sum(map(len, chosen))
+    rows = np.concatenate([*chosen, dataset.parts["test"]])
+    parts = {"train": np.arange(count), "test": np.arange(count, len(rows))}
+    return ImageDataset(dataset.reference, dataset.batch(rows), dataset.labels[rows], dataset.class_names, parts)

@@ -1,4 +1,4 @@
-"""Neuron noise: margins by hand, the contract, a network with a warped trigger and a clean one."""
+"""Neuron noise: gains by hand, the contract, a network with a warped trigger and a clean one."""
 
 from __future__ import annotations
 
@@ -37,18 +37,16 @@ def make_network():
     return network
 
 
-def test_margins_of_a_linear_network_by_hand():
-    # The margin is largest with the class's own neuron scaled by 1.5 and the other by 0.5, whatever the start.
+def test_gains_of_a_linear_network_by_hand():
+    # The margin is largest with the class's own neuron scaled by 1.5 and the other by 0.5, whatever the start, so that
+    # half of the sum of both neurons is added.
     images = torch.rand((6, 1, 2, 2), generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     hidden = make_network()[:2](images).detach().double()
-    expected = [
-        (1.5 * hidden[3:, 0] - 0.5 * hidden[3:, 1]).mean(),
-        (1.5 * hidden[:3, 1] - 0.5 * hidden[:3, 0]).mean(),
-    ]
+    expected = [0.5 * hidden[3:].sum(dim=1).mean(), 0.5 * hidden[:3].sum(dim=1).mean()]
     target = wrap(make_network())
-    margins = NeuronNoise(epsilon=0.5, steps=10, starts=2).maximise_margins(target, images, labels)
-    np.testing.assert_allclose(margins, np.tile(expected, (2, 1)), rtol=1e-5)
+    gains = NeuronNoise(epsilon=0.5, steps=10, starts=2).maximise_gains(target, images, labels)
+    np.testing.assert_allclose(gains, np.tile(expected, (2, 1)), rtol=1e-5)
     # Nothing of the changes is left in the network.
     torch.testing.assert_close(target.module(images), make_network()(images))
 
@@ -61,7 +59,7 @@ def test_which_layers_are_changed():
     assert list_noisy_layers(nn.Sequential(linear, last)) == [linear]
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(ModelError, match="no layer"):
-        NeuronNoise().maximise_margins(wrap(network), torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]))
+        NeuronNoise().maximise_gains(wrap(network), torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]))
 
 
 def test_contract():
@@ -71,7 +69,7 @@ def test_contract():
 def test_a_warped_trigger_is_noticed_and_a_clean_network_is_not_accused(digits, innocent):
     backdoor = Warp(target=6, strength=2.0, rate=0.2)
     warped = train_target("simple-cnn", digits, split="public", device="cpu", backdoor=backdoor, seed=1, **TRAINING)
-    data, detector = TrialData(digits, splits.make("public", digits)), NeuronNoise(images=100, starts=1)
+    data, detector = TrialData(digits, splits.make("public", digits)), NeuronNoise()
     measured = {}
     for name, target in (("warped", warped), ("clean", innocent)):
         output = detector(target, data, Context(), detector.threat_models[0])

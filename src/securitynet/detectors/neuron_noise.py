@@ -1,4 +1,4 @@
-"""Neuron noise: the largest margin that small changes of the neurons can give to each class; any kind of trigger."""
+"""Neuron noise: how much small changes of the neurons can add to each class's margin; any kind of trigger."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ STRIDE = 2.5
 """Sum of the steps of an ascent, as a share of the largest change: enough to cross its whole range."""
 
 
-class NoiseMargins(ClassStatistics):
-    """The largest mean margin that changed neurons give to each class from each starting point, in logits: 1×R×K."""
+class NoiseGains(ClassStatistics):
+    """What changed neurons add to the mean margin of each class from each starting point, in logits: 1×R×K."""
 
     blind_spot: ClassVar[str] = (
         "A backdoor with many targets, such as all-to-all, one that needs an image of one class, or one that the "
@@ -43,14 +43,15 @@ class NoiseMargins(ClassStatistics):
 
 
 class NeuronNoise(Detector):
-    """Change the neurons so that clean images of other classes become each class, and compare the margins.
+    """Change the neurons so that clean images of other classes become each class, and compare the gains in margin.
 
     Adversarial neuron noise activates a backdoor without its trigger: Wu and Wang, "Adversarial neuron pruning purifies
     backdoored deep models" (2021), section 3, and Xu et al., "BAN: detecting backdoors activated by adversarial neuron
     noise" (NeurIPS 2024), section 3.2. The weights of a neuron are scaled by 1 + δ and its bias by 1 + ξ, with |δ| and
     |ξ| at most ``epsilon``. Both papers look for changes that raise the loss and compare the predictions; on small
     networks these collapse to one class without any backdoor. Here the changes are sought for each class, as the
-    largest margin is in MM-BD, and the mean margin of images of other classes is tested by Grubbs' test.
+    largest margin is in MM-BD, and what they add to the mean margin of images of other classes is tested by Grubbs'
+    test. Without the subtraction, a class that was more frequent in training than the others stands out too.
 
     The neurons are those of the batch norms, if there are any, else of the convolutions, else of the hidden linear
     layers. The images are clean records that the model was not trained on.
@@ -59,16 +60,18 @@ class NeuronNoise(Detector):
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
     )
-    output: ClassVar[type[Output]] = NoiseMargins
+    output: ClassVar[type[Output]] = NoiseGains
     costs: ClassVar[str | None] = "optimises changes of the neurons for each class, which takes many passes"
 
-    images: int = Field(default=150, ge=1, description="Clean images; fewer if fewer are known.")
-    epsilon: float = Field(default=0.8, gt=0, lt=1, description="Largest relative change of weights and biases.")
+    images: int = Field(default=120, ge=1, description="Clean images; fewer if fewer are known.")
+    epsilon: float = Field(
+        default=0.4, gt=0, lt=1, description="Largest relative change of weights and biases; 0.4 in the first paper."
+    )
     steps: int = Field(default=15, ge=1, description="Steps of an ascent.")
-    starts: int = Field(default=2, ge=1, description="Starting points: none of the neurons changed, then random ones.")
+    starts: int = Field(default=1, ge=1, description="Starting points: no neuron changed, then random changes.")
 
     @override
-    def run(self, target: Target, data: TrialData, context: Context) -> NoiseMargins:
+    def run(self, target: Target, data: TrialData, context: Context) -> NoiseGains:
         known = data.splits.known_non_members
         if not len(known) or data.dataset.images is None:
             raise ConfigurationError(
@@ -83,12 +86,12 @@ class NeuronNoise(Detector):
             if context.progress:
                 context.progress(round(1000 * share), 1000)
 
-        margins = self.maximise_margins(target, images, labels, context.seed, report_progress)
+        gains = self.maximise_gains(target, images, labels, context.seed, report_progress)
         names = data.dataset.class_names
-        shown = tuple(names[label] if label < len(names) else str(label) for label in range(margins.shape[1]))
-        return NoiseMargins(margins[None], ("margin under neuron noise",), shown)
+        shown = tuple(names[label] if label < len(names) else str(label) for label in range(gains.shape[1]))
+        return NoiseGains(gains[None], ("gain in margin under neuron noise",), shown)
 
-    def maximise_margins(
+    def maximise_gains(
         self,
         target: Target,
         images: torch.Tensor,
@@ -96,7 +99,7 @@ class NeuronNoise(Detector):
         seed: int = 0,
         report_progress: Callable[[float], None] = lambda share: None,
     ) -> NDArray[np.float64]:
-        """Return the largest mean margins, ``starts`` × K, in logits.
+        """Return the largest gains in mean margin, ``starts`` × K, in logits.
 
         Args:
             target: The target, under white-box access.
@@ -117,20 +120,20 @@ class NeuronNoise(Detector):
             raise ModelError(
                 f"{target.reference} has no layer whose neurons can be changed.", hint="Try the detector `mm-bd`."
             )
-        margins = np.full((self.starts, classes), np.nan)
+        gains = np.full((self.starts, classes), np.nan)
         for start in range(self.starts):
             for label in range(classes):
                 others = images[labels != label]
                 if len(others):
                     random = generator(seed, "neuron-noise", start, label) if start else None
-                    margins[start, label] = self._ascend(network, layers, others, label, random)
+                    gains[start, label] = self._ascend(network, layers, others, label, random)
                 report_progress((start * classes + label + 1) / (self.starts * classes))
-        if not np.isfinite(margins).all():
+        if not np.isfinite(gains).all():
             raise ModelError(
                 f"The margins of {target.reference} are not finite under changes of its neurons.",
                 hint="Give images of at least two classes (--known), or a smaller neuron-noise.epsilon.",
             )
-        return margins
+        return gains
 
     def _ascend(
         self,
@@ -140,8 +143,15 @@ class NeuronNoise(Detector):
         label: int,
         random: torch.Generator | None,
     ) -> float:
-        """Change the neurons by steps of the signs of the gradients towards a class; the mean margin afterwards."""
+        """Change the neurons by steps of the signs of the gradients towards a class, and return the gain in margin."""
         goals = torch.full((len(images),), label, device=images.device)
+
+        def measure_margin() -> float:
+            with torch.no_grad():
+                own = [-margin(network(batch), goals[: len(batch)]) for batch in images.split(BATCH)]
+            return float(torch.cat(own).double().mean())
+
+        before = measure_margin()
         factors = [NeuronFactors(layer, images.device) for layer in layers]
         try:
             for one in factors:
@@ -164,9 +174,7 @@ class NeuronNoise(Detector):
                     for change, total in zip(changes, totals, strict=True):
                         change.sub_(total.sign(), alpha=STRIDE * self.epsilon / self.steps)
                         change.clamp_(-self.epsilon, self.epsilon)
-            with torch.no_grad():
-                reached = [-margin(network(batch), goals[: len(batch)]) for batch in images.split(BATCH)]
-            return float(torch.cat(reached).double().mean())
+            return measure_margin() - before
         finally:
             for one in factors:
                 one.handle.remove()
