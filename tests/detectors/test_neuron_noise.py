@@ -1,4 +1,4 @@
-"""Neuron noise: gains by hand, the contract, a network with a warped trigger and a clean one."""
+"""Neuron noise: margins by hand, the contract, a network with a warped trigger and a clean one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from securitynet.backdoors.warp import Warp
 from securitynet.datasets import splits
-from securitynet.detectors.neuron_noise import NeuronNoise, list_noisy_layers
+from securitynet.detectors.neuron_noise import NeuronNoise, NoiseMargins, list_noisy_layers
 from securitynet.errors import ModelError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -37,16 +37,18 @@ def make_network():
     return network
 
 
-def test_gains_of_a_linear_network_by_hand():
+def test_margins_of_a_linear_network_by_hand():
     # The margin is largest with the class's own neuron scaled by 1.5 and the other by 0.5, whatever the start, so that
     # half of the sum of both neurons is added.
     images = torch.rand((6, 1, 2, 2), generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     hidden = make_network()[:2](images).detach().double()
-    expected = [0.5 * hidden[3:].sum(dim=1).mean(), 0.5 * hidden[:3].sum(dim=1).mean()]
+    own, other = hidden[[3, 4, 5, 0, 1, 2], [0, 0, 0, 1, 1, 1]], hidden[[3, 4, 5, 0, 1, 2], [1, 1, 1, 0, 0, 0]]
+    expected = torch.stack([1.5 * own - 0.5 * other, 0.5 * (own + other)]).view(2, 2, 3).mean(dim=2)
     target = wrap(make_network())
-    gains = NeuronNoise(epsilon=0.5, steps=10, starts=2).maximise_gains(target, images, labels)
-    np.testing.assert_allclose(gains, np.tile(expected, (2, 1)), rtol=1e-5)
+    margins = NeuronNoise(epsilon=0.5, steps=10, starts=2).maximise_margins(target, images, labels)
+    for start in range(2):
+        np.testing.assert_allclose(margins[:, start], expected, rtol=1e-5)
     # Nothing of the changes is left in the network.
     torch.testing.assert_close(target.module(images), make_network()(images))
 
@@ -59,7 +61,19 @@ def test_which_layers_are_changed():
     assert list_noisy_layers(nn.Sequential(linear, last)) == [linear]
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(ModelError, match="no layer"):
-        NeuronNoise().maximise_gains(wrap(network), torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]))
+        NeuronNoise().maximise_margins(wrap(network), torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 1, 1]))
+
+
+def test_both_statistics_must_accuse_one_class():
+    even = 10 + np.arange(10) / 10
+    high, other = even.copy(), even.copy()
+    high[4], other[7] = 30, 30
+    names = tuple("abcdefghij")
+    for values, rank in (((high, high), 2), ((high, even), 0), ((even, high), 0), ((high, other), 0)):
+        output = NoiseMargins(np.stack(values)[:, None], ("margin", "gain"), names)
+        measured = {m.name: m.value for m in output.measurements(level=0.95, fprs=(), seed=0)}
+        assert measured["verdict"] == rank
+        assert (measured["p-value"] <= 0.05) == (rank == 2)
 
 
 def test_contract():

@@ -1,4 +1,4 @@
-"""Neuron noise: how much small changes of the neurons can add to each class's margin; any kind of trigger."""
+"""Neuron noise: the margin that small changes of the neurons can give to each class; any kind of trigger."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from torch.nn import functional
 from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffled
-from securitynet.detectors._class_statistics.output import ClassStatistics
+from securitynet.detectors._class_statistics.output import ClassStatistics, find_in_all
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.metrics.high_outliers import HighOutlier
 from securitynet.models.targets.input_gradients import margin
 from securitynet.models.targets.neuron_factors import NeuronFactors
 from securitynet.models.targets.target import Target
@@ -33,25 +34,33 @@ STRIDE = 2.5
 """Sum of the steps of an ascent, as a share of the largest change: enough to cross its whole range."""
 
 
-class NoiseGains(ClassStatistics):
-    """What changed neurons add to the mean margin of each class from each starting point, in logits: 1×R×K."""
+class NoiseMargins(ClassStatistics):
+    """Mean margins of the classes under neuron noise, and what the noise adds to them, in logits: 2×R×K.
+
+    A class is accused only if it stands out in both. A class that was more frequent in training has a large margin to
+    begin with, and one that differs little from all others gains much, without any backdoor.
+    """
 
     blind_spot: ClassVar[str] = (
         "A backdoor with many targets, such as all-to-all, one that needs an image of one class, or one that the "
         "network's first layers do not carry, can go unseen."
     )
 
+    @override
+    def find_outlier(self, statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | None:
+        return find_in_all(statistics)
+
 
 class NeuronNoise(Detector):
-    """Change the neurons so that clean images of other classes become each class, and compare the gains in margin.
+    """Change the neurons so that clean images of other classes become each class, and compare the margins.
 
     Adversarial neuron noise activates a backdoor without its trigger: Wu and Wang, "Adversarial neuron pruning purifies
     backdoored deep models" (2021), section 3, and Xu et al., "BAN: detecting backdoors activated by adversarial neuron
     noise" (NeurIPS 2024), section 3.2. The weights of a neuron are scaled by 1 + δ and its bias by 1 + ξ, with |δ| and
     |ξ| at most ``epsilon``. Both papers look for changes that raise the loss and compare the predictions; on small
     networks these collapse to one class without any backdoor. Here the changes are sought for each class, as the
-    largest margin is in MM-BD, and what they add to the mean margin of images of other classes is tested by Grubbs'
-    test. Without the subtraction, a class that was more frequent in training than the others stands out too.
+    largest margin is in MM-BD. Grubbs' test is applied to the mean margin of images of other classes, and to what the
+    changes add to it; a class is accused if both tests accuse it.
 
     The neurons are those of the batch norms, if there are any, else of the convolutions, else of the hidden linear
     layers. The images are clean records that the model was not trained on.
@@ -60,7 +69,7 @@ class NeuronNoise(Detector):
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
     )
-    output: ClassVar[type[Output]] = NoiseGains
+    output: ClassVar[type[Output]] = NoiseMargins
     costs: ClassVar[str | None] = "optimises changes of the neurons for each class, which takes many passes"
 
     images: int = Field(default=120, ge=1, description="Clean images; fewer if fewer are known.")
@@ -71,7 +80,7 @@ class NeuronNoise(Detector):
     starts: int = Field(default=1, ge=1, description="Starting points: no neuron changed, then random changes.")
 
     @override
-    def run(self, target: Target, data: TrialData, context: Context) -> NoiseGains:
+    def run(self, target: Target, data: TrialData, context: Context) -> NoiseMargins:
         known = data.splits.known_non_members
         if not len(known) or data.dataset.images is None:
             raise ConfigurationError(
@@ -86,12 +95,12 @@ class NeuronNoise(Detector):
             if context.progress:
                 context.progress(round(1000 * share), 1000)
 
-        gains = self.maximise_gains(target, images, labels, context.seed, report_progress)
+        margins = self.maximise_margins(target, images, labels, context.seed, report_progress)
         names = data.dataset.class_names
-        shown = tuple(names[label] if label < len(names) else str(label) for label in range(gains.shape[1]))
-        return NoiseGains(gains[None], ("gain in margin under neuron noise",), shown)
+        shown = tuple(names[label] if label < len(names) else str(label) for label in range(margins.shape[2]))
+        return NoiseMargins(margins, ("margin under neuron noise", "gain in margin by neuron noise"), shown)
 
-    def maximise_gains(
+    def maximise_margins(
         self,
         target: Target,
         images: torch.Tensor,
@@ -99,7 +108,7 @@ class NeuronNoise(Detector):
         seed: int = 0,
         report_progress: Callable[[float], None] = lambda share: None,
     ) -> NDArray[np.float64]:
-        """Return the largest gains in mean margin, ``starts`` × K, in logits.
+        """Return the largest mean margins, and what the changes add to them, 2 × ``starts`` × K, in logits.
 
         Args:
             target: The target, under white-box access.
@@ -120,20 +129,20 @@ class NeuronNoise(Detector):
             raise ModelError(
                 f"{target.reference} has no layer whose neurons can be changed.", hint="Try the detector `mm-bd`."
             )
-        gains = np.full((self.starts, classes), np.nan)
+        margins = np.full((2, self.starts, classes), np.nan)
         for start in range(self.starts):
             for label in range(classes):
                 others = images[labels != label]
                 if len(others):
                     random = generator(seed, "neuron-noise", start, label) if start else None
-                    gains[start, label] = self._ascend(network, layers, others, label, random)
+                    margins[:, start, label] = self._ascend(network, layers, others, label, random)
                 report_progress((start * classes + label + 1) / (self.starts * classes))
-        if not np.isfinite(gains).all():
+        if not np.isfinite(margins).all():
             raise ModelError(
                 f"The margins of {target.reference} are not finite under changes of its neurons.",
                 hint="Give images of at least two classes (--known), or a smaller neuron-noise.epsilon.",
             )
-        return gains
+        return margins
 
     def _ascend(
         self,
@@ -142,8 +151,8 @@ class NeuronNoise(Detector):
         images: torch.Tensor,
         label: int,
         random: torch.Generator | None,
-    ) -> float:
-        """Change the neurons by steps of the signs of the gradients towards a class, and return the gain in margin."""
+    ) -> tuple[float, float]:
+        """Change the neurons step by step; return the margin of the class, and what was added to it."""
         goals = torch.full((len(images),), label, device=images.device)
 
         def measure_margin() -> float:
@@ -174,7 +183,8 @@ class NeuronNoise(Detector):
                     for change, total in zip(changes, totals, strict=True):
                         change.sub_(total.sign(), alpha=STRIDE * self.epsilon / self.steps)
                         change.clamp_(-self.epsilon, self.epsilon)
-            return measure_margin() - before
+            after = measure_margin()
+            return after, after - before
         finally:
             for one in factors:
                 one.handle.remove()
