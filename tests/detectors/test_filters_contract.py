@@ -254,7 +254,7 @@ def coloured():
 def test_colour_images_that_are_not_square(coloured):
     target, data = coloured
     trigger = {"size": 5}
-    strip = measures(run("strip", target, data, trigger=trigger, images=60, calibration=40, overlays=8)[0])
+    strip = measures(run("strip", target, data, trigger=trigger, images=100, calibration=60, overlays=10)[0])
     assert strip["trigger-success-rate"].value > 0.4
     assert strip["auc"].low > 0.5
     neo, _ = run("neo", target, data, trigger=trigger, images=8, regions=60, size=0.2)

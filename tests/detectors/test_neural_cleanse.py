@@ -150,7 +150,7 @@ def test_a_label_runs_the_same_whatever_runs_beside_it(innocent, digits):
 
 
 def test_finds_the_backdoor_and_names_its_label(backdoored, digits):
-    output = NeuralCleanse(images=64, epochs=40, restarts=1)(backdoored, data_of(digits), Context(), WHITE)
+    output = NeuralCleanse(images=128, epochs=40, patience=2, restarts=1)(backdoored, data_of(digits), Context(), WHITE)
     measurements = measured(output)
     assert output.labels[output.norms.argmin()] == 1
     assert output.flagged[0] == output.suspects[0] == 1, output.norms

@@ -273,7 +273,7 @@ def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Score
     def exceed(value: float) -> float:
         return at_zero + float(weights @ special.betainc(a, b, value)) - share
 
-    return float(optimize.toms748(exceed, 0.0, 1.0, xtol=1e-12, rtol=1e-12))
+    return float(optimize.brentq(exceed, 0.0, 1.0, xtol=1e-12))
 
 
 def balanced_accuracy(
