@@ -50,13 +50,13 @@ def test_assessment_with_a_surrogate_on_the_command_line(weights, tmp_path, run_
 
 
 def test_an_onnx_file_gives_no_gradients_and_can_be_attacked_without(weights, data, context, tmp_path):
-    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("torchattacks")
     network, path = weights
-    file, example = tmp_path / "model.onnx", (torch.zeros(2, 1, 8, 8),)
-    names = {"input_names": ["images"], "dynamic_axes": {"images": {0: "n"}}}
-    torch.onnx.export(network, example, str(file), dynamo=False, **names)  # its newer way takes seconds
+    file, count = tmp_path / "model.onnx", torch.export.Dim("n")
+    example = (torch.zeros(2, 1, 8, 8),)
+    torch.onnx.export(network, example, file, dynamo=True, dynamic_shapes=({0: count},), verbose=False)
     target = load_target(f"onnx:{file}", dataset=data.dataset, normalize="none")
     with pytest.raises(AccessDenied, match="white-box"):
         Fgsm(samples=10)(target, data, context, Fgsm.threat_models[0])
