@@ -13,12 +13,12 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 # Another architecture than the target's matters: patterns that fool one network of a kind fool the next one, too.
-EVALUATOR = {"architecture": "cifar-resnet20", "recipe": {"epochs": 8}}
-GAN = {"steps": 300, "width": 16, "previews": 1}
+EVALUATOR = {"architecture": "cifar-resnet20", "recipe": {"epochs": 10}}
+GAN = {"steps": 400, "width": 16, "previews": 1}
 
 QUICK = {
     "fredrikson": {"evaluator": EVALUATOR, "iterations": 300},
-    "generative": {"evaluator": EVALUATOR, "gan": GAN, "rounds": 100, "restarts": 4},
+    "generative": {"evaluator": EVALUATOR, "gan": GAN, "rounds": 150, "restarts": 4},
     "plug-and-play": {
         "evaluator": EVALUATOR,
         "gan": GAN,
