@@ -265,7 +265,7 @@ def test_the_loss_of_adversarial_regularisation_by_hand(digits):
 
 
 def test_dropout_drops_in_training_only_and_leaves_the_network_plain(digits):
-    fitting = a_fitting(digits, Recipe(epochs=1), architecture="vgg11")
+    fitting = a_fitting(digits, Recipe(epochs=2), architecture="vgg11")
     rates = [layer.p for layer in fitting.network.modules() if isinstance(layer, nn.Dropout)]
     seen = []
     linear = next(layer for layer in fitting.network.modules() if isinstance(layer, nn.Linear))
