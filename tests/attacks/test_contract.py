@@ -163,7 +163,7 @@ def test_its_access_suffices_for_the_same_result_whatever_was_drawn_before(name,
         return
     assert context.queries().total == backend.calls >= context.queries().unique
     if name not in ASKS_MORE:
-        assert backend.calls == len(case.data.judged), "each record is asked about once"
+        assert backend.calls == len(case.data.judged), "each record is queried once"
         make(name)(target, case.data, Context(cache=folder), model)
         assert backend.calls == len(case.data.judged), "the second run finds the outputs in the cache"
 

@@ -56,9 +56,9 @@ def test_the_poisoned_records_of_a_backdoor_are_used(patched, digits):
     target, data = patched[:2]
     # The patch, the class and the share are those of the network; it learned them from other records.
     splits, backdoor = data.splits, Badnets(target=GOAL, rate=0.15, margin=0, size=2)
-    planted = backdoor.poison(digits, splits.members)
+    poisoned = backdoor.poison(digits, splits.members)
     found, output, _ = run(target, TrialData(digits, splits, backdoor=backdoor))
-    np.testing.assert_array_equal(output.indices[output.poisoned], planted.indices)
+    np.testing.assert_array_equal(output.indices[output.poisoned], poisoned.indices)
     assert found["detection-rate"].low > 0.7 and found["foreign-classes"].value == pytest.approx(0.1)
     from securitynet.detectors.strip import Strip
 

@@ -48,7 +48,7 @@ QUICKEST = {
 
 
 CHANCE_EVALUATOR = {"architecture": "simple-cnn", "recipe": {"epochs": 10, "learning_rate": 3e-3}}
-"""A judge for targets that know nothing, which no pattern of theirs can fool: one of their own kind will do."""
+"""The judge of attacks on random networks. It may have their architecture: they have learned nothing that fools it."""
 
 
 def wrapped(module, shape, checksum="test", preprocessing=None) -> Target:

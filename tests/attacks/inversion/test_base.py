@@ -95,9 +95,8 @@ def test_same_seed_same_result_whatever_was_drawn_before(digits_target, digits_d
     first = run(name, digits_target, digits_data, tmp_path / "a", **QUICKEST[name])
     np.random.seed(123)
     torch.manual_seed(123)
-    again = run(
-        name, digits_target, digits_data, tmp_path / "b", **QUICKEST[name]
-    )  # an empty cache: all is trained anew
+    # In an empty cache: all is trained anew.
+    again = run(name, digits_target, digits_data, tmp_path / "b", **QUICKEST[name])
     for key, array in first.arrays().items():
         np.testing.assert_array_equal(array, again.arrays()[key])
 

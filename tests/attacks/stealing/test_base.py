@@ -56,8 +56,8 @@ def steal(digit_target, all_data, tmp_path_factory):
     def steal_once(name, model):
         target = Target(Sealed(digit_target.backend), preprocessing=digit_target.preprocessing)
         folder = tmp_path_factory.mktemp("theft")
-        asked = context(folder)
-        return Theft(make(name)(target, all_data, asked, model), target, asked, folder)
+        settings = context(folder)
+        return Theft(make(name)(target, all_data, settings, model), target, settings, folder)
 
     return steal_once
 
@@ -68,8 +68,8 @@ def test_steals_and_its_bill_is_its_budget(name, model, steal, all_data):
     found = measured(theft.output)
     assert found["agreement"].low > 1.5 * found["constant-agreement"].high
     budget = BUDGET.get(name, 120)
-    asked, counter = theft.context.queries(), theft.target.query_counter
-    assert asked.total == asked.unique == budget
+    queries, counter = theft.context.queries(), theft.target.query_counter
+    assert queries.total == queries.unique == budget
     assert counter.total == counter.unique == budget
     judged = len(all_data.splits.non_members)
     assert theft.target.backend.calls == budget + judged, "the auditor asks about the judged records once, and no more"
