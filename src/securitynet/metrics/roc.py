@@ -253,7 +253,8 @@ def _count_exceedances(n: int, fpr: float) -> tuple[NDArray[np.int64], NDArray[n
 
     They are the fewest and the most of each range, and the probability of the range; the arrays must not be changed.
     """
-    counts = np.arange(int(stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(stats.binom.isf(_NEGLIGIBLE, n, fpr)) + 1)
+    ends = int(stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(stats.binom.isf(_NEGLIGIBLE, n, fpr))
+    counts = np.arange(ends[0], ends[1] + 1, dtype=np.int64)
     weights = stats.binom.pmf(counts, n, fpr)
     # Neighbouring K are merged, at the end that makes the interval wider.
     group = ((np.cumsum(weights) - weights / 2) * _MOST_PARTS).astype(np.int64)
