@@ -91,7 +91,7 @@ def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.Fac
         "tickSize": 4,
         "labelPadding": 4,
     }
-    legend = {
+    legend: dict[str, Any] = {
         "labelColor": TEXT.light,
         "labelFontSize": 12,
         "title": None,
