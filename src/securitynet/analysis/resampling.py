@@ -155,6 +155,23 @@ def welch(first: Floats, second: Floats, level: float) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def welch_t(first: Floats, second: Floats) -> Floats:
+    """Welch's t of pairs of groups: the difference of means over its standard error.
+
+    Args:
+        first: K×N values: the first group of each pair.
+        second: K×M values of the second groups.
+
+    Returns:
+        K values; infinite where two groups without spread differ.
+    """
+    difference = second.mean(axis=1) - first.mean(axis=1)
+    error = np.sqrt(first.var(axis=1, ddof=1) / first.shape[1] + second.var(axis=1, ddof=1) / second.shape[1])
+    scale = np.finfo(np.float64).eps * np.maximum(np.abs(first).max(axis=1), np.abs(second).max(axis=1))
+    apart = np.where(np.abs(difference) > 4 * scale, np.copysign(np.inf, difference), 0.0)
+    return np.divide(difference, error, out=apart, where=error > 4 * scale)
+
+
 def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]:
     """Fisher's interval of a correlation over ``n`` models, less one for each stratum after the first.
 

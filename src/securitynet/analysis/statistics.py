@@ -211,7 +211,8 @@ def group_difference(
 ) -> Estimate:
     """Difference of means of two groups of models, ``second - first``.
 
-    The p-value comes from permutations of the labels. Where the clusters of both groups are given, whole clusters are
+    The p-value comes from permutations of the labels, of Welch's t, so that it goes with Welch's interval also where
+    the larger group varies more (Janssen 1997). Where the clusters of both groups are given, whole clusters are
     left out, those of both groups together; a cluster may have models in both, so that the p-value is then that of the
     interval.
 
@@ -257,8 +258,9 @@ def group_difference(
     how = "Welch's interval"
     order = np.random.default_rng([seed, 1]).random((resamples, n)).argsort(axis=1)
     shuffled = together[order]
-    differences = shuffled[:, len(first) :].mean(axis=1) - shuffled[:, : len(first)].mean(axis=1)
-    p = float(((np.abs(differences) >= abs(value) - 1e-12).sum() + 1) / (resamples + 1))
+    permuted = resampling.welch_t(shuffled[:, : len(first)], shuffled[:, len(first) :])
+    measured = resampling.welch_t(first[None], second[None])
+    p = float(((np.abs(permuted) >= np.abs(measured) - 1e-9).sum() + 1) / (resamples + 1))
     return Estimate(value, min(low, value), max(high, value), p, n, None, f"difference of means, {how}")
 
 
