@@ -128,9 +128,12 @@ def test_a_file_for_imagenet_is_put_inside_the_normalising_network() -> None:
     whole = torch.nn.Sequential()
     whole.add_module("normalize", Normalize())
     whole.add_module("model", inner)
-    converted = convert({**inner.state_dict(), "conv1.scores": torch.zeros(3)}, whole)
-    assert converted.keys() == whole.state_dict().keys()
-    assert torch.equal(converted["normalize.mean"], torch.full((1, 3, 1, 1), 0.4))
+    for prefix in ("", "module.", "module.model."):
+        state = {f"{prefix}{key}": value for key, value in inner.state_dict().items()}
+        converted = convert({**state, f"{prefix}conv1.scores": torch.zeros(3)}, whole)
+        assert converted.keys() == whole.state_dict().keys()
+        assert torch.equal(converted["model.conv1.weight"], inner.conv1.weight)
+        assert torch.equal(converted["normalize.mean"], torch.full((1, 3, 1, 1), 0.4))
 
 
 def test_each_file_of_an_ensemble_fills_one_of_its_networks() -> None:

@@ -167,7 +167,8 @@ def correlations(
             estimates.append(
                 {
                     "panel": panel_name, "group": name, "n": pearson.n, "families": pearson.clusters,
-                    "r": pearson.value, "low": pearson.low, "high": pearson.high, "p": None if name == POOLED else pearson.p,
+                    "r": pearson.value, "low": pearson.low, "high": pearson.high,
+                    "p": None if name == POOLED else pearson.p,
                     "rho": spearman.value, "rho_low": spearman.low, "rho_high": spearman.high,
                     "method": pearson.method,
                 }

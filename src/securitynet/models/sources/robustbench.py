@@ -132,11 +132,12 @@ def convert(state: StateDict, network: nn.Module) -> StateDict:
         network: The network that the definition builds.
     """
     wanted = network.state_dict()
-    candidates = [state, {f"model.{key}": value for key, value in state.items()}]
+    candidates = [state]
     inner = getattr(network, "model", None)
-    if isinstance(inner, nn.Module) and type(inner).__module__.startswith("timm."):
-        converted = timm.convert(state, inner)
-        candidates.append({f"model.{key}": value for key, value in converted.items()})
+    if isinstance(inner, nn.Module):
+        alone = fit_names(state, inner.state_dict()).state  # without the wrappers of whoever trained it
+        variants = [alone, timm.convert(alone, inner)] if type(inner).__module__.startswith("timm.") else [alone]
+        candidates += [{f"model.{key}": value for key, value in variant.items()} for variant in variants]
     best = max(candidates, key=lambda candidate: sum(_fits(wanted, key, value) for key, value in candidate.items()))
     kept = {key: value for key, value in best.items() if key in wanted or not _UNUSED.search(key)}
     for key, value in network.named_buffers():
