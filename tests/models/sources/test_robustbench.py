@@ -124,6 +124,7 @@ def test_a_file_for_imagenet_is_put_inside_the_normalising_network() -> None:
             super().__init__()
             self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.4))
             self.register_buffer("std", torch.full((1, 3, 1, 1), 0.2))
+            self.register_buffer("mu", torch.zeros(1, 3, 1, 1), persistent=False)  # no file holds it
 
     whole = torch.nn.Sequential()
     whole.add_module("normalize", Normalize())

@@ -141,7 +141,7 @@ def convert(state: StateDict, network: nn.Module) -> StateDict:
     best = max(candidates, key=lambda candidate: sum(_fits(wanted, key, value) for key, value in candidate.items()))
     kept = {key: value for key, value in best.items() if key in wanted or not _UNUSED.search(key)}
     for key, value in network.named_buffers():
-        if key not in kept and key.rpartition(".")[2] in _NORMALIZERS and value.numel() in (1, 3):
+        if key in wanted.keys() - kept.keys() and key.rpartition(".")[2] in _NORMALIZERS and value.numel() in (1, 3):
             kept[key] = value.detach().clone().float()
     return kept | {alias: kept[key] for alias, key in _aliases(network).items() if alias not in kept and key in kept}
 
