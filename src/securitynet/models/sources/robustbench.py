@@ -199,7 +199,7 @@ def join_parts(files: list[list[StateDict]], network: nn.Module) -> StateDict:
     Args:
         files: The sets of tensors of each file, in order. The first fills a network, and the others further parts, such
             as a normalisation of what networks are mixed by.
-        network: The ensemble. Single numbers that no file holds, such as mixing weights, are its own.
+        network: The ensemble. What no file holds of its mixing weights and normalisers is its own.
 
     Raises:
         WeightsMismatch: If a file fits no part that is still empty, or a part stays empty.
@@ -217,7 +217,8 @@ def join_parts(files: list[list[StateDict]], network: nn.Module) -> StateDict:
     for key, value in network.state_dict().items():
         if key in joined or key in aliases or key.endswith("num_batches_tracked"):
             continue
-        if value.numel() > 1 or key.rpartition(".")[2].startswith("running_"):
+        last = key.rpartition(".")[2]
+        if value.numel() > (3 if last in _NORMALIZERS else 1) or last.startswith("running_"):
             raise WeightsMismatch(f"No file of the ensemble holds {key}.")
         joined[key] = value.detach().clone().float()
     return joined
