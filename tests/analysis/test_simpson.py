@@ -61,6 +61,7 @@ def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) ->
     )
     drawn = groups.draw(rows, rows, figure)
     assert "Spearman's ρ with year, within datasets: −" in drawn.caption
+    assert "Pooled over groups the correlation would be +" in drawn.caption
 
 
 def test_findings_are_within_datasets_and_say_where_signs_differ(paradox: pandas.DataFrame) -> None:
