@@ -68,7 +68,7 @@ def test_figure_14_is_drawn_without_its_top_3_posteriors_and_says_so() -> None:
         rows.append(model(number, "auc", 0.5 + 0.02 * number, attack="membership", method="mlp-posteriors"))
     drawn = figure("securitynet-14").make(frames.tidy(rows))
     assert "Without data here: Modified entropy: AUC; MLP on the top 3 posteriors: AUC." in drawn.caption
-    assert "Datasets without data here: SVHN, CIFAR-100, ImageNet-1k, CUB-200-2011." in drawn.caption
+    assert "Not drawn, for lack of data: SVHN, CIFAR-100, ImageNet-1k, CUB-200-2011." in drawn.caption
 
 
 def test_panels_of_threat_models_without_data_are_drawn_empty() -> None:
@@ -79,7 +79,7 @@ def test_panels_of_threat_models_without_data_are_drawn_empty() -> None:
     ]  # fmt: skip
     drawn = figure("ml-doctor-7").make(frames.tidy(rows))
     assert "Without data here: Membership, white-box, shadow; Inversion, shadow: accuracy; Attribute" in drawn.caption
-    assert "Datasets without data" not in drawn.caption
+    assert "Not drawn" not in drawn.caption
     chart = drawn.chart.to_dict(validate=False)
     panels = [panel for row in chart["vconcat"] for panel in row["hconcat"]]
     assert len(panels) == 4 and "not measured on any model here" in json.dumps(chart)

@@ -129,7 +129,7 @@ def test_intervals_of_few_models_hold_the_truth():
         for name, found in (
             ("mean", statistics.mean(a)),
             ("correlation", statistics.correlation(a, b, resamples=20)),
-            ("difference", statistics.group_difference(a, b, resamples=20)),
+            ("difference", statistics.group_difference(a, b)),
         ):
             held[name] += found.low <= 0 <= found.high
     assert min(held.values()) >= 180
@@ -143,13 +143,6 @@ def test_p_values_by_permutation_are_scipys():
         return np.mean(y, axis=axis) - np.mean(x, axis=axis)
 
     options = {"vectorized": True, "n_resamples": 4000, "rng": np.random.default_rng(1)}
-
-    def welch(x, y, axis):
-        return stats.ttest_ind(y, x, axis=axis, equal_var=False).statistic
-
-    for other in (b, 3 * b):
-        expected = stats.permutation_test((a, other), welch, **options).pvalue
-        assert statistics.group_difference(a, other).p == pytest.approx(expected, abs=0.02)
     paired = stats.permutation_test((a, b), means, permutation_type="samples", **options).pvalue
     assert statistics.paired_difference(a, b).p == pytest.approx(paired, abs=0.02)
 
@@ -159,11 +152,11 @@ def test_the_p_value_of_a_difference_goes_with_its_interval():
     random = np.random.default_rng(18)
     few, many = 0.038 + 0.005 * random.normal(size=8), 0.046 + 0.02 * random.normal(size=72)
     found = statistics.group_difference(few, many)
-    assert found.low > 0 and found.p < 0.05
+    assert found.low > 0 and found.p == pytest.approx(stats.ttest_ind(many, few, equal_var=False).pvalue)
     alike = statistics.group_difference(np.full(4, 0.3), np.full(5, 0.3))
     assert alike.value == 0 and alike.p == 1
     apart = statistics.group_difference(np.full(8, 0.3), np.full(8, 0.4))
-    assert apart.p < 0.01
+    assert apart.p is None  # without any spread there is no test
 
 
 def test_families_in_both_groups_are_drawn_together():

@@ -138,38 +138,25 @@ def bca(
     return float(low), float(high)
 
 
-def welch(first: Floats, second: Floats, level: float) -> tuple[float, float]:
-    """Welch's interval of a difference of means.
+def welch(first: Floats, second: Floats, level: float) -> tuple[float, float, float | None]:
+    """Welch's interval of a difference of means, and the p-value of Welch's test.
 
     Args:
         first: Values of the first group.
         second: Values of the second group.
         level: Confidence level, in (0, 1).
+
+    Returns:
+        Ends of the interval and the p-value, which is None where two groups without spread differ.
     """
     from scipy import stats
 
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         value = float(second.mean() - first.mean())
-        return value, value
-    interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(level)
-    return float(interval.low), float(interval.high)
-
-
-def welch_t(first: Floats, second: Floats) -> Floats:
-    """Welch's t of pairs of groups: the difference of means over its standard error.
-
-    Args:
-        first: K×N values: the first group of each pair.
-        second: K×M values of the second groups.
-
-    Returns:
-        K values; infinite where two groups without spread differ.
-    """
-    difference = second.mean(axis=1) - first.mean(axis=1)
-    error = np.sqrt(first.var(axis=1, ddof=1) / first.shape[1] + second.var(axis=1, ddof=1) / second.shape[1])
-    scale = np.finfo(np.float64).eps * np.maximum(np.abs(first).max(axis=1), np.abs(second).max(axis=1))
-    apart = np.where(np.abs(difference) > 4 * scale, np.copysign(np.inf, difference), 0.0)
-    return np.divide(difference, error, out=apart, where=error > 4 * scale)
+        return value, value, None if value else 1.0
+    test = stats.ttest_ind(second, first, equal_var=False)
+    interval = test.confidence_interval(level)
+    return float(interval.low), float(interval.high), float(test.pvalue)
 
 
 def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]:

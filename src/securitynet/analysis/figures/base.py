@@ -97,7 +97,7 @@ class Figure:
         wanted = self.restrict.get("dataset", ())
         there = set(drawn.data["dataset"]) if wanted and "dataset" in drawn.data else set()
         absent = [str(name) for name in wanted if name not in there]
-        return f" Datasets without data here: {', '.join(absent)}." if absent and there.intersection(wanted) else ""
+        return f" Not drawn, for lack of data: {', '.join(absent)}." if absent and there.intersection(wanted) else ""
 
     @property
     def _splits(self) -> bool:

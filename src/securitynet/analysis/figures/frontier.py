@@ -296,8 +296,9 @@ def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float
                     x=alt.value(x), y=alt.value(y), x2=alt.value(end), y2=alt.value(middle)
                 )
             )  # fmt: skip
-        text = alt.Chart(data).mark_text(align="left", baseline="middle", fontSize=11, color=style.TEXT.light)
-        layers.append(text.encode(x=alt.value(left), y=alt.value(middle), text="name:N"))
+        side, at = ("left", left) if left > x else ("right", left + width)  # towards its point
+        text = alt.Chart(data).mark_text(align=side, baseline="middle", fontSize=11, color=style.TEXT.light)
+        layers.append(text.encode(x=alt.value(at), y=alt.value(middle), text="name:N"))
     return layers
 
 
@@ -312,7 +313,7 @@ def _caption(figure: Figure, panels: Sequence[tuple[str, pandas.DataFrame]]) -> 
         )
         count = int(table["targets"].sum())
         targets = f"{count:,} target{'' if count == 1 else 's'}"
-        sentences.append(f"{title[:1].upper()}{title[1:]} ({targets}): surpassed by none: {names}.")
+        sentences.append(f"{title} ({targets}): surpassed by none: {names}.")
     sentences.append(
         "Risk is that of the strongest attack on each target, and the points on the line were chosen by the same "
         "numbers, so both are optimistic. Where intervals overlap, no difference is shown."

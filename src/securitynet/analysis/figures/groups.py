@@ -254,5 +254,5 @@ def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
     ][:MOST_PAIRS]
     if not texts:
         return []
-    how = "over families where each side has three, p from Student's t, else by permutation; adjusted after Holm"
+    how = "over families where each side has three, else Welch's; p adjusted after Holm"
     return [f"Differences of means ({'; '.join(texts)}; {how})."]

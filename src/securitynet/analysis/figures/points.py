@@ -279,9 +279,9 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
             )
             parts += [mixed] if mixed else []
         else:
-            parts.append(
-                f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation."
-            )
+            most = int(rows["n"].max())
+            why = "too few for a correlation" if most < statistics.FEWEST else "no correlation, as one does not vary"
+            parts.append(f"{f'{panel_name}: ' if several else ''}n = {most}, {why}.")
     if table["method"].notna().any():
         parts.append(
             "Intervals: jackknife over architecture families where there are three or more, else over models or "
