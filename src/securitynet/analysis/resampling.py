@@ -151,9 +151,10 @@ def welch(first: Floats, second: Floats, level: float) -> tuple[float, float, fl
     """
     from scipy import stats
 
-    if np.ptp(first) == 0 and np.ptp(second) == 0:
-        value = float(second.mean() - first.mean())
-        return value, value, None if value else 1.0
+    value = float(second.mean() - first.mean())
+    exact = 1e-12 * max(np.abs(first).max(), np.abs(second).max())  # what rounding leaves of equal values
+    if max(np.ptp(first), np.ptp(second)) <= exact:
+        return value, value, None if abs(value) > exact else 1.0
     test = stats.ttest_ind(second, first, equal_var=False)
     interval = test.confidence_interval(level)
     return float(interval.low), float(interval.high), float(test.pvalue)
