@@ -296,8 +296,11 @@ def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float
                     x=alt.value(x), y=alt.value(y), x2=alt.value(end), y2=alt.value(middle)
                 )
             )  # fmt: skip
-        side, at = ("left", left) if left > x else ("right", left + width)  # towards its point
-        text = alt.Chart(data).mark_text(align=side, baseline="middle", fontSize=11, color=style.TEXT.light)
+        before = left <= x  # it ends where its point is, and does not begin there
+        text = alt.Chart(data).mark_text(
+            align="right" if before else "left", baseline="middle", fontSize=11, color=style.TEXT.light
+        )
+        at = left + width if before else left
         layers.append(text.encode(x=alt.value(at), y=alt.value(middle), text="name:N"))
     return layers
 

@@ -154,7 +154,7 @@ def correlations(
         panel_name: Title of the panel, for the result.
     """
     estimates: list[dict[str, object]] = []
-    groups = [(name, rows[rows[colour] == name]) for name in order]
+    groups: list[tuple[str, pandas.DataFrame]] = [(name, rows[rows[colour] == name]) for name in order]
     if len(order) > 1:
         groups += [(WITHIN_GROUPS, rows), (POOLED, rows)]
     for name, part in groups:

@@ -99,9 +99,9 @@ class _WithoutGpu(TorchFunctionMode):
     """Ignores copies to a GPU, which some constructors make whether or not there is one."""
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if function is torch.Tensor.cuda else function(*args, **(kwargs or {}))
+        return args[0] if func is torch.Tensor.cuda else func(*args, **(kwargs or {}))
 
 
 def build_network(definition: Definition) -> nn.Module:
