@@ -37,8 +37,8 @@ STRIDE = 2.5
 class NoiseMargins(ClassStatistics):
     """Mean margins of the classes under neuron noise, and what the noise adds to them, in logits: 2×R×K.
 
-    A class is accused only if it stands out in both. Without any backdoor, a class that was more frequent in training has a
-    large margin to begin with, and noise adds much to some classes.
+    A class is accused only if it stands out in both. Without any backdoor, a class that was more frequent in training
+    has a large margin to begin with, and noise adds much to some classes.
     """
 
     blind_spot: ClassVar[str] = (
