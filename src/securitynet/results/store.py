@@ -115,6 +115,18 @@ def parse_trial(text: str | bytes) -> TrialResult:
     return parse_identified_trial(text)[1]
 
 
+def restore_trial(text: str) -> TrialResult:
+    """A trial from JSON text that `parse_identified_trial` has read before, and that has not changed since.
+
+    Raises:
+        ValueError: If it is no trial.
+    """
+    value = parse_json(text)
+    del value["id"]
+    value.pop(DIGEST, None)
+    return TrialResult.model_validate(value)
+
+
 def parse_identified_trial(text: str | bytes) -> tuple[str, TrialResult]:
     """(id, trial) from its JSON text, as `parse_trial`: the id is a digest, which is better not computed twice."""
     value = parse_json(text)
