@@ -236,6 +236,18 @@ def write_endless_index(folder):
     connection.close()
 
 
+def write_endless_trigger(folder):
+    """An index in which whoever writes runs a query that never ends."""
+    write_trial(folder, "{}")
+    with sqlite3.connect(folder / "index.sqlite") as connection:
+        connection.execute("CREATE TABLE result_files (root TEXT, path TEXT, stamp TEXT)")
+        connection.execute(
+            "CREATE TRIGGER a AFTER INSERT ON result_files BEGIN SELECT count(*) FROM (WITH RECURSIVE n(x) AS "
+            "(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n); END"
+        )
+    connection.close()
+
+
 RESULTS = {
     "a trial that is not a number": lambda f: write_trial(f, "NaN"),
     "a trial that is a list": lambda f: write_trial(f, "[]"),
@@ -243,6 +255,7 @@ RESULTS = {
     "a trial that is a device": lambda f: (write_trial(f, ""), next(f.rglob("*.json")).unlink(),
                                            (f / "trials/ab" / ("ab" + "0" * 30 + ".json")).symlink_to("/dev/zero")),
     "an index that never ends": write_endless_index,
+    "an index that never lets go": write_endless_trigger,
     "an index of noise": lambda f: (write_trial(f, "{}"), (f / "index.sqlite").write_bytes(b"SQLite format 3\0" * 90)),
     "nothing": lambda f: f.mkdir(),
 }  # fmt: skip

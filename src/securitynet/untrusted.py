@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -182,17 +183,20 @@ def check_array_header(stream: Any, name: str, size: int) -> None:
         )
 
 
-def list_views(connection: Any) -> list[str]:
-    """Names of the views in a SQLite database.
+def list_foreign_queries(connection: Any, own: Collection[str] = ()) -> list[str]:
+    """Names of the views and triggers in a SQLite database, but for this package's own.
 
-    None of this package's databases has any. In a file of someone else, a view is a query that whoever reads a table of
-    that name runs, and it need never end.
+    In a file of someone else, a view is a query that whoever reads a table of that name runs, and a trigger one that
+    whoever writes into the table runs. It need never end.
 
     Args:
         connection: A connection of the driver.
+        own: Statements that made the triggers of this package.
     """
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view' LIMIT 5").fetchall()
-    return [str(name) for (name,) in rows]
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 20"
+    ).fetchall()
+    return [str(name) for name, statement in rows if statement not in own][:5]
 
 
 def describe_size(size: int) -> str:

@@ -28,7 +28,7 @@ from securitynet.results.columns import pause_garbage_collection
 from securitynet.results.root import Root
 from securitynet.results.store import parse_identified_trial, restore_trial
 from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
-from securitynet.untrusted import list_views
+from securitynet.untrusted import list_foreign_queries
 
 logger = logging.getLogger(__name__)
 
@@ -300,8 +300,8 @@ class Index:
         # An index that a power cut damages is made again from the files.
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -65536")  # in KiB: a large index is filled in memory
-        if views := list_views(connection):
-            raise self._damaged(f"it holds views ({', '.join(views)}), which an index has not")
+        if names := list_foreign_queries(connection):
+            raise self._damaged(f"it holds views or triggers ({', '.join(names)}), which an index has not")
 
     def _damaged(self, words: str) -> IndexFailure:
         return IndexFailure(
