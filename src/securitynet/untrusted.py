@@ -91,7 +91,7 @@ def open_regular(path: Path | str) -> BinaryIO:
     return open(path, "rb")  # noqa: PTH123 (likewise)
 
 
-def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
+def read_bytes(path: Path | str, limit: int = MAX_TEXT) -> bytes:
     """Read a file whole.
 
     Args:

@@ -82,9 +82,11 @@ class TrialStore:
             return None
         name = self.name(result.id, ".npz")
         try:
-            content = self.files.read(name)
-            check_archive(content, name.rpartition("/")[2])
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            # A local file is not read whole: it may be longer than the memory, and hold nothing.
+            local = self.files.folder is not None
+            source = self.path(result.id, ".npz") if local else io.BytesIO(self.files.read(name))
+            check_archive(source if isinstance(source, Path) else source.getvalue(), name.rpartition("/")[2])
+            with np.load(source, allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
         except (
             Exception
