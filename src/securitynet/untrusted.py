@@ -6,6 +6,8 @@ terabytes in a few bytes; a document may be nested deeper than any parser can fo
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
 import os
@@ -69,15 +71,28 @@ def check_growth(name: str, packed: int, unpacked: int) -> None:
 def check_regular(path: Path | str) -> None:
     """Raise `RefusedFile` if a path is there and neither a regular file nor a folder, such as a pipe or a device."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (a Path takes longer to make than a small file to read)
+        status = os.stat(path)  # noqa: PTH116 (a Path takes longer to make than a small file to read)
     except (OSError, ValueError):  # what is not there, or may not be looked at, is the caller's concern
         return
+    mode = status.st_mode
+    if stat.S_ISREG(mode) and status.st_dev in _kernel_file_systems():
+        raise RefusedFile(f"{path} is not a file on a disk but one of the kernel: it is not read.")
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         raise RefusedFile(
             f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file.",
             hint="Save its content in a file, and give that.",
         )
+
+
+@functools.cache
+def _kernel_file_systems() -> frozenset[int]:
+    """Devices of the file systems whose files only seem to be regular: reading ``/proc/kmsg`` waits for ever."""
+    found = set()
+    for place in ("/proc", "/sys"):
+        with contextlib.suppress(OSError):
+            found.add(os.stat(place).st_dev)  # noqa: PTH116 (likewise)
+    return frozenset(found - {os.stat("/").st_dev})  # noqa: PTH116 (likewise)
 
 
 def open_regular(path: Path | str) -> BinaryIO:
