@@ -399,8 +399,9 @@ def _measurement_rows(root: str, trial: str, result: TrialResult) -> Iterator[Ro
         yield root, trial, m.name, m.value, m.low, m.high, m.level, m.n, m.direction.value, m.method, m.note
 
 
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+def _checksum(text: Any) -> str:
+    # In a file of someone else, a column of texts may hold bytes or nothing.
+    return hashlib.sha256(str(text).encode("utf-8")).hexdigest()
 
 
 def _target_row(root: str, record: StudyTargetRecord, text: str) -> Row:
