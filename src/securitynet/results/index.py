@@ -246,7 +246,8 @@ class Index:
             for part in parts:
                 for id_, text, checksum in connection.execute(part):
                     # The digest and the id were checked in the file; whether the copy is the same is soon known.
-                    if _checksum(text) != checksum:
+                    # In a file of someone else, a column of texts may hold bytes or nothing.
+                    if not isinstance(text, str) or _checksum(text) != checksum:
                         raise ValueError(f"trial {id_} is not as it was written")
                     yield id_, restore_trial(text)
 
@@ -399,9 +400,8 @@ def _measurement_rows(root: str, trial: str, result: TrialResult) -> Iterator[Ro
         yield root, trial, m.name, m.value, m.low, m.high, m.level, m.n, m.direction.value, m.method, m.note
 
 
-def _checksum(text: Any) -> str:
-    # In a file of someone else, a column of texts may hold bytes or nothing.
-    return hashlib.sha256(str(text).encode("utf-8")).hexdigest()
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _target_row(root: str, record: StudyTargetRecord, text: str) -> Row:
