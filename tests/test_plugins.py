@@ -54,6 +54,11 @@ def test_an_attack_and_a_dataset_are_registered(forget, tmp_path):
     assert load_plugin(tmp_path / "own.py")  # twice is once
 
 
+@pytest.mark.parametrize("parameters", ["(self, signals, more=1)", "(self, *more, **named)"])
+def test_a_method_may_take_more(forget, tmp_path, parameters):
+    assert load_plugin(write(tmp_path, GOOD.replace("(self, signals)", parameters), f"more_{abs(hash(parameters))}.py"))
+
+
 @pytest.mark.slow
 def test_its_attack_runs_as_ours_do(forget, tmp_path, run_cli):
     """`assess --plugin` gives the numbers of the attack that it repeats."""
@@ -75,7 +80,13 @@ def test_its_attack_runs_as_ours_do(forget, tmp_path, run_cli):
     [
         ("x = 1 / 0", "line 1: ZeroDivisionError"),
         ("def broken(:", "line 1: SyntaxError"),
+        ("import sys\nsys.exit(0)", "line 2: SystemExit"),
         ("x = 1", "defines no attack"),
+        (
+            GOOD.replace("def score(self, signals)", "def score(self)"),
+            "score takes (self), and must take (self, signals)",
+        ),
+        (GOOD.replace("(self, signals)", "(self, signals, more)"), "takes (self, signals, more), and must"),
         (GOOD.replace("OwnConfidence", "Loss"), "There is attack membership.loss already"),
         ("def load_thing(a, b):\n    pass", "load_thing must take one argument"),
         ("def net(num_classes, width):\n    pass", "must take (num_classes, channels, image_size)"),

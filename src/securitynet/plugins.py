@@ -14,6 +14,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from inspect import Parameter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,7 +33,6 @@ KINDS = {
 DATASETS = "securitynet.datasets.registry:DATASETS"
 ARCHITECTURES = "securitynet.models.architectures:ARCHITECTURES"
 
-RUN_PARAMETERS = ("self", "target", "data", "context")
 ARCHITECTURE_PARAMETERS = ("num_classes", "channels", "image_size")
 
 
@@ -81,7 +81,7 @@ def _run(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's own code may raise anything
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything, or end
         del sys.modules[name]
         line = error.lineno if isinstance(error, SyntaxError) else _find_line(error, path)
         where = f", line {line}" if line else ""
@@ -106,8 +106,7 @@ def _register(module: ModuleType, name: str, value: Any) -> Iterator[str]:
         base = next((base for base in KINDS if base in {cls.__name__ for cls in value.__mro__[1:]}), None)
         if base is None or inspect.isabstract(value):
             return
-        if base in ("Attack", "Detector"):
-            _check_parameters(f"{name}.run", inspect.getattr_static(value, "run"), RUN_PARAMETERS)
+        _check_methods(value)
         short = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
         family = _find_family(value) if base == "Attack" else None
         if base == "Attack" and family is None:
@@ -143,9 +142,22 @@ def _find_family(cls: type) -> str | None:
     return None
 
 
+def _check_methods(cls: type) -> None:
+    """Check that the public methods of a class take what those of ours that they replace take."""
+    for name, member in vars(cls).items():
+        bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("securitynet.")]
+        ours = next((vars(base)[name] for base in bases if name in vars(base)), None)
+        member, ours = getattr(member, "__func__", member), getattr(ours, "__func__", ours)
+        if not name.startswith("_") and inspect.isfunction(member) and inspect.isfunction(ours):
+            _check_parameters(f"{cls.__name__}.{name}", member, tuple(inspect.signature(ours).parameters))
+
+
 def _check_parameters(name: str, function: Any, expected: tuple[str, ...]) -> None:
-    parameters = tuple(inspect.signature(function).parameters)
-    if parameters[: len(expected)] != expected:
+    described = inspect.signature(function).parameters
+    parameters, more = tuple(described), list(described.values())[len(expected) :]
+    passed_on = {one.kind for one in described.values()} >= {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
+    required = [p for p in more if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not passed_on and (parameters[: len(expected)] != expected or required):
         raise ConfigurationError(
             f"{name} takes ({', '.join(parameters)}), and must take ({', '.join(expected)}).",
             hint="See docs/extend.md.",
