@@ -65,16 +65,14 @@ def find_membership(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     quietest = membership.find_lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None and quietest.fpr:
         evidence.append(_describe_tpr(quietest.tpr, quietest.fpr, among))
-    identity = membership.find_identity(document)
-    if identity is not None and identity.trial.id != best.trial.id and (identity.auc.low or 0.0) > 0.5:
-        evidence.append(_describe_overfitting(identity.auc))
-    return evidence
+    overfitting = membership.find_overfitting(document)
+    return [*evidence, _describe_overfitting(overfitting.auc, among + 1)] if overfitting is not None else evidence
 
 
-def _describe_overfitting(auc: Measurement) -> FamilyEvidence:
+def _describe_overfitting(auc: Measurement, among: int) -> FamilyEvidence:
     """What the two accuracies say, an identity: it makes a grade worse where the attacks that ran show less."""
     return dataclasses.replace(
-        _describe_auc(auc, 1),
+        _describe_auc(auc, among),
         meaning=(
             "The model is right about more members than non-members. From that alone an attacker who is shown one "
             f"record from the training set and one from outside points to the right one {_of_hundred(_ends(auc)[1])} "

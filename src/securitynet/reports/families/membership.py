@@ -171,14 +171,10 @@ def describe_identity(document: ResultDocument) -> str | None:
 
 def describe_overfitting(document: ResultDocument) -> str | None:
     """That accuracy alone distinguishes better than all attacks, where it does; None otherwise."""
-    measured = find_identity(document)
-    ranked = rank_attacks(document)
-    if measured is None or ranked[0].trial.id == measured.trial.id:
+    measured = find_overfitting(document)
+    numbers = words.numbers(measured.auc) if measured is not None else None
+    if measured is None or numbers is None:
         return None
-    if (measured.auc.low or 0.0) <= max(0.5, ranked[0].auc.low or 0.0):
-        return None
-    numbers = words.numbers(measured.auc)
-    assert numbers is not None
     return (
         f"No attack does better than overfitting alone, which gives an AUC of {numbers.value} "
         f"({words.level(measured.auc)} interval {words.unbroken(numbers.interval)}): the model is right about more "
@@ -220,6 +216,18 @@ def find_identity(document: ResultDocument) -> Strength | None:
     """What prediction correctness achieves; None if it was not measured."""
     identities = [trial for trial in verdict.select_finished(document, "membership") if _is_identity(trial)]
     return next((strength for trial in identities if (strength := _measure(document, trial)) is not None), None)
+
+
+def find_overfitting(document: ResultDocument) -> Strength | None:
+    """What prediction correctness achieves, where it is shown to be more than any attack achieves; None otherwise.
+
+    Its interval is corrected as one more attack's: a choice among more numbers must not raise false alarms.
+    """
+    ranked, measured = rank_attacks(document), find_identity(document)
+    if measured is None or ranked[0].trial.id == measured.trial.id:
+        return None
+    most = max(0.5, *(_value(strength.auc) for strength in ranked))
+    return measured if lower_end(measured.auc, len(ranked) + 1) > most else None
 
 
 def _is_identity(trial: TrialSummary) -> bool:
