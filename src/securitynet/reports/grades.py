@@ -36,6 +36,11 @@ class GradedFamily:
     attack: str
     meaning: str
 
+    @property
+    def colon(self) -> str:
+        """What stands between the label and the number: a colon where the label is long and has none itself."""
+        return "" if self.label == "AUC" or ":" in self.label else ":"
+
 
 def grade_families(document: ResultDocument, table: GradeTable | None = None) -> tuple[GradedFamily, ...]:
     """Grade all families of a result.
