@@ -159,9 +159,10 @@ def test_a_whole_run_leaves_no_name_behind(strange, run, run_cli):
 
     digits = ("--dataset", "digits", "--limit", 200)
     printed = run("train", "simple-cnn", *digits, "--epochs", 2, "--canaries", 20, "--out", "model.safetensors")
-    families = "standard,stealing.knockoff,attribute,evasion.fgsm,inversion.fredrikson"
+    families = "standard,stealing.ml-doctor-surrogate,attribute,evasion.fgsm,inversion.fredrikson"
+    quick = "fredrikson.iterations=20,fredrikson.evaluator.recipe.epochs=1,ml-doctor-surrogate.recipe.epochs=1"
     model = ("arch:simple-cnn", "--weights", "model.safetensors")
-    printed += run_alone("assess", *model, *digits, "--attacks", families, "--out", "report", codes=(0, 4))
+    printed += run_alone("assess", *model, *digits, "--attacks", families, "--configure", quick, "--out", "report")
     whole = ("arch:simple-cnn", "--weights", strange / "model.safetensors", *digits, "--attacks", "loss", "--redact")
     tried = ("--try-defenses", "--defenses", "output", "--defense-trainings", 0)
     printed += run("assess", *whole, *tried, "--out", strange / "redacted", "--json")
