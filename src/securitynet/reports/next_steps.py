@@ -100,7 +100,9 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             return NextStep(f"Train the model with the defense that helped most, {best.name}; see “What would help”.")
         if document.remedies is None:
             return NextStep("Measure which defenses help.", write_command(document, out, try_defenses=True))
-        return NextStep("No defense that was tried is shown to help: give fewer people access, or leave sensitive records out of training.")
+        return NextStep(
+            "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
+        )
     if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
