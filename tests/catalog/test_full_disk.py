@@ -14,13 +14,19 @@ import sqlalchemy as sa
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import SecurityNetError
 
+PADDING = "x" * 400
+"""Part of each name, so that an import takes many pages."""
+
 
 @pytest.mark.parametrize("before", [0, 3])
 def test_a_catalog_on_a_full_disk(tmp_path, before):
     """However many pages there is room for: an import is there whole or not at all, and can be done later."""
 
     def write(name, first, count):
-        rows = [{"key": f"test:{number}", "source": "test", "name": f"net {number}"} for number in range(first, count)]
+        rows = [
+            {"key": f"test:{number}", "source": "test", "name": f"net {number} {PADDING}"}
+            for number in range(first, count)
+        ]
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         return tmp_path / name
 
@@ -30,7 +36,7 @@ def test_a_catalog_on_a_full_disk(tmp_path, before):
             catalog.import_table(old)
         assert catalog.query().count() == before
     full = 0
-    for pages in itertools.count(1, 3):
+    for pages in itertools.count(1, 5):
         path = tmp_path / f"{pages}.sqlite"
         shutil.copy(tmp_path / "empty.sqlite", path)
         with contextlib.closing(Catalog(str(path))) as catalog:
