@@ -91,7 +91,8 @@ def find_exposed(document: ResultDocument, assessment: Assessment, count: int = 
     without: list[tuple[str, str]] = []
     for strength in membership.rank_attacks(document):
         trial = _trial(assessment, strength.trial.id)
-        if trial is None or not isinstance(trial.output, MembershipScores):
+        groups = strength.trial.name.startswith("membership.group-membership")  # their scores are of no single record
+        if trial is None or groups or not isinstance(trial.output, MembershipScores):
             continue
         scores = trial.output
         title = verdict.attack_title(trial.name)
