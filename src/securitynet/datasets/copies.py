@@ -54,7 +54,7 @@ _FORMS = 8
 _GREY = (0.299, 0.587, 0.114)
 _BATCH = 2048
 _COMPARED = 1 << 24
-_SHIFTED = 1 << 16
+_SHIFTED = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,11 +266,9 @@ def _agree_shifted(first: torch.Tensor, second: torch.Tensor, left: torch.Tensor
             pairs = slice(start, start + _SHIFTED)
             alike = (moved[left[pairs]] * hashes[right[pairs]]).sum(dim=1) >= LEAST_CORRELATION
             at = start + torch.nonzero(alike)[:, 0]
-            windows, centres = (
-                cut(first[left[at]], down, across),
-                cut(second[right[at]], FARTHEST_SHIFT, FARTHEST_SHIFT),
-            )
-            sure[at] |= (_normalise(windows, CHECK_SIDE) * _normalise(centres, CHECK_SIDE)).sum(dim=1) >= LEAST_SHIFTED
+            windows = _normalise(cut(first[left[at]], down, across), CHECK_SIDE)
+            centres = _normalise(cut(second[right[at]], FARTHEST_SHIFT, FARTHEST_SHIFT), CHECK_SIDE)
+            sure[at] |= (windows * centres).sum(dim=1) >= LEAST_SHIFTED
     return sure
 
 

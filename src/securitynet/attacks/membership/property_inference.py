@@ -324,7 +324,8 @@ def fit_classifiers(
     # With many more features than models, everything follows from the products of models.
     products = centred @ centred.transpose(0, 2, 1)
     squared = np.einsum("bii->bi", products)
-    variance = np.maximum(squared.sum(axis=1) / (count * features), np.finfo(float).tiny)
+    variance = squared.sum(axis=1) / (count * features)
+    variance = np.where(variance > 0, variance, 1.0)
     squares = (products**2).sum(axis=(1, 2)) / count**2
     distance = squares - features * variance**2
     error = ((squared**2).sum(axis=1) / count - squares) / count
