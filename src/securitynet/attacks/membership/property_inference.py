@@ -81,8 +81,14 @@ class PropertyScores(Output):
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PropertyScores:
-        scores = (arrays[name] for name in ("low", "high", "target", "shares"))
-        return cls(*scores, float(arrays["truth"]), arrays.get("permuted", np.empty(0)))
+        return cls(
+            arrays["low"],
+            arrays["high"],
+            arrays["target"],
+            arrays["shares"],
+            float(arrays["truth"]),
+            arrays.get("permuted", np.empty(0)),
+        )
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
