@@ -126,6 +126,8 @@ def test_files_that_grow_or_never_end(run_refused, tmp_path, make, arguments, wo
         ("assess", "exported:/dev/zero", "--dataset", "digits"),
         ("assess", "outputs:/dev/zero"),
         ("study", "plan", "/dev/zero"),
+        ("study", "plan", "/proc/kmsg"),
+        assess("--weights", "/proc/self/mem"),
         ("study", "run", "/dev/zero"),
         ("catalog", "import", "/dev/zero"),
         ("catalog", "agreement", "/dev/zero"),

@@ -174,6 +174,16 @@ def test_a_flipped_byte_in_the_index_is_noticed(index_file):
     index.close()
 
 
+def test_an_index_of_another_version_is_made_again(index_file):
+    path, root = index_file
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE result_trials DROP COLUMN checksum")
+    index = Index(path, root)
+    assert index.refresh().read == 6
+    assert len(list(index.trials())) == 5 and len(list(index.target_records())) == 1
+    index.close()
+
+
 def test_an_index_on_a_full_disk(index_file):
     path, root = index_file
     for seed in range(5, 200):
