@@ -14,6 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffled
+from securitynet.detectors._neural_cleanse.announcement import announce_search
 from securitynet.detectors._neural_cleanse.costs import CostRules
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
 from securitynet.detectors._neural_cleanse.label_search import SearchPlan, SearchResult, search
@@ -167,6 +168,7 @@ class NeuralCleanse(Detector):
             sample=_random_labels(classes, self.screen_sample + 1, context.seed),
         )
         starts = self.restarts * self.repeats
+        announce_search(target, pixels, plan, starts)
         results = [
             self._search_from(target, data, chosen, pixels, plan, context, number, starts) for number in range(starts)
         ]

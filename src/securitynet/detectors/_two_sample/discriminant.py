@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.covariance import ledoit_wolf
 
 from securitynet.detectors._class_tests import ClassTests
 from securitynet.metrics.precedence import count_beyond, precedence_p_value
@@ -77,6 +76,8 @@ def fit_discriminant(first: NDArray[np.float64], second: NDArray[np.float64]) ->
         second: M×D.
     """
     centres = first.mean(axis=0), second.mean(axis=0)
+    from sklearn.covariance import ledoit_wolf  # sklearn takes half a second to import
+
     covariance = (ledoit_wolf(first)[0] + ledoit_wolf(second)[0]) / 2
     direction: NDArray[np.float64] = np.linalg.lstsq(covariance, centres[0] - centres[1], rcond=None)[0]
     return direction
