@@ -28,6 +28,7 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import detection, trigger_norms
 from securitynet.models.shadows.plan import choose_shadow_defense, find_own_architecture
 from securitynet.models.shadows.store import shadow_spec, train_shadows
+from securitynet.models.store.training_cost import check_training_cost
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.randomness import derived_seed
@@ -197,6 +198,7 @@ class NeuralCleanse(Detector):
             seed = derived_seed(context.seed, "neural-cleanse reference", number)
             recipe = trained.recipe.model_copy(update={"seed": seed})
             specs.append(shadow_spec(data.dataset, rows, architecture.reference, recipe, defense))
+        check_training_cost(specs, kind="shadows", cache=context.cache, device=context.device)
         for number, shadow in enumerate(train_shadows(specs, cache=context.cache, device=context.device)):
             if context.progress:
                 context.progress(number + 1, self.reference)

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from securitynet.attacks.membership.lira import LiRA
+from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
+from securitynet.methods.context import Context
+from securitynet.methods.data import TrialData
 from securitynet.models.shadows.store import shadow_spec, train_shadows
 from securitynet.models.store import training_cost
 from securitynet.models.store.training_cost import check_training_cost, estimate_training_memory
+from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.pass_time import describe_time, measure_pass
+from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 
 SMALL = Recipe(epochs=1, batch_size=16)
@@ -37,12 +43,27 @@ def test_the_time_is_the_measured_one_times_all_images(everything_counts, monkey
     assert "2 shadow models (simple-cnn, 20 images of 8×8, 10 epochs) will take about 13 minutes here" in caplog.text
 
 
-def test_what_would_take_months_is_refused_before_it_starts(everything_counts, monkeypatch):
+def test_what_would_take_months_is_refused_before_anything_is_queried(everything_counts, monkeypatch):
     monkeypatch.setattr(training_cost, "measure_pass", lambda network, shape, device: 86400.0)
-    monkeypatch.setattr("securitynet.models.shadows.store.obtain_models", None)  # nothing is trained
-    with pytest.raises(ConfigurationError, match=r"2 shadow models .* would take about 40 days here") as error:
-        list(train_shadows([spec(), spec(seed=1)]))
+    dataset = spec().dataset
+    parts = {"train": np.arange(10), "test": np.arange(10, 20)}
+    dataset = ImageDataset("noise", dataset.images, dataset.labels, tuple("abcd"), parts)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+    target = Target(ModuleBackend(network, reference="linear", checksum="0", example_shape=(3, 8, 8)))
+    attack = LiRA(shadows={"count": 4, "architecture": "simple-cnn", "recipe": {"epochs": 1}})
+    context = Context(device="cpu")
+    with pytest.raises(ConfigurationError, match=r"4 shadow models .* would take about 40 days here") as error:
+        attack(target, TrialData(dataset, splits.public(dataset)), context, attack.threat_models[0])
     assert "--reference-models" in error.value.hint
+
+
+def test_stored_models_are_not_read_for_a_refusal(everything_counts, monkeypatch, tmp_path):
+    list(train_shadows([spec()], cache=tmp_path))
+    monkeypatch.setattr(training_cost, "measure_pass", lambda network, shape, device: 86400.0)
+    specs = [spec(seed=seed) for seed in range(4)]
+    with pytest.raises(ConfigurationError, match=r"3 shadow models .* would take about 60 days"):
+        check(specs, tmp_path)  # one of them may be the stored one
+    assert not any("record" in vars(one) for one in specs)
 
 
 def test_what_does_not_fit_into_the_memory_is_refused(everything_counts, monkeypatch):
@@ -58,8 +79,9 @@ def test_what_does_not_fit_into_the_memory_is_refused(everything_counts, monkeyp
 
 def test_models_in_the_store_and_small_ones_cost_nothing(everything_counts, monkeypatch, tmp_path):
     list(train_shadows([spec()], cache=tmp_path))
-    monkeypatch.setattr(training_cost, "measure_pass", None)
+    monkeypatch.setattr(training_cost, "measure_pass", lambda network, shape, device: 1e9)
     check([spec()], tmp_path)
+    monkeypatch.setattr(training_cost, "measure_pass", None)
     monkeypatch.setattr(training_cost, "LEAST_PIXELS", 10**9)
     check([spec(seed=5)])
 

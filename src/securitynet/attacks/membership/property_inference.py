@@ -232,6 +232,8 @@ def score_pairs(
     Returns:
         Scores of both kinds of models and of the target, M each; higher means "more of the property".
     """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # listing attacks imports this module
+
     count = len(low)
     scores = np.empty((3, count))
     for pair in range(count):

@@ -75,9 +75,9 @@ def fit_discriminant(first: NDArray[np.float64], second: NDArray[np.float64]) ->
         first: N×D.
         second: M×D.
     """
-    centres = first.mean(axis=0), second.mean(axis=0)
-    from sklearn.covariance import ledoit_wolf  # sklearn takes half a second to import
+    from sklearn.covariance import ledoit_wolf  # listing detectors imports this module
 
+    centres = first.mean(axis=0), second.mean(axis=0)
     covariance = (ledoit_wolf(first)[0] + ledoit_wolf(second)[0]) / 2
     direction: NDArray[np.float64] = np.linalg.lstsq(covariance, centres[0] - centres[1], rcond=None)[0]
     return direction

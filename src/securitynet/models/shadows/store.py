@@ -133,7 +133,6 @@ def train_shadows(
     """
     for spec in specs:
         check_shadow(spec)
-    check_training_cost(specs, kind="shadows", cache=cache, device=device)
     total = sum(spec.recipe.epochs for spec in specs)
     size = choose_thread_count(specs, device)
     before = 0

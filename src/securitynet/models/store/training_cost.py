@@ -42,30 +42,47 @@ def check_training_cost(specs: Sequence[ModelSpec], *, kind: str, cache: Path | 
     """
     if _count_pixels(specs) < LEAST_PIXELS:
         return
-    pending = [spec for spec in specs if cache is None or not (cache / kind / spec.record.key / WEIGHTS).exists()]
-    if _count_pixels(pending) < LEAST_PIXELS:
-        return
     place = resolve_device(device)
-    spec = max(pending, key=lambda spec: _count_pixels([spec]))
-    what = f"{len(pending)} {kind.removesuffix('s')} model{'' if len(pending) == 1 else 's'} ({spec.built.name}, "
-    what += f"{len(spec.indices):,} images of {spec.side}×{spec.side}, {spec.recipe.epochs} epochs)"
-    needed, free = estimate_training_memory(spec), read_available_memory()
+    largest = max(specs, key=lambda spec: _count_pixels([spec]))
+    network = build_fresh_network(largest).to(place).train()
+    each = measure_pass(network, (largest.dataset.image_shape[0], largest.side, largest.side), place)
+    del network
+    # Which models are stored takes a pass over the images of each, so what is certain without it is refused first.
+    folder = None if cache is None else cache / kind
+    stored = 0 if folder is None else len(list(folder.glob(f"*/{WEIGHTS}")))
+    by_size = sorted(specs, key=lambda spec: _count_images([spec]), reverse=True)
+    _judge(by_size[stored:], each, kind, said=False)
+    pending = [spec for spec in specs if not (folder and stored and (folder / spec.record.key / WEIGHTS).exists())]
+    if not pending:
+        return
+    _judge(pending, each, kind)
+    needed, free = estimate_training_memory(largest), read_available_memory()
     if place.type == "cpu" and free is not None and needed > free:
         raise ConfigurationError(
-            f"Training {what} takes about {needed / 1e9:.0f} GB of memory with batches of {spec.recipe.batch_size}; "
-            f"{free / 1e9:.0f} GB are free.",
+            f"Training {_describe(pending, kind)} takes about {needed / 1e9:.0f} GB of memory with batches of "
+            f"{largest.recipe.batch_size}; {free / 1e9:.0f} GB are free.",
             hint="Train with smaller batches (batch_size in the recipe), a smaller network (--architecture), or on "
             "smaller images (--image-size).",
         )
-    network = build_fresh_network(spec).to(place).train()
-    each = measure_pass(network, (spec.dataset.image_shape[0], spec.side, spec.side), place)
-    seconds = each * sum(len(one.indices) * one.recipe.epochs for one in pending)
+
+
+def _judge(specs: Sequence[ModelSpec], each: float, kind: str, *, said: bool = True) -> None:
+    """Refuse or announce training that takes so many seconds an image."""
+    seconds = each * _count_images(specs)
     hint = "Train fewer models for fewer epochs, a smaller network (--architecture), on smaller images or on a GPU"
     hint += ", or compare with models that exist (--reference-models)." if kind == "shadows" else "."
     if seconds > MOST_SECONDS:
+        what = _describe(specs, kind)
         raise ConfigurationError(f"Training {what} would take about {describe_time(seconds)} here.", hint=hint)
-    if seconds > SAID_SECONDS:
-        logger.warning("Training %s will take about %s here. %s", what, describe_time(seconds), hint)
+    if said and seconds > SAID_SECONDS:
+        logger.warning("Training %s will take about %s here. %s", _describe(specs, kind), describe_time(seconds), hint)
+
+
+def _describe(specs: Sequence[ModelSpec], kind: str) -> str:
+    spec, count = specs[0], len(specs)
+    models = f"{count} {kind.removesuffix('s')} model{'' if count == 1 else 's'}"
+    images = f"{len(spec.indices):,} images of {spec.side}×{spec.side}"
+    return f"{models} ({spec.built.name}, {images}, {spec.recipe.epochs} epochs)"
 
 
 def estimate_training_memory(spec: ModelSpec) -> int:
@@ -91,5 +108,10 @@ def estimate_training_memory(spec: ModelSpec) -> int:
     return 4 * (3 * weights + 2 * numbers * min(spec.recipe.batch_size, len(spec.indices)))
 
 
+def _count_images(specs: Sequence[ModelSpec]) -> int:
+    """Images that pass through the networks in all epochs."""
+    return sum(len(spec.indices) * spec.recipe.epochs for spec in specs)
+
+
 def _count_pixels(specs: Sequence[ModelSpec]) -> int:
-    return sum(len(spec.indices) * spec.recipe.epochs * spec.side**2 for spec in specs)
+    return sum(_count_images([spec]) * spec.side**2 for spec in specs)
