@@ -7,9 +7,10 @@ Colours are named by role. A figure is drawn in the light colours; a page that i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
+if TYPE_CHECKING:
+    import altair as alt
 
 
 @dataclass(frozen=True)
