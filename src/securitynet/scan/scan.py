@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,10 @@ from securitynet.models.sources.weight_digests import digest_tensors
 from securitynet.models.sources.weights import StateDict, read_weights
 from securitynet.scan.candidates import Candidate, Evidence
 from securitynet.scan.class_names import find_dataset_of
-from securitynet.scan.read_code import TrainingCode, read_code_files
+from securitynet.scan.constants import choose
+from securitynet.scan.read_code import MAX_FILES, TrainingCode, read_code_files
+from securitynet.scan.read_config import SUFFIXES as CONFIGS
+from securitynet.scan.read_config import read_config
 from securitynet.scan.read_history import RepositoryHistory, read_history
 from securitynet.scan.read_models import READERS, describe_model_file
 from securitynet.scan.recognise_network import describe_network
@@ -31,8 +35,13 @@ MAX_NAMED = 20
 MAX_SIZE = 1 << 30
 _LEAST_BYTES = 512
 _SKIPPED = frozenset({".git", ".svn", ".hg", "node_modules", "__pycache__", ".venv", "venv", "site-packages", ".tox"})
-_CODE = (".py", ".ipynb")
-_WORD = re.compile(r"[a-z]+[-_ ]?\d*[a-z]*|\d+", re.IGNORECASE)
+_CODE = (".py", ".ipynb", *CONFIGS)
+_WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
+_WRAPPERS = re.compile(r"^((module|_orig_mod|_orig_module)\.)+")
+"""What wrappers for several devices and compilers put before the names of tensors."""
+
+_LONGEST = 5
+"""Words and numbers of the longest name of a dataset in a text."""
 
 STATED, NEAR, IN_NAME, USUAL = 0.95, 0.7, 0.85, 0.5
 """Confidence in a dataset: the code that names the file loads it; other code of the repository does; the path names it;
@@ -167,7 +176,10 @@ def _open_repository(path: Path, folder: Path, repositories: dict[Path, _Reposit
     """The repository that a file belongs to, read once."""
     root = _find_root(path, folder)
     if root not in repositories:
-        code = read_code_files(list(_code_files(root)))
+        files = list(_code_files(root))
+        code = read_code_files([path for path in files if path.suffix not in CONFIGS])
+        configs = [path for path in files if path.suffix in CONFIGS][:MAX_FILES]
+        code += [item for path in configs if (item := read_config(path)) is not None]
         repositories[root] = _Repository(root, code, read_history(root), _read_readme(root))
     return repositories[root]
 
@@ -201,7 +213,9 @@ def _describe_context(
 ) -> Iterator[Evidence]:
     """What code, path, README and history say about weights, beside what their network says."""
     classes = next((item.value for item in network if item.code == "classes"), None)
-    yield from _describe_data(path, folder, naming, repository, classes)
+    data = list(_describe_data(path, folder, naming, repository, classes))
+    yield from data
+    yield from _describe_normalization(naming, repository, [*network, *data])
     if any(item.value == _TUTORIAL for item in network) and classes == 10:
         reason = "PyTorch's tutorial trains this network on it"
         yield Evidence(code="dataset", value="CIFAR-10", reason=reason, confidence=USUAL)
@@ -217,7 +231,7 @@ def _describe_context(
 def _describe_data(
     path: Path, folder: Path, naming: list[TrainingCode], repository: _Repository, classes: int | None
 ) -> Iterator[Evidence]:
-    """Dataset and normalisation, from the code that names the file, other code, class names, README and path."""
+    """The dataset, from the code that names the file, other code, class names, README and path."""
     code = repository.code
     for group, confidence, reason in (
         (naming, STATED, "the code that names this file loads it"),
@@ -227,12 +241,6 @@ def _describe_data(
         for name in sorted(names):
             sure = confidence if len(names) == 1 else confidence / 2
             yield from _dataset(name, reason, sure, classes)
-        constants = {constant for item in group for constant in item.normalizations}
-        if len(constants) == 1:
-            mean, std = next(iter(constants))
-            value = {"mean": list(mean), "std": list(std)}
-            normalises = reason.replace("loads it", "normalises so")
-            yield Evidence(code="preprocessing", value=value, reason=normalises, confidence=confidence)
     for name in _recognise_classes(names for item in code for names in item.class_names):
         yield from _dataset(name, "code of this repository lists its class names", IN_NAME, classes)
     for name in _list_datasets(str(path.relative_to(folder.parent))):
@@ -245,15 +253,44 @@ def _describe_data(
         yield from _dataset(name, "the README names it", sure, classes)
 
 
+def _describe_normalization(
+    naming: list[TrainingCode], repository: _Repository, evidence: list[Evidence]
+) -> Iterator[Evidence]:
+    """Constants of the code that names the file, else of other code, as far as they fit the dataset and the network."""
+    surest = {item.code: item.value for item in sorted(evidence, key=lambda item: item.confidence)}
+    for group, confidence, reason in (
+        (naming, STATED, "the code that names this file normalises so"),
+        (repository.code, NEAR, "code of this repository normalises so"),
+    ):
+        constants = (constant for item in group for constant in item.normalizations)
+        chosen = choose(constants, surest.get("dataset"), surest.get("image_channels"))
+        if chosen is not None:
+            value = {"mean": list(chosen.mean), "std": list(chosen.std)}
+            yield Evidence(code="preprocessing", value=value, reason=reason, confidence=confidence)
+
+
 def _recognise_classes(lists: Iterable[tuple[str, ...]]) -> list[str]:
     """Datasets that have one of these lists of classes, each once."""
     return sorted({name for names in lists if (name := find_dataset_of(names)) is not None})
 
 
 def _list_datasets(text: str) -> list[str]:
-    """Datasets with classes that a text names, each once."""
-    facts = (dataset_facts(word) for word in dict.fromkeys(_WORD.findall(text)))
-    return list(dict.fromkeys(item.name for item in facts if item is not None and item.codes.get("classes")))
+    """Datasets with classes that a text names, each once; of names in names, the longer (Fashion-MNIST, not MNIST)."""
+    parts = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+    named: dict[str, None] = {}
+    start = 0
+    while start < len(parts):
+        length = 1
+        for count in range(min(_LONGEST, len(parts) - start), 0, -1):
+            run = parts[start : start + count]
+            if any(after[1] - before[2] > 1 for before, after in itertools.pairwise(run)):
+                continue  # more than one character between two words
+            facts = dataset_facts("".join(word for word, _, _ in run))
+            if facts is not None and facts.codes.get("classes"):
+                named[facts.name], length = None, count
+                break
+        start += length
+    return list(named)
 
 
 def _list_enumerations(text: str) -> Iterator[tuple[str, ...]]:
@@ -274,7 +311,7 @@ def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> 
 
 def _describe_class(state: StateDict, naming: list[TrainingCode], repository: _Repository) -> Iterator[Evidence]:
     """The class of the repository's code whose layers bear the names of the tensors."""
-    layers = {name.removeprefix("module.").partition(".")[0] for name in state}
+    layers = {_WRAPPERS.sub("", name).partition(".")[0] for name in state}
     for code in dict.fromkeys([item.path for item in naming] + [item.path for item in repository.code]):
         item = next(known for known in repository.code if known.path == code)
         for name, made in item.networks.items():
