@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from securitynet.catalog.known import dataset_facts
+from securitynet.scan.dataset_names import find_named_dataset
 
 _MEAN = re.compile(r"(?:^|_)(means?|mu)(?:_|$)", re.IGNORECASE)
 _DEVIATIONS = ("std", "stds", "stdev", "sigma", "dev")
@@ -91,19 +91,6 @@ def list_keyed(values: Mapping[Any, Any]) -> Iterator[Normalization]:
                 yield item
         elif isinstance(value, dict):
             yield from pair_named({str(name): inner for name, inner in value.items()}, dataset)
-
-
-def find_named_dataset(name: str) -> str | None:
-    """The dataset that a name or one of its parts names: ``CIFAR100_TRAIN_MEAN``.
-
-    Args:
-        name: Of a variable, a key or an option.
-    """
-    for part in (name, *re.split(r"[^A-Za-z0-9]+", name)):
-        facts = dataset_facts(part) if part else None
-        if facts is not None:
-            return facts.name
-    return None
 
 
 def choose(found: Iterable[Normalization], dataset: str | None, channels: int | None) -> Normalization | None:

@@ -15,11 +15,11 @@ from securitynet.catalog.known import dataset_facts
 from securitynet.scan.constants import (
     IMAGENET,
     Normalization,
-    find_named_dataset,
     list_keyed,
     make_normalization,
     pair_named,
 )
+from securitynet.scan.dataset_names import find_named_dataset, list_named_datasets
 
 MAX_BYTES = 1 << 20
 MAX_FILES = 300
@@ -29,6 +29,14 @@ _MODULES = frozenset({"datasets", "torchvision", "dset", "dsets", "tv", "data", 
 _LOADERS = frozenset({"load_dataset", "load"})
 _BUILDERS = {"create_model": "timm", "get_model": "torchvision", "ptcv_get_model": "pytorchcv"}
 """Functions that make a network of a library by its name."""
+
+_DEEPEST = 50
+"""Blocks in blocks, or branches after one ``if``, in which constants are looked for."""
+
+_MAGIC = re.compile(r"\s*[%!?]")
+
+_OF_DATA = re.compile(r"(_?(DataModule|DataLoaders?|Dataset|Data))$")
+"""What classes of datasets bear after the dataset's name."""
 
 PLAIN = re.compile(r"[A-Za-z0-9_.]{1,100}")
 """Names of networks in a library; others, such as ``hf_hub:owner/name``, would be addresses or files."""
@@ -48,6 +56,7 @@ class TrainingCode:
         path: The file.
         text: Its code.
         datasets: Names of datasets, as the catalog spells them, that it loads.
+        mentioned: Those that it mentions anywhere, as in a path or a comment.
         normalizations: Constants of each call of ``Normalize``; where a call takes names, those that the file defines.
         class_names: Lists of names that it calls classes.
         networks: Class of a network -> names of the layers that it makes.
@@ -57,6 +66,7 @@ class TrainingCode:
     path: Path
     text: str
     datasets: list[str] = field(default_factory=list)
+    mentioned: list[str] = field(default_factory=list)
     normalizations: list[Normalization] = field(default_factory=list)
     class_names: list[tuple[str, ...]] = field(default_factory=list)
     networks: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -87,21 +97,24 @@ def read_code(path: Path) -> TrainingCode | None:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
         text = path.read_text(encoding="utf-8", errors="replace")
-        if path.suffix == ".ipynb":
-            text = _notebook_code(text)
+        cells = _list_cells(text) if path.suffix == ".ipynb" else None
+        text = text if cells is None else "\n".join(cells)
+        # Lines of a notebook for the shell and for itself are no Python.
+        python = text if cells is None else "\n".join(line for line in cells if not _MAGIC.match(line))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes in other people's texts
-            tree = ast.parse(text)
+            tree = ast.parse(python)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError, AttributeError):
         return None
-    code = TrainingCode(path, text)
+    code = TrainingCode(path, text, mentioned=list_named_datasets(text))
+    used = {item.id for item in ast.walk(tree) if isinstance(item, ast.Name)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             _read_call(node, code)
         elif isinstance(node, ast.Attribute):
             _read_attribute(node, code)
         elif isinstance(node, ast.ImportFrom):
-            _read_import(node, tree, code)
+            _read_import(node, used, code)
         elif isinstance(node, ast.Assign):
             _read_assignment(node, code)
         elif isinstance(node, ast.ClassDef):
@@ -112,15 +125,14 @@ def read_code(path: Path) -> TrainingCode | None:
     return code
 
 
-def _notebook_code(text: str) -> str:
-    """The code cells of a notebook, without lines for the shell and the notebook itself."""
+def _list_cells(text: str) -> list[str]:
+    """The lines of the code cells of a notebook."""
     lines: list[str] = []
     for cell in json.loads(text)["cells"]:
         if cell.get("cell_type") == "code":
             source = cell.get("source", "")
-            cell_lines = ("".join(source) if isinstance(source, list) else str(source)).splitlines()
-            lines += [line for line in cell_lines if not line.lstrip().startswith(("%", "!", "?"))]
-    return "\n".join(lines)
+            lines += ("".join(source) if isinstance(source, list) else str(source)).splitlines()
+    return lines
 
 
 def _read_call(node: ast.Call, code: TrainingCode) -> None:
@@ -149,7 +161,7 @@ def _read_call(node: ast.Call, code: TrainingCode) -> None:
     elif name in _LOADERS and isinstance(first, str):  # load_dataset("cifar10"), tfds.load("mnist")
         facts = dataset_facts(first.rpartition("/")[2])
     else:  # torchvision.datasets.MNIST is read as an attribute
-        facts = dataset_facts(name) if name and name[0].isupper() and owner is None else None
+        facts = dataset_facts(_OF_DATA.sub("", name)) if name and name[0].isupper() and owner is None else None
     if facts is not None:
         code.datasets.append(facts.name)
 
@@ -161,11 +173,9 @@ def _read_attribute(node: ast.Attribute, code: TrainingCode) -> None:
     code.datasets += [facts.name] if facts is not None else []
 
 
-def _read_import(node: ast.ImportFrom, tree: ast.AST, code: TrainingCode) -> None:
+def _read_import(node: ast.ImportFrom, used: set[str], code: TrainingCode) -> None:
     """What is imported from torchvision by name, and used."""
-    names = {alias.asname or alias.name: alias.name for alias in node.names}
-    used = {item.id for item in ast.walk(tree) if isinstance(item, ast.Name)} if names else set()
-    for name in (names[own] for own in names if own in used):
+    for name in (alias.name for alias in node.names if (alias.asname or alias.name) in used):
         if node.module == "torchvision.datasets" and (facts := dataset_facts(name)) is not None:
             code.datasets.append(facts.name)
         elif str(node.module).startswith("torchvision.models") and name.islower() and PLAIN.fullmatch(name):
@@ -185,9 +195,11 @@ def _read_option(node: ast.Call, code: TrainingCode) -> None:
         code.libraries += [f"timm:{default}", f"torchvision:{default}"]
 
 
-def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCode) -> None:
+def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCode, depth: int = 0) -> None:
     """Constants that a block of code defines by name, and those of the blocks in it; branches name their dataset."""
     values: dict[str, Any] = {}
+    if depth > _DEEPEST:
+        return
     for statement in body:
         if isinstance(statement, ast.Assign):
             for target in statement.targets:
@@ -195,13 +207,13 @@ def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCod
         if isinstance(statement, ast.If):
             named = (_literal(part) for part in ast.walk(statement.test) if isinstance(part, ast.Constant))
             branch = next((name for word in named if (name := find_named_dataset(str(word)))), dataset)
-            _read_constants(statement.body, branch, code)
-            _read_constants(statement.orelse, dataset, code)
+            _read_constants(statement.body, branch, code, depth + 1)
+            _read_constants(statement.orelse, dataset, code, depth + 1)
             continue
         inner = [getattr(statement, name, None) for name in ("body", "orelse", "finalbody")]
         for block in inner:
             if isinstance(block, list):
-                _read_constants(block, dataset, code)
+                _read_constants(block, dataset, code, depth + 1)
     code.normalizations += pair_named(values, dataset)
     for value in values.values():
         if isinstance(value, dict):

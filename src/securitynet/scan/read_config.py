@@ -12,12 +12,17 @@ from typing import Any
 from securitynet.catalog.known import dataset_facts
 from securitynet.errors import SecurityNetError
 from securitynet.files import parse_toml
+from securitynet.scan.candidates import Evidence
 from securitynet.scan.constants import list_keyed, pair_named
 from securitynet.scan.read_code import PLAIN, TrainingCode
 
 SUFFIXES = (".json", ".yaml", ".yml", ".toml")
 _MAX_BYTES = 1 << 16
 _MAX_DEPTH = 12
+
+_HUB = ("model.safetensors", "pytorch_model.bin")
+_BESIDE = 0.95
+"""Confidence in what the configuration of a hub's folder states."""
 
 _LINE = re.compile(r"^(\s*)(?:- +)?([\w.-]{1,100})\s*:(?:\s+(.*))?$")
 _ITEM = re.compile(r"^(\s*)- +(.*)$")
@@ -48,6 +53,35 @@ def read_config(path: Path) -> TrainingCode | None:
     except (SecurityNetError, OSError, ValueError, RecursionError, MemoryError):
         return None
     return code if code.datasets or code.normalizations or code.class_names or code.libraries else None
+
+
+def read_beside(path: Path) -> list[Evidence]:
+    """What the ``config.json`` of a hub's folder says about the weights beside it; empty if there is none.
+
+    Args:
+        path: The weights; others than those that the hub's libraries load say nothing.
+    """
+    file = path.parent / "config.json"
+    if path.name not in _HUB or not file.is_file() or file.is_symlink() or file.stat().st_size > _MAX_BYTES:
+        return []
+    try:
+        config = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+    except (ValueError, OSError, RecursionError):
+        return []
+    kinds = config.get("architectures") if isinstance(config, dict) else None
+    if not isinstance(kinds, list) or not kinds or not str(kinds[0]).endswith("ForImageClassification"):
+        return []
+    labels, count = config.get("id2label"), config.get("num_labels")
+    classes = len(labels) if isinstance(labels, dict) else count if isinstance(count, int) else 2
+    values = {
+        "reference": f"hf:{path.parent}",
+        "architecture": str(config.get("model_type") or kinds[0]),
+        "classes": classes,
+        "head": "classifier",
+        "task_type": "classification",
+    }
+    reason = "config.json beside the weights"
+    return [Evidence(code=code, value=value, reason=reason, confidence=_BESIDE) for code, value in values.items()]
 
 
 def _read_yaml(text: str) -> dict[str, Any]:

@@ -183,11 +183,14 @@ def _depends_on_size(source: NetworkSource, shape: Shape) -> bool:
 
 
 def _describe_head(state: StateDict) -> list[Evidence]:
-    """The class count by the last matrix, and the channels by the first convolution."""
+    """The class count by the head, or else the last matrix, and the channels by the first convolution."""
     evidence = []
     matrices = [(name, tensor) for name, tensor in state.items() if tensor.ndim == 2 and name.endswith("weight")]
     if matrices:
-        name, tensor = matrices[-1]
+        # Tensors may be in the order of their names: the head is the last of those that bear the shortest such name.
+        heads = [item for item in matrices if _HEADS.search(item[0])]
+        least = min((name.count(".") for name, _ in heads), default=0)
+        name, tensor = ([item for item in heads if item[0].count(".") == least] or matrices)[-1]
         sure = 0.8 if _HEADS.search(name) else 0.6
         reason = f"the last matrix, {name}, has {tensor.shape[0]} rows"
         evidence.append(Evidence(code="classes", value=int(tensor.shape[0]), reason=reason, confidence=sure))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +16,18 @@ from securitynet.models.sources.weights import StateDict, read_weights
 from securitynet.scan.candidates import Candidate, Evidence
 from securitynet.scan.class_names import find_dataset_of
 from securitynet.scan.constants import choose
+from securitynet.scan.dataset_names import list_named_datasets
 from securitynet.scan.read_code import MAX_FILES, TrainingCode, read_code_files
 from securitynet.scan.read_config import SUFFIXES as CONFIGS
-from securitynet.scan.read_config import read_config
+from securitynet.scan.read_config import read_beside, read_config
 from securitynet.scan.read_history import RepositoryHistory, read_history
 from securitynet.scan.read_models import READERS, describe_model_file
-from securitynet.scan.recognise_network import describe_network
+from securitynet.scan.recognise_network import IN_ORDER, describe_network
 
-SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model")
+SUFFIXES = (
+    ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model", ".t7", ".chkpt", ".checkpoint",
+    ".weights",
+)  # fmt: skip
 """Suffixes of files that may hold weights for a torch network; what a file is, its content decides."""
 
 _READMES = ("readme.md", "readme.txt", "readme.rst", "readme")
@@ -36,16 +39,15 @@ MAX_SIZE = 1 << 30
 _LEAST_BYTES = 512
 _SKIPPED = frozenset({".git", ".svn", ".hg", "node_modules", "__pycache__", ".venv", "venv", "site-packages", ".tox"})
 _CODE = (".py", ".ipynb", *CONFIGS)
-_WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
 _WRAPPERS = re.compile(r"^((module|_orig_mod|_orig_module)\.)+")
 """What wrappers for several devices and compilers put before the names of tensors."""
 
-_LONGEST = 5
-"""Words and numbers of the longest name of a dataset in a text."""
-
-STATED, NEAR, IN_NAME, USUAL = 0.95, 0.7, 0.85, 0.5
+STATED, NEAR, IN_NAME, MENTIONED, USUAL = 0.95, 0.7, 0.85, 0.6, 0.5
 """Confidence in a dataset: the code that names the file loads it; other code of the repository does; the path names it;
-it is what such a network is usually trained on."""
+code mentions it, as in a path or a comment; it is what such a network is usually trained on."""
+
+DOUBTED = 0.45
+"""Confidence in a network of which weights have the shapes, while a class of the repository's code has their names."""
 
 _TUTORIAL = "arch:tutorial-cnn"
 
@@ -134,7 +136,8 @@ def scan(
         named = [reference for code in [*naming, *repository.code] for reference in code.libraries]
         evidence = describe_network(state, list(dict.fromkeys(named))[:MAX_NAMED])
         evidence += _describe_context(path, folder, naming, repository, evidence)
-        evidence += _describe_class(state, naming, repository)
+        evidence += read_beside(path)
+        evidence = _prefer_names(evidence, list(_describe_class(state, naming, repository)))
         paths = tuple(printable(str(place.relative_to(base))) for base, place, _, _ in places)
         report.candidates.append(
             Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence), notes=notes)
@@ -237,20 +240,16 @@ def _describe_data(
         (naming, STATED, "the code that names this file loads it"),
         (code, NEAR, "code of this repository loads it"),
     ):
-        names = {name for item in group for name in item.datasets}
-        for name in sorted(names):
-            sure = confidence if len(names) == 1 else confidence / 2
-            yield from _dataset(name, reason, sure, classes)
+        yield from _list_fitting((name for item in group for name in item.datasets), reason, confidence, classes)
     for name in _recognise_classes(names for item in code for names in item.class_names):
         yield from _dataset(name, "code of this repository lists its class names", IN_NAME, classes)
-    for name in _list_datasets(str(path.relative_to(folder.parent))):
+    for name in list_named_datasets(str(path.relative_to(folder.parent))):
         yield from _dataset(name, "the path names it", IN_NAME, classes)
     for name in _recognise_classes(_list_enumerations(repository.readme)):
         yield from _dataset(name, "the README lists its class names", NEAR, classes)
-    mentioned = list(_list_datasets(repository.readme))
-    for name in mentioned:
-        sure = NEAR if len(mentioned) == 1 else NEAR / 2
-        yield from _dataset(name, "the README names it", sure, classes)
+    yield from _list_fitting(list_named_datasets(repository.readme), "the README names it", NEAR, classes)
+    mentioned = (name for item in code for name in item.mentioned)
+    yield from _list_fitting(mentioned, "code of this repository mentions it", MENTIONED, classes)
 
 
 def _describe_normalization(
@@ -274,25 +273,6 @@ def _recognise_classes(lists: Iterable[tuple[str, ...]]) -> list[str]:
     return sorted({name for names in lists if (name := find_dataset_of(names)) is not None})
 
 
-def _list_datasets(text: str) -> list[str]:
-    """Datasets with classes that a text names, each once; of names in names, the longer (Fashion-MNIST, not MNIST)."""
-    parts = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
-    named: dict[str, None] = {}
-    start = 0
-    while start < len(parts):
-        length = 1
-        for count in range(min(_LONGEST, len(parts) - start), 0, -1):
-            run = parts[start : start + count]
-            if any(after[1] - before[2] > 1 for before, after in itertools.pairwise(run)):
-                continue  # more than one character between two words
-            facts = dataset_facts("".join(word for word, _, _ in run))
-            if facts is not None and facts.codes.get("classes"):
-                named[facts.name], length = None, count
-                break
-        start += length
-    return list(named)
-
-
 def _list_enumerations(text: str) -> Iterator[tuple[str, ...]]:
     """Names that a text enumerates, between commas in one line."""
     for line in text.splitlines():
@@ -301,12 +281,31 @@ def _list_enumerations(text: str) -> Iterator[tuple[str, ...]]:
             yield tuple(part.strip("`*\"' ") for part in parts)
 
 
+def _list_fitting(names: Iterable[str], reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:
+    """Evidence for each dataset whose class count agrees with the weights; half as sure if several do."""
+    fitting = [item for name in sorted(set(names)) for item in _dataset(name, reason, confidence, classes)]
+    for item in fitting:
+        yield item if len(fitting) == 1 else item.model_copy(update={"confidence": confidence / 2})
+
+
 def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:
     """Evidence for a dataset, unless its class count contradicts the weights."""
     facts = dataset_facts(name)
     known = facts.codes.get("classes") if facts else None
     if classes is None or known is None or known == classes:
         yield Evidence(code="dataset", value=name, reason=reason, confidence=confidence)
+
+
+def _prefer_names(evidence: list[Evidence], of_class: list[Evidence]) -> list[Evidence]:
+    """All evidence; a class of the repository that bears the names goes before a network that has the shapes only."""
+    if not of_class:
+        return evidence
+    apart = {"reference", "architecture", "image_height", "image_width"}
+    doubted = (item.confidence == IN_ORDER and item.code in apart for item in evidence)
+    return of_class + [
+        item.model_copy(update={"confidence": DOUBTED}) if doubt else item
+        for item, doubt in zip(evidence, doubted, strict=True)
+    ]
 
 
 def _describe_class(state: StateDict, naming: list[TrainingCode], repository: _Repository) -> Iterator[Evidence]:
