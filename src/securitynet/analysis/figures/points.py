@@ -271,9 +271,14 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
             mixed = describe_mixed_signs(zip(single["group"].astype(str), single["r"].astype(float), strict=True))
             parts += [mixed] if mixed else []
         else:
-            parts.append(
-                f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation."
+            count = int(rows["n"].max())
+            few = count < statistics.FEWEST
+            why = (
+                "too few for a correlation"
+                if few
+                else "no correlation, as a quantity does not vary or groups are too small"
             )
+            parts.append(f"{f'{panel_name}: ' if several else ''}n = {count}, {why}.")
     if table["method"].notna().any():
         parts.append(
             "Intervals: jackknife over architecture families where there are three or more, else over models or "
