@@ -266,8 +266,6 @@ def score_pairs(
         Scores of both kinds of models and of the target, M each; higher means "more of the property". Last, what
         `compare_pairs` returns for each exchange of the shares within pairs.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # listing attacks imports this module
-
     count = len(low)
     exchanged = _list_exchanges(count, seed)[:, :, None]  # first, nothing is exchanged
     scores = np.empty((3, len(exchanged), count))
