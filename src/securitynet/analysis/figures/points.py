@@ -280,8 +280,9 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
             parts += [mixed] if mixed else []
         else:
             most = int(rows["n"].max())
-            few = most < statistics.FEWEST
-            why = "too few for a correlation" if few else "no correlation, as one does not vary or groups are too small"
+            why = "too few for a correlation"
+            if most >= statistics.FEWEST:
+                why = "no correlation, as a quantity does not vary or groups are too small"
             parts.append(f"{f'{panel_name}: ' if several else ''}n = {most}, {why}.")
     if table["method"].notna().any():
         parts.append(
