@@ -174,7 +174,7 @@ def _check_source(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(load)
     def load_checked(request: Any) -> Source:
-        name = f"{load.__name__} of the plug-in {Path(load.__code__.co_filename).name}"
+        name = f"{load.__name__} of the plug-in {Path(inspect.unwrap(load).__code__.co_filename).name}"
         try:
             source = load(request)
         except SecurityNetError:
