@@ -49,7 +49,7 @@ name = ["correctness", "modified-entropy"]
 
 [[attacks]]
 name = "lira"
-settings = { "shadows.count" = 4 }
+settings = { shadows = { count = 4 } }
 
 [run]
 workers = 1

@@ -75,6 +75,9 @@ def check_regular(path: Path | str) -> None:
     except (OSError, ValueError):  # what is not there, or may not be looked at, is the caller's concern
         return
     mode = status.st_mode
+    blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows does not say
+    if stat.S_ISREG(mode) and blocks is not None and status.st_size > max_growth(blocks * 512):
+        check_growth(f"{path}, a file with holes,", _measure_data(path, status.st_size), status.st_size)
     if stat.S_ISREG(mode) and status.st_dev in _kernel_file_systems():
         raise RefusedFile(f"{path} is not a file on a disk but one of the kernel: it is not read.")
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -83,6 +86,17 @@ def check_regular(path: Path | str) -> None:
             f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file.",
             hint="Save its content in a file, and give that.",
         )
+
+
+def _measure_data(path: Path | str, size: int) -> int:
+    """Bytes of a file that are not holes; all of them where the file system does not say."""
+    data = end = 0
+    with open(path, "rb") as stream, contextlib.suppress(OSError):  # noqa: PTH123 (likewise); no data beyond the end
+        while end < size:
+            begin = os.lseek(stream.fileno(), end, os.SEEK_DATA)
+            end = os.lseek(stream.fileno(), begin, os.SEEK_HOLE)
+            data += end - begin
+    return data
 
 
 @functools.cache

@@ -25,7 +25,7 @@ def test_a_catalog_on_a_full_disk(tmp_path, before):
         return tmp_path / name
 
     old, new = write("old.jsonl", 0, before), write("new.jsonl", before, 40)
-    with contextlib.closing(Catalog(tmp_path / "empty.sqlite")) as catalog:
+    with contextlib.closing(Catalog(str(tmp_path / "empty.sqlite"))) as catalog:
         if before:
             catalog.import_table(old)
         assert catalog.query().count() == before
@@ -33,7 +33,7 @@ def test_a_catalog_on_a_full_disk(tmp_path, before):
     for pages in itertools.count(1, 3):
         path = tmp_path / f"{pages}.sqlite"
         shutil.copy(tmp_path / "empty.sqlite", path)
-        with contextlib.closing(Catalog(path)) as catalog:
+        with contextlib.closing(Catalog(str(path))) as catalog:
             limit = path.stat().st_size // 4096 + pages
             sa.event.listen(
                 catalog.database.engine, "checkout", lambda c, *_, n=limit: c.execute(f"PRAGMA max_page_count = {n}")
@@ -49,7 +49,7 @@ def test_a_catalog_on_a_full_disk(tmp_path, before):
                 break
         with sqlite3.connect(path) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        with contextlib.closing(Catalog(path)) as catalog:
+        with contextlib.closing(Catalog(str(path))) as catalog:
             catalog.import_table(new)
             assert catalog.query().count() == 40
     assert full >= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 
@@ -139,6 +140,22 @@ def test_records_come_back_from_the_index(index_file):
     index = Index(path, root)
     assert [trial.spec.seed for trial in sorted(index.trials(), key=lambda trial: trial.spec.seed)] == list(range(5))
     assert [record.reason for record in index.target_records()] == ["old"]
+    index.close()
+
+
+@pytest.mark.parametrize("record", ["[]", "{}", "x", b"{}", None, 1])
+def test_an_index_that_someone_else_made(index_file, record):
+    """Its rows hold anything, with the right checksums."""
+    path, root = index_file
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '')")
+    with sqlite3.connect(path) as database:
+        checksum = hashlib.sha256(str(record).encode()).hexdigest()
+        database.execute("UPDATE result_trials SET record = ?, checksum = ?", [record, checksum])
+    index = Index(path, root)
+    with pytest.raises(IndexFailure, match="reindex"):
+        list(index.trials())
     index.close()
 
 

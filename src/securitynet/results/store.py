@@ -124,9 +124,9 @@ def restore_trial(text: str) -> TrialResult:
         ValueError: If it is no trial.
     """
     value = parse_json(text)
-    del value["id"]
-    value.pop(DIGEST, None)
-    return TrialResult.model_validate(value)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return TrialResult.model_validate({name: part for name, part in value.items() if name not in ("id", DIGEST)})
 
 
 def parse_identified_trial(text: str | bytes) -> tuple[str, TrialResult]:
