@@ -94,6 +94,7 @@ def describe(networks: list[Network]) -> Iterator[str]:
     for name in ("test_accuracy", "overfitting"):
         values = list_values(used, f"target.{name}")
         shown = f"{_mean(values, (-1, 1))}; from {values.min():.3f} to {values.max():.3f}"
+        shown += f"; median {np.median(values):.3f}" if name == "overfitting" else ""
         yield _row(name.replace("_", " "), shown, used)
     yield from _describe_membership(used)
     yield from _describe_stealing(used)
@@ -111,9 +112,14 @@ def _describe_membership(used: list[Network]) -> Iterator[str]:
         shown = f"{_mean(auc)}; largest {np.nanmax(auc):.3f}; interval above 0.5 for {above}"
         yield _row(f"AUC of {attack}", f"{shown}; TPR at 1% FPR {_mean(tpr)}", used)
     overfitting = list_values(used, "target.overfitting")
+    leaking = [network for network in used if _is_above(network, "membership.loss.auc", 0.5)]
+    if leaking:
+        theirs = list_values(leaking, "target.overfitting")
+        shown = f"from {theirs.min():.3f} to {theirs.max():.3f}"
+        yield _row("overfitting where the interval of loss is above 0.5", shown, leaking)
     for attack in ("loss", "entropy"):
         auc = list_values(used, f"membership.{attack}.auc")
-        yield _row(f"correlation of overfitting and AUC of {attack}", _correlation(overfitting, auc), used)
+        yield from _correlate(f"overfitting and AUC of {attack}", overfitting, auc, used)
 
 
 def _describe_stealing(used: list[Network]) -> Iterator[str]:
@@ -124,7 +130,7 @@ def _describe_stealing(used: list[Network]) -> Iterator[str]:
         shown = f"{_mean(agreement)}; of a constant guess {_mean(constant)}"
         yield _row(f"agreement of a surrogate, {budget:,} queries", shown, used)
     agreement = list_values(used, f"{_SURROGATE}.agreement@budget=1000")
-    yield _row("correlation of test accuracy and agreement", _correlation(accuracy, agreement), used)
+    yield from _correlate("test accuracy and agreement", accuracy, agreement, used)
     ratio = list_values(used, f"{_SURROGATE}.accuracy-ratio@budget=1000")
     yield _row("accuracy of the surrogate, as a share of the target's", _mean(ratio), used)
 
@@ -137,8 +143,8 @@ def _describe_evasion(used: list[Network]) -> Iterator[str]:
             yield _row(f"success of {attack.upper()}, ε = {epsilon}", _mean(success), used)
     drop = list_values(used, "evasion.fgsm.accuracy-drop@epsilon=0.01")
     success = list_values(used, "evasion.fgsm.success@epsilon=0.01")
-    yield _row("correlation of test accuracy and drop by FGSM, ε = 0.01", _correlation(accuracy, drop), used)
-    yield _row("correlation of test accuracy and success of FGSM, ε = 0.01", _correlation(accuracy, success), used)
+    yield from _correlate("test accuracy and drop by FGSM, ε = 0.01", accuracy, drop, used)
+    yield from _correlate("test accuracy and success of FGSM, ε = 0.01", accuracy, success, used)
 
 
 def _describe_backdoors(used: list[Network]) -> Iterator[str]:
@@ -159,6 +165,17 @@ def _describe_backdoors(used: list[Network]) -> Iterator[str]:
 
 def _row(what: str, value: str, networks: list[Network]) -> str:
     return f"| {what} | {value} | {len(networks)} |"
+
+
+def _correlate(what: str, x: Floats, y: Floats, used: list[Network]) -> Iterator[str]:
+    """A correlation over all networks and, as groups may differ in both quantities, over the commonest architecture."""
+    yield _row(f"correlation of {what}", _correlation(x, y), used)
+    names = [str(network.record.codes.get("architecture")) for network in used]
+    commonest, count = Counter(names).most_common(1)[0]
+    if count < len(used):
+        own = np.asarray([name == commonest for name in names])
+        chosen = [network for network in used if network.record.codes.get("architecture") == commonest]
+        yield _row(f"correlation of {what}, {commonest} only", _correlation(x[own], y[own]), chosen)
 
 
 def _is_above(network: Network, name: str, bound: float) -> bool:
