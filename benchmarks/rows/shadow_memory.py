@@ -13,8 +13,8 @@ ROW = Row(
     unit="records",
     sizes=(60_000,),
     aims=(Holds(2 * 10**9 / 2**20, size=60_000),),
-    tried="The outputs of all shadow models would take 4 · 16 · 60,000 · 1,000 bytes, 3.8 GB. The models are linear "
-    "and trained for one epoch on random images: only the sizes matter.",
+    tried="The outputs of all shadow models would take 3.8 GB (4 · 16 · 60,000 · 1,000 bytes). The models are linear, "
+    "trained for one epoch on random images: only the sizes matter.",
     rounds=1,
     warm_up=False,
 )

@@ -204,11 +204,9 @@ def _measure_spectrum(grey: torch.Tensor) -> torch.Tensor:
     rows, columns = torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width)[None, :]
     frequency = (rows**2 + columns**2).sqrt()
     band = (frequency / 0.5 * _BANDS).long().clamp(max=_BANDS)  # the last one is what only diagonals reach
-    features = [
-        power[:, band == number].mean(dim=1, keepdim=True)
-        for number in range(_BANDS + 1)
-        if bool((band == number).any())
-    ]
+    bands = torch.stack([(band == number).flatten() for number in range(_BANDS + 1)]).float()
+    bands = bands[bands.any(dim=1)]
+    features = [power.flatten(1) @ (bands / bands.sum(dim=1, keepdim=True)).T]
     features += [
         difference.abs().mean(dim=(1, 2))[:, None]
         for difference in (
@@ -236,13 +234,13 @@ def _measure_blocks(grey: torch.Tensor) -> torch.Tensor:
     blocks = blocks.unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK).flatten(1, 2)
     basis = _cosines()
     coefficients = (basis @ (blocks - 128) @ basis.T).abs()
+    sizes, zeros = coefficients.mean(dim=1), (coefficients < 0.5).float().mean(dim=1)  # over the blocks
     for diagonal in range(1, 2 * _BLOCK - 1):
         places = [(u, v) for u, v in itertools.product(range(_BLOCK), repeat=2) if u + v == diagonal]
         rows, columns = [u for u, _ in places], [v for _, v in places]
-        values = coefficients[:, :, rows, columns].flatten(1)
         features += [
-            torch.log(values.mean(dim=1, keepdim=True) + 0.1),
-            (values < 0.5).float().mean(dim=1, keepdim=True),
+            torch.log(sizes[:, rows, columns].mean(dim=1, keepdim=True) + 0.1),
+            zeros[:, rows, columns].mean(dim=1, keepdim=True),
         ]
     return torch.cat(features, dim=1)
 

@@ -191,7 +191,10 @@ def make_grey(images: torch.Tensor) -> torch.Tensor:
     """uint8 images (N×C×H×W, 1 or 3 channels) as luma (Rec. 601), N×1×H×W float32 in [0, 255]."""
     if images.shape[1] == 1:
         return images.float()
-    return (images.float() * torch.tensor(_GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    grey = images[:, :1].float().mul_(_GREY[0])
+    for channel in (1, 2):  # without a float copy of all three
+        grey.add_(images[:, channel : channel + 1], alpha=_GREY[channel])
+    return grey
 
 
 def _normalise(grey: torch.Tensor, side: int) -> torch.Tensor:

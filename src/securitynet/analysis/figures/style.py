@@ -92,7 +92,7 @@ def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.Fac
         "tickSize": 4,
         "labelPadding": 4,
     }
-    legend = {
+    legend: dict[str, Any] = {
         "labelColor": TEXT.light,
         "labelFontSize": 12,
         "title": None,
@@ -106,8 +106,8 @@ def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.Fac
         background="transparent",
         font=FONT,
         aria=False,
-        view=alt.ViewConfig(stroke=None),
-        axis=alt.AxisConfig(**axis),
-        legend=alt.LegendConfig(**legend),
+        view={"stroke": None},
+        axis=axis,
+        legend=legend,
     )
     return finished

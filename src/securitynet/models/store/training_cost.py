@@ -56,10 +56,11 @@ def check_training_cost(specs: Sequence[ModelSpec], *, kind: str, cache: Path | 
     if not pending:
         return
     _judge(pending, each, kind)
-    needed, free = estimate_training_memory(largest), read_available_memory()
+    # The estimate has gradients of all activations; they are freed on the way back, so half of it is certain.
+    needed, free = estimate_training_memory(largest) // 2, read_available_memory()
     if place.type == "cpu" and free is not None and needed > free:
         raise ConfigurationError(
-            f"Training {_describe(pending, kind)} takes about {needed / 1e9:.0f} GB of memory with batches of "
+            f"Training {_describe(pending, kind)} takes {needed / 1e9:.0f} GB of memory or more with batches of "
             f"{largest.recipe.batch_size}; {free / 1e9:.0f} GB are free.",
             hint="Train with smaller batches (batch_size in the recipe), a smaller network (--architecture), or on "
             "smaller images (--image-size).",

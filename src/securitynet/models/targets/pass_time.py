@@ -33,7 +33,8 @@ def measure_pass(network: nn.Module, shape: tuple[int, int, int], device: torch.
         for part in (2, count):  # the first one warms up
             started = time.perf_counter()
             scores = take_scores(network(images[:part]), "The network")
-            torch.autograd.grad(scores.float().logsumexp(dim=1).sum(), wanted, allow_unused=True)
+            if scores.requires_grad:  # what passes no gradients is reported by what needs them
+                torch.autograd.grad(scores.float().logsumexp(dim=1).sum(), wanted, allow_unused=True)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds = time.perf_counter() - started
