@@ -34,14 +34,20 @@ def read(tmp_path: Path, text: str, name: str = "train.py") -> TrainingCode:
         f"class A:\n    def __init__(self):\n        self.mean = {list(TEN[0])}\n        self.std = {list(TEN[1])}\n",
         f"STATS = {{'cifar10': {TEN}, 'mnist': ((0.1307,), (0.3081,))}}\nt = Normalize(*STATS[name])\n",
         f"MEAN = {{'cifar10': {TEN[0]}, 'mnist': 0.13}}\nSTD = {{'cifar10': {TEN[1]}, 'mnist': 0.3}}\n",
+        f"MEAN: tuple = {TEN[0]}\nSTD: tuple = {TEN[1]}\n",
+        f"def load(path, mean={TEN[0]}, std={TEN[1]}):\n    pass\n",
+        f"img_norm_cfg = dict(mean={[255 * v for v in TEN[0]]}, std={[255 * v for v in TEN[1]]}, to_rgb=True)\n",
         f"if args.data == 'cifar100':\n    mean, std = {HUNDRED}\n",
     ],
 )  # fmt: skip
 def test_constants_have_names(tmp_path: Path, text: str) -> None:
     code = read(tmp_path, text)
-    expected = None if "cifar100" in text else TEN  # those of another dataset are not meant
+    expected = None if "args.data" in text else TEN  # those of another dataset are not meant
     chosen = choose(code.normalizations, "CIFAR-10", 3)
-    assert (chosen and (chosen.mean, chosen.std)) == expected
+    if expected is None:
+        assert chosen is None
+    else:
+        assert chosen is not None and chosen.mean == pytest.approx(TEN[0]) and chosen.std == pytest.approx(TEN[1])
 
 
 def test_a_branch_names_the_dataset_of_its_constants(tmp_path: Path) -> None:
@@ -131,6 +137,14 @@ def test_constants_are_numbers_of_one_or_three_channels() -> None:
     assert make_normalization((0.5, 0.5), (0.5, 0.5)) is None
     assert make_normalization(True, 0.5) is None
     assert make_normalization(0.5, 0.0) is None
+
+
+def test_a_mean_where_nothing_is_normalised_is_of_something_else(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.rand(4, 3, 5, 5), "fc.weight": torch.rand(10, 400)}, tmp_path / "net.pt")
+    for text, known in (("x = 1", False), ("T.Normalize(mean, std)", True)):
+        (tmp_path / "eval.py").write_text(f"mean, std = (0.91, 0.92, 0.93), (0.01, 0.02, 0.03)\n{text}\n")
+        (candidate,) = scan([tmp_path]).candidates
+        assert ("preprocessing" in candidate.surest()) == known
 
 
 def test_a_class_with_the_names_goes_before_a_network_with_the_shapes(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def pair_named(values: Mapping[str, Any], dataset: str | None = None) -> Iterato
             pairs = [(mean[key], std[key], find_named_dataset(str(key))) for key in mean if key in std]
         else:
             pairs = [(mean, std, find_named_dataset(name) or dataset)]
-        found = (make_normalization(*pair) for pair in pairs)
+        # A single number by a name may be of anything, such as the noise that weights start from.
+        found = (make_normalization(*pair) for pair in pairs if isinstance(pair[0], (list, tuple)))
         yield from (item for item in found if item is not None)
 
 

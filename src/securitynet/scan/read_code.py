@@ -137,8 +137,9 @@ def _list_cells(text: str) -> list[str]:
 
 def _read_call(node: ast.Call, code: TrainingCode) -> None:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if name == "Normalize":
-        given = {word.arg: word.value for word in node.keywords} | dict(zip(("mean", "std"), node.args, strict=False))
+    if name in ("Normalize", "normalize", "dict"):
+        given = {word.arg: word.value for word in node.keywords}
+        given |= dict(zip(("mean", "std"), node.args, strict=False)) if name == "Normalize" else {}
         if "mean" in given and "std" in given:
             item = make_normalization(_literal(given["mean"]), _literal(given["std"]))
             code.normalizations += [item] if item is not None else []
@@ -204,6 +205,16 @@ def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCod
         if isinstance(statement, ast.Assign):
             for target in statement.targets:
                 values |= _assigned(target, statement.value)
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            values |= _assigned(statement.target, statement.value)
+        elif isinstance(statement, ast.FunctionDef) and statement.args.defaults:
+            defaults = statement.args.defaults
+            code.normalizations += pair_named(
+                {
+                    argument.arg: _literal(value)
+                    for argument, value in zip(statement.args.args[-len(defaults) :], defaults, strict=False)
+                }
+            )
         if isinstance(statement, ast.If):
             named = (_literal(part) for part in ast.walk(statement.test) if isinstance(part, ast.Constant))
             branch = next((name for word in named if (name := find_named_dataset(str(word)))), dataset)

@@ -26,7 +26,7 @@ _BESIDE = 0.95
 
 _LINE = re.compile(r"^(\s*)(?:- +)?([\w.-]{1,100})\s*:(?:\s+(.*))?$")
 _ITEM = re.compile(r"^(\s*)- +(.*)$")
-_DATA = re.compile(r"(^|_)(data_?sets?|data(_name)?)$", re.IGNORECASE)
+_DATA = re.compile(r"(^|_)data(_?sets?)?(_name|_type)?$", re.IGNORECASE)
 _NETWORK = re.compile(r"(^|_)(model|arch|architecture|backbone|net|network|encoder)(_name|_type|s)?$", re.IGNORECASE)
 _CLASSES = frozenset({"id2label", "classes", "class_names", "classnames", "labels", "label_names", "categories"})
 

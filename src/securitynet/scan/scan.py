@@ -215,7 +215,8 @@ def _describe_context(
     path: Path, folder: Path, naming: list[TrainingCode], repository: _Repository, network: list[Evidence]
 ) -> Iterator[Evidence]:
     """What code, path, README and history say about weights, beside what their network says."""
-    classes = next((item.value for item in network if item.code == "classes"), None)
+    stated = [item for item in network if item.code == "classes"]
+    classes = max(stated, key=lambda item: item.confidence).value if stated else None
     data = list(_describe_data(path, folder, naming, repository, classes))
     yield from data
     yield from _describe_normalization(naming, repository, [*network, *data])
@@ -257,11 +258,14 @@ def _describe_normalization(
 ) -> Iterator[Evidence]:
     """Constants of the code that names the file, else of other code, as far as they fit the dataset and the network."""
     surest = {item.code: item.value for item in sorted(evidence, key=lambda item: item.confidence)}
+    # Where nothing is normalised, a mean and a deviation are of something else, such as accuracies.
+    normalises = any("ormalize" in item.text for item in repository.code)
     for group, confidence, reason in (
         (naming, STATED, "the code that names this file normalises so"),
         (repository.code, NEAR, "code of this repository normalises so"),
     ):
-        constants = (constant for item in group for constant in item.normalizations)
+        stating = [item for item in group if normalises or item.path.suffix in CONFIGS]
+        constants = (constant for item in stating for constant in item.normalizations)
         chosen = choose(constants, surest.get("dataset"), surest.get("image_channels"))
         if chosen is not None:
             value = {"mean": list(chosen.mean), "std": list(chosen.std)}
