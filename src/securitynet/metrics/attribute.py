@@ -22,8 +22,6 @@ _METHOD = "Beta quantiles, jackknife variance, one worst record added"
 
 Values = NDArray[np.int64]
 
-_Indicator = NDArray[np.float64] | sparse.csr_array
-
 
 def measure(
     truth: Values, predicted: Values, baseline: Values, labels: Values, *, level: float = 0.95
@@ -269,7 +267,9 @@ class _Table:
         return {"macro-f1-gain": value - dealt, "macro-f1": value, "baseline-macro-f1": dealt}
 
 
-def _indicator(column: Values, columns: int, chosen: NDArray[np.bool_] | None = None) -> _Indicator:
+def _indicator(
+    column: Values, columns: int, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64] | sparse.csr_array:
     """C×columns with a 1 in each (chosen) row."""
     rows = np.arange(len(column)) if chosen is None else np.flatnonzero(chosen)
     if len(column) * columns <= _DENSE:
@@ -279,7 +279,7 @@ def _indicator(column: Values, columns: int, chosen: NDArray[np.bool_] | None = 
     return sparse.csr_array((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), columns))
 
 
-def _position(column: Values, pairs: Values) -> _Indicator:
+def _position(column: Values, pairs: Values) -> NDArray[np.float64] | sparse.csr_array:
     """C×pairs with a 1 where a combination belongs to a pair."""
     at = np.searchsorted(pairs, column).clip(max=max(len(pairs) - 1, 0))
     chosen = pairs[at] == column if len(pairs) else np.zeros(len(column), dtype=bool)
