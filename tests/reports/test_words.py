@@ -171,14 +171,20 @@ def test_the_low_rate_is_told_of_the_attack_that_does_best_there(assessed):
 
 def test_attacks_on_groups_of_records_say_nothing_of_single_ones(assessed):
     document, _ = assessed
-    old, new = "membership.modified-entropy", "membership.group-membership"
-    trials = tuple(t.model_copy(update={"name": t.name.replace(old, new)}) for t in document.trials)
-    measurements = tuple(m.model_copy(update={"name": m.name.replace(old, new)}) for m in document.measurements)
+    single, new = "membership.loss", "membership.group-membership"
+    names = {"membership.correctness": single, "membership.modified-entropy": new}
+
+    def rename(name: str) -> str:
+        old = next((old for old in names if name.startswith(old)), None)
+        return name if old is None else name.replace(old, names[old])
+
+    trials = tuple(t.model_copy(update={"name": rename(t.name)}) for t in document.trials)
+    measurements = tuple(m.model_copy(update={"name": rename(m.name)}) for m in document.measurements)
     altered = document.model_copy(update={"trials": trials, "measurements": measurements})
     # It has the higher AUC, and comes last all the same.
-    assert [s.trial.name for s in membership.rank_attacks(altered)] == ["membership.correctness", new]
+    assert [s.trial.name for s in membership.rank_attacks(altered)] == [single, new]
     assert "can distinguish members from non-members" in verdict.sentences(altered)[0]
-    assert membership.find_lowest_rate(membership.rank_attacks(altered)).trial.name == "membership.correctness"
+    assert membership.find_lowest_rate(membership.rank_attacks(altered)).trial.name == single
     alone = altered.model_copy(update={"trials": tuple(t for t in trials if t.name == new)})
     auc, tpr = verdict.sentences(alone)
     assert "can distinguish groups of members from groups of non-members" in auc
