@@ -80,7 +80,8 @@ def nearest_of_another_class(
     """
     # A part at a time: as floats, a thousand large images would take 600 MB.
     size = max(1, NUMBERS_AT_ONCE // others[0].numel())
-    gaps = torch.cat([torch.cdist(images.flatten(1), _scale(part).flatten(1)) for part in others.split(size)], dim=1)
+    parts = (others[first : first + size] for first in range(0, len(others), size))
+    gaps = torch.cat([torch.cdist(images.flatten(1), _scale(part).flatten(1)) for part in parts], dim=1)
     gaps[labels[:, None] == predictions[None, :]] = torch.inf
     nearest, at = gaps.min(dim=1)
     if torch.isinf(nearest).any():
