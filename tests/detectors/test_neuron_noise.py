@@ -80,6 +80,7 @@ def test_contract():
     check_detector(NeuronNoise(images=30, steps=2, starts=2))
 
 
+@pytest.mark.slow
 def test_a_warped_trigger_is_noticed_and_a_clean_network_is_not_accused(digits, innocent):
     backdoor = Warp(target=6, strength=2.0, rate=0.2)
     warped = train_target("simple-cnn", digits, split="public", device="cpu", backdoor=backdoor, seed=1, **TRAINING)

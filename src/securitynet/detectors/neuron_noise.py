@@ -134,7 +134,7 @@ class NeuronNoise(Detector):
             for label in range(classes):
                 others = images[labels != label]
                 if len(others):
-                    random = generator(seed, "neuron-noise", start, label) if start else None
+                    random = generator(seed, "neuron-noise", start * classes + label) if start else None
                     margins[:, start, label] = self._ascend(network, layers, others, label, random)
                 report_progress((start * classes + label + 1) / (self.starts * classes))
         if not np.isfinite(margins).all():
