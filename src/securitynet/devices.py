@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, ModelError
 
@@ -30,6 +33,31 @@ def resolve_device(device: str | torch.device) -> torch.device:
             )
         return torch.device("cuda", place.index or 0)
     return place
+
+
+class _SkipInitialValues(TorchFunctionMode):
+    """Draws no initial values: for tensors that hold none, torch would run Python versions of its random functions."""
+
+    _SKIPPED = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_)
+
+    @override
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in self._SKIPPED and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def on_meta_device() -> Iterator[None]:
+    """Make tensors that have shapes and no values, for networks of which only the shapes matter."""
+    with torch.device("meta"), _SkipInitialValues():
+        yield
 
 
 @contextlib.contextmanager

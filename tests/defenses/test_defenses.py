@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -60,8 +62,21 @@ def test_the_issues_defenses_are_there():
         assert DEFENSES.entries[name].summary.endswith(".")
 
 
+@pytest.fixture(scope="module")
+def train_plainly(tmp_path_factory):
+    """Trains a model without a defense, once for all tests; returns the checksum of its weights and its record."""
+
+    @cache
+    def train(faster):
+        out = tmp_path_factory.mktemp("plain") / "plain.safetensors"
+        _, record = train_model(config(out, None, **dict(faster)))
+        return weights(out), record
+
+    return train
+
+
 @pytest.mark.parametrize("name", TRAINING)
-def test_trained_with_it_killed_and_resumed(name, tmp_path, digits):
+def test_trained_with_it_killed_and_resumed(name, tmp_path, train_plainly):
     """The same weights as an undisturbed run, another model than without it, and a record that says so."""
     defense = make_defense(name, settings(name))
     # So that it comes below alpha, from where on it differs, in three epochs.
@@ -85,8 +100,8 @@ def test_trained_with_it_killed_and_resumed(name, tmp_path, digits):
     assert again.model_dump(exclude=timeless) == trained.model_dump(exclude=timeless)
     assert read_target_record(whole) == trained and trained.defense.name == name
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
-    plain, without = train_model(config(tmp_path / "plain.safetensors", None, **faster))
-    assert weights(plain) != weights(whole) and without.defense is None
+    plain, without = train_plainly(tuple(faster.items()))
+    assert plain != weights(whole) and without.defense is None
     with pytest.raises(ConfigurationError, match="defense"):  # neither is taken for the other
         train_model(config(whole, None, **faster))
 

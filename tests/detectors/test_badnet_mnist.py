@@ -73,10 +73,11 @@ def test_neo_catches_stamped_images_passes_clean_ones_and_finds_the_corner(badne
 
 
 def test_clustering_finds_stamped_training_records_and_nothing_without_them(badnet):
-    found, _ = measures("activation-clustering", *badnet)
+    size = {"records": 800, "held_out": 800}
+    found, _ = measures("activation-clustering", *badnet, **size)
     assert found["foreign-p-value"].value < 1e-3 and found["detection-rate"].low > 0.8
     assert found["false-rejection-rate"].value < 0.02
-    detector = DETECTORS.get("activation-clustering")()
+    detector = DETECTORS.get("activation-clustering")(**size)
     output = detector(*badnet, Context(), detector.threat_models[0])
     clean = {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
     assert clean["foreign-classes"].value == 0 and clean["foreign-p-value"].value > 0.05

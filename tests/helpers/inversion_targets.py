@@ -17,7 +17,7 @@ EVALUATOR = {"architecture": "cifar-resnet20", "recipe": {"epochs": 10}}
 GAN = {"steps": 400, "width": 16, "previews": 1}
 
 QUICK = {
-    "fredrikson": {"evaluator": EVALUATOR, "iterations": 500},
+    "fredrikson": {"evaluator": EVALUATOR, "iterations": 300},
     "generative": {"evaluator": EVALUATOR, "gan": GAN, "rounds": 150, "restarts": 4},
     "plug-and-play": {
         "evaluator": EVALUATOR,
@@ -30,12 +30,25 @@ QUICK = {
 }
 """Settings with which an attack works well on the tiny target."""
 
+QUICKEST_EVALUATOR = {"architecture": "simple-cnn", "recipe": {"epochs": 2}}
+
 QUICKEST = {
-    "fredrikson": {"iterations": 12},
-    "generative": {"gan": {**GAN, "steps": 12}, "rounds": 6, "restarts": 4},
-    "plug-and-play": {"gan": {**GAN, "steps": 12}, "rounds": 6, "pool": 50, "restarts": 4, "candidates": 6},
+    "fredrikson": {"evaluator": QUICKEST_EVALUATOR, "iterations": 12},
+    "generative": {"evaluator": QUICKEST_EVALUATOR, "gan": {**GAN, "steps": 12}, "rounds": 6, "restarts": 4},
+    "plug-and-play": {
+        "evaluator": QUICKEST_EVALUATOR,
+        "gan": {**GAN, "steps": 12},
+        "rounds": 6,
+        "pool": 50,
+        "restarts": 4,
+        "candidates": 6,
+    },
 }
 """Settings with which it is quicker still, where it matters only that all of it runs."""
+
+
+CHANCE_EVALUATOR = {"architecture": "simple-cnn", "recipe": {"epochs": 10, "learning_rate": 3e-3}}
+"""The judge of attacks on random networks. It may have their architecture: they have learned nothing that fools it."""
 
 
 def wrapped(module, shape, checksum="test", preprocessing=None) -> Target:

@@ -37,9 +37,9 @@ class Jackknife:
 
     def interval(self, level: float) -> tuple[float, float]:
         """Student's interval."""
-        from scipy import stats
+        from scipy import special
 
-        reach = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
+        reach = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         return self.value - reach, self.value + reach
 
     def beyond_zero(self) -> float:
@@ -118,7 +118,7 @@ def bca(
     Returns:
         Lower and upper end; None if the statistic is undefined without one of the records.
     """
-    from scipy import stats
+    from scipy import special
 
     draws = np.random.default_rng([seed, 2]).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
     drawn = statistic(draws)
@@ -131,28 +131,33 @@ def bca(
     scale = float((pulls**2).sum())
     acceleration = 0.0 if scale == 0 else float((pulls**3).sum() / (6 * scale**1.5))
     below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
-    bias = float(stats.norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
-    ends = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    shares = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
+    bias = float(special.ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn))))
+    ends = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    shares = special.ndtr(bias + ends / (1 - acceleration * ends))
     low, high = np.quantile(drawn, np.sort(shares))
     return float(low), float(high)
 
 
-def welch(first: Floats, second: Floats, level: float) -> tuple[float, float]:
-    """Welch's interval of a difference of means.
+def welch(first: Floats, second: Floats, level: float) -> tuple[float, float, float | None]:
+    """Welch's interval of a difference of means, and the p-value of Welch's test.
 
     Args:
         first: Values of the first group.
         second: Values of the second group.
         level: Confidence level, in (0, 1).
+
+    Returns:
+        Ends of the interval and the p-value, which is None where two groups without spread differ.
     """
     from scipy import stats
 
-    if np.ptp(first) == 0 and np.ptp(second) == 0:
-        value = float(second.mean() - first.mean())
-        return value, value
-    interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(level)
-    return float(interval.low), float(interval.high)
+    value = float(second.mean() - first.mean())
+    exact = 1e-12 * max(np.abs(first).max(), np.abs(second).max())  # what rounding leaves of equal values
+    if max(np.ptp(first), np.ptp(second)) <= exact:
+        return value, value, None if abs(value) > exact else 1.0
+    test = stats.ttest_ind(second, first, equal_var=False)
+    interval = test.confidence_interval(level)
+    return float(interval.low), float(interval.high), float(test.pvalue)
 
 
 def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]:
@@ -164,12 +169,12 @@ def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]
         kind: ``pearson`` or ``spearman``.
         level: Confidence level, in (0, 1).
     """
-    from scipy import stats
+    from scipy import special
 
     if n <= 3:
         return -1.0, 1.0
     error = np.sqrt((1 if kind == "pearson" else 1 + value**2 / 2) / (n - 3))
-    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    reach = float(special.ndtri((1 + level) / 2)) * error
     middle = float(fisher_z(np.array(value), n, kind))
     return float(np.tanh(middle - reach)), float(np.tanh(middle + reach))
 

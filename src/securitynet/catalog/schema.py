@@ -7,6 +7,7 @@ derived from them (`securitynet.catalog.codebook`). docs/catalog.md, "Adding a c
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -403,6 +404,7 @@ class CatalogEntry(Record):
         return {code: value for code, value in self.model_dump(mode="json").items() if value not in (None, [])}
 
 
+@functools.lru_cache(maxsize=4096)  # a page of the catalog prints each of its ids several times
 def entry_id(key: str) -> str:
     """The id of the entry with this key."""
     return stable_hash(key, length=16)

@@ -15,6 +15,9 @@ from securitynet.metrics import paired, rates
 from securitynet.records import Direction, Measurement
 
 _NUMBERS_AT_ONCE = 1 << 23
+_DENSE = 1 << 14
+"""Size up to which a table is not worth the overhead of a sparse one."""
+
 _METHOD = "Beta quantiles, jackknife variance, one worst record added"
 
 Values = NDArray[np.int64]
@@ -158,22 +161,20 @@ def _of_classes(votes: NDArray[np.int64], overall: int) -> Values:
 def _f1_measures(truth: Values, predicted: Values, labels: Values, level: float) -> list[Measurement]:
     """Compute the gain in macro-F1, macro-F1, and the macro-F1 of predictions permuted within classes."""
     table = _Table(truth, predicted, labels)
-    measurements = []
-    for name, least in (("macro-f1-gain", -1.0), ("macro-f1", 0.0), ("baseline-macro-f1", 0.0)):
-        value, low, high = table.interval(name, least, level)
-        measurements.append(
-            Measurement(
-                name=name,
-                value=value,
-                low=max(least, min(low, value)),
-                high=min(1.0, max(high, value)),
-                level=level,
-                n=len(truth),
-                direction=Direction.LOWER,
-                method=_METHOD,
-            )
+    intervals = table.intervals({"macro-f1-gain": -1.0, "macro-f1": 0.0, "baseline-macro-f1": 0.0}, level)
+    return [
+        Measurement(
+            name=name,
+            value=value,
+            low=low,
+            high=high,
+            level=level,
+            n=len(truth),
+            direction=Direction.LOWER,
+            method=_METHOD,
         )
-    return measurements
+        for name, (value, low, high) in intervals.items()
+    ]
 
 
 class _Table:
@@ -224,18 +225,19 @@ class _Table:
         dealt = np.divide(product, records, out=np.zeros_like(product), where=records > 0) @ self._values
         return _f1(counts @ self._hits, true, predicted), _f1(dealt, true, predicted)
 
-    def interval(self, name: str, least: float, level: float) -> tuple[float, float, float]:
-        """Compute value, lower and upper end of one of the three metrics, whose values lie between ``least`` and 1.
+    def intervals(self, leasts: dict[str, float], level: float) -> dict[str, tuple[float, float, float]]:
+        """Compute value, lower and upper end of the metrics, which lie between their ``leasts`` and 1.
 
         A record of the rarest value is added, which is missed for the lower end and hit for the upper end. It stands
         for what the records did not show, as in Clopper and Pearson's limits of a rate. Bias and variance are those of
         the jackknife, and the distribution is the Beta distribution with this mean and variance.
         """
-        ends = []
+        values = {name: float(value[0]) for name, value in self._measure(self._counts[None, :]).items()}
+        ends: dict[str, list[float]] = {name: [] for name in leasts}
         for cell, share in ((self._missed, (1 - level) / 2), (self._hit, (1 + level) / 2)):
             counts = self._counts.copy()
             counts[cell] += 1
-            value = self._measure(name, counts[None, :])[0]
+            whole = self._measure(counts[None, :])
             n, there = counts.sum(), np.flatnonzero(counts)
             size = max(1, _NUMBERS_AT_ONCE // self._widest)
             parts = []
@@ -243,30 +245,41 @@ class _Table:
                 chosen = there[start : start + size]
                 without = np.repeat(counts[None, :], len(chosen), axis=0)
                 without[np.arange(len(chosen)), chosen] -= 1
-                parts.append(self._measure(name, without))
-            shift = np.concatenate(parts) - value
-            variance = (n - 1) / n * float(counts[there] @ shift**2)
-            # With few records, permuted predictions hit too often, because a prediction may return to its own record.
-            centre = np.clip(value - (n - 1) / n * float(counts[there] @ shift), least, 1.0)
-            span = 1 - least
-            # The correction is an estimate itself, so the wider of the ends with and without it counts.
-            both = (np.array([value, centre]) - least) / span
-            farther = rates.beta_quantile(both, variance / span**2, share)
-            ends.append(least + span * float(farther.min() if share < 0.5 else farther.max()))
-        return float(self._measure(name, self._counts[None, :])[0]), ends[0], ends[1]
+                parts.append(self._measure(without))
+            for name, least in leasts.items():
+                value = whole[name][0]
+                shift = np.concatenate([part[name] for part in parts]) - value
+                variance = (n - 1) / n * float(counts[there] @ shift**2)
+                # With few records, permuted predictions hit too often: a prediction may return to its own record.
+                centre = np.clip(value - (n - 1) / n * float(counts[there] @ shift), least, 1.0)
+                span = 1 - least
+                # The correction is an estimate itself, so the wider of the ends with and without it counts.
+                both = (np.array([value, centre]) - least) / span
+                farther = rates.beta_quantile(both, variance / span**2, share)
+                ends[name].append(least + span * float(farther.min() if share < 0.5 else farther.max()))
+        return {
+            name: (value, max(leasts[name], min(ends[name][0], value)), min(1.0, max(ends[name][1], value)))
+            for name, value in values.items()
+        }
 
-    def _measure(self, name: str, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _measure(self, counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         value, dealt = self.scores(counts)
-        return {"macro-f1-gain": value - dealt, "macro-f1": value, "baseline-macro-f1": dealt}[name]
+        return {"macro-f1-gain": value - dealt, "macro-f1": value, "baseline-macro-f1": dealt}
 
 
-def _indicator(column: Values, columns: int, chosen: NDArray[np.bool_] | None = None) -> sparse.csr_array:
+def _indicator(
+    column: Values, columns: int, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64] | sparse.csr_array:
     """C×columns with a 1 in each (chosen) row."""
     rows = np.arange(len(column)) if chosen is None else np.flatnonzero(chosen)
+    if len(column) * columns <= _DENSE:
+        dense = np.zeros((len(column), columns))
+        dense[rows, column[rows]] = 1
+        return dense
     return sparse.csr_array((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), columns))
 
 
-def _position(column: Values, pairs: Values) -> sparse.csr_array:
+def _position(column: Values, pairs: Values) -> NDArray[np.float64] | sparse.csr_array:
     """C×pairs with a 1 where a combination belongs to a pair."""
     at = np.searchsorted(pairs, column).clip(max=max(len(pairs) - 1, 0))
     chosen = pairs[at] == column if len(pairs) else np.zeros(len(column), dtype=bool)

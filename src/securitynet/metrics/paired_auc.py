@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from securitynet.metrics import roc
 from securitynet.records import Direction, Measurement
@@ -68,7 +68,7 @@ def _limit(
         np.append(is_member, [True, False]),
     )
     mean, variance, fewest = _place(*augmented)
-    quantile = float(stats.t.ppf((1 + level) / 2, fewest - 1))
+    quantile = float(special.stdtrit(fewest - 1, (1 + level) / 2))
     return float(mean - quantile * variance**0.5)
 
 

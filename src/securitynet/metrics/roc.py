@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from securitynet.metrics import rates
 from securitynet.records import Direction, Measurement
@@ -65,9 +66,9 @@ def curve(members: Scores, non_members: Scores) -> Curve:
 
 def auc_value(members: Scores, non_members: Scores) -> float:
     """Return the probability that a random member scores above a random non-member; ties count one half."""
-    ranks = stats.rankdata(np.concatenate([members, non_members]))
-    m, n = len(members), len(non_members)
-    return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
+    ordered, others = np.sort(members), np.sort(non_members)
+    below = sum(int(np.searchsorted(others, ordered, side=side).sum()) for side in ("left", "right"))
+    return below / 2 / (len(members) * len(non_members))
 
 
 def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str = "auc") -> Measurement:
@@ -234,38 +235,46 @@ def tpr_limits(members: Scores, non_members: Scores, fpr: float, level: float) -
     Returns:
         Lower and upper end.
     """
-    m, n, tail = len(members), len(non_members), (1 - level) / 2
+    m, tail = len(members), (1 - level) / 2
     ascending = np.sort(members)
     descending = np.concatenate([[np.inf], np.sort(non_members)[::-1], [-np.inf]])
-    counts = np.arange(int(stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(stats.binom.isf(_NEGLIGIBLE, n, fpr)) + 1)
-    weights = stats.binom.pmf(counts, n, fpr)
-    # Neighbouring K are merged, at the end that makes the interval wider.
-    group = ((np.cumsum(weights) - weights / 2) * _MOST_PARTS).astype(np.int64)
-    first = np.flatnonzero(np.diff(group, prepend=-1))
-    last = np.append(first[1:] - 1, len(counts) - 1)
-    shares = np.add.reduceat(weights, first)
-    above_high = m - np.searchsorted(ascending, descending[counts[first]], side="right")
-    above_low = m - np.searchsorted(ascending, descending[counts[last] + 1], side="right")
+    fewest, most, shares = _count_exceedances(len(non_members), fpr)
+    above_high = m - np.searchsorted(ascending, descending[fewest], side="right")
+    above_low = m - np.searchsorted(ascending, descending[most + 1], side="right")
     return (
         _mixture_quantile(above_high, m - above_high + 1, shares, tail),
         1 - _mixture_quantile(m - above_low, above_low + 1, shares, tail),
     )
 
 
+@lru_cache(maxsize=256)
+def _count_exceedances(n: int, fpr: float) -> tuple[NDArray[np.int64], NDArray[np.int64], Scores]:
+    """Return ranges of the number of n non-members above the threshold with this FPR, and their probabilities.
+
+    They are the fewest and the most of each range, and the probability of the range; the arrays must not be changed.
+    """
+    ends = int(stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(stats.binom.isf(_NEGLIGIBLE, n, fpr))
+    counts = np.arange(ends[0], ends[1] + 1, dtype=np.int64)
+    weights = stats.binom.pmf(counts, n, fpr)
+    # Neighbouring K are merged, at the end that makes the interval wider.
+    group = ((np.cumsum(weights) - weights / 2) * _MOST_PARTS).astype(np.int64)
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    last = np.append(first[1:] - 1, len(counts) - 1)
+    shares = np.add.reduceat(weights, first)
+    return counts[first], counts[last], shares
+
+
 def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Scores, share: float) -> float:
-    """Compute the quantile of a mixture of Beta distributions by bisection; a component with ``a`` = 0 lies at 0."""
+    """Compute the quantile of a mixture of Beta distributions; a component with ``a`` = 0 lies at 0."""
     at_zero = float(weights[a == 0].sum())
     if at_zero >= share:
         return 0.0
     a, b, weights = a[a > 0], b[a > 0], weights[a > 0]
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        if at_zero + float(weights @ special.betainc(a, b, middle)) < share:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+
+    def exceed(value: float) -> float:
+        return at_zero + float(weights @ special.betainc(a, b, value)) - share
+
+    return float(optimize.brentq(exceed, 0.0, 1.0, xtol=1e-12))
 
 
 def balanced_accuracy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scipy import stats
+from scipy import special, stats
 
 TESTS = ("total uses", "spread of batch sizes", "spread of uses")
 """Names of the tests, in the order of `poisson_p_values`."""
@@ -43,6 +43,6 @@ def _spread_p_value(spread: float, *, count: int, trials: int, rate: float) -> f
         return float(spread == 0)
     kurtosis = 3 + (1 - 6 * rate * (1 - rate)) / variance
     relative = (kurtosis - 1) / count  # variance of the mean of the squares, in units of the squared mean
-    gamma = stats.gamma(1 / relative, scale=relative)
-    value = spread / (count * variance)
-    return float(min(1.0, 2 * min(gamma.cdf(value), gamma.sf(value))))
+    shape = 1 / relative
+    scaled = spread / (count * variance) * shape
+    return float(min(1.0, 2 * min(special.gammainc(shape, scaled), special.gammaincc(shape, scaled))))

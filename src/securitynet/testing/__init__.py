@@ -52,6 +52,7 @@ __all__ = [
     "check_foreign_threat_models",
     "check_output",
     "check_reproducible",
+    "check_scores",
     "make_clean_case",
     "make_null_case",
     "make_overfitted_case",
@@ -83,9 +84,9 @@ def check_attack(attack: Attack, *, case: Case | None = None, null_case: Case | 
     with tempfile.TemporaryDirectory() as folder:
         for number, threat_model in enumerate(attack.threat_models):
             cache = Path(folder) / str(number)
-            _check_method(attack, case, threat_model, cache)
+            output = _check_method(attack, case, threat_model, cache)
             if issubclass(attack.output, MembershipScores):
-                check_beats_chance(attack, case, threat_model, cache=cache)
+                check_scores(output)
                 check_chance_on_null(attack, null_case or make_null_case(), threat_model, cache=cache)
     check_foreign_threat_models(attack, case)
 
@@ -200,7 +201,12 @@ def check_beats_chance(attack: Method, case: Case, threat_model: ThreatModel, *,
         threat_model: One of the attack's threat models.
         cache: Folder for signals and shadow models; None stores nothing.
     """
-    measurements = _measure(_run(attack, case, threat_model, cache=cache))
+    check_scores(_run(attack, case, threat_model, cache=cache))
+
+
+def check_scores(output: Output) -> None:
+    """Check that the scores of membership inference on an overfitted target distinguish members from non-members."""
+    measurements = _measure(output)
     for name, least in (("auc", 0.6), ("balanced-accuracy", 0.55)):
         low = measurements[name].low
         _require(low is not None and low > least, f"{name} on an overfitted target is {measurements[name].value}")
@@ -229,7 +235,7 @@ def check_reproducible(
     threat_model: ThreatModel,
     *,
     caches: tuple[Path | None, Path | None] = (None, None),
-) -> None:
+) -> Output:
     """Check that one seed gives one result, whatever was drawn from the global generators before.
 
     Args:
@@ -237,14 +243,19 @@ def check_reproducible(
         case: The target and its data.
         threat_model: One of the method's threat models.
         caches: Two folders without any outputs of the target.
+
+    Returns:
+        The result, for further checks.
     """
     with _global_state(1):
-        first = _run(method, case, threat_model, cache=caches[0]).arrays()
+        output = _run(method, case, threat_model, cache=caches[0])
+    first = output.arrays()
     with _global_state(2):
         second = _run(method, case, threat_model, cache=caches[1]).arrays()
     _require(first.keys() == second.keys(), "a second run with the same seed gives other arrays")
     for name, array in first.items():
         _require(_same(array, second[name]), f"{name} differs in a second run with the same seed")
+    return output
 
 
 def check_output(output: Output) -> None:
@@ -290,11 +301,12 @@ def check_foreign_threat_models(method: Method, case: Case) -> None:
         raise ContractError(f"it does not refuse {threat_model}, which it does not support")
 
 
-def _check_method(method: Method, case: Case, threat_model: ThreatModel, folder: Path) -> None:
+def _check_method(method: Method, case: Case, threat_model: ThreatModel, folder: Path) -> Output:
     # Each run has its own cache: cached outputs of the first would hide that the second queries other images.
-    check_reproducible(method, case, threat_model, caches=(folder, folder / "again"))
-    check_output(_run(method, case, threat_model, cache=folder))
+    output = check_reproducible(method, case, threat_model, caches=(folder, folder / "again"))
+    check_output(output)
     check_access(method, case, threat_model, cache=folder / "counted")
+    return output
 
 
 def _check_output_defense(defense: OutputDefense, case: Case) -> None:

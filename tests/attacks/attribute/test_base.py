@@ -77,7 +77,7 @@ def measures(output):
 
 @pytest.mark.parametrize("name, model", CASES)
 def test_slant_and_thickness_are_inferred_beyond_the_digit(name, model, target, data, tmp_path):
-    found = measures(run(target, data, model, tmp_path, name=name))
+    found = measures(run(target, data, model, tmp_path, name=name, epochs=25))
     assert set(found) == {
         f"{attribute}.{measure}"
         for attribute in ("slant", "stroke-thickness")
@@ -112,7 +112,7 @@ def test_a_random_attribute_is_not(name, model, target, digits, tmp_path):
         rare=(generator.random(n) < 0.05, 2),
     )
     random = ("fair", "four", "skewed", "rare")
-    found = measures(run(target, data, model, tmp_path, name=name, attributes=random, epochs=20))
+    found = measures(run(target, data, model, tmp_path, name=name, attributes=random, epochs=10))
     for attribute in random:
         for measure in (found[f"{attribute}.gain"], found[f"{attribute}.macro-f1-gain"]):
             half = (measure.high - measure.low) / 2
@@ -121,7 +121,7 @@ def test_a_random_attribute_is_not(name, model, target, digits, tmp_path):
 
 def test_what_the_label_says_is_no_gain(target, digits, tmp_path):
     data = with_attributes(digits, even=(digits.labels % 2, 2))
-    found = measures(run(target, data, cache=tmp_path, attributes=("even",)))
+    found = measures(run(target, data, cache=tmp_path, attributes=("even",), epochs=25))
     assert found["even.accuracy"].low > 0.85 and found["even.baseline-accuracy"].value == 1
     assert found["even.gain"].high <= 0
 
@@ -130,7 +130,7 @@ def test_what_the_label_says_is_no_gain(target, digits, tmp_path):
 def test_contract(name, model, network, data, tmp_path):
     first_target = target_of(network, query_counter=QueryCounter())
     context = Context(cache=tmp_path / "a", device="cpu")
-    attack = ATTACKS.get(name)(epochs=3, repeats=2)
+    attack = ATTACKS.get(name)(epochs=3, repeats=2, attributes=("slant",))
     first = attack(first_target, data, context, model)
     splits = data.splits
     learned = splits.shadow_train if model == SHADOW else splits.known_members
@@ -156,7 +156,7 @@ def test_contract(name, model, network, data, tmp_path):
 
 def test_nobody_is_learned_from_and_judged(target, data, tmp_path):
     splits = data.splits
-    members = run(target, data, cache=tmp_path, judged="members", epochs=3)
+    members = run(target, data, cache=tmp_path, judged="members", epochs=3, attributes=("slant",))
     np.testing.assert_array_equal(members.attributes[0].indices, splits.scored_members)
     # What the judged are is never looked at: whatever they are said to be, the answers are the same.
     attribute = data.dataset.attributes["slant"]
@@ -164,7 +164,7 @@ def test_nobody_is_learned_from_and_judged(target, data, tmp_path):
     values[splits.non_members] = 1 - values[splits.non_members]
     turned = dataclasses.replace(data.dataset, attributes={"slant": Attribute(values, attribute.names)})
     one = run(target, data, cache=tmp_path, epochs=3, attributes=("slant",)).attributes[0]
-    other = run(target, TrialData(turned, splits), epochs=3).attributes[0]
+    other = run(target, TrialData(turned, splits), epochs=3, attributes=("slant",)).attributes[0]
     np.testing.assert_array_equal(one.predicted, other.predicted)
     np.testing.assert_array_equal(one.baseline, other.baseline)
     np.testing.assert_array_equal(one.truth, 1 - other.truth)
@@ -174,7 +174,7 @@ def test_what_is_not_annotated_is_left_out(target, digits, tmp_path):
     values = digits.attributes["slant"].values.copy()
     values[::3] = -1
     data = with_attributes(digits, partly=(values, 2))
-    (found,) = run(target, data, cache=tmp_path, attributes=("partly",)).attributes
+    (found,) = run(target, data, cache=tmp_path, attributes=("partly",), epochs=3).attributes
     assert (found.indices % 3 != 0).all() and (found.truth >= 0).all()
     assert len(found.indices) == (data.splits.non_members % 3 != 0).sum()
     values[data.splits.non_members] = -1

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from evasion_cases import made_up, small, white_box
+from evasion_cases import made_up, small, splits_of, white_box
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.evasion._norms import measure_norms as norms_of
-from securitynet.attacks.evasion.base import EvasionAttack
+from securitynet.attacks.evasion.base import Evasion, EvasionAttack
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded, SplitError, TargetError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -35,8 +36,22 @@ SETTINGS = {
     "patch": {"samples": 30, "epsilons": (0.05, 0.3), "steps": 8, "places": 3},
     "auto-attack": {"samples": 12, "epsilons": (0.05, 0.2), "steps": 4, "queries": 10},
 }
+SHORT = {
+    "fgsm": {"epsilons": (0.2,)},
+    "fgsm-transfer": {"epsilons": (0.2,)},
+    "pgd": {"epsilons": (0.2,), "steps": 3},
+    "square": {"epsilons": (0.3,), "queries": 15},
+    "apgd-t": {"epsilons": (0.2,), "steps": 3},
+    "apgd-l1": {"epsilons": (5.0,), "steps": 4},
+    "pgd-targeted": {"epsilons": (0.2,), "steps": 3},
+    "sparse-rs": {"epsilons": (0.2,), "queries": 15},
+    "patch": {"epsilons": (0.3,), "steps": 3, "places": 2},
+    "auto-attack": {"epsilons": (0.2,), "steps": 3, "queries": 5},
+}
+"""Settings for what does not depend on how far an attack gets."""
+
 NAMES = [name.partition(".")[2] for name in ATTACKS.names("evasion") if issubclass(ATTACKS.get(name), EvasionAttack)]
-LIBRARY = {"square", "auto-attack"}
+LIBRARY = ("square", "auto-attack")
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("torchattacks") is None, reason="torchattacks is not installed"
@@ -57,6 +72,30 @@ def measured(output):
     return {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
 
 
+@dataclass(frozen=True)
+class Finished:
+    """An attack that was run with `SETTINGS` and seed 3, on a target with a query count of its own."""
+
+    output: Evasion
+    target: Target
+    context: Context
+
+
+@pytest.fixture(scope="module")
+def finished(networks, digits, surrogates_kept, tmp_path_factory):
+    """Each attack on the first network: run when it is first wanted, and shared by the tests."""
+
+    @cache
+    def run_once(name):
+        folder = tmp_path_factory.mktemp("finished")
+        (folder / "surrogates").symlink_to(surrogates_kept, target_is_directory=True)
+        target, context = white_box(networks[0]), Context(seed=3, cache=folder, device="cpu")
+        data = TrialData(digits, splits_of(len(digits)))
+        return Finished(run(name, target, data, context, keep_examples=True), target, context)
+
+    return run_once
+
+
 class Sealed(Backend):
     """Answers only: what an endpoint or an ONNX file shows of a network."""
 
@@ -75,8 +114,8 @@ def test_every_attack_is_here():
 
 
 @each
-def test_evades_and_more_so_with_a_larger_budget(name, target, data, context):
-    output = run(name, target, data, context)
+def test_evades_and_more_so_with_a_larger_budget(name, finished):
+    output = finished(name).output
     found = measured(output)
     first, *_, last = [f"success@epsilon={epsilon:g}" for epsilon in SETTINGS[name]["epsilons"]]
     assert found["clean-accuracy"].value > 0.85
@@ -86,8 +125,8 @@ def test_evades_and_more_so_with_a_larger_budget(name, target, data, context):
 
 
 @each
-def test_perturbations_keep_to_their_budget(name, target, data, context):
-    output = run(name, target, data, context, keep_examples=True)
+def test_perturbations_keep_to_their_budget(name, target, data, finished):
+    output = finished(name).output
     images = data.dataset.batch(output.indices).float().numpy() / 255
     assert output.examples.shape == (1, len(output.epsilons), *images.shape)
     assert output.examples.min() >= 0 and output.examples.max() <= 1
@@ -101,11 +140,12 @@ def test_perturbations_keep_to_their_budget(name, target, data, context):
 
 @each
 def test_same_seed_same_result_whatever_was_drawn_before(name, target, data, fresh):
-    first = run(name, target, data, Context(seed=5, cache=fresh("a")))
+    short = {"samples": 12, **SHORT[name]}
+    first = run(name, target, data, Context(seed=5, cache=fresh("a")), **short)
     np.random.seed(1)
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    second = run(name, target, data, Context(seed=5, cache=fresh("b")))
+    second = run(name, target, data, Context(seed=5, cache=fresh("b")), **short)
     assert torch.equal(state, torch.random.get_rng_state()), "the global random state is left as it was"
     assert first.arrays().keys() == second.arrays().keys()
     for key, array in first.arrays().items():
@@ -113,8 +153,8 @@ def test_same_seed_same_result_whatever_was_drawn_before(name, target, data, fre
 
 
 @each
-def test_output_survives_being_kept(name, target, data, context, tmp_path):
-    output = run(name, target, data, context, keep_examples=True)
+def test_output_survives_being_kept(name, finished, tmp_path):
+    output = finished(name).output
     np.savez(tmp_path / "kept.npz", **output.arrays())
     with np.load(tmp_path / "kept.npz", allow_pickle=False) as arrays:
         again = type(output).from_arrays(dict(arrays))
@@ -124,18 +164,17 @@ def test_output_survives_being_kept(name, target, data, context, tmp_path):
 
 
 @each
-def test_bill_and_access(name, target, data, context):
+def test_bill_and_access(name, target, data, context, finished):
     sealed = Sealed(target.backend)
     shut = Target(sealed, access=Access.BLACK_BOX)
     if make(name).threat_models[0].access is Access.WHITE_BOX:
         with pytest.raises(AccessDenied, match="white-box"):
             run(name, shut, data, context)
         assert sealed.calls == 0
-        run(name, target, data, context)
-        bill = context.queries()
-        assert bill.total == target.query_counter.total and bill.unique == target.query_counter.unique
+        bill, counter = finished(name).context.queries(), finished(name).target.query_counter
+        assert bill.total == counter.total and bill.unique == counter.unique
         return
-    run(name, shut, data, context)
+    run(name, shut, data, context, samples=12, **SHORT[name])
     bill = context.queries()
     assert bill.total == sealed.calls
     assert bill.unique == len(sealed.seen)
@@ -145,7 +184,8 @@ def test_bill_and_access(name, target, data, context):
 def test_killed_and_started_again_gives_the_same(name, target, data, fresh, monkeypatch):
     monkeypatch.setattr(ATTACKS.get(f"evasion.{name}"), "most_together", 5)
     whole = Context(seed=5, cache=fresh("whole"))
-    expected = run(name, target, data, whole, samples=12)
+    short = {"samples": 12, **SHORT[name]}
+    expected = run(name, target, data, whole, **short)
 
     class Killed(BaseException):
         pass
@@ -156,10 +196,10 @@ def test_killed_and_started_again_gives_the_same(name, target, data, fresh, monk
 
     cache = fresh("cut")
     with pytest.raises(Killed):
-        run(name, target, data, Context(seed=5, cache=cache, progress=kill), samples=12)
+        run(name, target, data, Context(seed=5, cache=cache, progress=kill), **short)
     assert list(cache.glob("evasion/*/*.piece"))
     resumed = Context(seed=5, cache=cache)
-    found = run(name, target, data, resumed, samples=12)
+    found = run(name, target, data, resumed, **short)
     for key, array in expected.arrays().items():
         np.testing.assert_array_equal(found.arrays()[key], array, key)
     assert resumed.queries() == whole.queries(), "what was asked before the kill is on the bill"
@@ -168,7 +208,7 @@ def test_killed_and_started_again_gives_the_same(name, target, data, fresh, monk
 
 @each
 def test_samples_are_non_members_and_the_same_for_all_attacks(name, target, data, context):
-    output = run(name, target, data, context, samples=12)
+    output = run(name, target, data, context, samples=12, **SHORT[name])
     assert len(output.indices) == 12 and np.isin(output.indices, data.splits.non_members).all()
     np.testing.assert_array_equal(output.indices, run("fgsm", target, data, context, samples=12).indices)
     other = Context(seed=context.seed + 1)
@@ -189,17 +229,26 @@ def test_grey_oblong_many_classes_and_a_batch_of_one(name, shape, classes, conte
     assert len(output.indices) == 1 and measured(output)["clean-accuracy"].value == 1
 
 
-@each
-@pytest.mark.parametrize(
-    "head, last", [("probabilities", nn.Softmax(dim=1)), ("log-probabilities", nn.LogSoftmax(dim=1))]
-)
-def test_a_head_of_probabilities_is_attacked_as_well(name, head, last, networks, data, context):
+def check_head(name, head, last, networks, data, context, finished):
+    largest = SETTINGS[name]["epsilons"][-1]
     target = white_box(nn.Sequential(*networks[0], last), head=head)
     found = measured(run(name, target, data, context))
-    largest = SETTINGS[name]["epsilons"][-1]
-    plain = measured(run(name, white_box(networks[0]), data, context))
+    plain = measured(finished(name).output)
     key = f"success@epsilon={largest:g}"
     assert found[key].value == pytest.approx(plain[key].value, abs=0.15)
+
+
+@each
+def test_a_head_of_probabilities_is_attacked_as_well(name, networks, data, context, finished):
+    check_head(name, "probabilities", nn.Softmax(dim=1), networks, data, context, finished)
+
+
+# One for each way to the logits: gradients, queries, both through the library, and a surrogate that learns from them.
+@pytest.mark.parametrize(
+    "name", ["pgd", "sparse-rs", *(pytest.param(n, marks=needs_library) for n in LIBRARY), "fgsm-transfer"]
+)
+def test_a_head_of_log_probabilities_is_attacked_as_well(name, networks, data, context, finished):
+    check_head(name, "log-probabilities", nn.LogSoftmax(dim=1), networks, data, context, finished)
 
 
 def test_clear_errors_before_any_work(target, data, context, digits):
@@ -230,8 +279,8 @@ def test_a_cap_on_queries_holds(networks, data, context):
     assert capped.query_counter.unique <= 100
 
 
-def test_the_gallery_shows_what_happened(target, data, context):
-    output = run("fgsm", target, data, context, keep_examples=True)
+def test_the_gallery_shows_what_happened(data, finished):
+    output = finished("fgsm").output
     (gallery,) = output.galleries()
     assert 1 <= len(gallery.rows) <= 8
     assert gallery.images.shape == (len(gallery.rows), 3, 1, 8, 8) and gallery.images.dtype == np.uint8

@@ -66,10 +66,10 @@ def test_regularised_optimum_is_that_of_an_independent_optimiser(linear):
 def test_no_image_depends_on_the_others(linear):
     weights = orthogonal(6, 64, scale=12.0)
     target, data = linear(weights, (1, 8, 8)), noise_data(6, (1, 8, 8))
-    together = found(Fredrikson(start="grey"), target, data)
+    together = found(Fredrikson(start="grey", threshold=0.9), target, data)
     assert len(set(together.iterations)) > 1, "each stops on its own"
     for label in (0, 3, 5):
-        alone = found(Fredrikson(classes=(label,), start="grey"), target, data)
+        alone = found(Fredrikson(classes=(label,), start="grey", threshold=0.9), target, data)
         torch.testing.assert_close(alone.images[0], together.images[label], atol=1e-6, rtol=0)
         assert alone.iterations[0] == together.iterations[label]
 

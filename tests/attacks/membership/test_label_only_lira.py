@@ -48,7 +48,7 @@ def test_marks_are_differences_of_means():
 
 def test_behind_labels_only_label_only_lira_gives_the_same_scores(overfitted, tmp_path):
     target, splits, dataset = overfitted
-    data, attack = TrialData(dataset, splits), LabelOnlyLira(shadows=SHADOWS)
+    data, attack = TrialData(dataset, splits), LabelOnlyLira(shadows={**SHADOWS, "count": 4}, queries=5)
     model = attack.threat_models[0]
     seen = attack(target, data, Context(cache=tmp_path), model)
     hidden = attack(target.through(LabelsOnly()), data, Context(cache=tmp_path), model)

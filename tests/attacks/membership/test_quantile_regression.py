@@ -17,8 +17,12 @@ def made(n, seed=0, shift=0.0):
     return features, 4 * features[:, 0] + spread * (shift + generator.normal(size=n))
 
 
-def test_quantiles_hold_as_many_new_records_as_they_say():
-    regression = QuantileRegressor(*made(3000))
+@pytest.fixture(scope="module")
+def regression():
+    return QuantileRegressor(*made(4000))
+
+
+def test_quantiles_hold_as_many_new_records_as_they_say(regression):
     features, values = made(3000, seed=1)
     below = (values[:, None] < regression.quantiles(features)).mean(axis=0)
     np.testing.assert_allclose(below, LEVELS, atol=0.05)
@@ -29,8 +33,7 @@ def test_quantiles_hold_as_many_new_records_as_they_say():
         )
 
 
-def test_it_comes_near_the_optimal_attack_where_a_common_threshold_can_not():
-    regression = QuantileRegressor(*made(4000))
+def test_it_comes_near_the_optimal_attack_where_a_common_threshold_can_not(regression):
     (member_features, member_values), (features, values) = made(2000, seed=1, shift=1.5), made(2000, seed=2)
     found = roc.auc(
         regression.normal_scores(member_features, member_values), regression.normal_scores(features, values)
@@ -39,8 +42,7 @@ def test_it_comes_near_the_optimal_attack_where_a_common_threshold_can_not():
     assert roc.auc(member_values, values).high < 0.75 < optimal - 0.04 < found.value < optimal + 0.02
 
 
-def test_scores_of_non_members_are_close_to_standard_normal():
-    regression = QuantileRegressor(*made(4000))
+def test_scores_of_non_members_are_close_to_standard_normal(regression):
     scores = regression.normal_scores(*made(3000, seed=1))
     assert abs(np.median(scores)) < 0.1 and 0.8 < np.std(np.clip(scores, -4, 4)) < 1.3
 

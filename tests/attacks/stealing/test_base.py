@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from securitynet.attacks import ATTACKS
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded
+from securitynet.methods.base import Output
+from securitynet.methods.context import Context
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -32,26 +38,61 @@ def make(name, **settings):
     return ATTACKS.get(name)(**given)
 
 
+@dataclass(frozen=True)
+class Theft:
+    """An attack that was run with its whole budget on a target of its own."""
+
+    output: Output
+    target: Target
+    context: Context
+    cache: Path
+
+
+@pytest.fixture(scope="module")
+def steal(digit_target, all_data, tmp_path_factory):
+    """Each attack under each threat model: run when it is first wanted, and shared by the tests."""
+
+    @cache
+    def steal_once(name, model):
+        target = Target(Sealed(digit_target.backend), preprocessing=digit_target.preprocessing)
+        folder = tmp_path_factory.mktemp("theft")
+        settings = context(folder)
+        return Theft(make(name)(target, all_data, settings, model), target, settings, folder)
+
+    return steal_once
+
+
 @pytest.mark.parametrize("name, model", CASES, ids=IDS)
-def test_steals_and_its_bill_is_its_budget(name, model, sealed, all_data):
-    asked = context()
-    output = make(name)(sealed, all_data, asked, model)
-    found = measured(output)
+def test_steals_and_its_bill_is_its_budget(name, model, steal, all_data):
+    theft = steal(name, model)
+    found = measured(theft.output)
     assert found["agreement"].low > 1.5 * found["constant-agreement"].high
     budget = BUDGET.get(name, 120)
-    assert asked.queries().total == asked.queries().unique == budget
-    assert sealed.query_counter.total == sealed.query_counter.unique == budget
+    queries, counter = theft.context.queries(), theft.target.query_counter
+    assert queries.total == queries.unique == budget
+    assert counter.total == counter.unique == budget
     judged = len(all_data.splits.non_members)
-    assert sealed.backend.calls == budget + judged, "the auditor asks about the judged records once, and no more"
+    assert theft.target.backend.calls == budget + judged, "the auditor asks about the judged records once, and no more"
 
 
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
-def test_a_smaller_budget_is_a_run_of_its_own_on_the_first_queries(name, model, sealed, all_data, tmp_path):
-    large = BUDGET.get(name, 120)
+def test_a_second_run_asks_nothing(name, model, steal, all_data):
+    theft = steal(name, model)
+    calls, again = theft.target.backend.calls, context(theft.cache)
+    make(name)(theft.target, all_data, again, model)
+    assert theft.target.backend.calls == calls
+    assert again.queries().unique == BUDGET.get(name, 120), "what was paid for earlier is on the bill all the same"
+
+
+@pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
+def test_a_smaller_budget_is_a_run_of_its_own_on_the_first_queries(name, model, steal, sealed, all_data, tmp_path):
+    theft, large = steal(name, model), BUDGET.get(name, 120)
     small = large // 3
-    curve = make(name, budgets=(small, large))(sealed, all_data, context(tmp_path / "curve"), model)
-    alone = make(name, budgets=small)(sealed, all_data, context(tmp_path / "alone"), model)
+    # In the cache of the larger run, so that only the smaller one is left to do.
+    curve = make(name, budgets=(small, large))(theft.target, all_data, context(theft.cache), model)
+    alone = make(name, budgets=small)(sealed, all_data, context(tmp_path), model)
     assert curve.budgets.tolist() == [small, large]
+    np.testing.assert_array_equal(curve.surrogate[1], theft.output.surrogate[0])
     np.testing.assert_array_equal(curve.surrogate[0], alone.surrogate[0])
     np.testing.assert_array_equal(curve.confidence[0], alone.confidence[0])
     if model.auxiliary is not Auxiliary.NONE:  # made-up images are another dataset where there are more of them
@@ -59,12 +100,12 @@ def test_a_smaller_budget_is_a_run_of_its_own_on_the_first_queries(name, model, 
 
 
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
-def test_same_seed_same_result_whatever_was_drawn_before(name, model, sealed, all_data, tmp_path):
-    first = make(name)(sealed, all_data, context(tmp_path / "a"), model)
+def test_same_seed_same_result_whatever_was_drawn_before(name, model, steal, sealed, all_data, tmp_path):
+    first = steal(name, model).output
     np.random.seed(1)
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    second = make(name)(sealed, all_data, context(tmp_path / "b"), model)
+    second = make(name)(sealed, all_data, context(tmp_path), model)
     assert torch.equal(state, torch.random.get_rng_state()), "the global random state is left as it was"
     for key, array in first.arrays().items():
         np.testing.assert_array_equal(array, second.arrays()[key])
@@ -74,7 +115,8 @@ def test_same_seed_same_result_whatever_was_drawn_before(name, model, sealed, al
 
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
 def test_finds_nothing_where_answers_mean_nothing(name, model, all_data):
-    found = measured(make(name)(Target(Dice()), all_data, context(), model))
+    output = make(name, budgets=BUDGET.get(name, 120) // 3)(Target(Dice()), all_data, context(), model)
+    found = measured(output)
     # Dice fall on ten sides; a surrogate can agree with those that it did not see by chance alone.
     assert found["agreement"].low < 0.13
     assert found["agreement"].high > 0.07
@@ -91,16 +133,6 @@ def test_hard_labels_without_data_suffice_to_steal(meaningful, sealed, all_data)
     else:
         assert found["agreement"].low < 0.13
         assert found["agreement"].high > 0.07
-
-
-@pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
-def test_a_second_run_asks_nothing(name, model, sealed, all_data, tmp_path):
-    make(name)(sealed, all_data, context(tmp_path), model)
-    calls = sealed.backend.calls
-    again = context(tmp_path)
-    make(name)(sealed, all_data, again, model)
-    assert sealed.backend.calls == calls
-    assert again.queries().unique == BUDGET.get(name, 120), "what was paid for earlier is on the bill all the same"
 
 
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)

@@ -91,7 +91,7 @@ def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.Fac
         "tickSize": 4,
         "labelPadding": 4,
     }
-    legend = {
+    legend: dict[str, Any] = {
         "labelColor": TEXT.light,
         "labelFontSize": 12,
         "title": None,
@@ -100,10 +100,13 @@ def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.Fac
         "symbolSize": 500,
         "labelLimit": 400,
     }
-    finished: alt.TopLevelMixin = (
-        chart.configure(background="transparent", font=FONT, aria=False)
-        .configure_view(stroke=None)
-        .configure_axis(**axis)
-        .configure_legend(**legend)
+    # At once: each `configure…` copies the whole chart.
+    finished: alt.TopLevelMixin = chart.configure(
+        background="transparent",
+        font=FONT,
+        aria=False,
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(**axis),
+        legend=alt.LegendConfig(**legend),
     )
     return finished

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import linalg, stats
 from sklearn.covariance import ledoit_wolf
 
 from securitynet.detectors._class_tests import ClassTests
@@ -78,5 +79,10 @@ def fit_discriminant(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     """
     centres = first.mean(axis=0), second.mean(axis=0)
     covariance = (ledoit_wolf(first)[0] + ledoit_wolf(second)[0]) / 2
-    direction: NDArray[np.float64] = np.linalg.lstsq(covariance, centres[0] - centres[1], rcond=None)[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", linalg.LinAlgWarning)
+            direction: NDArray[np.float64] = linalg.solve(covariance, centres[0] - centres[1], assume_a="pos")
+    except (linalg.LinAlgError, linalg.LinAlgWarning):  # singular, where hardly anything was shrunk
+        direction = np.linalg.lstsq(covariance, centres[0] - centres[1], rcond=None)[0]
     return direction

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import nn
 
+from securitynet.devices import on_meta_device
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.tensor_names import fit_names
@@ -39,7 +40,7 @@ def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(
     """
     try:
         if meta and source.on_meta:
-            with contextlib.suppress(RuntimeError), _quiet(), torch.device("meta"):
+            with contextlib.suppress(RuntimeError), _quiet(), on_meta_device():
                 return source.build(shape, keys)
             # Some constructors read values, which tensors on the meta device lack: such networks are built with memory.
         with _quiet():

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from securitynet.devices import on_meta_device
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.in_process import register_factory, reinitialise
@@ -93,7 +94,7 @@ class Architecture:
         shape = Shape(num_classes, channels, image_size)
         with isolated():
             if self._source.on_meta and not self.own_code:
-                with torch.device("meta"):
+                with on_meta_device():
                     network = self._build(shape)
             else:
                 network = self._build(shape)
