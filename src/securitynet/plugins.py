@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from inspect import Parameter
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from securitynet.errors import ConfigurationError, SecurityNetError
@@ -168,7 +168,7 @@ def _check_threat_models(cls: type) -> None:
         )
 
 
-def _check_source(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _check_source(load: FunctionType) -> Callable[[Any], Any]:
     """A function that loads a dataset, with errors that name it."""
     from securitynet.datasets.source import Source
 

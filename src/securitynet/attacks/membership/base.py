@@ -274,11 +274,11 @@ def tune_threshold(
     return thresholds
 
 
-def check_scores(scores: NDArray[np.float64], records: int) -> None:
+def check_scores(scores: Any, records: int) -> None:
     """Check that there is a score for each record.
 
     Args:
-        scores: Scores.
+        scores: What an attack, which may be a plug-in's, returned.
         records: Number of records.
 
     Raises:
