@@ -83,9 +83,14 @@ class TrialStore:
         name = self.name(result.id, ".npz")
         try:
             # A local file is not read whole: it may be longer than the memory, and hold nothing.
-            local = self.files.folder is not None
-            source = self.path(result.id, ".npz") if local else io.BytesIO(self.files.read(name))
-            check_archive(source if isinstance(source, Path) else source.getvalue(), name.rpartition("/")[2])
+            source: Path | io.BytesIO
+            if self.files.folder is not None:
+                source = self.files.folder / name
+                check_archive(source)
+            else:
+                content = self.files.read(name)
+                check_archive(content, name.rpartition("/")[2])
+                source = io.BytesIO(content)
             with np.load(source, allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
         except (
