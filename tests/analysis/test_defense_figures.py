@@ -184,7 +184,8 @@ def test_labels_do_not_cover_one_another():
     places = [(400 + float(x), 150 + float(y)) for x, y in rng.normal(0, 25, (14, 2))]
     widths = [60.0 + 5 * n for n in range(14)]
     found = frontier.placed(places, widths)
-    boxes = [(x, y - 6, x + width, y + 6) for (x, y, _), width in zip(found, widths, strict=True)]
+    boxes = [(one[0], one[1] - 6, one[0] + width, one[1] + 6) for one, width in zip(found, widths, strict=True) if one]
+    assert len(boxes) > 8
     for one, other in itertools.combinations(boxes, 2):
         assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
@@ -200,6 +201,25 @@ def test_a_label_without_room_is_left_out_and_none_covers_a_point():
         assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
     for left, top, right, bottom in boxes:
         assert not any(left < x < right and top < y < bottom for x, y in (*places, *points))
+
+
+def test_no_leader_and_no_line_runs_through_a_label():
+    random = np.random.default_rng(2)
+    places = [(300 + x, 200 + y) for x, y in random.uniform(0, 40, (9, 2))]
+    positions = frontier.placed(places, [110.0] * 9, [True] * 9, level=260.0)
+    boxes = [one and (one[0], one[1] - 6, one[0] + 110, one[1] + 6) for one in positions]
+    joined = 0
+    for (x, y), one in zip(places, positions, strict=True):
+        if one is None:
+            continue
+        assert not one[1] - 6 < 260 < one[1] + 6
+        end = one[0] if one[0] > x else one[0] + 110
+        for box in boxes:
+            for share in np.linspace(0.01, 0.99, 25) if one[2] and box else ():
+                across, down = x + share * (end - x), y + share * (one[1] - y)
+                assert not (box[0] + 1 < across < box[2] - 1 and box[1] + 1 < down < box[3] - 1)
+        joined += one[2]
+    assert joined > 3
 
 
 def test_claims_on_defenses_compare_the_same_target_with_and_without():

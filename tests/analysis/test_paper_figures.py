@@ -61,6 +61,30 @@ def test_a_panel_without_data_says_so() -> None:
     assert "not measured on any model here" in chart and chart.count('"field": "text"') == 2  # they share the text
 
 
+def test_figure_14_is_drawn_without_its_top_3_posteriors_and_says_so() -> None:
+    rows = []
+    for number in range(4):
+        rows.append(model(number, "overfitting", 0.05 * number))
+        rows.append(model(number, "auc", 0.5 + 0.02 * number, attack="membership", method="mlp-posteriors"))
+    drawn = figure("securitynet-14").make(frames.tidy(rows))
+    assert "Without data here: Modified entropy: AUC; MLP on the top 3 posteriors: AUC." in drawn.caption
+    assert "Not drawn, for lack of data: SVHN, CIFAR-100, ImageNet-1k, CUB-200-2011." in drawn.caption
+
+
+def test_panels_of_threat_models_without_data_are_drawn_empty() -> None:
+    rows = [
+        model(number, "agreement", 0.8, attack="stealing", method="ml-doctor-surrogate", auxiliary="shadow",
+              surrogate="usual", dataset="digits", architecture="simple-cnn")
+        for number in range(2)
+    ]  # fmt: skip
+    drawn = figure("ml-doctor-7").make(frames.tidy(rows))
+    assert "Without data here: Membership, white-box, shadow; Inversion, shadow: accuracy; Attribute" in drawn.caption
+    assert "Not drawn" not in drawn.caption
+    chart = drawn.chart.to_dict(validate=False)
+    panels = [panel for row in chart["vconcat"] for panel in row["hconcat"]]
+    assert len(panels) == 4 and "not measured on any model here" in json.dumps(chart)
+
+
 def test_each_dataset_of_figure_5_has_its_own_axes() -> None:
     rows = []
     for number in range(8):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
-from securitynet.analysis import prediction
+from securitynet.analysis import prediction, securitynet_claims
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures import groups, points
 from securitynet.analysis.figures.base import Figure
@@ -33,8 +33,10 @@ def paradox() -> pandas.DataFrame:
 
 def test_a_scatter_plots_correlations_are_within_datasets_whatever_the_colour(paradox: pandas.DataFrame) -> None:
     by_dataset = points.correlations(paradox, "x", "y", "dataset", list(DATASETS), "y against x")
-    assert [row["group"] for row in by_dataset][-1] == points.WITHIN_GROUPS
-    assert all(float(str(row["r"])) < -0.9 for row in by_dataset)
+    assert [row["group"] for row in by_dataset][-2:] == [points.WITHIN_GROUPS, points.POOLED]
+    *within, pooled = by_dataset
+    assert all(float(str(row["r"])) < -0.9 for row in within)
+    assert float(str(pooled["r"])) > 0.9 and pooled["p"] is None  # shown, not tested
     by_purpose = points.correlations(paradox, "x", "y", "purpose", ["benchmark"], "y against x")
     assert len(by_purpose) == 1 and float(str(by_purpose[0]["r"])) < -0.9
 
@@ -45,8 +47,10 @@ def test_a_caption_names_groups_that_contradict_each_other(paradox: pandas.DataF
     table["p_adjusted"] = None
     figure = Figure("f", "Title", "new", {}, points.draw)
     assert "The signs differ: positive in SVHN, negative in CIFAR-10, ImageNet-1k." in points.caption(figure, table)
-    same = table[table["group"] != "SVHN"]
-    assert "signs differ" not in points.caption(figure, same)
+    alike = pandas.DataFrame(points.correlations(paradox, "x", "y", "dataset", list(DATASETS), "y against x"))
+    alike["p_adjusted"] = None
+    assert "signs differ" not in points.caption(figure, alike)
+    assert "Pooled over groups the correlation would be +0.9" in points.caption(figure, alike)
 
 
 def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) -> None:
@@ -57,6 +61,7 @@ def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) ->
     )
     drawn = groups.draw(rows, rows, figure)
     assert "Spearman's ρ with year, within datasets: −" in drawn.caption
+    assert "Pooled over groups the correlation would be +" in drawn.caption
 
 
 def test_findings_are_within_datasets_and_say_where_signs_differ(paradox: pandas.DataFrame) -> None:
@@ -74,6 +79,18 @@ def test_a_pooled_claim_is_no_finding_if_only_three_datasets_carry_it(paradox: p
     assert found.estimate.low > 0.8, "over models alone it would be beyond doubt"
     verdict, note = decide(found, 1)
     assert verdict == "undecided" and "too few to tell it from chance" in note
+
+
+def test_a_relation_of_both_purposes_is_more_than_a_difference_between_them(paradox: pandas.DataFrame) -> None:
+    """Membership falls with the overfitting level of benchmark and of security models, and rises with it over both."""
+    (claim,) = [claim for claim in securitynet_claims.CLAIMS if claim.name == "membership-both-purposes"]
+    rows = paradox[paradox["dataset"] != "ImageNet-1k"]
+    rows = rows.assign(purpose=rows["dataset"].map({"CIFAR-10": "benchmark", "SVHN": "security"}), dataset="CIFAR-10")
+    found = claim.test(rows, 0.95)
+    ((label, within),) = found.beside
+    assert found.label == "pooled over 2 purposes" and found.estimate.low > 0.5
+    assert label == "within 2 purposes" and within.high < -0.5
+    assert decide(found, 1)[0] == "undecided"
 
 
 def test_a_predictions_correlation_is_within_datasets() -> None:

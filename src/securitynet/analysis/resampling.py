@@ -138,21 +138,26 @@ def bca(
     return float(low), float(high)
 
 
-def welch(first: Floats, second: Floats, level: float) -> tuple[float, float]:
-    """Welch's interval of a difference of means.
+def welch(first: Floats, second: Floats, level: float) -> tuple[float, float, float | None]:
+    """Welch's interval of a difference of means, and the p-value of Welch's test.
 
     Args:
         first: Values of the first group.
         second: Values of the second group.
         level: Confidence level, in (0, 1).
+
+    Returns:
+        Ends of the interval and the p-value, which is None where two groups without spread differ.
     """
     from scipy import stats
 
-    if np.ptp(first) == 0 and np.ptp(second) == 0:
-        value = float(second.mean() - first.mean())
-        return value, value
-    interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(level)
-    return float(interval.low), float(interval.high)
+    value = float(second.mean() - first.mean())
+    exact = 1e-12 * max(np.abs(first).max(), np.abs(second).max())  # what rounding leaves of equal values
+    if max(np.ptp(first), np.ptp(second)) <= exact:
+        return value, value, None if abs(value) > exact else 1.0
+    test = stats.ttest_ind(second, first, equal_var=False)
+    interval = test.confidence_interval(level)
+    return float(interval.low), float(interval.high), float(test.pvalue)
 
 
 def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]:

@@ -118,8 +118,8 @@ CLAIMS += [
           printed=("membership-cifar10", "membership-imagenet1k")),
     Claim("membership-both-purposes",
           "On CIFAR-10, membership inference follows the overfitting level of benchmark and security models alike.",
-          "SecurityNet, section 4.2", paper.MEMBERSHIP, correlation("x", "y"), 1,
-          "correlation over both purposes", only={**CIFAR10, "purpose": ("benchmark", "security")},
+          "SecurityNet, section 4.2", paper.MEMBERSHIP, correlation("x", "y", estimand="pooled", groups=("purpose",)),
+          1, CORRELATION, only={**CIFAR10, "purpose": ("benchmark", "security")},
           printed=("membership-both-purposes",)),
     Claim("membership-low-cluster",
           "Low-performing security models on CIFAR-10 are less exposed than benchmark models of equal overfitting "

@@ -158,6 +158,18 @@ def test_posteriors_as_they_are_on_request(parts, tmp_path):
     signals = Context(cache=tmp_path).signals(target, data)
     plain = ATTACKS.get("mlp-top3")(scale="posterior").features(target, signals, data, Context())
     np.testing.assert_allclose(plain[0], -np.sort(-signals.posteriors, axis=1)[:, :3])
+    black = ATTACKS.get("ml-doctor-black-box")(scale="posterior").features(target, signals, data, Context())
+    np.testing.assert_allclose(black[0], -np.sort(-signals.posteriors, axis=1))
+    white = ATTACKS.get("ml-doctor-white-box")(scale="posterior").features(target, signals, data, Context())
+    cross_entropy = torch.nn.functional.cross_entropy(
+        torch.from_numpy(signals.logits), torch.from_numpy(signals.labels), reduction="none"
+    )
+    np.testing.assert_allclose(white[1][:, 0], cross_entropy, rtol=1e-4, atol=1e-6)
+    for name in ("ml-doctor-black-box", "ml-doctor-white-box"):  # trials at the default keep their ids
+        assert (
+            "scale" not in ATTACKS.get(name)().model_dump()
+            and "scale" in ATTACKS.get(name)(scale="posterior").model_dump()
+        )
 
 
 def test_white_box_with_gradients_as_they_are(overfitted, tmp_path):

@@ -15,6 +15,8 @@ from securitynet.models.sources import _robustbench as package
 from securitynet.models.sources import open_source
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.robustbench import convert, join_parts
+from securitynet.models.sources.weight_sets import choose_set
+from securitynet.models.sources.weights import read_parts
 from securitynet.models.targets.backends.base import LoadOptions
 
 installed = pytest.mark.skipif(
@@ -122,13 +124,17 @@ def test_a_file_for_imagenet_is_put_inside_the_normalising_network() -> None:
             super().__init__()
             self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.4))
             self.register_buffer("std", torch.full((1, 3, 1, 1), 0.2))
+            self.register_buffer("mu", torch.zeros(1, 3, 1, 1), persistent=False)  # no file holds it
 
     whole = torch.nn.Sequential()
     whole.add_module("normalize", Normalize())
     whole.add_module("model", inner)
-    converted = convert({**inner.state_dict(), "conv1.scores": torch.zeros(3)}, whole)
-    assert converted.keys() == whole.state_dict().keys()
-    assert torch.equal(converted["normalize.mean"], torch.full((1, 3, 1, 1), 0.4))
+    for prefix in ("", "module.", "module.model."):
+        state = {f"{prefix}{key}": value for key, value in inner.state_dict().items()}
+        converted = convert({**state, f"{prefix}conv1.scores": torch.zeros(3)}, whole)
+        assert converted.keys() == whole.state_dict().keys()
+        assert torch.equal(converted["model.conv1.weight"], inner.conv1.weight)
+        assert torch.equal(converted["normalize.mean"], torch.full((1, 3, 1, 1), 0.4))
 
 
 def test_each_file_of_an_ensemble_fills_one_of_its_networks() -> None:
@@ -136,11 +142,64 @@ def test_each_file_of_an_ensemble_fills_one_of_its_networks() -> None:
     members = [WideResNet(10, 1, 10).state_dict() for _ in range(2)]
     ensemble = torch.nn.Module()
     ensemble.models = torch.nn.ModuleList([WideResNet(10, 1, 10), WideResNet(10, 1, 10)])
-    ensemble.load_state_dict(join_parts([dict(member) for member in members], ensemble))
+    ensemble.load_state_dict(join_parts([[dict(member)] for member in members], ensemble))
     for number, member in enumerate(members):
         assert torch.equal(ensemble.models[number].conv1.weight, member["conv1.weight"])
     with pytest.raises(WeightsMismatch, match="File 2 of the ensemble"):
-        join_parts([dict(members[0])] * 3, ensemble)
+        join_parts([[dict(members[0])]] * 3, ensemble)
+
+
+class Mixed(torch.nn.Module):
+    """Two networks, mixed by a third one, as in Bai et al.: it is registered twice, and holds a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = torch.nn.Module()
+        inner.models = torch.nn.ModuleList([WideResNet(10, 1, 10), WideResNet(10, 2, 10)])
+        inner.policy = torch.nn.Linear(3, 1, bias=False)
+        inner.bn = torch.nn.BatchNorm1d(1, affine=False)
+        inner.scale = torch.nn.Parameter(torch.tensor(2.5), requires_grad=False)
+        self.whole = inner
+        self._whole = inner
+
+
+def test_an_ensemble_takes_all_sets_of_its_files_and_its_own_numbers(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    theirs, ours = Mixed(), Mixed()
+    torch.nn.init.constant_(theirs.whole.bn.running_mean, 0.7)
+    parts = [theirs.whole.models[0], theirs.whole.models[1]]
+    files = [{"state_dict": {f"module.{key}": value for key, value in part.state_dict().items()}} for part in parts]
+    mixing = {"model": theirs.whole.policy.state_dict(), "bn": theirs.whole.bn.state_dict()}
+    for number, content in enumerate([*files, mixing]):
+        torch.save(content, tmp_path / f"{number}.pt")
+    read = [read_parts(tmp_path / f"{number}.pt") for number in range(3)]
+    assert [len(sets) for sets in read] == [1, 1, 2]
+    joined = join_parts(read, ours)
+    save_file(joined, tmp_path / "joined.safetensors")  # it holds no tensor twice
+    ours.load_state_dict(convert(joined, ours))
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+    with pytest.raises(WeightsMismatch, match=r"No file of the ensemble holds whole\.bn\.running_mean"):
+        join_parts([*read[:2], read[2][:1]], Mixed())
+
+
+def test_networks_that_timm_reads_take_the_average_and_say_so() -> None:
+    content = {"state_dict": {"conv.weight": torch.zeros(2, 2)}, "state_dict_ema": {"conv.weight": torch.ones(2, 2)}}
+    chosen = choose_set(content, preferred=("state_dict_ema", "model_ema"))
+    assert float(chosen.content["conv.weight"].mean()) == 1
+    assert "state_dict_ema is taken; --weight-set takes the other: state_dict." in chosen.notes[0]
+
+
+def test_copies_to_a_gpu_and_prints_of_constructors_are_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+    def build_it() -> torch.nn.Module:
+        print("The network has 6 parameters.")
+        network = torch.nn.Linear(2, 2)
+        network.mean = torch.full((3, 1, 1), 0.5).cuda()
+        return network
+
+    network = package.build_network(package.Definition(build_it, (), "", {}))
+    assert network.mean.device.type == "cpu"
+    assert capsys.readouterr().out == ""
 
 
 def test_a_downloaded_file_that_changed_is_refused(tmp_path: Path) -> None:

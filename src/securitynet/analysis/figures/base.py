@@ -90,7 +90,14 @@ class Figure:
         drawn = self.draw(frames.wide(restricted, dict(shown.quantities)), restricted, shown)
         membership = bool(self.options.get("membership"))
         blind = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
-        return replace(drawn, caption=drawn.caption + blind + describe_for(self.name, tidy))
+        return replace(drawn, caption=drawn.caption + self._absent(drawn) + blind + describe_for(self.name, tidy))
+
+    def _absent(self, drawn: Drawn) -> str:
+        """Which of the paper's datasets are not drawn, where others of them are."""
+        wanted = self.restrict.get("dataset", ())
+        there = set(drawn.data["dataset"]) if wanted and "dataset" in drawn.data else set()
+        absent = [str(name) for name in wanted if name not in there]
+        return f" Not drawn, for lack of data: {', '.join(absent)}." if absent and there.intersection(wanted) else ""
 
     @property
     def _splits(self) -> bool:

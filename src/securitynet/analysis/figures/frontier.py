@@ -23,8 +23,8 @@ from securitynet.analysis.quantities import STRONGEST_MEMBERSHIP
 WIDTH, HEIGHT = 460, 330
 MOST_NAMED = 8
 MOST_LABELS = 20
-_PIXELS, _LINE = 5.5, 12.0
-"""Approximate width of a letter and height of a line of labels, in pixels."""
+_PIXELS, _LINE = 6.1, 12.0
+"""Width of a digit, which few letters exceed, and height of a line of labels, in pixels."""
 
 BOXES = {"black-box": "querying the model (black-box)", "white-box": "with its weights (white-box)"}
 BEST, OTHER, PLAIN = "best", "surpassed by another", "no defense"
@@ -179,7 +179,7 @@ def _panel(table: pandas.DataFrame, title: str, axes: tuple[Quantity, Quantity],
         spans.encode(y, alt.X("accuracy_low:Q", scale=x_scale), alt.X2("accuracy_high:Q")),
         marks,
     ]  # fmt: skip
-    layers += _labels(table, x_domain, y_domain)
+    layers += _labels(table, x_domain, y_domain, chance)
     heading = alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=heading)
 
@@ -204,20 +204,29 @@ class _Box:
             self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
+    def is_crossed(self, x: float, y: float, end: float, middle: float) -> bool:
+        """Whether a straight line from (x, y) to (end, middle) passes through the box."""
+        steps = np.linspace(0, 1, 33)
+        across, down = x + steps * (end - x), y + steps * (middle - y)
+        inside = (across > self.left) & (across < self.right) & (down > self.top) & (down < self.bottom)
+        return bool(inside.any())
+
 
 def placed(
     places: Sequence[tuple[float, float]],
     widths: Sequence[float],
     best: Sequence[bool] = (),
     points: Sequence[tuple[float, float]] = (),
+    level: float | None = None,
 ) -> list[tuple[float, float, bool] | None]:
-    """Positions of labels so that none covers another label, a point or the line: x of the left end, y of the middle.
+    """Positions of labels so that none covers another label, a point or a line: x of the left end, y of the middle.
 
     Args:
         places: Of the points that get a label, in pixels from the top left of a panel.
         widths: Of the labels, in pixels.
         best: Which of them the line joins.
         points: Places of further points.
+        level: Height of a line across the whole panel; None for none.
 
     Returns:
         For each label (x, y, whether it is so far off that a line must join it to its point); None where there is no
@@ -225,7 +234,12 @@ def placed(
     """
     taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in (*places, *points)]
     joined_places = sorted(place for place, is_best in zip(places, best, strict=False) if is_best)
-    taken += [_Box(x, y - 1, to, y + 1) for (x, _), (to, y) in itertools.pairwise(joined_places)]
+    for (x, y), (to, next_y) in itertools.pairwise(joined_places):  # up or down at the first point, then across
+        taken += [_Box(x, next_y - 1, to, next_y + 1), _Box(x - 1, min(y, next_y), x + 1, max(y, next_y))]
+    if level is not None:
+        taken.append(_Box(0, level - 1, WIDTH, level + 1))
+    labels: list[_Box] = []
+    leaders: list[tuple[float, float, float, float]] = []
     positions: list[tuple[float, float, bool] | None] = [None] * len(places)
     half = _LINE / 2
     for number in sorted(range(len(places)), key=lambda n: (places[n][1], places[n][0])):
@@ -241,14 +255,21 @@ def placed(
         for left, middle, joined in tries:
             box = _Box(left, middle - half, left + width, middle + half)
             inside = left >= 0 and box.right <= WIDTH + 60 and box.top >= -4 and box.bottom <= HEIGHT
-            if inside and not any(box.meets(other) for other in taken):
+            leader = (x, y, left if left > x else left + width, middle)
+            if (
+                inside
+                and not any(box.meets(other) for other in (*taken, *labels))
+                and not any(box.is_crossed(*other) for other in leaders)
+                and not (joined and any(other.is_crossed(*leader) for other in labels))
+            ):
                 positions[number] = (left, middle, joined)
-                taken.append(box)
+                labels.append(box)
+                leaders += [leader] if joined else []
                 break
     return positions
 
 
-def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float]) -> list[alt.Chart]:
+def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float], chance: float) -> list[alt.Chart]:
     """Names beside the points, as far as there is room: of all points where they are few, else of the best."""
     across = (table["accuracy"].to_numpy(float) - x_domain[0]) / (x_domain[1] - x_domain[0])
     up = (table["risk"].to_numpy(float) - y_domain[0]) / (y_domain[1] - y_domain[0])
@@ -260,7 +281,8 @@ def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float
     places = [place for place, is_named in zip(places, named, strict=True) if is_named]
     table = table[named]
     widths = [_PIXELS * len(name) for name in table["name"]]
-    positions = placed(places, widths, table["best"].tolist(), points)
+    level = (1 - (chance - y_domain[0]) / (y_domain[1] - y_domain[0])) * HEIGHT
+    positions = placed(places, widths, table["best"].tolist(), points, level)
     layers = []
     for (x, y), width, name, position in zip(places, widths, table["name"], positions, strict=True):
         if position is None:
@@ -274,8 +296,12 @@ def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float
                     x=alt.value(x), y=alt.value(y), x2=alt.value(end), y2=alt.value(middle)
                 )
             )  # fmt: skip
-        text = alt.Chart(data).mark_text(align="left", baseline="middle", fontSize=11, color=style.TEXT.light)
-        layers.append(text.encode(x=alt.value(left), y=alt.value(middle), text="name:N"))
+        before = left <= x  # it ends where its point is, and does not begin there
+        text = alt.Chart(data).mark_text(
+            align="right" if before else "left", baseline="middle", fontSize=11, color=style.TEXT.light
+        )
+        at = left + width if before else left
+        layers.append(text.encode(x=alt.value(at), y=alt.value(middle), text="name:N"))
     return layers
 
 
@@ -290,7 +316,7 @@ def _caption(figure: Figure, panels: Sequence[tuple[str, pandas.DataFrame]]) -> 
         )
         count = int(table["targets"].sum())
         targets = f"{count:,} target{'' if count == 1 else 's'}"
-        sentences.append(f"{title[:1].upper()}{title[1:]} ({targets}): surpassed by none: {names}.")
+        sentences.append(f"{title} ({targets}): surpassed by none: {names}.")
     sentences.append(
         "Risk is that of the strongest attack on each target, and the points on the line were chosen by the same "
         "numbers, so both are optimistic. Where intervals overlap, no difference is shown."

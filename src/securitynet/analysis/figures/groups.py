@@ -207,9 +207,10 @@ def _caption(
                 f"Spearman's ρ with {by.replace('_', ' ')}{within}: {estimate(trend.value, trend.low, trend.high)}"
                 f"{p_value(trend.p)}."
             )
+            pooled = pandas.Series(group).corr(pandas.Series(values), method="spearman") if strata is not None else None
+            each = {name: (group[datasets == name], values[datasets == name]) for name in sorted(set(datasets))}
             mixed = describe_mixed_signs(
-                (name, statistics.correlation(group[datasets == name], values[datasets == name], kind="spearman").value)
-                for name in sorted(set(datasets))
+                ((name, statistics.correlation(*both, kind="spearman").value) for name, both in each.items()), pooled
             )
             parts += [mixed] if mixed else []
     elif split:
@@ -253,5 +254,5 @@ def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
     ][:MOST_PAIRS]
     if not texts:
         return []
-    how = "over families where each side has three, p from Student's t, else by permutation; adjusted after Holm"
+    how = "over families where each side has three, else Welch's; p adjusted after Holm"
     return [f"Differences of means ({'; '.join(texts)}; {how})."]

@@ -60,12 +60,16 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         )
         for name in panels
     ]
+    empty = [quantity for name, quantity in figure.quantities.items() if name not in quantities]
+    if panel == "condition":
+        charts += [_empty_panel(quantity.label) for quantity in empty]
     columns = min(len(charts), 3)
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
     chance = any(quantity.chance is not None for quantity in quantities.values())
     sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
     sentences += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
     sentences += ["Dashed: guessing."] if chance else []
+    sentences += [f"Without data here: {'; '.join(quantity.label for quantity in empty)}."] if empty else []
     if by_ease:
         sentences.append(
             f"Datasets from the least to the most complex, by the mean test accuracy of their targets: "
@@ -154,9 +158,7 @@ def _panel(
     shape = alt.Shape(f"{colour_name}:N", scale=shapes, sort=colours, legend=legend)
     offset = [] if ordered else [alt.XOffset(f"{colour_name}:N", sort=colours)]
     y_axis = axis(quantity)
-    base = alt.Chart(
-        long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
-    )
+    base = alt.Chart(long, title=_heading(title))
     y = alt.Y("value:Q", title=measured, axis=y_axis, scale=alt.Scale(zero=False))
     points = base.mark_point(filled=True, size=40, opacity=0.85).encode(
         x, y, colour, shape, *offset, tooltip=["model:N", "dataset:N", "condition:N", "value:Q"]
@@ -172,6 +174,16 @@ def _panel(
         level = alt.Chart(pandas.DataFrame({"chance": [quantity.chance]}))
         layers.insert(0, level.mark_rule(strokeDash=[3, 3], color=style.CHANCE.light).encode(y="chance:Q"))
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+
+
+def _empty_panel(title: str) -> Chart:
+    text = alt.Chart(pandas.DataFrame({"text": ["not measured on any model here"]}), title=_heading(title))
+    mark = text.mark_text(color=style.TEXT.light, fontSize=12)
+    return alt.layer(mark.encode(text="text:N")).properties(width=WIDTH, height=HEIGHT)
+
+
+def _heading(title: str) -> alt.TitleParams:
+    return alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
 
 
 def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tuple[float, float]]) -> str:

@@ -22,6 +22,8 @@ MOST_GROUPS = 6
 OTHERS = "others"
 WITHIN_GROUPS = "all, within groups"
 """Name of the correlation over all models, with the differences between groups taken away."""
+POOLED = "all, pooled"
+"""Name of the correlation over all models as they are, which differences between groups may make or reverse."""
 
 WIDTH, HEIGHT = 420, 300
 SMALL = (250, 210)
@@ -138,9 +140,10 @@ def grouped(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
 def correlations(
     rows: pandas.DataFrame, x: str, y: str, colour: str, order: list[str], panel_name: str
 ) -> list[dict[str, object]]:
-    """Pearson's and Spearman's correlation in each group and, after subtracting the groups' means, over all.
+    """Pearson's and Spearman's correlation in each group, over all after subtracting the groups' means, and pooled.
 
-    Where models of several datasets are in one group, the correlations are within datasets too.
+    Where models of several datasets are in one group, its correlation is within datasets. The pooled one stands beside
+    the others for comparison with what papers print, and is not tested.
 
     Args:
         rows: One row per case.
@@ -151,20 +154,21 @@ def correlations(
         panel_name: Title of the panel, for the result.
     """
     estimates: list[dict[str, object]] = []
-    groups: list[tuple[str, pandas.DataFrame, bool]] = [(name, rows[rows[colour] == name], False) for name in order]
+    groups: list[tuple[str, pandas.DataFrame]] = [(name, rows[rows[colour] == name]) for name in order]
     if len(order) > 1:
-        groups.append((WITHIN_GROUPS, rows, True))
-    for name, part, pooled in groups:
+        groups += [(WITHIN_GROUPS, rows), (POOLED, rows)]
+    for name, part in groups:
         arguments = (part[x].to_numpy(float), part[y].to_numpy(float))
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
-        labels = _strata(part, colour, pooled=pooled)
+        labels = None if name == POOLED else _strata(part, colour, together=name == WITHIN_GROUPS)
         pearson = statistics.correlation(*arguments, clusters=clusters, strata=labels)
         spearman = statistics.correlation(*arguments, kind="spearman", clusters=clusters, strata=labels)
         if pearson.resolved:
             estimates.append(
                 {
                     "panel": panel_name, "group": name, "n": pearson.n, "families": pearson.clusters,
-                    "r": pearson.value, "low": pearson.low, "high": pearson.high, "p": pearson.p,
+                    "r": pearson.value, "low": pearson.low, "high": pearson.high,
+                    "p": None if name == POOLED else pearson.p,
                     "rho": spearman.value, "rho_low": spearman.low, "rho_high": spearman.high,
                     "method": pearson.method,
                 }
@@ -173,9 +177,9 @@ def correlations(
     return estimates or [dict.fromkeys(columns) | {"panel": panel_name, "group": "all", "n": len(rows)}]
 
 
-def _strata(part: pandas.DataFrame, colour: str, *, pooled: bool) -> NDArray[np.object_] | None:
-    """What correlations are within: the group, if several are pooled, and the dataset, if there are several."""
-    columns = [colour] if pooled else []
+def _strata(part: pandas.DataFrame, colour: str, *, together: bool) -> NDArray[np.object_] | None:
+    """What correlations are within: the group, if several are taken together, and the dataset, if there are several."""
+    columns = [colour] if together else []
     if "dataset" in part and part["dataset"].nunique(dropna=False) > 1 and colour != "dataset":
         columns.append("dataset")
     if not columns:
@@ -267,13 +271,17 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
         ]
         if words:
             parts.append(f"{f'{panel_name}, ' if several else ''}Pearson's r with 95% interval: {'; '.join(words)}.")
-            single = rows[rows["group"] != WITHIN_GROUPS]
-            mixed = describe_mixed_signs(zip(single["group"].astype(str), single["r"].astype(float), strict=True))
+            single = rows[~rows["group"].isin([WITHIN_GROUPS, POOLED])]
+            pooled = rows.loc[rows["group"] == POOLED, "r"]
+            mixed = describe_mixed_signs(
+                zip(single["group"].astype(str), single["r"].astype(float), strict=True),
+                float(pooled.iloc[0]) if len(pooled) else None,
+            )
             parts += [mixed] if mixed else []
         else:
-            parts.append(
-                f"{f'{panel_name}: ' if several else ''}n = {int(rows['n'].max())}, too few for a correlation."
-            )
+            most = int(rows["n"].max())
+            why = "too few for a correlation" if most < statistics.FEWEST else "no correlation, as one does not vary"
+            parts.append(f"{f'{panel_name}: ' if several else ''}n = {most}, {why}.")
     if table["method"].notna().any():
         parts.append(
             "Intervals: jackknife over architecture families where there are three or more, else over models or "

@@ -8,6 +8,9 @@ from securitynet.analysis.figures.base import Figure, both_purposes
 
 PAPER_DATASETS = ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")
 BENCHMARK = {"purpose": ("benchmark",), "dataset": PAPER_DATASETS}
+OTHER_DATA = {**BENCHMARK, "dataset": ("CIFAR-10", "SVHN", "CIFAR-100", "CUB-200-2011")}
+"""Images of ImageNet-1k are the other data."""
+LARGER = {**BENCHMARK, "dataset": ("CIFAR-10", "SVHN", "CIFAR-100")}
 IMAGENET = {"purpose": ("benchmark",), "dataset": ("ImageNet-1k",)}
 EPSILONS = ("0.01", "0.03", "0.1")
 CIFAR10 = {"dataset": ("CIFAR-10",)}
@@ -36,10 +39,10 @@ FIGURES = [
            {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_ACCURACY}, points.draw, BENCHMARK,
            options={"panels": "dataset"}),
     Figure("securitynet-6", "Model stealing with out-of-distribution data", "SecurityNet, Figure 6",
-           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_OTHER_DATA}, points.draw, BENCHMARK,
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_OTHER_DATA}, points.draw, OTHER_DATA,
            options={"panels": "dataset"}),
     Figure("securitynet-7", "Model stealing with a larger surrogate", "SecurityNet, Figure 7",
-           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_LARGER}, points.draw, BENCHMARK,
+           {"target": q.TARGET_ACCURACY, "stealing": q.STEALING_LARGER}, points.draw, LARGER,
            options={"panels": "dataset"}),
     Figure("securitynet-8", "Agreement and accuracy of stolen benchmark and security models", "SecurityNet, Figure 8",
            {"accuracy": q.STEALING_ACCURACY, "agreement": q.STEALING_AGREEMENT}, points.draw, CLUSTERED,
@@ -60,7 +63,7 @@ FIGURES = [
            options={"untested": ("correctness", "blind"), "controls": ("blind",)}),
     Figure("securitynet-14", "Membership inference from all and from the top 3 posteriors", "SecurityNet, Figure 14",
            {"overfitting": q.OVERFITTING, "entropy": q.MODIFIED_ENTROPY_AUC, "mlp": q.MLP_AUC, "top3": q.MLP_TOP3_AUC},
-           points.draw, BENCHMARK),
+           points.draw, BENCHMARK, optional=("entropy", "mlp", "top3")),
     Figure("securitynet-15", "Membership inference on benchmark and security models", "SecurityNet, Figure 15",
            {"overfitting": q.OVERFITTING, "entropy": q.MODIFIED_ENTROPY_AUC}, points.draw, CLUSTERED,
            options={"colour": "cluster"}, check=both_purposes(q.MODIFIED_ENTROPY_AUC)),

@@ -51,7 +51,7 @@ def correlation(
         if count < 2:
             return Tested(pooled, f"on {names[0]}")
         within = statistics.correlation(a, b, kind=kind, clusters=families, strata=names, level=level)
-        what = "datasets" if list(groups) == ["dataset"] else f"groups of equal {' and '.join(groups)}"
+        what = f"{groups[0]}s" if len(groups) == 1 else f"groups of equal {' and '.join(groups)}"
         labels = f"within {count} {what}", f"pooled over {count} {what}"
         mixed = describe_mixed_signs(_by_group(a, b, names, kind), pooled.value)
         notes = (mixed,) if mixed else ()

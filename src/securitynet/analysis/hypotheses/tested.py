@@ -75,7 +75,7 @@ def decide(tested: Tested, sign: Literal[1, -1], against: float = 0.0) -> tuple[
         return "undecided", ""
     if tested.confirmed_by and not any(_side(other, against) == side for other in tested.confirmed_by):
         return "undecided", (
-            "The relation lies between datasets that are too few to tell it from chance, and is not found within them."
+            "The relation lies between groups that are too few to tell it from chance, and is not found within them."
         )
     return ("supported" if side == sign else "contradicted"), ""
 

@@ -7,7 +7,7 @@ MLP, and their joined outputs by a 4-layer MLP; batches of 64, 50 epochs of Adam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,9 +25,11 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class MLDoctorBlackBox(LearnedAttack):
-    """The inputs are the posteriors in descending order, as log p − log(1 − p), and 1 for a correct prediction.
+    """The inputs are the posteriors in descending order, and 1 for a correct prediction.
 
     Attributes:
+        scale: ``logit``: log p − log(1 − p) of each posterior, which tells 0.999 from 1; ``posterior``: p itself, as in
+            the paper.
         learning_rate: Learning rate of Adam. The paper's 1e-5 suits tens of thousands of records; on a few hundred, the
             network hardly changes in 50 epochs, and a note of the result says so.
         shadow_training: How the shadow model is trained, under ``shadow`` auxiliary data.
@@ -41,12 +43,15 @@ class MLDoctorBlackBox(LearnedAttack):
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
     trains_like_target: ClassVar[bool] = True
 
+    # Left out of the trial id at its default: trials keep the ids that they had.
+    scale: Literal["logit", "posterior"] = Field(default="logit", exclude_if=lambda value: value == "logit")
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     shadow_training: ShadowTraining = ShadowTraining()
 
     @override
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
-        return rank_values(scale_logits(signals.logits)), signals.correct[:, None].astype(np.float32)
+        posteriors = scale_logits(signals.logits) if self.scale == "logit" else signals.posteriors
+        return rank_values(posteriors), signals.correct[:, None].astype(np.float32)
 
     @override
     def network(self, widths: Sequence[int]) -> nn.Module:

@@ -33,9 +33,11 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 
 class MLDoctorWhiteBox(LearnedAttack):
-    """The inputs are the posteriors as log p − log(1 − p), the loss, the last layer's gradients and the one-hot label.
+    """The inputs are the posteriors, the loss, the last layer's gradients and the one-hot label.
 
     Attributes:
+        scale: ``logit``: log p − log(1 − p) of each posterior and, with its sign reversed, that of the label as the
+            loss; ``posterior``: p itself and the cross-entropy, as in the paper.
         learning_rate: See `MLDoctorBlackBox`.
         gradients: ``ranked``: sorted in an order that is comparable between models (`rank_gradients`); ``raw``:
             unsorted, or randomly projected (`project_gradients`).
@@ -52,6 +54,8 @@ class MLDoctorWhiteBox(LearnedAttack):
     costs: ClassVar[str | None] = "trains an attack network and, with shadow data, a shadow model"
     trains_like_target: ClassVar[bool] = True
 
+    # Left out of the trial id at its default: trials keep the ids that they had.
+    scale: Literal["logit", "posterior"] = Field(default="logit", exclude_if=lambda value: value == "logit")
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     gradients: Literal["ranked", "raw"] = "ranked"
     gradient_inputs: int = Field(default=256, ge=1)
@@ -61,6 +65,8 @@ class MLDoctorWhiteBox(LearnedAttack):
     def features(self, model: Target, signals: Signals, data: TrialData, context: Context) -> Features:
         posteriors = scale_logits(signals.logits)
         loss = -posteriors[np.arange(len(signals)), signals.labels][:, None]
+        if self.scale == "posterior":
+            posteriors, loss = signals.posteriors, np.logaddexp(0, loss, dtype=np.float32)
         layer = last_layer(model, data.dataset, signals.indices, progress=context.progress)
         if self.gradients == "ranked":
             gradients = rank_gradients(layer, signals.labels, self.gradient_inputs)

@@ -221,7 +221,7 @@ def _read_weights(
             )
         count = options.num_classes or (dataset.num_classes if dataset else None) or source.num_classes or 10
         return Shape(count, source.channels or channels, size), None, False
-    weights = read_weights(path, options.weight_set, source.weight_set)
+    weights = read_weights(path, options.weight_set, source.weight_sets)
     notes += weights.notes
     state = weights.tensors
     shape, counted = fitting.deduce_shape(source, state, size, channels=channels)

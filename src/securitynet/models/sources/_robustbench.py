@@ -5,11 +5,13 @@ The definitions are imported without the rest of the package, whose evaluation n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import sys
 import types
 import warnings
@@ -18,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from securitynet.errors import ModelError
 from securitynet.files import atomic_write, data_folder, file_checksum
@@ -89,6 +93,25 @@ def import_lists() -> Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]
         dataset.value: {threat.value: models for threat, models in threats.items()}
         for dataset, threats in lists.items()
     }
+
+
+class _WithoutGpu(TorchFunctionMode):
+    """Ignores copies to a GPU, which some constructors make whether or not there is one."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is torch.Tensor.cuda else func(*args, **(kwargs or {}))
+
+
+def build_network(definition: Definition) -> nn.Module:
+    """Build a model's network in main memory; what its constructor prints is not printed.
+
+    Args:
+        definition: The model.
+    """
+    with _WithoutGpu(), contextlib.redirect_stdout(io.StringIO()):
+        return definition.build()
 
 
 def find_definition(dataset: str, threat: str, name: str) -> Definition:

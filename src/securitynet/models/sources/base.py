@@ -57,7 +57,7 @@ class NetworkSource:
         is_own: Whether a file holds the library's own weights; None if it has none, or cannot know.
         set_own_flags: Makes the changes to a network that the library's own weights need (to its input); None for no
             changes. Other weights were seldom trained with them.
-        weight_set: The set that the library takes from files that hold several; None for the usual one.
+        weight_sets: Names of sets, of which the library takes the first that a file with several holds.
     """
 
     architecture: str
@@ -75,7 +75,7 @@ class NetworkSource:
     class_names: tuple[str, ...] = ()
     is_own: Callable[[Path], bool] | None = None
     set_own_flags: Callable[[nn.Module], None] | None = None
-    weight_set: str | None = None
+    weight_sets: tuple[str, ...] = ()
 
 
 class OpaqueNetwork(nn.Module):

@@ -28,7 +28,7 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.tensor_names import fit_names
-from securitynet.models.sources.weights import StateDict, read_weights
+from securitynet.models.sources.weights import StateDict, read_parts
 from securitynet.torchvision_cure import import_torchvision
 
 SCHEME = Scheme(
@@ -45,7 +45,9 @@ SCHEME = Scheme(
 _THREATS = {"corruptions_3d": "corruptions"}
 """Threats that share the models of another one."""
 
-_LAST = "last"  # the set that RobustBench takes from files that hold the best and the last
+# Which set RobustBench takes from files that hold several. Networks that it registers with timm are read by timm.
+_SETS = ("last",)
+_TIMM_SETS = ("state_dict_ema", "model_ema")
 _NORMALIZERS = ("mu", "sigma", "mean", "std")
 # Saved beside the weights by the code that trained them; no output depends on them.
 _UNUSED = re.compile(r"(^|\.)(sub_block1\.|model_preact_hl1\.|scores$)|\.scores$")
@@ -82,8 +84,8 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
     def make(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
         try:
-            return definition.build()
-        except (OSError, RuntimeError) as error:  # some download parts of themselves, or copy weights to a GPU
+            return package.build_network(definition)
+        except (OSError, RuntimeError) as error:  # some download parts of themselves
             words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             if torch.get_default_device().type == "meta":
                 raise RuntimeError(words) from error  # it is built with memory then
@@ -100,7 +102,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
         fixed_classes=True,
         # The definition normalises and decides the input, whoever gives the file.
         is_own=lambda _path: True,
-        weight_set=_LAST,
+        weight_sets=_TIMM_SETS if definition.timm else _SETS,
     )
 
 
@@ -130,17 +132,26 @@ def convert(state: StateDict, network: nn.Module) -> StateDict:
         network: The network that the definition builds.
     """
     wanted = network.state_dict()
-    candidates = [state, {f"model.{key}": value for key, value in state.items()}]
+    candidates = [state]
     inner = getattr(network, "model", None)
-    if isinstance(inner, nn.Module) and type(inner).__module__.startswith("timm."):
-        converted = timm.convert(state, inner)
-        candidates.append({f"model.{key}": value for key, value in converted.items()})
+    if isinstance(inner, nn.Module):
+        alone = fit_names(state, inner.state_dict()).state  # without the wrappers of whoever trained it
+        variants = [alone, timm.convert(alone, inner)] if type(inner).__module__.startswith("timm.") else [alone]
+        candidates += [{f"model.{key}": value for key, value in variant.items()} for variant in variants]
     best = max(candidates, key=lambda candidate: sum(_fits(wanted, key, value) for key, value in candidate.items()))
     kept = {key: value for key, value in best.items() if key in wanted or not _UNUSED.search(key)}
     for key, value in network.named_buffers():
-        if key not in kept and key.rpartition(".")[2] in _NORMALIZERS and value.numel() in (1, 3):
+        if key in wanted.keys() - kept.keys() and key.rpartition(".")[2] in _NORMALIZERS and value.numel() in (1, 3):
             kept[key] = value.detach().clone().float()
-    return kept
+    return kept | {alias: kept[key] for alias, key in _aliases(network).items() if alias not in kept and key in kept}
+
+
+def _aliases(network: nn.Module) -> dict[str, str]:
+    """Names of tensors that a network also holds under an earlier name: name -> earlier name."""
+    every = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    first: dict[int, str] = {}
+    named = {key: first.setdefault(id(tensor), key) for key, tensor in every}
+    return {key: earlier for key, earlier in named.items() if key != earlier}
 
 
 def _fits(wanted: Mapping[str, torch.Tensor], key: str, value: torch.Tensor) -> bool:
@@ -175,41 +186,58 @@ def _fetch(
     if len(files) == 1:
         return files[0]
     shape = Shape(DATASETS[dataset])
-    joined = join_parts([read_weights(file, preferred=_LAST).tensors for file in files], make(shape, frozenset()))
+    joined = join_parts([read_parts(file, _SETS) for file in files], make(shape, frozenset()))
     path = ours / f"{name}.safetensors"
     with atomic_write(path) as stream:
         stream.write(save(joined))
     return path
 
 
-def join_parts(states: list[StateDict], network: nn.Module) -> StateDict:
+def join_parts(files: list[list[StateDict]], network: nn.Module) -> StateDict:
     """The weights of an ensemble under the names of its network: each file fills the next part that it fits.
 
     Args:
-        states: Tensors of each file, in order.
-        network: The ensemble.
+        files: The sets of tensors of each file, in order. The first fills a network, and the others further parts, such
+            as a normalisation of what networks are mixed by.
+        network: The ensemble. What no file holds of its mixing weights and normalisers is its own.
 
     Raises:
-        WeightsMismatch: If a file fits no part that is still empty.
+        WeightsMismatch: If a file fits no part that is still empty, or a part stays empty.
     """
     joined: StateDict = {}
     filled: list[str] = []
-    for number, state in enumerate(states):
-        for prefix, part in network.named_modules():
-            wanted = part.state_dict()
-            if not prefix or not wanted or any(prefix == other or prefix.startswith(f"{other}.") for other in filled):
-                continue
-            fitted = convert(fit_names(state, wanted).state, part)
-            if fitted.keys() <= wanted.keys() and all(
-                key.endswith("num_batches_tracked") or (key in fitted and _fits(wanted, key, fitted[key]))
-                for key in wanted
-            ):
-                joined |= {f"{prefix}.{key}": value.contiguous() for key, value in fitted.items()}
-                filled.append(prefix)
-                break
-        else:
-            raise WeightsMismatch(f"File {number} of the ensemble fits none of its networks.")
+    for number, sets in enumerate(files):
+        for place, state in enumerate(sets):
+            part = _fill_part(state, network, filled)
+            if part is not None:
+                joined |= part
+            elif place == 0:
+                raise WeightsMismatch(f"File {number} of the ensemble fits none of its networks.")
+    aliases = _aliases(network)
+    for key, value in network.state_dict().items():
+        if key in joined or key in aliases or key.endswith("num_batches_tracked"):
+            continue
+        last = key.rpartition(".")[2]
+        if value.numel() > (3 if last in _NORMALIZERS else 1) or last.startswith("running_"):
+            raise WeightsMismatch(f"No file of the ensemble holds {key}.")
+        joined[key] = value.detach().clone().float()
     return joined
+
+
+def _fill_part(state: StateDict, network: nn.Module, filled: list[str]) -> StateDict | None:
+    """Tensors under the names of the first part of a network that is empty and that they fit; None if there is none."""
+    for prefix, part in network.named_modules():
+        wanted = part.state_dict()
+        if not prefix or not wanted or any(prefix == other or prefix.startswith(f"{other}.") for other in filled):
+            continue
+        fitted = convert(fit_names(state, wanted).state, part)
+        if fitted.keys() <= wanted.keys() and all(
+            key.endswith("num_batches_tracked") or (key in fitted and _fits(wanted, key, fitted[key])) for key in wanted
+        ):
+            filled.append(prefix)
+            aliases = _aliases(part)
+            return {f"{prefix}.{key}": value.contiguous() for key, value in fitted.items() if key not in aliases}
+    return None
 
 
 def _without_package(reference: ModelReference, dataset: str) -> NetworkSource:
@@ -242,7 +270,7 @@ def _without_package(reference: ModelReference, dataset: str) -> NetworkSource:
         input_size=(32, 32) if dataset != "imagenet" else (224, 224),
         fetch=fetch,
         convert=_convert_own,
-        weight_set=_LAST,
+        weight_sets=_SETS,
     )
 
 

@@ -63,21 +63,23 @@ def is_average(name: str) -> bool:
     return _AVERAGE.search(name) is not None
 
 
-def choose_set(content: Mapping[Any, Any], wanted: str | None = None, preferred: str | None = None) -> ChosenSet:
+def choose_set(content: Mapping[Any, Any], wanted: str | None = None, preferred: tuple[str, ...] = ()) -> ChosenSet:
     """Choose a set of weights from the content of a file.
 
     Args:
         content: Content of the file: weights by name, or dictionaries of them.
         wanted: Name of a set in the file, or ``average`` for the only average; the weights as trained by default.
-        preferred: Name of the set to take if none is wanted and there is such a one.
+        preferred: Names of sets, of which the first that is there is taken if none is wanted.
 
     Raises:
         ConfigurationError: If there is no such set.
     """
     sets = {**dict(_nested(content)), **_prefixed(content)}
     usual = _usual(content)
-    if wanted is None and preferred in sets:
-        wanted = preferred
+    first = next((name for name in preferred if name in sets), None)
+    if wanted is None and first is not None:
+        rivals = [key for key, tensors in sets.items() if key != first and _is_rival(tensors, sets[first])]
+        return ChosenSet(sets[first], (_note(first, rivals),) if rivals else ())
     if wanted is not None:
         return ChosenSet(sets[_named(sets, wanted, usual)])
     chosen = dict(content if usual is None else usual)
@@ -87,6 +89,23 @@ def choose_set(content: Mapping[Any, Any], wanted: str | None = None, preferred:
     name = next((key for key, tensors in sets.items() if tensors is usual), None)
     rivals = averages or [key for key, tensors in sets.items() if key != name and _is_rival(tensors, chosen)]
     return ChosenSet(chosen, (_note(name, rivals),) if rivals else ())
+
+
+def other_parts(content: Mapping[Any, Any], chosen: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
+    """The sets of a file that hold other layers than the chosen one: further parts of the same model.
+
+    Args:
+        content: Content of the file.
+        chosen: The set that was chosen from it.
+    """
+    own = {id(value) for value in chosen.values()}
+    return [
+        tensors
+        for name, tensors in _nested(content)
+        if not is_average(name)
+        and not _is_rival(tensors, chosen)
+        and not any(id(value) in own for value in tensors.values() if isinstance(value, torch.Tensor))
+    ]
 
 
 def _usual(content: Mapping[Any, Any]) -> Mapping[Any, Any] | None:

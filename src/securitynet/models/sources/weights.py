@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from securitynet.errors import ModelError, UnsafeFile
 from securitynet.models.sources.storages import check_storages
-from securitynet.models.sources.weight_sets import choose_set
+from securitynet.models.sources.weight_sets import choose_set, other_parts
 from securitynet.untrusted import check_archive, open_regular
 
 StateDict = dict[str, torch.Tensor]
@@ -62,13 +62,13 @@ def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
     return state, state_checksum(state)
 
 
-def read_weights(path: str | Path, weight_set: str | None = None, preferred: str | None = None) -> Weights:
+def read_weights(path: str | Path, weight_set: str | None = None, preferred: tuple[str, ...] = ()) -> Weights:
     """Read the tensors of a file of weights, with notes on its other sets of weights.
 
     Args:
         path: The file.
         weight_set: Which set, if it holds several; see `securitynet.models.sources.weight_sets.choose_set`.
-        preferred: The set to take if none is named and there is such a one.
+        preferred: Names of sets, of which the first that is there is taken if none is named.
 
     Raises:
         UnsafeFile: If reading it would execute code.
@@ -76,6 +76,30 @@ def read_weights(path: str | Path, weight_set: str | None = None, preferred: str
         ConfigurationError: If there is no such set.
     """
     path = Path(path)
+    chosen = choose_set(_read_mapping(path), weight_set, preferred)
+    return Weights(_tensors(chosen.content, path), chosen.notes)
+
+
+def read_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
+    """Read a file that may hold several parts of a model, each under its own names.
+
+    Args:
+        path: The file.
+        preferred: See `read_weights`.
+
+    Returns:
+        The set that `read_weights` takes, then those that hold other layers.
+
+    Raises:
+        UnsafeFile: If reading it would execute code.
+        ModelError: If it is missing, empty, damaged, or not a file of weights.
+    """
+    content = _read_mapping(path)
+    chosen = choose_set(content, None, preferred).content
+    return [_tensors(part, path) for part in (chosen, *other_parts(content, chosen))]
+
+
+def _read_mapping(path: Path) -> Mapping[Any, Any]:
     content = _read(path)
     if isinstance(content, torch.Tensor):
         raise ModelError(f"{path} holds a single tensor, not the weights of a network by name.")
@@ -84,8 +108,7 @@ def read_weights(path: str | Path, weight_set: str | None = None, preferred: str
             f"{path} holds a {type(content).__name__}, not the weights of a network by name.",
             hint="Save them with torch.save(model.state_dict(), FILE).",
         )
-    chosen = choose_set(content, weight_set, preferred)
-    return Weights(_tensors(chosen.content, path), chosen.notes)
+    return content
 
 
 def state_checksum(state: Mapping[str, torch.Tensor], architecture: str = "") -> str:
