@@ -6,6 +6,7 @@ the trials measured the number. Evidence is worse for the owner the higher it is
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -64,7 +65,20 @@ def find_membership(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     quietest = membership.find_lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None and quietest.fpr:
         evidence.append(_describe_tpr(quietest.tpr, quietest.fpr, among))
-    return evidence
+    overfitting = membership.find_overfitting(document)
+    return [*evidence, _describe_overfitting(overfitting.auc, among + 1)] if overfitting is not None else evidence
+
+
+def _describe_overfitting(auc: Measurement, among: int) -> FamilyEvidence:
+    """What the two accuracies say, an identity: it makes a grade worse where the attacks that ran show less."""
+    return dataclasses.replace(
+        _describe_auc(auc, among),
+        meaning=(
+            "The model is right about more members than non-members. From that alone an attacker who is shown one "
+            f"record from the training set and one from outside points to the right one {_of_hundred(_ends(auc)[1])} "
+            "times; guessing is right 50 times. The attacks that ran show less."
+        ),
+    )
 
 
 def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, blocks: bool = False) -> FamilyEvidence:

@@ -33,6 +33,9 @@ SLIGHT = 0.55
 """An AUC whose whole interval lies between 0.5 and this is only slightly better than guessing."""
 
 
+IDENTITY = "membership.correctness"
+"""The attack whose AUC is one half plus half the overfitting level, for any model."""
+
 MARGIN = 10
 """A verdict mentions an FPR only if at least this many non-members are expected above its threshold."""
 
@@ -90,7 +93,8 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
                 quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked), differ=differ
             )
         )
-    return lines
+    overfitting = None if differ else describe_overfitting(document)
+    return [*lines, overfitting] if overfitting else lines
 
 
 def describe_auc(auc: Measurement, among: int = 1) -> str:
@@ -155,11 +159,26 @@ def describe_choice(document: ResultDocument) -> str | None:
 
 def describe_identity(document: ResultDocument) -> str | None:
     """That the AUC of prediction correctness is no finding, where it was measured."""
-    if not any(strength.trial.name == "membership.correctness" for strength in rank_attacks(document)):
+    measured = find_identity(document)
+    if measured is None:
         return None
+    alone = rank_attacks(document)[0].trial.id == measured.trial.id
     return (
         "The AUC of prediction correctness is an identity, one half plus half the overfitting level: it says nothing "
-        "that the two accuracies do not say."
+        f"that the two accuracies do not say{'' if alone else ', and does not count among the attacks'}."
+    )
+
+
+def describe_overfitting(document: ResultDocument) -> str | None:
+    """That accuracy alone distinguishes better than all attacks, where it does; None otherwise."""
+    measured = find_overfitting(document)
+    numbers = words.numbers(measured.auc) if measured is not None else None
+    if measured is None or numbers is None:
+        return None
+    return (
+        f"No attack does better than overfitting alone, which gives an AUC of {numbers.value} "
+        f"({words.level(measured.auc)} interval {words.unbroken(numbers.interval)}): the model is right about more "
+        "members than non-members."
     )
 
 
@@ -181,21 +200,50 @@ def rank_attacks(document: ResultDocument) -> list[Strength]:
     """Attacks that have an AUC, strongest first: by the lower end of its interval, then by the AUC.
 
     The lower end is what an attack achieves at least. TPRs could not order the attacks: those that train on some of the
-    records are evaluated on fewer, and resolve other FPRs.
+    records are evaluated on fewer, and resolve other FPRs. Prediction correctness is an identity rather than an attack,
+    and is left out unless nothing else has an AUC.
     """
-    strengths = []
-    for trial in verdict.select_finished(document, "membership"):
-        measured = verdict.select_measurements(document, trial)
-        aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
-        rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
-        resolved = sorted(
-            ((fpr, m) for fpr, m in rates if fpr is not None and fpr * _non_members(document, m) >= MARGIN),
-            key=lambda pair: pair[0],
-        )
-        if aucs:
-            matched = next((m for m in measured if m.name == f"{trial.name}.matched-auc"), None)
-            strengths.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None, matched))
-    return sorted(strengths, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
+    strengths = [
+        strength
+        for trial in verdict.select_finished(document, "membership")
+        if (strength := _measure(document, trial)) is not None
+    ]
+    attacks = [strength for strength in strengths if not _is_identity(strength.trial)] or strengths
+    return sorted(attacks, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
+
+
+def find_identity(document: ResultDocument) -> Strength | None:
+    """What prediction correctness achieves; None if it was not measured."""
+    identities = [trial for trial in verdict.select_finished(document, "membership") if _is_identity(trial)]
+    return next((strength for trial in identities if (strength := _measure(document, trial)) is not None), None)
+
+
+def find_overfitting(document: ResultDocument) -> Strength | None:
+    """What prediction correctness achieves, where it is shown to be more than any attack achieves; None otherwise.
+
+    Its interval is corrected as one more attack's: a choice among more numbers must not raise false alarms.
+    """
+    ranked, measured = rank_attacks(document), find_identity(document)
+    if measured is None or ranked[0].trial.id == measured.trial.id:
+        return None
+    most = max(0.5, *(_value(strength.auc) for strength in ranked))
+    return measured if lower_end(measured.auc, len(ranked) + 1) > most else None
+
+
+def _is_identity(trial: TrialSummary) -> bool:
+    return trial.name.partition("@")[0] == IDENTITY
+
+
+def _measure(document: ResultDocument, trial: TrialSummary) -> Strength | None:
+    """The result of a finished trial; None if it has no AUC."""
+    measured = verdict.select_measurements(document, trial)
+    auc = next((m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None), None)
+    if auc is None:
+        return None
+    rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
+    resolved = [(fpr, m) for fpr, m in rates if fpr is not None and fpr * _non_members(document, m) >= MARGIN]
+    matched = next((m for m in measured if m.name == f"{trial.name}.matched-auc"), None)
+    return Strength(trial, auc, min(resolved, key=lambda pair: pair[0])[1] if resolved else None, matched)
 
 
 def _non_members(document: ResultDocument, measurement: Measurement) -> float:
@@ -227,8 +275,8 @@ def lower_end(measurement: Measurement, among: int) -> float:
 def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
     """The attack that identifies most members at the lowest FPR that any attack resolves; None if none does.
 
-    It need not be the one with the highest AUC: an attack with only two scores, such as correctness, may have that and
-    yet identify nobody at a low FPR. The lower end of the interval decides here as well.
+    It need not be the one with the highest AUC: an attack with few different scores may have that and yet identify
+    nobody at a low FPR. The lower end of the interval decides here as well.
     """
     resolved = [strength for strength in ranked if strength.fpr is not None]
     if not resolved:
