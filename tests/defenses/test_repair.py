@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from securitynet.defenses import DEFENSES, _repair
 from securitynet.defenses._repair import ReconstructedTrigger, RepairTask, fine_tune, list_neurons
-from securitynet.defenses.anp import NeuronFactors
 from securitynet.defenses.base import make_repair, output_defense, training_defense
 from securitynet.defenses.fine_pruning import FinePruning, _measure_activations
 from securitynet.defenses.i_bau import IBau, implicit_gradient
 from securitynet.defenses.unlearning import Unlearning
 from securitynet.errors import ConfigurationError, ModelError
+from securitynet.models.targets.neuron_factors import NeuronFactors
 
 REPAIRS = ("anp", "fine-pruning", "i-bau", "unlearning")
 

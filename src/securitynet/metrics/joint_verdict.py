@@ -30,6 +30,7 @@ SCANS = {
     "mm-bd": "MM-BD",
     "last-layer": "the last-layer scan",
     "class-pairs": "the class-pair search",
+    "neuron-noise": "the neuron-noise search",
 }
 """Detectors that judge a model as a whole, in words; those of plug-ins go by their names."""
 

@@ -65,9 +65,13 @@ class ClassStatistics(Output):
         largest: NDArray[np.float64] = self.values.max(axis=1)
         return largest
 
+    def find_outlier(self, statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | None:
+        """The statistic that decides, by its row, and its outlier; see `find_in_any`, which is the default."""
+        return find_in_any(statistics)
+
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        outlier = find_in_any(self.statistics)
+        outlier = self.find_outlier(self.statistics)
         classes = self.values.shape[2]
         if outlier is None:
             note = f"Undecided: {classes} classes, or equal statistics, are too few for a test ({FEWEST} are needed)."
@@ -122,7 +126,7 @@ class ClassStatistics(Output):
         random = np.random.default_rng(derived_seed(seed, "class statistics"))
         drawn = []
         for _ in range(RESAMPLINGS):
-            outlier = find_in_any(self.values[:, random.integers(0, repeats, repeats)].max(axis=1))
+            outlier = self.find_outlier(self.values[:, random.integers(0, repeats, repeats)].max(axis=1))
             drawn.append(1.0 if outlier is None else outlier[1].p_value)
         low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
         return min(float(low), p_value), max(float(high), p_value)
@@ -143,6 +147,26 @@ def find_in_any(statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | No
         return None
     row, best = min(known, key=lambda pair: pair[1].p_value)
     return row, HighOutlier(best.position, best.deviate, min(1.0, len(known) * best.p_value))
+
+
+def find_in_all(statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | None:
+    """The statistic (its row) with the largest p-value, and its outlier; 1 if the statistics single out two classes.
+
+    A class is accused only if each statistic accuses it, so the level is at most that of one of them.
+
+    Args:
+        statistics: S×K.
+
+    Returns:
+        None where a statistic cannot be tested.
+    """
+    tested = [find_high_outlier(values) for values in statistics]
+    known = [(row, outlier) for row, outlier in enumerate(tested) if outlier is not None]
+    if len(known) < len(tested):
+        return None
+    row, weakest = max(known, key=lambda pair: pair[1].p_value)
+    agreed = len({outlier.position for _, outlier in known}) == 1
+    return row, HighOutlier(weakest.position, weakest.deviate, weakest.p_value if agreed else 1.0)
 
 
 def make_verdict(rank: int, sentence: str, level: float) -> Measurement:

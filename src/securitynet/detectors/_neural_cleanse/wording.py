@@ -31,14 +31,19 @@ def describe_verdict(
     if not labels:
         return "Undecided: no label has a trigger that works, so there is nothing to compare."
     measures = "; ".join([*_list_measures(evidence, share), *_list_p_values(evidence)])
-    named = _join(labels)
+    named, several = _join(labels), len(labels) > 1
+    if several:
+        measures = f"the first: {measures}"
     if verdict.word == "backdoor found":
-        return f"Backdoor found: {named} can be reached with an unusually small trigger, pictured below ({measures})."
-    because = _join(verdict.reasons)
+        trigger = "unusually small triggers" if several else "an unusually small trigger"
+        return f"Backdoor found: {named} can be reached with {trigger}, pictured below ({measures})."
+    because = _join([reason.replace("its ", "the first one's ") if several else reason for reason in verdict.reasons])
     if verdict.word == "suspicious":
-        return f"Suspicious: {named} can be reached with a far smaller trigger than others ({measures}), but {because}."
+        trigger = "far smaller triggers" if several else "a far smaller trigger"
+        return f"Suspicious: {named} can be reached with {trigger} than others ({measures}), but {because}."
     if evidence.block_accuses:
-        return f"Undecided: the tests disagree about {named}: its norm is an outlier ({measures}), but {because}."
+        norm = "their norms are outliers" if several else "its norm is an outlier"
+        return f"Undecided: the tests disagree about {named}: {norm} ({measures}), but {because}."
     if evidence.p_value is None and not evidence.reference_decides:
         return (
             f"Undecided: the smallest trigger leads to {named} ({measures}); {because}. Compare with clean models, "

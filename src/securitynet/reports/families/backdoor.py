@@ -39,6 +39,7 @@ SCANS = {
     "backdoor.mm-bd": "Largest margins (MM-BD)",
     "backdoor.last-layer": "Weights of the last layer",
     "backdoor.class-pairs": "Triggers between two classes",
+    "backdoor.neuron-noise": "Margins under neuron noise",
 }
 
 

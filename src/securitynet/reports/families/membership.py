@@ -41,6 +41,36 @@ MARGIN = 10
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What an attack judges.
+
+    Attributes:
+        one: One of them.
+        many: Several of them.
+        members: Those that were trained on.
+        non_members: Those that were not.
+    """
+
+    one: str = "record"
+    many: str = "records"
+    members: str = "members"
+    non_members: str = "non-members"
+
+
+RECORDS = Unit()
+
+UNITS = {
+    "membership.group-membership": Unit(
+        "group of records", "groups of records", "groups of members", "groups of non-members"
+    ),
+    "membership.lira-most-exposed": Unit(
+        "of the most exposed records", "of the most exposed records", "the most exposed members", "non-members"
+    ),
+}
+"""Attacks that do not judge every record by itself; their success is no statement on single records, or on all."""
+
+
+@dataclass(frozen=True)
 class Strength:
     """The result of one membership attack.
 
@@ -55,6 +85,11 @@ class Strength:
     auc: Measurement
     tpr: Measurement | None
     matched: Measurement | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """What the attack judges."""
+        return UNITS.get(self.trial.name.partition("@")[0], RECORDS)
 
     @property
     def fpr(self) -> float | None:
@@ -78,8 +113,8 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     compared = "but the groups differ anyway" if differ else describe_auc(best.auc, len(ranked))
     lines = [
         *controls.describe_difference(document),
-        f"An adversary who {who} can distinguish members from non-members with an AUC of {auc.value} "
-        f"({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
+        f"An adversary who {who} can distinguish {best.unit.members} from {best.unit.non_members} with an AUC of "
+        f"{auc.value} ({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
     ]
     if differ:
         usable = best.matched is not None and best.matched.value is not None
@@ -90,7 +125,11 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         same = quietest.trial.id == best.trial.id
         lines.append(
             describe_tpr(
-                quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked), differ=differ
+                quietest.tpr,
+                None if same else verdict.attack_title(quietest.trial.name),
+                len(ranked),
+                differ=differ,
+                unit=quietest.unit,
             )
         )
     overfitting = None if differ else describe_overfitting(document)
@@ -118,7 +157,9 @@ def describe_auc(auc: Measurement, among: int = 1) -> str:
     return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
 
 
-def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *, differ: bool = False) -> str:
+def describe_tpr(
+    tpr: Measurement, attack: str | None = None, among: int = 1, *, differ: bool = False, unit: Unit = RECORDS
+) -> str:
     """A sentence on a TPR at an FPR, compared with guessing by its interval.
 
     Args:
@@ -126,6 +167,7 @@ def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *,
         attack: Title of the attack; None if the sentence before has named it.
         among: How many attacks it is the best of.
         differ: Whether members and non-members differ without the model.
+        unit: What the attack judges.
     """
     numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
     assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
@@ -139,8 +181,9 @@ def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *,
     if differ:
         compared = f"guessing identifies {guess}, and the groups differ anyway"
     who = "they identify" if attack is None else f"the attack “{attack}” identifies"
+    members = unit.members if unit.members.startswith("the ") else f"the {unit.members}"
     return (
-        f"At a false-positive rate of {guess} {who} {numbers.value} of the members ({words.level(tpr)} "
+        f"At a false-positive rate of {guess} {who} {numbers.value} of {members} ({words.level(tpr)} "
         f"interval {words.unbroken(numbers.interval)}): {compared}."
     )
 
@@ -199,9 +242,9 @@ def describe_unresolved(document: ResultDocument) -> str | None:
 def rank_attacks(document: ResultDocument) -> list[Strength]:
     """Attacks that have an AUC, strongest first: by the lower end of its interval, then by the AUC.
 
-    The lower end is what an attack achieves at least. TPRs could not order the attacks: those that train on some of the
-    records are evaluated on fewer, and resolve other FPRs. Prediction correctness is an identity rather than an attack,
-    and is left out unless nothing else has an AUC.
+    Those that do not judge every record by itself come last. The lower end is what an attack achieves at least. TPRs
+    could not order the attacks: those that train on some of the records are evaluated on fewer, and resolve other FPRs.
+    Prediction correctness is an identity rather than an attack, and is left out unless nothing else has an AUC.
     """
     strengths = [
         strength
@@ -209,7 +252,7 @@ def rank_attacks(document: ResultDocument) -> list[Strength]:
         if (strength := _measure(document, trial)) is not None
     ]
     attacks = [strength for strength in strengths if not _is_identity(strength.trial)] or strengths
-    return sorted(attacks, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
+    return sorted(attacks, key=lambda s: (s.unit == RECORDS, s.auc.low or 0.0, _value(s.auc)), reverse=True)
 
 
 def find_identity(document: ResultDocument) -> Strength | None:
@@ -278,7 +321,8 @@ def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
     It need not be the one with the highest AUC: an attack with few different scores may have that and yet identify
     nobody at a low FPR. The lower end of the interval decides here as well.
     """
-    resolved = [strength for strength in ranked if strength.fpr is not None]
+    judged = [strength for strength in ranked if strength.unit == RECORDS] or ranked
+    resolved = [strength for strength in judged if strength.fpr is not None]
     if not resolved:
         return None
     lowest = min(strength.fpr for strength in resolved if strength.fpr is not None)
