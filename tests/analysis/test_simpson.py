@@ -54,7 +54,7 @@ def test_a_caption_names_groups_that_contradict_each_other(paradox: pandas.DataF
 
 
 def test_a_caption_says_why_there_is_no_correlation(paradox: pandas.DataFrame) -> None:
-    for rows, why in ((paradox.assign(y=0.5), "n = 30, no correlation, as one does not vary"),
+    for rows, why in ((paradox.assign(y=0.5), "n = 30, no correlation, as a quantity does not vary"),
                       (paradox.head(3), "n = 3, too few for a correlation")):  # fmt: skip
         table = pandas.DataFrame(points.correlations(rows, "x", "y", "dataset", list(DATASETS), "y against x"))
         table["p_adjusted"] = None

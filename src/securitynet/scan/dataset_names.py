@@ -9,6 +9,9 @@ import re
 from securitynet.catalog.known import DatasetFacts, dataset_facts
 
 _WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
+_ORDINARY = frozenset({"digits"})
+"""Names of datasets that are ordinary words: a text about digits is mostly about MNIST or SVHN."""
+
 _LONGEST = 5
 """Words and numbers of the longest name of a dataset in a text."""
 
@@ -54,4 +57,4 @@ def list_named_datasets(text: str) -> list[str]:
 @functools.lru_cache(maxsize=1 << 16)
 def _find(name: str) -> DatasetFacts | None:
     """As `dataset_facts`, for the same words again and again."""
-    return dataset_facts(name[:200])
+    return None if name.lower() in _ORDINARY else dataset_facts(name[:200])
