@@ -192,9 +192,11 @@ class NeuronNoise(Detector):
 
 def list_noisy_layers(network: nn.Module) -> list[nn.Module]:
     """The layers whose neurons are changed: batch norms, if any, else convolutions, else hidden linear layers."""
-    modules = list(network.modules())
-    for kind in (nn.BatchNorm2d, nn.Conv2d):
-        layers = [layer for layer in modules if isinstance(layer, kind) and layer.weight is not None]
-        if layers:
-            return list(layers)
-    return [layer for layer in modules if isinstance(layer, nn.Linear)][:-1]
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d) and layer.affine]
+    if norms:
+        return list(norms)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    if convolutions:
+        return list(convolutions)
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    return list(linear[:-1])
