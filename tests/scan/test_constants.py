@@ -126,6 +126,7 @@ def test_datasets_are_named_by_options_and_modules_of_data(tmp_path: Path) -> No
         ("data/cifar-100-python", ["CIFAR-100"]),
         ("flowers_mobilenet.pth", ["Oxford Flowers 102"]),
         ("a cifar network", []),
+        ("onnx-digits/handwritten digits.py", []),
     ],
 )
 def test_the_longest_name_counts(text: str, names: list[str]) -> None:

@@ -10,7 +10,7 @@ from securitynet.catalog.known import DatasetFacts, dataset_facts
 
 _WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
 _ORDINARY = frozenset({"digits"})
-"""Names of datasets that are ordinary words: a text about digits is mostly about MNIST or SVHN."""
+"""Names of datasets that are ordinary words of what others show, too: alone in a text they name none."""
 
 _LONGEST = 5
 """Words and numbers of the longest name of a dataset in a text."""
@@ -46,7 +46,8 @@ def list_named_datasets(text: str) -> list[str]:
             run.append(after)
         length = 1
         for count in range(len(run), 0, -1):
-            facts = _find("".join(word for word, _, _ in run[:count]))
+            name = "".join(word for word, _, _ in run[:count])
+            facts = _find(name) if name.lower() not in _ORDINARY else None
             if facts is not None and facts.codes.get("classes"):
                 named[facts.name], length = None, count
                 break
@@ -57,4 +58,4 @@ def list_named_datasets(text: str) -> list[str]:
 @functools.lru_cache(maxsize=1 << 16)
 def _find(name: str) -> DatasetFacts | None:
     """As `dataset_facts`, for the same words again and again."""
-    return None if name.lower() in _ORDINARY else dataset_facts(name[:200])
+    return dataset_facts(name[:200])
