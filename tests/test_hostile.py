@@ -79,6 +79,11 @@ def nested_json(path):
     path.write_text("[" * 100_000)
 
 
+def holes(path):
+    path.touch()
+    os.truncate(path, 10**11)
+
+
 def pipe(path):
     os.mkfifo(path)
 
@@ -90,6 +95,8 @@ def pipe(path):
         (shared_storage, assess("--weights", "f"), "would take 3.7 GiB of memory"),
         (no_values, assess("--weights", "f"), "without values"),
         (deflated, assess("--weights", "f"), "would take 19.1 MiB of memory"),
+        (holes, ("assess", "onnx:f", "--dataset", "digits"), "a file with holes"),
+        (holes, ("assess", "outputs:f.npz"), "a file with holes"),
         (pipe, assess("--weights", "f"), "is a pipe"),
         (pipe, assess("--members", "f", "--weights", "w"), "is a pipe"),
         (pipe, assess("--policy", "f"), "is a pipe"),
@@ -126,6 +133,8 @@ def test_files_that_grow_or_never_end(run_refused, tmp_path, make, arguments, wo
         ("assess", "exported:/dev/zero", "--dataset", "digits"),
         ("assess", "outputs:/dev/zero"),
         ("study", "plan", "/dev/zero"),
+        ("study", "plan", "/proc/kmsg"),
+        assess("--weights", "/proc/self/mem"),
         ("study", "run", "/dev/zero"),
         ("catalog", "import", "/dev/zero"),
         ("catalog", "agreement", "/dev/zero"),

@@ -236,13 +236,42 @@ def write_endless_index(folder):
     connection.close()
 
 
+def write_endless_trigger(folder):
+    """An index in which whoever writes runs a query that never ends."""
+    write_trial(folder, "{}")
+    with sqlite3.connect(folder / "index.sqlite") as connection:
+        connection.execute("CREATE TABLE result_files (root TEXT, path TEXT, stamp TEXT)")
+        connection.execute(
+            "CREATE TRIGGER a AFTER INSERT ON result_files BEGIN SELECT count(*) FROM (WITH RECURSIVE n(x) AS "
+            "(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n); END"
+        )
+    connection.close()
+
+
+def link_trials(folder):
+    """Folders of trials that hold each other by links: following them, there are 3^40."""
+    write_trial(folder, "{}")
+    for name in ("a", "b", "c"):
+        (folder / "trials" / name).symlink_to(".")
+
+
+def replace_trial(folder, make):
+    write_trial(folder, "")
+    path = next(folder.rglob("*.json"))
+    path.unlink()
+    make(path)
+
+
 RESULTS = {
     "a trial that is not a number": lambda f: write_trial(f, "NaN"),
     "a trial that is a list": lambda f: write_trial(f, "[]"),
     "a trial without bound": lambda f: write_trial(f, '{"version": 1e999}'),
-    "a trial that is a device": lambda f: (write_trial(f, ""), next(f.rglob("*.json")).unlink(),
-                                           (f / "trials/ab" / ("ab" + "0" * 30 + ".json")).symlink_to("/dev/zero")),
+    "a trial that is a device": lambda f: replace_trial(f, lambda path: path.symlink_to("/dev/zero")),
+    "a trial that is a link to itself": lambda f: replace_trial(f, lambda path: path.symlink_to(path.name)),
+    "a trial of a terabyte": lambda f: replace_trial(f, lambda path: (path.touch(), os.truncate(path, 10**12))),
+    "trials that hold each other": link_trials,
     "an index that never ends": write_endless_index,
+    "an index that never lets go": write_endless_trigger,
     "an index of noise": lambda f: (write_trial(f, "{}"), (f / "index.sqlite").write_bytes(b"SQLite format 3\0" * 90)),
     "nothing": lambda f: f.mkdir(),
 }  # fmt: skip

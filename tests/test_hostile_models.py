@@ -49,6 +49,9 @@ HEADERS = {
     "metadata of another type": lambda path: write_header(path, {"__metadata__": [1], "a": describe_tensor([4])}),
     "names that command a terminal": lambda path: save_file({"\x1b[2J\x1b]0;x\x07": torch.zeros(1)}, path),
     "a name of a million characters": lambda path: save_file({"x" * 10**6: torch.zeros(1)}, path),
+    "more tensors than any network has": lambda path: write_header(
+        path, {f"t{number}": describe_tensor([0], end=0) for number in range(60_000)}, b""
+    ),
     "no tensors": lambda path: save_file({}, path),
     "weights that are not numbers": lambda path: save_file(poison_weights(float("nan")), path),
     "weights without bound": lambda path: save_file(poison_weights(float("inf")), path),

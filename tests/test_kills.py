@@ -49,7 +49,7 @@ name = ["correctness", "modified-entropy"]
 
 [[attacks]]
 name = "lira"
-settings = { "shadows.count" = 4 }
+settings = { shadows = { count = 4 } }
 
 [run]
 workers = 1
@@ -79,6 +79,11 @@ def write_study(folder: Path) -> None:
     (folder / "study.toml").write_text(STUDY)
 
 
+def write_ray_study(folder: Path) -> None:
+    pytest.importorskip("ray")
+    (folder / "study.toml").write_text(STUDY.replace("[run]", '[run]\nexecutor = "ray"'))
+
+
 def write_table(folder: Path) -> None:
     rows = [
         {"key": f"test:{number}", "source": "test", "name": f"net {number}", "dataset": "CIFAR-10"}
@@ -105,6 +110,7 @@ COMMANDS = {
         before=(("catalog", "import", "table.jsonl", "--db", "catalog.sqlite"),),
     ),
     "study": Command(("study", "run", "study.toml", "--out", "out"), write_study, ignored=("out/run/",)),
+    "ray study": Command(("study", "run", "study.toml", "--out", "out"), write_ray_study, ignored=("out/run/",)),
     "study export": Command(
         ("study", "export", "out", "table.csv"), write_study, before=(("study", "run", "study.toml", "--out", "out"),)
     ),
@@ -126,7 +132,7 @@ class Place:
             for name, value in (settings | {"OMP_NUM_THREADS": "1"} | environment).items():
                 patch.setenv(name, value)
             patch.chdir(self.folder)
-            done = run_command(list(arguments), self.streams, timeout=120)
+            done = run_command(list(arguments), self.streams, timeout=300)
         return done.returncode, done.stderr
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.environments import BENCHMARKS, Environment, EnvironmentFailed
-from harness.row import PROJECT, AtMost, Case, Disagreement, Faster, Row, Within
+from harness.row import PROJECT, AtMost, Case, Disagreement, Faster, Holds, Row, Within
 from harness.session import Session, SideFailed
 
 LEAST_ROUNDS = 3
@@ -70,7 +70,7 @@ class Judged:
 
     Attributes:
         aim: In words.
-        ratio: Ours / other (the median of the rounds' ratios), its lowest and its highest; or milliseconds a unit.
+        ratio: Ours / other (the median of the rounds' ratios), its lowest and its highest; or milliseconds, or MiB.
         met: Whether the median meets it.
     """
 
@@ -237,9 +237,9 @@ def growth(sized: list[Sized]) -> dict[str, float]:
     }
 
 
-def _judge(aim: AtMost | Faster | Within, sized: list[Sized]) -> Judged | None:
+def _judge(aim: AtMost | Faster | Within | Holds, sized: list[Sized]) -> Judged | None:
     """The aim at its size, or at the largest one that was measured; None if there is none."""
-    names = {aim.ours} if isinstance(aim, Within) else {aim.ours, aim.of}
+    names = {aim.ours} if isinstance(aim, Within | Holds) else {aim.ours, aim.of}
     fitting = [one for one in sized if aim.size in (None, one.size) and names <= one.timings.keys()]
     if not fitting:
         return None
@@ -248,5 +248,8 @@ def _judge(aim: AtMost | Faster | Within, sized: list[Sized]) -> Judged | None:
         values = [1000 * seconds for seconds in last.timings[aim.ours].seconds]
         middle = statistics.median(values)
         return Judged(str(aim), (middle, min(values), max(values)), middle <= aim.milliseconds)
+    if isinstance(aim, Holds):
+        peak = last.timings[aim.ours].peak / 2**20
+        return Judged(str(aim), (peak, peak, peak), peak <= aim.mebibytes)
     ratio = ratios(last, aim.ours, aim.of)
     return Judged(str(aim), ratio, aim.met(ratio[0]))

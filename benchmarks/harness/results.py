@@ -64,6 +64,8 @@ def _measured(judged: Any) -> str:
     middle, low, high = judged.ratio
     if " ms " in judged.aim:
         return f"{middle:.1f} ms ({low:.1f} to {high:.1f})"
+    if " MiB " in judged.aim:
+        return f"{middle:,.0f} MiB"
     if judged.aim.startswith("at most"):
         return f"{middle:.2f} × ({low:.2f} to {high:.2f})"
     return f"{1 / middle:.1f} times faster ({1 / high:.1f} to {1 / low:.1f})"

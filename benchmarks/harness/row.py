@@ -126,7 +126,19 @@ class Within:
         return f"at most {self.milliseconds:g} ms at {self.size:,}"
 
 
-Aim = AtMost | Faster | Within
+@dataclass(frozen=True)
+class Holds:
+    """Our own side holds at most so many MiB of memory."""
+
+    mebibytes: float
+    size: int
+    ours: str = "ours"
+
+    def __str__(self) -> str:
+        return f"at most {self.mebibytes:,g} MiB at {self.size:,}"
+
+
+Aim = AtMost | Faster | Within | Holds
 
 
 @dataclass(frozen=True)

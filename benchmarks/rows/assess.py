@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.row import AtMost, Row, near, require
+from harness.row import AtMost, Row, Within, near, require
 from rows import _material
 from rows._process import timed
 
@@ -29,6 +29,7 @@ ROW = Row(
         AtMost(1.3, "bare loop", ours="ours: first assess"),
         AtMost(1.1, "bare loop", ours="ours: signals"),
         AtMost(0.5, "bare loop", ours="ours: second assess"),
+        Within(5000, size=6_000, ours="ours: second assess"),
     ),
     rounds=3,
     allowance=180,

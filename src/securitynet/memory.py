@@ -1,12 +1,15 @@
-"""How much freed memory glibc holds back: a setting of the whole process, so only our own processes change it."""
+"""How much memory there is, and how much freed memory glibc holds back."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Names of glibc's mallopt(3)."""
+
+_LIMIT_FILES = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),)
 
 
 def keep_freed_memory() -> None:
@@ -27,3 +30,24 @@ def keep_freed_memory() -> None:
         return
     for option, value in (_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, 1 << 29), (_TOP_PAD, 1 << 26):
         mallopt(option, value)
+
+
+def read_available_memory() -> int | None:
+    """Bytes that this process can still take without swapping, or None where the system does not say.
+
+    It is the smaller of what the machine has and what a container's limit leaves.
+    """
+    known = []
+    try:
+        known.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):  # counts caches that can be dropped, unlike the pages above
+                known = [1024 * int(line.split()[1])]
+    except (AttributeError, OSError, ValueError):
+        pass
+    for limit, used in _LIMIT_FILES:
+        try:
+            known.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
+        except (OSError, ValueError):  # no container, or no limit ("max")
+            continue
+    return min(known, default=None)

@@ -6,11 +6,14 @@ terabytes in a few bytes; a document may be nested deeper than any parser can fo
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
 import os
 import stat
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,15 +71,42 @@ def check_growth(name: str, packed: int, unpacked: int) -> None:
 def check_regular(path: Path | str) -> None:
     """Raise `RefusedFile` if a path is there and neither a regular file nor a folder, such as a pipe or a device."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (a Path takes longer to make than a small file to read)
+        status = os.stat(path)  # noqa: PTH116 (a Path takes longer to make than a small file to read)
     except (OSError, ValueError):  # what is not there, or may not be looked at, is the caller's concern
         return
+    mode = status.st_mode
+    blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows does not say
+    if stat.S_ISREG(mode) and blocks is not None and status.st_size > max_growth(blocks * 512):
+        check_growth(f"{path}, a file with holes,", _measure_data(path, status.st_size), status.st_size)
+    if stat.S_ISREG(mode) and status.st_dev in _kernel_file_systems():
+        raise RefusedFile(f"{path} is not a file on a disk but one of the kernel: it is not read.")
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         raise RefusedFile(
             f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file.",
             hint="Save its content in a file, and give that.",
         )
+
+
+def _measure_data(path: Path | str, size: int) -> int:
+    """Bytes of a file that are not holes; all of them where the file system does not say."""
+    data = end = 0
+    with open(path, "rb") as stream, contextlib.suppress(OSError):  # noqa: PTH123 (likewise); no data beyond the end
+        while end < size:
+            begin = os.lseek(stream.fileno(), end, os.SEEK_DATA)
+            end = os.lseek(stream.fileno(), begin, os.SEEK_HOLE)
+            data += end - begin
+    return data
+
+
+@functools.cache
+def _kernel_file_systems() -> frozenset[int]:
+    """Devices of the file systems whose files only seem to be regular: reading ``/proc/kmsg`` waits for ever."""
+    found = set()
+    for place in ("/proc", "/sys"):
+        with contextlib.suppress(OSError):
+            found.add(os.stat(place).st_dev)  # noqa: PTH116 (likewise)
+    return frozenset(found - {os.stat("/").st_dev})  # noqa: PTH116 (likewise)
 
 
 def open_regular(path: Path | str) -> BinaryIO:
@@ -90,7 +120,7 @@ def open_regular(path: Path | str) -> BinaryIO:
     return open(path, "rb")  # noqa: PTH123 (likewise)
 
 
-def read_bytes(path: Path, limit: int = MAX_TEXT) -> bytes:
+def read_bytes(path: Path | str, limit: int = MAX_TEXT) -> bytes:
     """Read a file whole.
 
     Args:
@@ -182,17 +212,20 @@ def check_array_header(stream: Any, name: str, size: int) -> None:
         )
 
 
-def list_views(connection: Any) -> list[str]:
-    """Names of the views in a SQLite database.
+def list_foreign_queries(connection: Any, own: Collection[str] = ()) -> list[str]:
+    """Names of the views and triggers in a SQLite database, but for this package's own.
 
-    None of this package's databases has any. In a file of someone else, a view is a query that whoever reads a table of
-    that name runs, and it need never end.
+    In a file of someone else, a view is a query that whoever reads a table of that name runs, and a trigger one that
+    whoever writes into the table runs. It need never end.
 
     Args:
         connection: A connection of the driver.
+        own: Statements that made the triggers of this package.
     """
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view' LIMIT 5").fetchall()
-    return [str(name) for (name,) in rows]
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 20"
+    ).fetchall()
+    return [str(name) for name, statement in rows if statement not in own][:5]
 
 
 def describe_size(size: int) -> str:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from securitynet.analysis.figures import render, roc, style
+from securitynet.analysis.figures import render, roc, roc_lines, style
 from securitynet.metrics.roc import count_allowed, curve, resolves, tpr_at_fpr, tpr_limits
 
 FPRS = (0.1, 0.01, 0.001)
@@ -19,14 +19,14 @@ def scores(members=6000, non_members=4000, shift=0.5):
 
 
 def line(members, non_members, number=0):
-    return roc.RocLine(curve(members, non_members), len(members), len(non_members), number, number)
+    return roc_lines.RocLine(curve(members, non_members), len(members), len(non_members), number, number)
 
 
 def test_thinned_points_are_points_of_the_curve_and_few():
     whole = curve(*scores())
-    chosen = roc.thin(whole, FPRS)
+    chosen = roc_lines.thin(whole, FPRS)
     assert len(whole.fpr) > 9000
-    assert len(chosen) <= roc.MOST_POINTS
+    assert len(chosen) <= roc_lines.MOST_POINTS
     assert (np.diff(chosen) > 0).all()
     assert (whole.fpr[chosen[0]], whole.tpr[chosen[0]]) == (0, 0)
     assert (whole.fpr[chosen[-1]], whole.tpr[chosen[-1]]) == (1, 1)
@@ -35,21 +35,21 @@ def test_thinned_points_are_points_of_the_curve_and_few():
 def test_drawn_steps_equal_the_metric():
     members, non_members = scores()
     whole = curve(members, non_members)
-    chosen = roc.thin(whole, FPRS)
+    chosen = roc_lines.thin(whole, FPRS)
     drawn = type(whole)(whole.fpr[chosen], whole.tpr[chosen])
     for fpr in FPRS:
         measured = tpr_at_fpr(members, non_members, fpr).value
         bound = count_allowed(fpr, len(non_members)) / len(non_members)
-        assert measured is None or roc.tpr_at(whole, bound) == pytest.approx(measured, abs=1e-12)
-        assert roc.tpr_at(drawn, fpr) == roc.tpr_at(whole, fpr)
+        assert measured is None or roc_lines.tpr_at(whole, bound) == pytest.approx(measured, abs=1e-12)
+        assert roc_lines.tpr_at(drawn, fpr) == roc_lines.tpr_at(whole, fpr)
     # The lowest false-positive counts, one by one: there a single record moves the curve.
     for count in range(11):
-        assert roc.tpr_at(drawn, count / 4000) == roc.tpr_at(whole, count / 4000)
+        assert roc_lines.tpr_at(drawn, count / 4000) == roc_lines.tpr_at(whole, count / 4000)
 
 
 def test_thinning_keeps_the_area():
     whole = curve(*scores())
-    chosen = roc.thin(whole, FPRS)
+    chosen = roc_lines.thin(whole, FPRS)
     exact = np.trapezoid(whole.tpr, whole.fpr)
     assert np.trapezoid(whole.tpr[chosen], whole.fpr[chosen]) == pytest.approx(exact, abs=2e-3)
 
@@ -57,7 +57,7 @@ def test_thinning_keeps_the_area():
 def test_short_curves_lose_only_points_on_straight_runs():
     members, non_members = np.array([4.0, 3.0, 1.0]), np.array([2.0, 0.0])
     whole = curve(members, non_members)
-    chosen = roc.thin(whole)
+    chosen = roc_lines.thin(whole)
     assert list(zip(whole.fpr[chosen], whole.tpr[chosen].round(3), strict=True)) == [
         (0, 0),
         (0, 0.667),
@@ -68,7 +68,7 @@ def test_short_curves_lose_only_points_on_straight_runs():
 
 
 def test_a_curve_of_one_threshold_is_a_line():
-    assert list(roc.thin(curve(np.ones(5), np.ones(5)))) == [0, 1]
+    assert list(roc_lines.thin(curve(np.ones(5), np.ones(5)))) == [0, 1]
 
 
 def test_log_points_start_at_what_can_be_resolved():

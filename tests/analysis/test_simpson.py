@@ -53,6 +53,14 @@ def test_a_caption_names_groups_that_contradict_each_other(paradox: pandas.DataF
     assert "Pooled over groups the correlation would be +0.9" in points.caption(figure, alike)
 
 
+def test_a_caption_says_why_there_is_no_correlation(paradox: pandas.DataFrame) -> None:
+    for rows, why in ((paradox.assign(y=0.5), "n = 30, no correlation, as a quantity does not vary"),
+                      (paradox.head(3), "n = 3, too few for a correlation")):  # fmt: skip
+        table = pandas.DataFrame(points.correlations(rows, "x", "y", "dataset", list(DATASETS), "y against x"))
+        table["p_adjusted"] = None
+        assert why in points.caption(Figure("f", "Title", "new", {}, points.draw), table)
+
+
 def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) -> None:
     """Later models are of the harder dataset; within each, values fall with the year."""
     rows = paradox.assign(year=paradox["year"] + paradox["dataset"].map(dict(zip(DATASETS, (0, 20, 40), strict=True))))

@@ -132,6 +132,9 @@ def test_other_weights_and_other_data_are_not_those_of_the_result(run, box, repo
     assert code == 4 and "model at hand is not that of the result" in err
     code, _, err = run("verify", report, "--members", write_members(box), "--sample", 0.2)
     assert code == 4 and "at hand is not that of the result" in " ".join(err.split())
+    # Without running anything again, what the user gives is compared all the same.
+    assert run("verify", report, "--weights", box / "other.safetensors", "--sample", 0)[0] == 4
+    assert run("verify", report, "--weights", box / "model.safetensors", "--sample", 0)[0] == 0
 
 
 def write_members(box):

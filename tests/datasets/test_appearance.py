@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import fft
 
 import securitynet.datasets
-from securitynet.datasets.appearance import _cosines, describe_files, describe_records, measure_images
+from securitynet.datasets.appearance import _cosines, _measure_colours, describe_files, describe_records, measure_images
 
 
 def make_noise(count: int, side: int, seed: int = 0) -> torch.Tensor:
@@ -31,6 +31,24 @@ def test_all_features_are_finite(channels, side):
     images[0] = 7  # plain
     found = measure_images(images)
     assert found.shape[0] == 3 and np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(("channels", "side"), [(3, 9), (1, 64), (3, 1)])
+def test_colours_counted_by_value_are_those_of_sorted_pixels(channels, side):
+    images = make_noise(4, side)[:, :channels]
+    images[0] = 7  # plain
+    images[1] = images[1] // 64  # few values
+    values = images.flatten(2).numpy().astype(np.float64)
+    mean, deviation = values.mean(axis=2), values.std(axis=2)
+    skewness = ((values - mean[..., None]) ** 3).mean(axis=2) / (deviation**3 + 1)
+    ordered = np.sort(values, axis=2)
+    places = [round(share * (side * side - 1)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)]
+    distinct = np.array([[len(np.unique(channel)) for channel in image] for image in values])
+    grey = (values.max(axis=1) - values.min(axis=1)).mean(axis=1, keepdims=True)
+    parts = [mean, deviation, skewness, *(ordered[..., place] for place in places), distinct, (values % 2).mean(axis=2)]
+    parts += [(values == 0).mean(axis=2), (values == 255).mean(axis=2), grey]
+    expected = np.concatenate(parts, axis=1)
+    np.testing.assert_allclose(_measure_colours(images).numpy(), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_blocks_of_jpeg_leave_steps_at_their_borders():

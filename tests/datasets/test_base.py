@@ -69,6 +69,13 @@ def test_batches() -> None:
     assert torch.equal(torch.cat([batch for _, batch in got]), images[[3, 0, 2]])
 
 
+def test_batches_of_large_images_are_small() -> None:
+    large = dataset(images=torch.zeros(1, 3, 2000, 2000, dtype=torch.uint8).expand(4, -1, -1, -1))  # 12 MB each
+    assert [len(batch) for _, batch in large.batches(np.arange(4), 4096)] == [1, 1, 1, 1]
+    larger = dataset(images=torch.zeros(1, 3, 3000, 3000, dtype=torch.uint8).expand(4, -1, -1, -1))
+    assert [len(batch) for _, batch in larger.batches(np.arange(2), 4096)] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("reference", "options", "error", "message"),
     [

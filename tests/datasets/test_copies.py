@@ -40,6 +40,12 @@ def crop_centre(image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
 
 
+def shift(image: torch.Tensor, down: int, across: int) -> torch.Tensor:
+    """The image moved by a few pixels, its border repeated."""
+    rows, columns = (torch.arange(32) - step for step in (down, across))
+    return image[:, rows.clamp(0, 31)][:, :, columns.clamp(0, 31)]
+
+
 def records(dataset: ImageDataset) -> tuple[ImageDataset, np.ndarray]:
     return dataset, np.arange(len(dataset), dtype=np.int64)
 
@@ -50,17 +56,19 @@ def test_equal_and_near_copies_are_told_apart_and_have_their_partners():
     second[3], second[5] = first[7], first[7]
     second[10], second[11] = change(first[20], quality=60), change(first[21], blur=0.7)
     second[12] = (first[22].float() * 0.8 + 10).round().to(torch.uint8)  # darker
-    second[13] = first[23].roll(3, dims=2)  # moved: another image
+    second[13] = first[23].roll(3, dims=2)  # moved far: another image
     second[14] = change(first[24].flip(2), quality=60)
     second[15] = crop_centre(first[25])
     second[16] = crop_centre(first[26]).flip(2)
     first[27] = crop_centre(second[17])
+    second[18] = shift(first[28], 2, -1)
+    second[19] = change(shift(first[29], -1, 0).flip(2), quality=60)
     copies = find_copies(records(make_dataset(first)), records(make_dataset(second)))
     assert np.flatnonzero(copies.second_exact).tolist() == [3, 5]
-    assert np.flatnonzero(copies.second_near).tolist() == [10, 11, 12, 14, 15, 16, 17]
+    assert np.flatnonzero(copies.second_near).tolist() == [10, 11, 12, *range(14, 20)]
     assert np.flatnonzero(copies.first_exact).tolist() == [7]
-    assert np.flatnonzero(copies.first_near).tolist() == [20, 21, 22, 24, 25, 26, 27]
-    assert copies.partner[[3, 5, *range(10, 13), *range(14, 18)]].tolist() == [7, 7, 20, 21, 22, 24, 25, 26, 27]
+    assert np.flatnonzero(copies.first_near).tolist() == [20, 21, 22, *range(24, 30)]
+    assert copies.partner[[3, 5, *range(10, 13), *range(14, 20)]].tolist() == [7, 7, 20, 21, 22, *range(24, 30)]
     assert copies.partner[13] == -1 and copies.searched == 60
 
 

@@ -13,12 +13,14 @@ import torch
 
 import securitynet.datasets.lazy
 import securitynet.datasets.loading
+import securitynet.datasets.store
 from command_line import start_script
 from dataset_files import write_folder, write_parquet
 from securitynet.datasets import load
 from securitynet.datasets.lazy import LazyImages
 from securitynet.datasets.rendering import Rendering
 from securitynet.datasets.source import Item
+from securitynet.datasets.store import StoredImages
 from securitynet.errors import DatasetError
 
 
@@ -216,3 +218,26 @@ def test_arrays_too_large_when_resized(tmp_path: Path) -> None:
     assert isinstance(lazy.images, LazyImages)
     securitynet.datasets.loading.LAZY_BYTES = 1 << 30
     assert torch.equal(lazy.batch(np.arange(40)), load("digits", size=32, channels=3).images[:40])
+
+
+def test_large_entries_are_read_and_not_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path)
+    mapped = load(f"folder:{tmp_path}", cache=tmp_path / "first")
+    monkeypatch.setattr(securitynet.datasets.store, "MAPPED_BYTES", 100)
+    monkeypatch.setattr(securitynet.datasets.loading, "MAPPED_BYTES", 100)
+    read = load(f"folder:{tmp_path}", cache=tmp_path / "second")
+    assert "are read from there batch by batch" in caplog.text
+    assert isinstance(read.images, StoredImages)
+    assert read.fingerprint == mapped.fingerprint
+    assert tuple(read.images.shape) == tuple(mapped.images.shape)
+    chosen = np.array([len(read) - 1, 0, 1, 0])
+    assert torch.equal(read.batch(chosen), mapped.batch(chosen))
+    assert torch.equal(read.images[torch.tensor([-1])], mapped.images[torch.tensor([-1])])
+    with pytest.raises(IndexError):
+        read.batch(np.array([len(read)]))
+    (path,) = (tmp_path / "second" / "datasets").glob("*/images.npy")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DatasetError, match="too short"):
+        read.batch(np.array([len(read) - 1]))

@@ -15,14 +15,17 @@ from one_label import find
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
+from securitynet.detectors._neural_cleanse import announcement
 from securitynet.detectors._neural_cleanse.blocks import label_bytes
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
-from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory, read_available_memory
+from securitynet.detectors._neural_cleanse.label_search import SearchPlan
+from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
 from securitynet.detectors._neural_cleanse.triggers import Triggers
 from securitynet.detectors.neural_cleanse import NeuralCleanse
 from securitynet.errors import AccessDenied, ConfigurationError
+from securitynet.memory import read_available_memory
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.store.train_target import train_target
@@ -383,6 +386,20 @@ def test_memory_is_planned_before_a_search_starts(monkeypatch):
     monkeypatch.setattr(TriggerSearch, "epoch", None)  # nothing is computed before the refusal
     with pytest.raises(ConfigurationError, match="GB are free"):
         NeuralCleanse(images=16)(small_target(classes=20), noise_data(classes=20, count=80), Context(), WHITE)
+
+
+def test_a_long_search_says_its_time_before_it_starts(monkeypatch, caplog):
+    monkeypatch.setattr(announcement, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(announcement, "measure_pass", lambda network, shape, device: 1.0)
+    plan = SearchPlan(classes=1000, epochs=50, screen_epochs=5, lowest=16, sample=tuple(range(41)))
+    # 57 labels go on: 57 · 45 + 1,000 · 5 epochs, on 8 images from 3 starting points, a second each.
+    assert plan.work == 57 * 45 + 1000 * 5
+    announcement.announce_search(small_target(classes=20), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), plan, 3)
+    assert "up to about 2 days here: 1,000 labels, 57 of them for 50 epochs after 5 epochs of all" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(announcement, "measure_pass", lambda network, shape, device: 1e-5)
+    announcement.announce_search(small_target(classes=20), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), plan, 3)
+    assert not caplog.text
 
 
 @pytest.mark.slow

@@ -84,7 +84,8 @@ def test_claims_are_judged_by_the_data(page):
 
 def test_figures_are_drawn_or_say_what_they_lack(page):
     assert 'id="securitynet-13"' in page and "<svg" in page
-    assert "MLP on the top 3 posteriors" in page.partition("Not drawn, and what is missing")[2]
+    assert "Without data here: MLP on posteriors: AUC; MLP on the top 3 posteriors: AUC." in page
+    assert "SecurityNet, Figure 2" in page.partition("Not drawn, and what is missing")[2]
 
 
 def test_failures_limits_and_all_measurements_are_there(page):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 
@@ -142,6 +143,22 @@ def test_records_come_back_from_the_index(index_file):
     index.close()
 
 
+@pytest.mark.parametrize("record", ["[]", "{}", "x", b"{}", None, 1])
+def test_an_index_that_someone_else_made(index_file, record):
+    """Its rows hold anything, with the right checksums."""
+    path, root = index_file
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '')")
+    with sqlite3.connect(path) as database:
+        checksum = hashlib.sha256(str(record).encode()).hexdigest()
+        database.execute("UPDATE result_trials SET record = ?, checksum = ?", [record, checksum])
+    index = Index(path, root)
+    with pytest.raises(IndexFailure, match="reindex"):
+        list(index.trials())
+    index.close()
+
+
 @pytest.mark.parametrize("damage", ["flip the head", "cut", "empty", "noise", "zero pages"])
 def test_a_damaged_index_is_made_again(index_file, damage):
     path, root = index_file
@@ -171,6 +188,16 @@ def test_a_flipped_byte_in_the_index_is_noticed(index_file):
         list(index.trials())
     index.rebuild()
     assert len(list(index.trials())) == 5
+    index.close()
+
+
+def test_an_index_of_another_version_is_made_again(index_file):
+    path, root = index_file
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE result_trials DROP COLUMN checksum")
+    index = Index(path, root)
+    assert index.refresh().read == 6
+    assert len(list(index.trials())) == 5 and len(list(index.target_records())) == 1
     index.close()
 
 

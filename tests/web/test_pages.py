@@ -280,7 +280,7 @@ def test_leaderboards_are_shown_with_each_source_in_a_column(tmp_path: Path) -> 
             for source in ("timm", "torchvision")
         ]
     with TestClient(create_app(database), base_url=LOCAL) as client:
-        assert "No robust accuracy is known yet" in client.get("/leaderboard").text
+        assert "No attack on a model is known yet" in client.get("/leaderboard").text
         with securitynet.catalog.open(database) as catalog:
             catalog.record(twins[0].id, [Measured(name, value, "published", "b") for name, value in names.items()])
         page = client.get("/leaderboard").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
 from securitynet.catalog.known import completed, dataset_name
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
-from securitynet.results.columns import collect_columns
+from securitynet.results.columns import collect_columns, pause_garbage_collection
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
 
@@ -28,6 +29,9 @@ _SURROGATE = "_surrogate"
 """Column with the architecture of a surrogate, until all are known."""
 
 _KNOWN_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {}
+
+_parse_name = functools.lru_cache(4096)(parse_name)
+"""`parse_name`, of which the caller changes nothing: thousands of trials have few names."""
 
 CURVE_MEASURE = "roc"
 """True-positive rates all along an ROC curve, as `from_study` adds them."""
@@ -59,8 +63,9 @@ def from_study(
         trials: The trials, if the caller reads them anyway; each is dropped before the next is asked for.
     """
     store = TrialStore(folder)
-    rows = _rows(store, trials if trials is not None else store, curves, doubtful, pictures=pictures)
-    frame = pandas.DataFrame(collect_columns((row, ({},)) for row in rows))
+    blocks = _blocks(store, trials if trials is not None else store, curves, doubtful, pictures=pictures)
+    with pause_garbage_collection():
+        frame = pandas.DataFrame(collect_columns(blocks))
     if _SURROGATE in frame:
         tried = frame[frame[_SURROGATE].notna()]
         larger = _larger(tried.groupby("method")[_SURROGATE].unique())
@@ -68,9 +73,10 @@ def from_study(
     return tidy(frame)
 
 
-def _rows(
+def _blocks(
     store: TrialStore, trials: Iterable[TrialResult], curves: bool, doubtful: bool, *, pictures: bool = False
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The rows of a study: (columns that those of one target or trial share, those of each row)."""
     known: dict[str, dict[str, Any]] = {}
     for record in StudyTargetStore(store.files):
         if record.means is None or (record.doubtful and not doubtful):
@@ -78,20 +84,20 @@ def _rows(
         means = record.means
         case = describe(record)
         known[target_key(means.target, means.dataset, means.split, means.precision)] = case
-        for measurement in record.measurements:
-            yield {**case, **values(measurement)}
+        yield case, [values(measurement) for measurement in record.measurements]
     for result in trials:
         spec = result.spec
         of = known.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if result.status != "ok" or of is None:
             continue
-        row: dict[str, Any] = {}
-        for row in _trial_rows(result, of):
-            yield row
-        if curves and row and spec.method.startswith("membership."):
-            yield from curve_rows(store.load_arrays(result) or {}, row)
-        if pictures and row and spec.method in picture_rows.SHOWN:
-            yield from picture_rows.list_pictures(result, store, row)
+        how, rows = _trial_rows(result)
+        yield {**of, **how}, rows
+        more: list[dict[str, Any]] = []
+        if curves and rows and spec.method.startswith("membership."):
+            more += curve_rows(store.load_arrays(result) or {}, {**of, **rows[-1], **how})
+        if pictures and rows and spec.method in picture_rows.SHOWN:
+            more += picture_rows.list_pictures(result, store, {**of, **rows[-1], **how})
+        yield {}, more
 
 
 def describe(record: StudyTargetRecord) -> dict[str, Any]:
@@ -121,10 +127,11 @@ def describe(record: StudyTargetRecord) -> dict[str, Any]:
 def values(measurement: Measurement) -> dict[str, Any]:
     """A measurement's name and numbers, by columns."""
     numbers = {name: getattr(measurement, name) for name in ("value", "low", "high", "level", "n")}
-    return {**parse_name(measurement.name), **numbers}
+    return {**_parse_name(measurement.name), **numbers}
 
 
-def _trial_rows(result: TrialResult, case: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _trial_rows(result: TrialResult) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(columns that a trial's rows share, the others of each row)."""
     spec = result.spec
     architecture = spec.configuration.get("architecture")
     how = {
@@ -137,11 +144,19 @@ def _trial_rows(result: TrialResult, case: dict[str, Any]) -> Iterator[dict[str,
         how["surrogate"] = "usual"
         if isinstance(architecture, str):
             how[_SURROGATE] = architecture
-    changed = changes(spec.kind, spec.method, spec.configuration)
+    changed = json.dumps(changes(spec.kind, spec.method, spec.configuration), sort_keys=True)
+    rows = []
     for measurement in result.measurements:
         columns = values(measurement)
-        settings = {**changed, **json.loads(columns["settings"])}
-        yield {**case, **columns, **how, "settings": json.dumps(settings, sort_keys=True)}
+        columns["settings"] = _merge_settings(changed, columns["settings"])
+        rows.append({name: value for name, value in columns.items() if name not in how})
+    return how, rows
+
+
+@functools.lru_cache(4096)
+def _merge_settings(first: str, second: str) -> str:
+    """Settings as JSON, of which the second ones count where both name one."""
+    return json.dumps({**json.loads(first), **json.loads(second)}, sort_keys=True)
 
 
 def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord, read_target_record, restore_splits
 from securitynet.models.training.canaries import CanaryRecord, load_canary_images, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
-from securitynet.models.training.privacy_profile import privacy_profile
+from securitynet.models.training.privacy_profile import privacy_profile, spends_more
 from securitynet.models.training.trainable import find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Measurement
@@ -156,7 +156,9 @@ def _test_claim(
 ) -> dict[str, bool]:
     """Whether each score rules out the stated epsilon, and the whole trade-off curve of the stated noise and steps.
 
-    Where the trainer recorded its batches, they are tested as well: whether they were drawn by Poisson sampling.
+    Where the trainer recorded its batches, they are tested as well: whether they were drawn by Poisson sampling. That
+    epsilon is not less than the stated noise, sampling rate and steps spend is arithmetic, without an error
+    probability.
     """
     curve = f_dp_audit.profile_curve(privacy_profile(privacy))
     pairs = {"epsilon and delta": (claim.epsilon, claim.delta)} if claim.is_bound else {}
@@ -171,7 +173,8 @@ def _test_claim(
                 for attempt, error in one_run_audit.share_error(attempts, each)
             )
         tests[f"{name}: trade-off curve"] = f_dp_audit.contradicts_curve(values, included, curve, level=each)
-    return tests | {f"batches: {name}": p_value <= 1 - each for name, p_value in batches.items()}
+    tests |= {f"batches: {name}": p_value <= 1 - each for name, p_value in batches.items()}
+    return tests | ({"epsilon of the stated noise, sampling and steps": spends_more(privacy)} if pairs else {})
 
 
 def _test_batches(privacy: Privacy) -> dict[str, float]:

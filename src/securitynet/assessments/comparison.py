@@ -195,8 +195,10 @@ def _list_differences(
     rows = []
     for measurement in new.measurements:
         other = earlier.get(measurement.name)
-        # A verdict or a label is no quantity, and a lower bound no estimate: their differences mean nothing.
-        if measurement.value is None or other is None or measurement.name.endswith((".verdict", "-label")):
+        # A verdict or a label is no quantity, a lower bound no estimate, and a control says nothing about the model:
+        # their differences mean nothing.
+        no_quantity = measurement.name.endswith((".verdict", "-label", ".blind-auc"))
+        if measurement.value is None or other is None or no_quantity:
             continue
         if "lower-bound" in measurement.name or measurement.name.startswith(
             ("membership.blind.", "membership.copies.")

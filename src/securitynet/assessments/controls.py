@@ -30,7 +30,7 @@ from securitynet.results.document import BlindFacts, CopiedRecord, CopyFacts, Me
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of what is cached; raise it when features, the classifier or the search for copies change."""
 
 MOST_RECORDS = 2000

@@ -17,7 +17,7 @@ from torch import nn
 import securitynet.datasets
 from securitynet.assessments.backdoor import make_backdoor_of
 from securitynet.assessments.repair_config import RepairConfig
-from securitynet.assessments.repaired_model import save_repaired_model
+from securitynet.assessments.repaired_model import is_unfinished, save_repaired_model
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.options import load_options
@@ -278,7 +278,7 @@ def choose_out(config: RepairConfig) -> Path:
     check_path(out)
     if config.weights is not None and out.resolve() == config.weights.resolve():
         raise ConfigurationError(f"{out} is the file to repair; it is not overwritten.", hint="Choose another --out.")
-    if not config.overwrite and (out.exists() or model_record_path(out).exists()):
+    if not config.overwrite and (out.exists() or model_record_path(out).exists()) and not is_unfinished(out):
         raise ConfigurationError(f"{out} exists already.", hint="Choose another --out, or pass --overwrite.")
     return out
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
 from torch import nn
 
-from securitynet.files import atomic_write, file_checksum, write_json
+from securitynet.errors import RefusedFile
+from securitynet.files import atomic_write, write_json
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.store.model_record import TargetRecord, model_record_path, save_trained_model
 from securitynet.models.store.repair_record import RepairRecord
 from securitynet.models.targets.outputs import AdaptedNetwork
 from securitynet.models.targets.target import Target
 from securitynet.records import Record
+from securitynet.untrusted import MAX_SETTINGS, parse_json, read_bytes
 
 
 class RepairedModelRecord(Record):
@@ -40,7 +43,7 @@ class RepairedModelRecord(Record):
 def save_repaired_model(
     out: Path, network: nn.Module, record: RepairRecord, target: Target, trained: TargetRecord | None
 ) -> None:
-    """Write the weights and their record, each completely or not at all.
+    """Write the weights and their record, each completely or not at all; the weights are last (`is_unfinished`).
 
     Args:
         out: Weights file, ``NAME.safetensors``; the record goes to ``NAME.json``.
@@ -55,16 +58,26 @@ def save_repaired_model(
         if backdoor is not None:
             backdoor = backdoor.model_copy(update={"success": record.after.success, "tried": record.after.tried})
         changes = {"repair": record, "backdoor": backdoor, "test_accuracy": record.after.accuracy}
-        save_trained_model(out, state, trained.model_copy(update=changes))
+        save_trained_model(out, state, trained.model_copy(update=changes), record_first=True)
         return
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-    with atomic_write(out) as stream:
-        stream.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
     document = RepairedModelRecord(
         model=target.reference,
-        weights_checksum=file_checksum(out),
+        weights_checksum=hashlib.sha256(content).hexdigest(),
         preprocessing=target.preprocessing,
         head=target.head,
         repair=record,
     )
     write_json(model_record_path(out), document.model_dump(mode="json"))
+    with atomic_write(out) as stream:
+        stream.write(content)
+
+
+def is_unfinished(out: Path) -> bool:
+    """Whether there is the record of a repair without its weights: a process was killed before it wrote them."""
+    try:
+        value = parse_json(read_bytes(model_record_path(out), MAX_SETTINGS))
+    except (OSError, ValueError, RefusedFile):
+        return False
+    return not out.exists() and isinstance(value, dict) and isinstance(value.get("repair"), dict)

@@ -147,7 +147,7 @@ def run_trial(
         output = options.restrict_output(whole)
         measured = options.measure_output(planned.name, output)
         seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code of a plug-in may try to end the process
         if is_full_disk(error):  # not caused by the trial, and all following trials would fail as well
             raise
         hidden = isinstance(error, AccessDenied) and target.interface is not None

@@ -161,6 +161,20 @@ def reproduce(
     return checks, all(document.environment.get(part) == here.get(part) for part in PROMISED)
 
 
+def check_given(document: ResultDocument, changes: dict[str, Any]) -> None:
+    """Load the model and the data at hand, and refuse them if the result is not about them; nothing runs again.
+
+    Args:
+        document: The result.
+        changes: Settings that replace those of the result, such as the path of the weights.
+
+    Raises:
+        OtherIdentity: If the model, the images or the split at hand are not those of the result.
+    """
+    with tempfile.TemporaryDirectory(prefix="securitynet-verify-") as name:
+        check_identity(document, prepare(make_configuration(document, [], Path(name), changes)))
+
+
 def is_measured(name: str, document: ResultDocument, trials: Sequence[str]) -> bool:
     """Whether a measurement is taken when trials run again: theirs, the accuracies, and the controls of membership.
 

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from securitynet.catalog.full_text import SQLITE_SEARCH
 from securitynet.catalog.location import default_url
 from securitynet.errors import ConfigurationError, MissingExtra, SecurityNetError
-from securitynet.untrusted import list_views
+from securitynet.untrusted import list_foreign_queries
 
 # All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
 WRITER_LOCK = 0x5EC0_CA7A
@@ -177,9 +178,9 @@ def _json(value: Any) -> str:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    if views := list_views(connection):
+    if names := list_foreign_queries(connection, SQLITE_SEARCH):
         raise CatalogError(
-            f"The SQLite file holds views ({', '.join(views)}), which a catalog has not: it is not read.",
+            f"The SQLite file holds views or triggers that a catalog has not ({', '.join(names)}): it is not read.",
             hint="Give another --db.",
         )
     # Python's driver would begin transactions itself, and only before some statements; `_begin_sqlite` does it for all.

@@ -80,7 +80,7 @@ def list_leaderboards(catalog: Catalog) -> list[tuple[str, str, int]]:
     """
     counts: list[tuple[str, str, int]] = []
     for threat in THREATS:
-        chief, joined = _join_chiefs()
+        chief, joined = join_chiefs()
         statement = (
             sa.select(chief.c.dataset, sa.func.count(sa.distinct(chief.c.id)))
             .select_from(joined)
@@ -122,7 +122,7 @@ def make_leaderboard(catalog: Catalog, dataset: str, threat: str = "Linf") -> Le
     return Leaderboard(name, threat, epsilon, tuple(rows))
 
 
-def _join_chiefs() -> tuple[sa.FromClause, sa.FromClause]:
+def join_chiefs() -> tuple[sa.FromClause, sa.FromClause]:
     """The entries that stand for others, joined with the measured values that count for them."""
     chief = sa.alias(entries, "chief")
     stands = sa.func.coalesce(entries.c.duplicate_of, entries.c.id)
@@ -140,7 +140,7 @@ def _robust(threat: str) -> sa.ColumnElement[bool]:
 
 def _read_entries(catalog: Catalog, dataset: str, threat: str) -> list[dict[str, Any]]:
     """Codes and values, by name, of the models of a dataset; where both are known, our values before published ones."""
-    chief, joined = _join_chiefs()
+    chief, joined = join_chiefs()
     codes = ("id", "key", "name", *DISTINGUISHING, "claimed_accuracy")
     columns = [chief.c[code] for code in dict.fromkeys(codes)]
     statement = (

@@ -9,6 +9,7 @@ import typer
 
 from securitynet.cli import console
 from securitynet.cli.policy import POLICY_NOT_MET, show_outcome
+from securitynet.files import atomic_write
 
 if TYPE_CHECKING:
     from securitynet.results.comparison import ResultComparison
@@ -42,7 +43,8 @@ def compare(
     comparison = compare_results(read_result(old), later)
     outcome = judge(bounds, later.document.measurements, comparison) if bounds is not None else None
     if markdown is not None:
-        markdown.write_text(write_markdown(comparison, outcome), encoding="utf-8")
+        with atomic_write(markdown) as stream:
+            stream.write(write_markdown(comparison, outcome).encode("utf-8"))
     if json:
         policy_part = outcome.model_dump(mode="json") if outcome is not None else None
         console.print_json({**comparison.model_dump(mode="json"), "policy": policy_part})

@@ -108,18 +108,22 @@ def verify(
     checks: list[Reproduction] = []
     names: list[str] = []
     promised = False
-    if sample > 0:
-        changes: dict[str, Any] = {
-            "model": model, "weights": weights, "dataset": dataset, "members": members, "non_members": non_members,
-            "data_root": data_root, "device": device, "trust": trust or None,
-        }  # fmt: skip
-        names = verification.draw_trials(stored.document, sample, seed)
-        with console.progress_bar() as progress:
-            try:
+    changes: dict[str, Any] = {
+        "model": model, "weights": weights, "dataset": dataset, "members": members, "non_members": non_members,
+        "data_root": data_root,
+    }  # fmt: skip
+    given = any(value is not None for value in changes.values())
+    changes |= {"device": device, "trust": trust or None}
+    try:
+        if sample > 0:
+            names = verification.draw_trials(stored.document, sample, seed)
+            with console.progress_bar() as progress:
                 checks, promised = verification.reproduce(stored.document, names, changes, progress)
-            except verification.OtherIdentity as error:
-                console.print_error(error.message, error.hint)
-                raise typer.Exit(NOT_REPRODUCED) from None
+        elif given:
+            verification.check_given(stored.document, changes)
+    except verification.OtherIdentity as error:
+        console.print_error(error.message, error.hint)
+        raise typer.Exit(NOT_REPRODUCED) from None
     holds = not broken and all(check.holds for check in checks)
     if counter_sign is not None:
         counter_sign_result(stored, payload, checks, counter_sign, holds=holds)

@@ -48,7 +48,7 @@ def show_first_screen(document: ResultDocument, out: Path | None = None) -> None
         finding = line.finding
         number = ""
         if finding.numbers is not None:
-            number = f"{finding.label} {finding.numbers.value} ({finding.numbers.interval})"
+            number = f"{finding.label}{finding.colon} {finding.numbers.value} ({finding.numbers.interval})"
         grade = f"[{STYLES[finding.grade]}]{finding.grade}[/]"
         table.add_row(finding.title, grade, console.escape(number), console.escape(finding.meaning))
     console.stdout.print(table)

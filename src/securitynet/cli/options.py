@@ -167,7 +167,7 @@ def _hidden(name: str, info: FieldInfo) -> inspect.Parameter:
 
 
 def _shown_default(info: FieldInfo) -> str:
-    if info.is_required() or info.default is None:
+    if info.is_required() or info.default in (None, ()):
         return ""
     value = info.default
     if isinstance(value, tuple):

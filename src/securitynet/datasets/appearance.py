@@ -170,20 +170,31 @@ def _middle(grey: torch.Tensor) -> torch.Tensor:
 
 
 def _measure_colours(images: torch.Tensor) -> torch.Tensor:
-    """Mean, deviation, skewness and quantiles of each channel, how grey it is, and how its values are distributed."""
-    values = images.flatten(2).float()
-    mean, deviation = values.mean(dim=2), values.std(dim=2, correction=0)
-    skewness = ((values - mean[..., None]) ** 3).mean(dim=2) / (deviation**3 + 1.0)
-    ordered = values.sort(dim=2).values
-    places = [round(share * (values.shape[2] - 1)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)]
-    distinct = 1.0 + (ordered.diff(dim=2) > 0).float().sum(dim=2)
-    odd = (images.flatten(2) % 2).float().mean(dim=2)
-    ends = [(values == 0).float().mean(dim=2), (values == 255).float().mean(dim=2)]
-    colours = values.amax(dim=1) - values.amin(dim=1)
+    """Mean, deviation, skewness and quantiles of each channel, how grey it is, and how its values are distributed.
+
+    All but greyness follows from how often each of the 256 values occurs, which is counted in one pass: sorting the
+    pixels of large images would take longer than a network's forward pass.
+    """
+    count, channels, height, width = images.shape
+    size, shades = height * width, torch.arange(256, dtype=torch.float64)
+    first = torch.arange(count * channels).view(-1, 1) * 256
+    places = images.reshape(count * channels, size) + first
+    counts = torch.bincount(places.flatten(), minlength=256 * count * channels).view(count, channels, 256)
+    shares = counts.double() / size
+    mean = (shares * shades).sum(dim=2)
+    centred = shades - mean[..., None]
+    deviation = (shares * centred.square()).sum(dim=2).sqrt()
+    skewness = (shares * centred**3).sum(dim=2) / (deviation**3 + 1.0)
+    ranks = torch.tensor([round(share * (size - 1)) for share in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)])
+    # The value at a rank of the sorted pixels: the first one up to which more pixels are counted than the rank.
+    below = counts.cumsum(dim=2)
+    quantiles = torch.searchsorted(below, ranks.expand(count, channels, -1).contiguous(), right=True)
+    distinct, odd = (counts > 0).sum(dim=2), shares[..., 1::2].sum(dim=2)
+    colours = images.amax(dim=1).flatten(1) - images.amin(dim=1).flatten(1)
     return torch.cat(
-        [mean, deviation, skewness, *(ordered[..., place] for place in places), distinct, odd, *ends,
-         colours.mean(dim=1, keepdim=True)], dim=1
-    )  # fmt: skip
+        [mean, deviation, skewness, *quantiles.unbind(dim=2), distinct, odd, shares[..., 0], shares[..., 255],
+         colours.float().mean(dim=1, keepdim=True)], dim=1
+    ).float()  # fmt: skip
 
 
 def _measure_spectrum(grey: torch.Tensor) -> torch.Tensor:
@@ -193,11 +204,9 @@ def _measure_spectrum(grey: torch.Tensor) -> torch.Tensor:
     rows, columns = torch.fft.fftfreq(height).abs()[:, None], torch.fft.rfftfreq(width)[None, :]
     frequency = (rows**2 + columns**2).sqrt()
     band = (frequency / 0.5 * _BANDS).long().clamp(max=_BANDS)  # the last one is what only diagonals reach
-    features = [
-        power[:, band == number].mean(dim=1, keepdim=True)
-        for number in range(_BANDS + 1)
-        if bool((band == number).any())
-    ]
+    bands = torch.stack([(band == number).flatten() for number in range(_BANDS + 1)]).float()
+    bands = bands[bands.any(dim=1)]
+    features = [power.flatten(1) @ (bands / bands.sum(dim=1, keepdim=True)).T]
     features += [
         difference.abs().mean(dim=(1, 2))[:, None]
         for difference in (
@@ -225,13 +234,13 @@ def _measure_blocks(grey: torch.Tensor) -> torch.Tensor:
     blocks = blocks.unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK).flatten(1, 2)
     basis = _cosines()
     coefficients = (basis @ (blocks - 128) @ basis.T).abs()
+    sizes, zeros = coefficients.mean(dim=1), (coefficients < 0.5).float().mean(dim=1)  # over the blocks
     for diagonal in range(1, 2 * _BLOCK - 1):
         places = [(u, v) for u, v in itertools.product(range(_BLOCK), repeat=2) if u + v == diagonal]
         rows, columns = [u for u, _ in places], [v for _, v in places]
-        values = coefficients[:, :, rows, columns].flatten(1)
         features += [
-            torch.log(values.mean(dim=1, keepdim=True) + 0.1),
-            (values < 0.5).float().mean(dim=1, keepdim=True),
+            torch.log(sizes[:, rows, columns].mean(dim=1, keepdim=True) + 0.1),
+            zeros[:, rows, columns].mean(dim=1, keepdim=True),
         ]
     return torch.cat(features, dim=1)
 

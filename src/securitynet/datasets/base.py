@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.errors import DatasetError
+
+BATCH_BYTES = 16 << 20
+"""Bytes of the images that are fetched at once: 111 of 224×224 in colour, 5,461 of 32×32."""
 
 
 class Images(Protocol):
@@ -111,7 +115,11 @@ class ImageDataset:
         return self.images[torch.as_tensor(indices, dtype=torch.int64)]
 
     def batches(self, indices: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-        """Yield successive (indices, images) of at most ``size`` images."""
+        """Yield successive (indices, images) of at most ``size`` images, fewer where images are large.
+
+        A batch takes about `BATCH_BYTES` as uint8 at most; what is computed from it takes several times that.
+        """
+        size = min(size, max(1, BATCH_BYTES // math.prod(self.image_shape)))
         for start in range(0, len(indices), size):
             chosen = indices[start : start + size]
             yield chosen, self.batch(chosen)

@@ -24,7 +24,7 @@ from securitynet.datasets.references import name_for_loading, suggest_reference
 from securitynet.datasets.registry import DATASETS
 from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, read_natural_shape
 from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
-from securitynet.datasets.store import FORMAT, load_or_build
+from securitynet.datasets.store import FORMAT, MAPPED_BYTES, load_or_build
 from securitynet.errors import ConfigurationError, DatasetError
 from securitynet.files import cache_folder, data_folder, expand_home, printable, stable_hash
 
@@ -58,7 +58,7 @@ def load(
     """Load a dataset, downloading it first if that is necessary and possible.
 
     Images are decoded once, to uint8, and cached under a key made from the content of the source files and the options
-    below; later calls map that file into memory.
+    below; later calls map that file into memory, or, above 1 GiB, read from it what they need.
 
     Args:
         reference: A name (see ``securitynet list datasets``), ``folder:PATH`` or ``parquet:PATH``.
@@ -338,7 +338,7 @@ def _with_white(rendering: Rendering, pixels: Pixels, findings: ImageProperties)
 
 def _render_by_content(
     request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, findings: ImageProperties, folder: Path
-) -> tuple[torch.Tensor, str, Rendering]:
+) -> tuple[Images, str, Rendering]:
     """Render the images; return them, their key, and the final rendering, which decoding may have changed."""
     while True:
         try:
@@ -352,15 +352,23 @@ def _render_by_content(
 
 def _rendered(
     request: Request, pixels: Pixels, indices: Indices, rendering: Rendering, content: str, folder: Path
-) -> tuple[torch.Tensor, str]:
+) -> tuple[Images, str]:
     key = _key(content, rendering)
     shape = (len(indices), *rendering.shape)
+    total = int(np.prod(shape))
 
     def chunks() -> Iterator[NDArray[np.uint8]]:
+        if total > MAPPED_BYTES:
+            _log.warning(
+                "%s: the decoded images take %.1f GB; they go to %s and are read from there batch by batch.",
+                printable(request.reference),
+                total / 1e9,
+                folder,
+            )
         with progress_bar(f"Decoding {request.reference}", len(indices)) as advance:
             yield from render_chunks(pixels, indices, rendering, advance)
 
-    if isinstance(pixels, ArrayPixels) and not pixels.files and int(np.prod(shape)) <= MEMORY_BYTES:
+    if isinstance(pixels, ArrayPixels) and not pixels.files and total <= MEMORY_BYTES:
         return torch.from_numpy(np.concatenate(list(chunks()))), key
     return load_or_build(folder / key[:32], shape, chunks), key
 

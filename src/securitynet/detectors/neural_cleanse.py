@@ -14,6 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffled
+from securitynet.detectors._neural_cleanse.announcement import announce_search
 from securitynet.detectors._neural_cleanse.costs import CostRules
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
 from securitynet.detectors._neural_cleanse.label_search import SearchPlan, SearchResult, search
@@ -27,6 +28,7 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import detection, trigger_norms
 from securitynet.models.shadows.plan import choose_shadow_defense, find_own_architecture
 from securitynet.models.shadows.store import shadow_spec, train_shadows
+from securitynet.models.store.training_cost import check_training_cost
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.randomness import derived_seed
@@ -167,6 +169,7 @@ class NeuralCleanse(Detector):
             sample=_random_labels(classes, self.screen_sample + 1, context.seed),
         )
         starts = self.restarts * self.repeats
+        announce_search(target, pixels, plan, starts)
         results = [
             self._search_from(target, data, chosen, pixels, plan, context, number, starts) for number in range(starts)
         ]
@@ -195,6 +198,7 @@ class NeuralCleanse(Detector):
             seed = derived_seed(context.seed, "neural-cleanse reference", number)
             recipe = trained.recipe.model_copy(update={"seed": seed})
             specs.append(shadow_spec(data.dataset, rows, architecture.reference, recipe, defense))
+        check_training_cost(specs, kind="shadows", cache=context.cache, device=context.device)
         for number, shadow in enumerate(train_shadows(specs, cache=context.cache, device=context.device)):
             if context.progress:
                 context.progress(number + 1, self.reference)

@@ -154,10 +154,11 @@ class NeuronNoise(Detector):
     ) -> tuple[float, float]:
         """Change the neurons step by step; return the margin of the class, and what was added to it."""
         goals = torch.full((len(images),), label, device=images.device)
+        batches = [slice(first, first + BATCH) for first in range(0, len(images), BATCH)]
 
         def measure_margin() -> float:
             with torch.no_grad():
-                own = [-margin(network(batch), goals[: len(batch)]) for batch in images.split(BATCH)]
+                own = [-margin(network(images[batch]), goals[batch]) for batch in batches]
             return float(torch.cat(own).double().mean())
 
         before = measure_margin()
@@ -173,8 +174,8 @@ class NeuronNoise(Detector):
             changes = [change for one in factors for change in (one.delta, one.xi)]
             for _ in range(self.steps):
                 totals = [torch.zeros_like(change) for change in changes]
-                for batch, goal in zip(images.split(BATCH), goals.split(BATCH), strict=True):
-                    loss = functional.cross_entropy(network(batch), goal, reduction="sum")
+                for batch in batches:
+                    loss = functional.cross_entropy(network(images[batch]), goals[batch], reduction="sum")
                     gradients = torch.autograd.grad(loss, changes, allow_unused=True)
                     for total, gradient in zip(totals, gradients, strict=True):
                         if gradient is not None:

@@ -25,6 +25,9 @@ from scipy import stats
 from securitynet.metrics import paired, rates
 from securitynet.records import Direction, Measurement
 
+ROBUST_ACCURACY = "robust-accuracy"
+"""Name of the accuracy under attack, without the epsilon."""
+
 USABLE = 0.95
 """Share of images that steps without a bound must get misclassified, if gradients lead anywhere at all."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from securitynet.analysis.figures import roc
+from securitynet.analysis.figures.roc_lines import RocLine
 from securitynet.records import FAMILIES
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import interval_bar, swatch
@@ -89,11 +89,12 @@ def compare(
         title = verdict.attack_title(owner) if owner else control
         groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
     drawn, left_out = strongest(documents)
-    lines: dict[str, roc.RocLine] = {}
+    lines: dict[str, RocLine] = {}
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
         lines |= roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
         if lines:
             lines |= blind_line(assessment, len(lines), before=f"{label}: ", ink=number)
+    cache = assessments[0].config.cache
     fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
     return TargetComparison(
         labels=labels,
@@ -105,7 +106,7 @@ def compare(
         ],
         sentences=membership.compare_targets(list(documents), labels),
         groups=list(groups.items()),
-        roc=roc_figure(lines, fprs, "compared", left_out=left_out) if lines else None,
+        roc=roc_figure(lines, fprs, "compared", left_out=left_out, cache=cache) if lines else None,
     )
 
 

@@ -6,6 +6,7 @@ the trials measured the number. Evidence is worse for the owner the higher it is
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -60,14 +61,34 @@ def find_membership(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     among, best = len(ranked), ranked[0]
     if controls.groups_differ(document):
         return [_find_matched(document, best, among)]
-    evidence = [_describe_auc(best.auc, among)]
+    evidence = [_describe_auc(best.auc, among, unit=best.unit)]
     quietest = membership.find_lowest_rate(ranked)
     if quietest is not None and quietest.tpr is not None and quietest.fpr:
-        evidence.append(_describe_tpr(quietest.tpr, quietest.fpr, among))
-    return evidence
+        evidence.append(_describe_tpr(quietest.tpr, quietest.fpr, among, quietest.unit))
+    overfitting = membership.find_overfitting(document)
+    return [*evidence, _describe_overfitting(overfitting.auc, among + 1)] if overfitting is not None else evidence
 
 
-def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, blocks: bool = False) -> FamilyEvidence:
+def _describe_overfitting(auc: Measurement, among: int) -> FamilyEvidence:
+    """What the two accuracies say, an identity: it makes a grade worse where the attacks that ran show less."""
+    return dataclasses.replace(
+        _describe_auc(auc, among),
+        meaning=(
+            "The model is right about more members than non-members. From that alone an attacker who is shown one "
+            f"record from the training set and one from outside points to the right one {_of_hundred(_ends(auc)[1])} "
+            "times; guessing is right 50 times. The attacks that ran show less."
+        ),
+    )
+
+
+def _describe_auc(
+    auc: Measurement,
+    among: int,
+    obstacle: str | None = None,
+    *,
+    blocks: bool = False,
+    unit: membership.Unit = membership.RECORDS,
+) -> FamilyEvidence:
     value, high = _ends(auc)[1:]
     reversed_ = "Members score lower than non-members; an adversary who knows that reverses the scores."
     return FamilyEvidence(
@@ -77,7 +98,7 @@ def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, 
         high=high,
         chance=0.5,
         meaning=(
-            "Shown one record from the training set and one from outside, an attacker points to the right one "
+            f"Shown one {unit.one} from the training set and one from outside, an attacker points to the right one "
             f"{_of_hundred(value)} times; guessing is right 50 times."
         ),
         nothing="No attack that ran does better than guessing at telling who was in the training set.",
@@ -86,7 +107,7 @@ def _describe_auc(auc: Measurement, among: int, obstacle: str | None = None, *, 
     )
 
 
-def _describe_tpr(tpr: Measurement, fpr: float, among: int) -> FamilyEvidence:
+def _describe_tpr(tpr: Measurement, fpr: float, among: int, unit: membership.Unit) -> FamilyEvidence:
     _, value, high = _ends(tpr)
     return FamilyEvidence(
         scale="membership.tpr-over-fpr",
@@ -95,8 +116,8 @@ def _describe_tpr(tpr: Measurement, fpr: float, among: int) -> FamilyEvidence:
         high=high / fpr,
         chance=1.0,
         meaning=(
-            f"An attacker who wrongly accuses {_of_hundred(fpr)} records from outside identifies {_of_hundred(value)} "
-            f"records of the training set; guessing would identify {_of_hundred(fpr)}."
+            f"An attacker who wrongly accuses {_of_hundred(fpr)} {unit.many} from outside identifies "
+            f"{_of_hundred(value)} {unit.many} of the training set; guessing would identify {_of_hundred(fpr)}."
         ),
         nothing="No attack that ran identifies more records of the training set than guessing would.",
     )

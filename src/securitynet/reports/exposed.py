@@ -89,9 +89,11 @@ def find_exposed(document: ResultDocument, assessment: Assessment, count: int = 
         None if no attack finished.
     """
     without: list[tuple[str, str]] = []
-    for strength in membership.rank_attacks(document):
+    ranked = membership.rank_attacks(document)
+    for strength in ranked:
         trial = _trial(assessment, strength.trial.id)
-        if trial is None or not isinstance(trial.output, MembershipScores):
+        groups = strength.trial.name.startswith("membership.group-membership")  # their scores are of no single record
+        if trial is None or groups or not isinstance(trial.output, MembershipScores):
             continue
         scores = trial.output
         title = verdict.attack_title(trial.name)
@@ -102,7 +104,9 @@ def find_exposed(document: ResultDocument, assessment: Assessment, count: int = 
         exhibits = _exhibits(exposure.records, assessment)
         images = assessment.assessed_target.dataset.images
         reduced = images is not None and is_reduced(tuple(images.shape))
-        price, shown = _price(exposure, int(scores.is_member.sum()), assessment.config.level)
+        # The strongest of several attacks that only guess exposes somebody more often than one of them does.
+        level = 1 - (1 - assessment.config.level) / len(ranked)
+        price, shown = _price(exposure, int(scores.is_member.sum()), level)
         return Exposed(title, exhibits, exposure.tied_with_last, without, reduced, price, shown)
     return Exposed("", [], 0, without, False) if without else None
 
@@ -113,6 +117,11 @@ def _trial(assessment: Assessment, trial_id: str) -> Trial | None:
 
 def _price(exposure: Exposure, members: int, level: float) -> tuple[str, bool]:
     """How often an adversary is right who accuses every record that scores as high as the last one shown.
+
+    Args:
+        exposure: The records shown.
+        members: Number of members that were judged.
+        level: Confidence level of the comparison with guessing.
 
     Returns:
         A sentence, and whether that is better than guessing.

@@ -16,6 +16,7 @@ from securitynet.reports.families._membership_controls import find_blind_auc, gr
 from securitynet.reports.grades import GradedFamily, grade_families
 from securitynet.reports.next_steps import NextStep, propose_step, write_command
 from securitynet.results.document import ResultDocument
+from securitynet.results.grades import GRADES
 
 MOST_FILES = 5
 """Files of records that the first screen names."""
@@ -50,6 +51,12 @@ class FirstScreen:
     facts: tuple[tuple[str, str], ...]
     troubled: frozenset[str]
     lines: tuple[FamilyLine, ...]
+
+    @property
+    def urgent(self) -> FamilyLine | None:
+        """The line with the worst grade among those whose step has a command; None if there is none."""
+        able = [line for line in self.lines if line.step is not None and line.step.command is not None]
+        return min(able, key=lambda line: GRADES.index(line.finding.grade), default=None)
 
 
 def make_first_screen(document: ResultDocument, out: Path | None = None) -> FirstScreen:

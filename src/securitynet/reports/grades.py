@@ -36,6 +36,11 @@ class GradedFamily:
     attack: str
     meaning: str
 
+    @property
+    def colon(self) -> str:
+        """What stands between the label and the number: a colon where the label is long and has none itself."""
+        return "" if self.label == "AUC" or ":" in self.label else ":"
+
 
 def grade_families(document: ResultDocument, table: GradeTable | None = None) -> tuple[GradedFamily, ...]:
     """Grade all families of a result.
@@ -131,8 +136,9 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> GradedFa
         )
     graded = [(_decide(one, table, document), one) for one in evidence]
     shown = [(order, pair) for order, pair in enumerate(graded) if pair[0] in ("high", "moderate", "slight")]
-    # The worst grade that anything shows; the main number where nothing does.
-    grade, one = min(shown, key=lambda item: (_SEVERITY[item[1][0]], item[0]))[1] if shown else graded[0]
+    undecided = [pair for pair in graded if pair[0] == "undecided"]
+    # The worst grade that anything shows; where nothing does, a number that cannot tell comes before those that clear.
+    grade, one = min(shown, key=lambda item: (_SEVERITY[item[1][0]], item[0]))[1] if shown else (undecided or graded)[0]
     trial = next(
         (t for t in sorted(trials, key=lambda t: -len(t.name)) if one.measurement.name.startswith(f"{t.name}.")), None
     )

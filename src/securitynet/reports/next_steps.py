@@ -100,7 +100,9 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             return NextStep(f"Train the model with the defense that helped most, {best.name}; see “What would help”.")
         if document.remedies is None:
             return NextStep("Measure which defenses help.", write_command(document, out, try_defenses=True))
-        return NextStep("No defense that was tried is shown to help: give fewer people access, or train on less.")
+        return NextStep(
+            "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
+        )
     if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
@@ -110,7 +112,7 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
         return NextStep("Do not give out embeddings or weights, from which attributes are inferred.")
     if finding.family == "evasion" and "evasion.randomized-smoothing" in ATTACKS.entries:
         return NextStep(
-            "Measure what a vote over noisy images can certify; retrain the model on such images.",
+            "Measure what a vote over noisy copies of each image can guarantee, and retrain the model on noisy images.",
             write_command(document, out, attacks=["randomized-smoothing"]),
         )
     return NextStep("Limit how many queries one user may send, and watch for unusual ones.")

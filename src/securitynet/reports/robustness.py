@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
-from securitynet.analysis.figures import evasion, render, style
-from securitynet.metrics.evasion import epsilon_text
+from securitynet.analysis.figures import render, style
+from securitynet.metrics.evasion import ROBUST_ACCURACY, epsilon_text
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import swatch
+from securitynet.reports.drawn_once import draw_once
 from securitynet.reports.families.evasion import norm_of
 from securitynet.results.document import ResultDocument, TrialSummary
 
@@ -48,12 +50,13 @@ class RobustnessFigure:
     left_out: int
 
 
-def robustness(document: ResultDocument, anchor: str) -> tuple[RobustnessFigure, ...]:
+def robustness(document: ResultDocument, anchor: str, cache: Path | None = None) -> tuple[RobustnessFigure, ...]:
     """A figure for each norm in which evasion was measured at two epsilons or more; strongest attacks first.
 
     Args:
         document: The results on one target.
         anchor: Unique on the page.
+        cache: The cache folder; None for the user's.
     """
     drawn = []
     for norm, text in NORMS.items():
@@ -63,12 +66,17 @@ def robustness(document: ResultDocument, anchor: str) -> tuple[RobustnessFigure,
             continue
         ranked = sorted(lines, key=lambda name: float(np.mean([m.value or 0.0 for m in lines[name].values()])))
         shown = {name: lines[name] for name in ranked[:MOST_LINES]}
-        drawn.append(_figure(shown, epsilons, text, f"{anchor}-{norm}", len(ranked) - len(shown)))
+        drawn.append(_figure(shown, epsilons, text, f"{anchor}-{norm}", len(ranked) - len(shown), cache))
     return tuple(drawn)
 
 
 def _figure(
-    lines: dict[str, dict[float, Measurement]], epsilons: list[float], norm: str, prefix: str, left_out: int
+    lines: dict[str, dict[float, Measurement]],
+    epsilons: list[float],
+    norm: str,
+    prefix: str,
+    left_out: int,
+    cache: Path | None,
 ) -> RobustnessFigure:
     # A name is hostile text: the figure gets numbers for names, and the page's own legend has the names.
     plain = {f"line {number}": list(points.values()) for number, points in enumerate(lines.values())}
@@ -78,7 +86,8 @@ def _figure(
         f"{name}: {', '.join(f'{value} at {epsilon}' for value, epsilon in zip(values, header, strict=True))}"
         for name, values in table
     )
-    svg = render.to_svg(evasion.chart(plain, legend=False))
+    content = [[measurement.model_dump(mode="json") for measurement in points] for points in plain.values()]
+    svg = draw_once(content, lambda: _draw(plain), cache)
     picture = render.inline(
         svg, prefix, title="Accuracy under attack", description=f"Robust accuracy over epsilon, {norm}. {sentence}."
     )
@@ -92,6 +101,12 @@ def _figure(
     )
 
 
+def _draw(lines: dict[str, list[Measurement]]) -> str:
+    from securitynet.analysis.figures import evasion
+
+    return render.to_svg(evasion.chart(lines, legend=False))
+
+
 def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measurement]]:
     """Robust accuracies by the attack's title and epsilon."""
     lines: dict[str, dict[float, Measurement]] = {}
@@ -99,7 +114,7 @@ def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measure
         if not _counts(trial, norm):
             continue
         points = {}
-        start = f"{trial.name}.{evasion.MEASURE}@epsilon="
+        start = f"{trial.name}.{ROBUST_ACCURACY}@epsilon="
         for measurement in verdict.select_measurements(document, trial):
             if measurement.name.startswith(start) and measurement.value is not None:
                 points[float(measurement.name.removeprefix(start))] = measurement

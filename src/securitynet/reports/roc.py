@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
-from securitynet.analysis.figures import render, roc, style
+from securitynet.analysis.figures import render, style
+from securitynet.analysis.figures.roc_lines import RocLine, tpr_at
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics import roc as metrics
 from securitynet.metrics.roc import curve
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import swatch
+from securitynet.reports.drawn_once import draw_once
 from securitynet.reports.families import membership
 from securitynet.reports.families._membership_controls import find_blind_auc
 from securitynet.results.document import ResultDocument
@@ -63,7 +68,7 @@ def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
 
 def roc_lines(
     assessment: Assessment, names: Sequence[str], *, before: str = "", ink: int | None = None, dash: int = 0
-) -> dict[str, roc.RocLine]:
+) -> dict[str, RocLine]:
     """One line per membership attack that finished.
 
     Args:
@@ -73,7 +78,7 @@ def roc_lines(
         ink: Number of the colour of all lines, which identifies the target; by default each has its own.
         dash: Number of the first line's dashes: all lines of a figure differ in grey.
     """
-    lines: dict[str, roc.RocLine] = {}
+    lines: dict[str, RocLine] = {}
     for trial in assessment.trials:
         scores = trial.output
         if trial.name not in names or not isinstance(scores, MembershipScores):
@@ -82,7 +87,7 @@ def roc_lines(
         if name in lines:  # the same attack under another threat model
             name += f", {trial.result.spec.threat_model}"
         members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
-        lines[name] = roc.RocLine(
+        lines[name] = RocLine(
             curve(members, non_members),
             len(members),
             len(non_members),
@@ -92,9 +97,7 @@ def roc_lines(
     return lines
 
 
-def blind_line(
-    assessment: Assessment, number: int, *, before: str = "", ink: int | None = None
-) -> dict[str, roc.RocLine]:
+def blind_line(assessment: Assessment, number: int, *, before: str = "", ink: int | None = None) -> dict[str, RocLine]:
     """The line of the blind baseline; none where there is none, or no membership attack beside which it would stand.
 
     Args:
@@ -107,13 +110,15 @@ def blind_line(
     if scores is None or number == 0:
         return {}
     members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
-    line = roc.RocLine(
+    line = RocLine(
         curve(members, non_members), len(members), len(non_members), ink=number if ink is None else ink, dash=number
     )
     return {f"{before}Blind baseline, without the model": line}
 
 
-def roc_figure(lines: Mapping[str, roc.RocLine], fprs: Sequence[float], prefix: str, *, left_out: int = 0) -> RocFigure:
+def roc_figure(
+    lines: Mapping[str, RocLine], fprs: Sequence[float], prefix: str, *, left_out: int = 0, cache: Path | None = None
+) -> RocFigure:
     """Draw the lines in both scales.
 
     Args:
@@ -121,13 +126,18 @@ def roc_figure(lines: Mapping[str, roc.RocLine], fprs: Sequence[float], prefix: 
         fprs: At which TPRs are reported: the drawn curves are exact there.
         prefix: Of the drawings' ids.
         left_out: Attacks that are not drawn.
+        cache: The cache folder; None for the user's.
     """
     # A name is hostile text: the figure gets numbers for names, and the page's own legend has the names.
     plain = {f"line {number}": line for number, line in enumerate(lines.values())}
-    points = roc.frame(plain, keep=fprs)
     drawn = {}
-    for scale, title in (("linear", "ROC curves, linear scale"), ("log", "ROC curves, logarithmic scale")):
-        svg = render.to_svg(roc.chart(points, plain, scale, legend=False))  # type: ignore[arg-type]
+    titles: dict[Literal["linear", "log"], str] = {
+        "linear": "ROC curves, linear scale",
+        "log": "ROC curves, logarithmic scale",
+    }
+    for scale, title in titles.items():
+        content = [scale, list(fprs), [_identify(line) for line in lines.values()]]
+        svg = draw_once(content, functools.partial(_draw, plain, fprs, scale), cache)
         description = "True-positive rate against false-positive rate. " + " ".join(_describe(lines))
         drawn[scale] = Markup(render.inline(svg, f"{prefix}-{scale}", title=title, description=description))
     floor = min(line.floor for line in lines.values())
@@ -142,11 +152,23 @@ def roc_figure(lines: Mapping[str, roc.RocLine], fprs: Sequence[float], prefix: 
     )
 
 
-def _describe(lines: Mapping[str, roc.RocLine]) -> list[str]:
+def _draw(lines: Mapping[str, RocLine], fprs: Sequence[float], scale: Literal["linear", "log"]) -> str:
+    from securitynet.analysis.figures import roc
+
+    return render.to_svg(roc.chart(roc.frame(lines, keep=fprs), lines, scale, legend=False))
+
+
+def _identify(line: RocLine) -> list[str | int]:
+    """What of a line is drawn, for the cache."""
+    points = hashlib.sha256(line.curve.fpr.tobytes() + line.curve.tpr.tobytes()).hexdigest()
+    return [points, line.members, line.non_members, line.ink, line.dash]
+
+
+def _describe(lines: Mapping[str, RocLine]) -> list[str]:
     return [f"{name}: TPR {_tpr(line, 0.1)} at FPR 10%, {_tpr(line, 0.5)} at FPR 50%." for name, line in lines.items()]
 
 
-def _tpr(line: roc.RocLine, fpr: float) -> str:
+def _tpr(line: RocLine, fpr: float) -> str:
     if not metrics.resolves(line.non_members, fpr):
         return "not resolvable"
-    return words.rate(roc.tpr_at(line.curve, metrics.count_allowed(fpr, line.non_members) / line.non_members))
+    return words.rate(tpr_at(line.curve, metrics.count_allowed(fpr, line.non_members) / line.non_members))

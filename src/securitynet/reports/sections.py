@@ -167,7 +167,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         anchor: Prefix of the ids of its headings, unique on the page.
         label: Name of the target, unique on the page.
     """
-    methods = _methods(document.measurements)
+    methods, cache = _methods(document.measurements), assessment.config.cache
     drawn, left_out = strongest([document])
     lines = roc_lines(assessment, drawn) | blind_line(assessment, len(drawn))
     classes = document.dataset.classes
@@ -195,8 +195,8 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         families=_families(document, blocks),
         methods={mark: method for method, mark in methods.items()},
         level=", ".join(sorted({words.level(m) for m in document.measurements})),
-        roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out) if lines else None,
-        robustness=robustness(document, f"{anchor}-robustness"),
+        roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out, cache=cache) if lines else None,
+        robustness=robustness(document, f"{anchor}-robustness", cache),
         exposed=find_exposed(document, assessment),
         breakdown=breakdown(document, assessment),
         classes=", ".join(classes[:MOST_CLASSES]) + more,

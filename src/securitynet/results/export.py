@@ -18,7 +18,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
 from securitynet.records import Measurement, TrialResult
-from securitynet.results.columns import collect_columns
+from securitynet.results.columns import collect_columns, pause_garbage_collection
 from securitynet.results.index import Index
 from securitynet.results.study_targets import StudyTargetRecord, target_key
 
@@ -69,7 +69,8 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     """
     import pandas
 
-    frame = pandas.DataFrame(collect_columns(read_blocks(index, defaults)))
+    with pause_garbage_collection():
+        frame = pandas.DataFrame(collect_columns(read_blocks(index, defaults)))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     for column in _WHOLE:
@@ -96,24 +97,39 @@ def read_blocks(
             yield {**about, "status": "failed", "reason": reason}, _NO_VALUE
         if record.measurements:
             shared = {**about, "status": "ok", "attack": "target", "kind": "target"}
-            yield shared, tuple(_value(m, m.name.removeprefix("target.")) for m in record.measurements)
-    for trial in index.trials():
+            yield shared, tuple(_value(m, *_split_name("target", m.name)) for m in record.measurements)
+    split = functools.cache(_split_name)
+    for id_, trial in index.identified_trials():
         spec = trial.spec
         known = by_key.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
         about = known[1] if known else _about_spec(trial)
-        shared = {**about, **_about_trial(trial, usual(spec.kind, spec.method))}
-        yield shared, tuple(_value(m, strip_trial_name(trial, m.name)) for m in trial.measurements) or _NO_VALUE
+        shared = {**about, **_about_trial(id_, trial, usual(spec.kind, spec.method))}
+        yield shared, tuple(_value(m, *split(_prefix(trial), m.name)) for m in trial.measurements) or _NO_VALUE
 
 
 def strip_trial_name(trial: TrialResult, name: str) -> str:
     """The name of a measurement without that of its trial: ``tpr@fpr=0.001``."""
-    method = trial.spec.method if trial.spec.kind == "attack" else f"backdoor.{trial.spec.method}"
-    if not name.startswith(method):
+    return _strip_prefix(_prefix(trial), name)
+
+
+def _prefix(trial: TrialResult) -> str:
+    return trial.spec.method if trial.spec.kind == "attack" else f"backdoor.{trial.spec.method}"
+
+
+def _strip_prefix(prefix: str, name: str) -> str:
+    if not name.startswith(prefix):
         return name
-    rest = name[len(method) :]
+    rest = name[len(prefix) :]
     if rest.startswith("@"):  # the threat model, in the name of a trial of a method that serves several
         rest = rest[rest.index(".") :] if "." in rest else ""
     return rest.removeprefix(".")
+
+
+def _split_name(prefix: str, name: str) -> tuple[str, str | None]:
+    """(measure, what follows its ``@``) of a measurement's name."""
+    own = _strip_prefix(prefix, name)
+    match = _OWN.match(own)
+    return (match["measure"], match["at"]) if match else (own, None)
 
 
 def write_table(frame: pandas.DataFrame, path: Path) -> None:
@@ -139,8 +155,18 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
 
 def encode_csv(frame: pandas.DataFrame) -> bytes:
     """A table as CSV in UTF-8, none of whose texts a spreadsheet takes for a formula."""
-    safe = frame.map(lambda value: escape_formula(value) if isinstance(value, str) else value)
+    safe = frame.copy(deep=False)
+    for place, kind in enumerate(frame.dtypes):
+        if kind.kind == "O":
+            escaped: dict[str, str] = {}  # a million cells hold few texts
+            safe.isetitem(place, [_escape_cell(value, escaped) for value in frame.iloc[:, place]])
     return str(safe.to_csv(index=False)).encode("utf-8")
+
+
+def _escape_cell(value: Any, escaped: dict[str, str]) -> Any:
+    if not isinstance(value, str):
+        return value
+    return escaped.get(value) or escaped.setdefault(value, escape_formula(value))
 
 
 def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -202,13 +228,13 @@ def _about_spec(trial: TrialResult) -> dict[str, Any]:
     }
 
 
-def _about_trial(trial: TrialResult, usual: Mapping[str, Any]) -> dict[str, Any]:
+def _about_trial(id_: str, trial: TrialResult, usual: Mapping[str, Any]) -> dict[str, Any]:
     spec = trial.spec
     configuration = flatten_settings(spec.configuration)
     changed = {name: value for name, value in configuration.items() if name not in usual or usual[name] != value}
     family, _, method = spec.method.rpartition(".")
     return {
-        "trial": trial.id,
+        "trial": id_,
         "status": trial.status,
         "reason": trial.reason,
         "kind": spec.kind,
@@ -228,12 +254,11 @@ def _about_trial(trial: TrialResult, usual: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _value(measurement: Measurement, own: str) -> dict[str, Any]:
-    match = _OWN.match(own)
+def _value(measurement: Measurement, measure: str, at: str | None) -> dict[str, Any]:
     return {
         "name": measurement.name,
-        "measure": match["measure"] if match else own,
-        "at": match["at"] if match else None,
+        "measure": measure,
+        "at": at,
         "value": measurement.value,
         "low": measurement.low,
         "high": measurement.high,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -23,10 +24,11 @@ from sqlalchemy.engine import Connection
 from securitynet.errors import SecurityNetError
 from securitynet.records import TrialResult
 from securitynet.results import store, study_targets
+from securitynet.results.columns import pause_garbage_collection
 from securitynet.results.root import Root
-from securitynet.results.store import parse_identified_trial, parse_trial
+from securitynet.results.store import parse_identified_trial, restore_trial
 from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
-from securitynet.untrusted import list_views
+from securitynet.untrusted import list_foreign_queries
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ trials = sa.Table(
     sa.Column("version", sa.Text),
     sa.Column("finished", sa.Text, nullable=False),
     sa.Column("record", sa.Text, nullable=False),
+    sa.Column("checksum", sa.String(64), nullable=False),
 )
 
 measurements = sa.Table(
@@ -101,6 +104,9 @@ targets = sa.Table(
 
 
 Result = TypeVar("Result")
+
+Row = tuple[Any, ...]
+"""A row of a table, in the order of its columns."""
 
 
 class IndexFailure(SecurityNetError):
@@ -159,7 +165,7 @@ class Index:
         self._engine = sa.create_engine(text)
         if text.startswith("sqlite"):
             sa.event.listen(self._engine, "connect", self._prepare)
-        self._mended(lambda: metadata.create_all(self._engine))
+        self._mended(self._make_tables)
 
     def close(self) -> None:
         """Close all connections."""
@@ -176,6 +182,18 @@ class Index:
         """
         return self._mended(self._refresh)
 
+    def _make_tables(self) -> None:
+        """Make the tables; those of another version of this module are dropped first, since the files hold it all."""
+        inspector = sa.inspect(self._engine)
+        present = set(inspector.get_table_names())
+        for table in metadata.tables.values():
+            if table.name not in present:
+                continue
+            if {column["name"] for column in inspector.get_columns(table.name)} != set(table.columns.keys()):
+                metadata.drop_all(self._engine)
+                break
+        metadata.create_all(self._engine)
+
     def _refresh(self) -> Refreshed:
         refreshed = Refreshed()
         with self._engine.begin() as connection:
@@ -186,8 +204,9 @@ class Index:
             changed = [path for path, version in seen.items() if known.get(path) != version]
             self._forget(connection, [*gone, *(path for path in changed if path in known)])
             refreshed.gone = len(gone)
-            for part in _parts(sorted(changed)):  # in the order of the keys, in which a tree is filled fastest
-                refreshed.read += self._read(connection, {path: seen[path] for path in part}, refreshed.damaged)
+            with pause_garbage_collection():
+                for part in _parts(sorted(changed)):  # in the order of the keys, in which a tree is filled fastest
+                    refreshed.read += self._read(connection, {path: seen[path] for path in part}, refreshed.damaged)
         return refreshed
 
     def rebuild(self) -> Refreshed:
@@ -216,15 +235,21 @@ class Index:
 
     def trials(self, ids: Iterable[str] | None = None) -> Iterator[TrialResult]:
         """Trial records in the order of their ids: all, or those of ``ids`` that exist."""
-        query = sa.select(trials.c.record).where(trials.c.root == self.name).order_by(trials.c.id)
+        return (trial for _, trial in self.identified_trials(ids))
+
+    def identified_trials(self, ids: Iterable[str] | None = None) -> Iterator[tuple[str, TrialResult]]:
+        """(id, trial) as `trials`: the id is a digest, which is better not computed again."""
+        columns = trials.c.id, trials.c.record, trials.c.checksum
+        query = sa.select(*columns).where(trials.c.root == self.name).order_by(trials.c.id)
         with self._reading() as connection:
-            if ids is None:
-                for (text,) in connection.execute(query):
-                    yield parse_trial(text)
-                return
-            for part in _parts(sorted(set(ids))):
-                for (text,) in connection.execute(query.where(trials.c.id.in_(part))):
-                    yield parse_trial(text)
+            parts = [query] if ids is None else [query.where(trials.c.id.in_(p)) for p in _parts(sorted(set(ids)))]
+            for part in parts:
+                for id_, text, checksum in connection.execute(part):
+                    # The digest and the id were checked in the file; whether the copy is the same is soon known.
+                    # In a file of someone else, a column of texts may hold bytes or nothing.
+                    if not isinstance(text, str) or _checksum(text) != checksum:
+                        raise ValueError(f"trial {id_} is not as it was written")
+                    yield id_, restore_trial(text)
 
     def timings(self) -> dict[str, tuple[int, float]]:
         """Method -> (number of trials that are ok, their mean seconds)."""
@@ -259,7 +284,7 @@ class Index:
             for suffix in ("", "-journal", "-wal", "-shm"):
                 Path(f"{file}{suffix}").unlink(missing_ok=True)
         try:
-            metadata.create_all(self._engine)
+            self._make_tables()
             return work()
         except sa.exc.DatabaseError as error:
             raise self._explain(error) from error
@@ -276,8 +301,8 @@ class Index:
         # An index that a power cut damages is made again from the files.
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -65536")  # in KiB: a large index is filled in memory
-        if views := list_views(connection):
-            raise self._damaged(f"it holds views ({', '.join(views)}), which an index has not")
+        if names := list_foreign_queries(connection):
+            raise self._damaged(f"it holds views or triggers ({', '.join(names)}), which an index has not")
 
     def _damaged(self, words: str) -> IndexFailure:
         return IndexFailure(
@@ -286,10 +311,10 @@ class Index:
         )
 
     def _read(self, connection: Connection, part: Mapping[str, str], damaged: dict[str, str]) -> int:
-        trial_rows: list[dict[str, Any]] = []
-        measurement_rows: list[dict[str, Any]] = []
-        target_rows: list[dict[str, Any]] = []
-        file_rows: list[dict[str, Any]] = []
+        trial_rows: list[Row] = []
+        measurement_rows: list[Row] = []
+        target_rows: list[Row] = []
+        file_rows: list[Row] = []
         for path, version in part.items():
             try:
                 text = self.root.read(path)
@@ -307,7 +332,7 @@ class Index:
             except (ValueError, OSError) as error:
                 damaged[path] = str(error)
                 continue
-            file_rows.append({"root": self.name, "path": path, "stamp": version})
+            file_rows.append((self.name, path, version))
         for table, rows in (
             (files, file_rows),
             (trials, trial_rows),
@@ -331,73 +356,57 @@ class Index:
                 connection.execute(sa.delete(table).where(table.c.root == self.name, column.in_(values)))
 
 
-def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, all with values for the same columns."""
+def _insert(connection: Connection, table: sa.Table, rows: list[Row]) -> None:
+    names = table.columns.keys()
     if connection.dialect.name != "sqlite":
-        connection.execute(sa.insert(table), rows)
+        connection.execute(sa.insert(table), [dict(zip(names, row, strict=True)) for row in rows])
         return
     # A study has millions of rows, and SQLAlchemy spends more time on each than SQLite does.
-    names = list(rows[0])
-    encode = {name: json.dumps for name in names if isinstance(table.c[name].type, sa.JSON)}
-    values = [tuple(encode[name](row[name]) if name in encode else row[name] for name in names) for row in rows]
     columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
-    connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({columns}) VALUES ({marks})', values)
+    for place, column in enumerate(table.columns):
+        if isinstance(column.type, sa.JSON):
+            rows = [(*row[:place], json.dumps(row[place]), *row[place + 1 :]) for row in rows]
+    connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({columns}) VALUES ({marks})', rows)
 
 
-def _trial_row(root: str, trial: str, result: TrialResult, text: str) -> dict[str, Any]:
-    spec = result.spec
-    return {
-        "root": root,
-        "id": trial,
-        "subject": target_key(spec.target, spec.dataset, spec.split, spec.precision),
-        "status": result.status,
-        "reason": result.reason,
-        "kind": spec.kind,
-        "method": spec.method,
-        "access": spec.threat_model.access.value,
-        "auxiliary": spec.threat_model.auxiliary.value,
-        "configuration": spec.configuration,
-        "seed": spec.seed,
-        "level": result.measurements[0].level if result.measurements else None,
-        "rates": ",".join(sorted({_FPR.sub("", m.name) for m in result.measurements if _FPR.match(m.name)})),
-        "queries_total": result.queries.total,
-        "queries_unique": result.queries.unique,
-        "seconds": sum(result.seconds.values()) if result.seconds else None,
-        "version": result.environment.get("securitynet"),
-        "finished": result.finished,
-        "record": text,
-    }
+def _trial_row(root: str, trial: str, result: TrialResult, text: str) -> Row:
+    spec, given = result.spec, result.measurements
+    return (
+        root,
+        trial,
+        target_key(spec.target, spec.dataset, spec.split, spec.precision),
+        result.status,
+        result.reason,
+        spec.kind,
+        spec.method,
+        spec.threat_model.access.value,
+        spec.threat_model.auxiliary.value,
+        spec.configuration,
+        spec.seed,
+        given[0].level if given else None,
+        ",".join(sorted({_FPR.sub("", m.name) for m in given if "fpr=" in m.name and _FPR.match(m.name)})),
+        result.queries.total,
+        result.queries.unique,
+        sum(result.seconds.values()) if result.seconds else None,
+        result.environment.get("securitynet"),
+        result.finished,
+        text,
+        _checksum(text),
+    )
 
 
-def _measurement_rows(root: str, trial: str, result: TrialResult) -> Iterator[dict[str, Any]]:
-    given = {m.name: m for m in result.measurements}
-    for m in given.values():
-        yield {
-            "root": root,
-            "trial": trial,
-            "name": m.name,
-            "value": m.value,
-            "low": m.low,
-            "high": m.high,
-            "level": m.level,
-            "n": m.n,
-            "direction": m.direction.value,
-            "method": m.method,
-            "note": m.note,
-        }
+def _measurement_rows(root: str, trial: str, result: TrialResult) -> Iterator[Row]:
+    for m in {m.name: m for m in result.measurements}.values():
+        yield root, trial, m.name, m.value, m.low, m.high, m.level, m.n, m.direction.value, m.method, m.note
 
 
-def _target_row(root: str, record: StudyTargetRecord, text: str) -> dict[str, Any]:
-    return {
-        "root": root,
-        "key": record.key,
-        "subject": record.means.key if record.means else None,
-        "label": record.label,
-        "status": record.status,
-        "reason": record.reason,
-        "catalog": record.catalog,
-        "record": text,
-    }
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _target_row(root: str, record: StudyTargetRecord, text: str) -> Row:
+    subject = record.means.key if record.means else None
+    return root, record.key, subject, record.label, record.status, record.reason, record.catalog, text
 
 
 def _parts(items: list[str]) -> Iterator[list[str]]:

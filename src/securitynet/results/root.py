@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import atomic_write
-from securitynet.untrusted import open_regular
+from securitynet.untrusted import MAX_TEXT, open_regular, read_bytes
 
 ASIDE = "set-aside"
 """Folder for files that could not be read."""
@@ -95,7 +95,10 @@ class FolderRoot(Root):
 
     @override
     def read(self, path: str) -> bytes:
-        with open_regular(f"{self.folder}/{path}") as stream:
+        place = f"{self.folder}/{path}"
+        if path.endswith(".json"):
+            return read_bytes(place, MAX_TEXT)
+        with open_regular(place) as stream:
             return stream.read()
 
     @override
@@ -134,12 +137,15 @@ class FolderRoot(Root):
                 path = f"{current}/{entry.name}"
                 if entry.name.startswith("."):  # being written, or left by a process that was killed meanwhile
                     continue
-                if entry.is_dir():
+                if entry.is_dir(follow_symlinks=False):  # links could lead back, in as many ways as there are links
                     waiting.append(path)
                 elif entry.name.endswith(suffix):
                     try:
                         status = entry.stat()
                     except FileNotFoundError:
+                        continue
+                    except OSError as error:  # a link to itself: whoever reads it learns why it cannot be read
+                        yield path, str(error.strerror)
                         continue
                     yield path, f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 

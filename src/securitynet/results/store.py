@@ -82,9 +82,16 @@ class TrialStore:
             return None
         name = self.name(result.id, ".npz")
         try:
-            content = self.files.read(name)
-            check_archive(content, name.rpartition("/")[2])
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            # A local file is not read whole: it may be longer than the memory, and hold nothing.
+            source: Path | io.BytesIO
+            if self.files.folder is not None:
+                source = self.files.folder / name
+                check_archive(source)
+            else:
+                content = self.files.read(name)
+                check_archive(content, name.rpartition("/")[2])
+                source = io.BytesIO(content)
+            with np.load(source, allow_pickle=False) as archive:
                 return {name: archive[name] for name in result.arrays}
         except (
             Exception
@@ -113,6 +120,18 @@ def parse_trial(text: str | bytes) -> TrialResult:
         ValueError: If it is no trial, or its id or digest is not that of its content.
     """
     return parse_identified_trial(text)[1]
+
+
+def restore_trial(text: str) -> TrialResult:
+    """A trial from JSON text that `parse_identified_trial` has read before, and that has not changed since.
+
+    Raises:
+        ValueError: If it is no trial.
+    """
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return TrialResult.model_validate({name: part for name, part in value.items() if name not in ("id", DIGEST)})
 
 
 def parse_identified_trial(text: str | bytes) -> tuple[str, TrialResult]:

@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.catalog.known import dataset_facts
+from securitynet.scan.constants import (
+    IMAGENET,
+    Normalization,
+    list_keyed,
+    make_normalization,
+    pair_named,
+)
+from securitynet.scan.dataset_names import find_named_dataset, list_named_datasets
 
 MAX_BYTES = 1 << 20
 MAX_FILES = 300
@@ -22,11 +30,22 @@ _LOADERS = frozenset({"load_dataset", "load"})
 _BUILDERS = {"create_model": "timm", "get_model": "torchvision", "ptcv_get_model": "pytorchcv"}
 """Functions that make a network of a library by its name."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.]{1,100}")
+_DEEPEST = 50
+"""Blocks in blocks, or branches after one ``if``, in which constants are looked for."""
+
+_MAGIC = re.compile(r"\s*[%!?]")
+
+_OF_DATA = re.compile(r"(_?(DataModule|DataLoaders?|Dataset|Data))$")
+"""What classes of datasets bear after the dataset's name."""
+
+PLAIN = re.compile(r"[A-Za-z0-9_.]{1,100}")
 """Names of networks in a library; others, such as ``hf_hub:owner/name``, would be addresses or files."""
 
 _ZOO = frozenset({"models", "tvm", "tvmodels", "torchvision_models"})
 """Names under which code imports ``torchvision.models``."""
+
+_OPTIONS = {"dataset": "datasets", "data": "datasets"} | dict.fromkeys(("arch", "model", "net", "network"), "libraries")
+"""Options of a script, without their dashes -> what their default says."""
 
 
 @dataclass
@@ -37,7 +56,8 @@ class TrainingCode:
         path: The file.
         text: Its code.
         datasets: Names of datasets, as the catalog spells them, that it loads.
-        normalizations: (mean, std) of each call of ``Normalize``.
+        mentioned: Those that it mentions anywhere, as in a path or a comment.
+        normalizations: Constants of each call of ``Normalize``; where a call takes names, those that the file defines.
         class_names: Lists of names that it calls classes.
         networks: Class of a network -> names of the layers that it makes.
         libraries: Networks of libraries that it makes: references such as ``timm:resnet18``.
@@ -46,7 +66,8 @@ class TrainingCode:
     path: Path
     text: str
     datasets: list[str] = field(default_factory=list)
-    normalizations: list[tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=list)
+    mentioned: list[str] = field(default_factory=list)
+    normalizations: list[Normalization] = field(default_factory=list)
     class_names: list[tuple[str, ...]] = field(default_factory=list)
     networks: dict[str, frozenset[str]] = field(default_factory=dict)
     libraries: list[str] = field(default_factory=list)
@@ -76,49 +97,63 @@ def read_code(path: Path) -> TrainingCode | None:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
         text = path.read_text(encoding="utf-8", errors="replace")
-        if path.suffix == ".ipynb":
-            text = _notebook_code(text)
+        cells = _list_cells(text) if path.suffix == ".ipynb" else None
+        text = text if cells is None else "\n".join(cells)
+        # Lines of a notebook for the shell and for itself are no Python.
+        python = text if cells is None else "\n".join(line for line in cells if not _MAGIC.match(line))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes in other people's texts
-            tree = ast.parse(text)
+            tree = ast.parse(python)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError, AttributeError):
         return None
-    code = TrainingCode(path, text)
+    code = TrainingCode(path, text, mentioned=list_named_datasets(text))
+    used = {item.id for item in ast.walk(tree) if isinstance(item, ast.Name)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             _read_call(node, code)
+        elif isinstance(node, ast.Attribute):
+            _read_attribute(node, code)
+        elif isinstance(node, ast.ImportFrom):
+            _read_import(node, used, code)
         elif isinstance(node, ast.Assign):
             _read_assignment(node, code)
         elif isinstance(node, ast.ClassDef):
             layers = frozenset(_layers(node))
             if layers:
                 code.networks[node.name] = layers
+    _read_constants(tree.body, None, code)
     return code
 
 
-def _notebook_code(text: str) -> str:
-    """The code cells of a notebook, without lines for the shell and the notebook itself."""
+def _list_cells(text: str) -> list[str]:
+    """The lines of the code cells of a notebook."""
     lines: list[str] = []
     for cell in json.loads(text)["cells"]:
         if cell.get("cell_type") == "code":
             source = cell.get("source", "")
-            cell_lines = ("".join(source) if isinstance(source, list) else str(source)).splitlines()
-            lines += [line for line in cell_lines if not line.lstrip().startswith(("%", "!", "?"))]
-    return "\n".join(lines)
+            lines += ("".join(source) if isinstance(source, list) else str(source)).splitlines()
+    return lines
 
 
 def _read_call(node: ast.Call, code: TrainingCode) -> None:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if name == "Normalize":
-        arguments: list[ast.expr] = [*node.args, *(word.value for word in node.keywords if word.arg in ("mean", "std"))]
-        numbers = [_numbers(argument) for argument in arguments[:2]]
-        if len(numbers) == 2 and numbers[0] and numbers[1] and len(numbers[0]) == len(numbers[1]):
-            code.normalizations.append((numbers[0], numbers[1]))
+    if name in ("Normalize", "normalize", "dict"):
+        given = {word.arg: word.value for word in node.keywords}
+        given |= dict(zip(("mean", "std"), node.args, strict=False)) if name == "Normalize" else {}
+        if "mean" in given and "std" in given:
+            item = make_normalization(_literal(given["mean"]), _literal(given["std"]))
+            code.normalizations += [item] if item is not None else []
+        return
+    if name == "transforms" and not node.args and "_Weights" in code.text:  # weights.transforms() of torchvision
+        code.normalizations.append(Normalization(*IMAGENET))
+        return
+    if name == "add_argument":
+        _read_option(node, code)
         return
     owner = node.func.value if isinstance(node.func, ast.Attribute) else None
     module = str(getattr(owner, "attr", None) or getattr(owner, "id", ""))
     first = _literal(node.args[0]) if node.args else None
-    if name in _BUILDERS and isinstance(first, str) and _PLAIN.fullmatch(first):
+    if name in _BUILDERS and isinstance(first, str) and PLAIN.fullmatch(first):
         code.libraries.append(f"{_BUILDERS[name]}:{first}")
     elif module in _ZOO and name.islower():
         code.libraries.append(f"torchvision:{name}")
@@ -126,11 +161,84 @@ def _read_call(node: ast.Call, code: TrainingCode) -> None:
         facts = dataset_facts(module)
     elif name in _LOADERS and isinstance(first, str):  # load_dataset("cifar10"), tfds.load("mnist")
         facts = dataset_facts(first.rpartition("/")[2])
-    else:
-        of_module = owner is None or module in _MODULES
-        facts = dataset_facts(name) if name and name[0].isupper() and of_module else None
+    else:  # torchvision.datasets.MNIST is read as an attribute
+        facts = dataset_facts(_OF_DATA.sub("", name)) if name and name[0].isupper() and owner is None else None
     if facts is not None:
         code.datasets.append(facts.name)
+
+
+def _read_attribute(node: ast.Attribute, code: TrainingCode) -> None:
+    """A class of a module of datasets, called or not: ``loader = {"mnist": datasets.MNIST}[name]``."""
+    module = str(getattr(node.value, "attr", None) or getattr(node.value, "id", ""))
+    facts = dataset_facts(node.attr) if node.attr[0].isupper() and module in _MODULES else None
+    code.datasets += [facts.name] if facts is not None else []
+
+
+def _read_import(node: ast.ImportFrom, used: set[str], code: TrainingCode) -> None:
+    """What is imported from torchvision by name, and used."""
+    for name in (alias.name for alias in node.names if (alias.asname or alias.name) in used):
+        if node.module == "torchvision.datasets" and (facts := dataset_facts(name)) is not None:
+            code.datasets.append(facts.name)
+        elif str(node.module).startswith("torchvision.models") and name.islower() and PLAIN.fullmatch(name):
+            code.libraries.append(f"torchvision:{name}")
+
+
+def _read_option(node: ast.Call, code: TrainingCode) -> None:
+    """The default of a script's option: ``add_argument("--dataset", default="cifar100")``."""
+    names = [str(_literal(argument)).strip("-").replace("-", "_") for argument in node.args]
+    default = next((_literal(word.value) for word in node.keywords if word.arg == "default"), None)
+    meaning = next((_OPTIONS[name] for name in names if name in _OPTIONS), None)
+    if not isinstance(default, str) or meaning is None:
+        return
+    if meaning == "datasets" and (facts := dataset_facts(default)) is not None:
+        code.datasets.append(facts.name)
+    elif meaning == "libraries" and PLAIN.fullmatch(default):
+        code.libraries += [f"timm:{default}", f"torchvision:{default}"]
+
+
+def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCode, depth: int = 0) -> None:
+    """Constants that a block of code defines by name, and those of the blocks in it; branches name their dataset."""
+    values: dict[str, Any] = {}
+    if depth > _DEEPEST:
+        return
+    for statement in body:
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                values |= _assigned(target, statement.value)
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            values |= _assigned(statement.target, statement.value)
+        elif isinstance(statement, ast.FunctionDef) and statement.args.defaults:
+            defaults = statement.args.defaults
+            code.normalizations += pair_named(
+                {
+                    argument.arg: _literal(value)
+                    for argument, value in zip(statement.args.args[-len(defaults) :], defaults, strict=False)
+                }
+            )
+        if isinstance(statement, ast.If):
+            named = (_literal(part) for part in ast.walk(statement.test) if isinstance(part, ast.Constant))
+            branch = next((name for word in named if (name := find_named_dataset(str(word)))), dataset)
+            _read_constants(statement.body, branch, code, depth + 1)
+            _read_constants(statement.orelse, dataset, code, depth + 1)
+            continue
+        inner = [getattr(statement, name, None) for name in ("body", "orelse", "finalbody")]
+        for block in inner:
+            if isinstance(block, list):
+                _read_constants(block, dataset, code, depth + 1)
+    code.normalizations += pair_named(values, dataset)
+    for value in values.values():
+        if isinstance(value, dict):
+            code.normalizations += [*list_keyed(value), *pair_named({str(key): item for key, item in value.items()})]
+
+
+def _assigned(target: ast.expr, value: ast.expr) -> dict[str, Any]:
+    """Names and literal values of an assignment, also of several at once."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        pairs = (_assigned(*pair) for pair in zip(target.elts, value.elts, strict=True))
+        return {name: item for pair in pairs for name, item in pair.items()}
+    name = getattr(target, "id", getattr(target, "attr", None))
+    literal = _literal(value)
+    return {} if name is None or literal is None else {str(name): literal}
 
 
 def _read_assignment(node: ast.Assign, code: TrainingCode) -> None:
@@ -152,14 +260,6 @@ def _layers(node: ast.ClassDef) -> Iterator[str]:
             for target in inner.targets:
                 if isinstance(target, ast.Attribute) and getattr(target.value, "id", "") == "self":
                     yield target.attr
-
-
-def _numbers(node: ast.expr) -> tuple[float, ...]:
-    value = _literal(node)
-    values = value if isinstance(value, (list, tuple)) else (value,)
-    if values and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in values):
-        return tuple(float(item) for item in values)
-    return ()
 
 
 def _literal(node: ast.expr) -> Any:

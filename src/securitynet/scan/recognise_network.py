@@ -24,13 +24,14 @@ _SIZES = (32, 28, 64, 224, 96, 48, 16, 8)
 _LIBRARY_SIZES = (224, 256, 384, 160, 192, 32, 64, 96, 128, 288, 336, 448, 512)
 _TORCHVISION = (
     "alexnet", "vgg11", "vgg16", "vgg19", "vgg11_bn", "vgg16_bn", "vgg19_bn", "resnet18", "resnet34", "resnet50",
-    "resnet101", "resnet152", "densenet121", "densenet161", "densenet169", "googlenet", "inception_v3", "mobilenet_v2",
-    "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "shufflenet_v2_x1_0", "squeezenet1_0",
-    "squeezenet1_1", "wide_resnet50_2", "resnext50_32x4d", "mnasnet1_0", "vit_b_16", "swin_t", "convnext_tiny",
+    "resnet101", "resnet152", "densenet121", "densenet161", "densenet169", "googlenet", "inception_v3",
+    "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "wide_resnet50_2", "resnext50_32x4d", "mnasnet0_5",
+    "mnasnet1_0", "vit_b_16", "swin_t", "convnext_tiny",
 )  # fmt: skip
 """Networks of torchvision that people train on data of their own."""
 
-_LEAST_OF_TORCHVISION = 700_000
+_LEAST_OF_TORCHVISION = 340_000
 """Fewer parameters than any of these has: they need not be built to be compared with a small network."""
 
 EXACT, IN_ORDER = 0.97, 0.75
@@ -182,11 +183,14 @@ def _depends_on_size(source: NetworkSource, shape: Shape) -> bool:
 
 
 def _describe_head(state: StateDict) -> list[Evidence]:
-    """The class count by the last matrix, and the channels by the first convolution."""
+    """The class count by the head, or else the last matrix, and the channels by the first convolution."""
     evidence = []
     matrices = [(name, tensor) for name, tensor in state.items() if tensor.ndim == 2 and name.endswith("weight")]
     if matrices:
-        name, tensor = matrices[-1]
+        # Tensors may be in the order of their names: the head is the last of those that bear the shortest such name.
+        heads = [item for item in matrices if _HEADS.search(item[0])]
+        least = min((name.count(".") for name, _ in heads), default=0)
+        name, tensor = ([item for item in heads if item[0].count(".") == least] or matrices)[-1]
         sure = 0.8 if _HEADS.search(name) else 0.6
         reason = f"the last matrix, {name}, has {tensor.shape[0]} rows"
         evidence.append(Evidence(code="classes", value=int(tensor.shape[0]), reason=reason, confidence=sure))

@@ -15,12 +15,19 @@ from securitynet.models.sources.weight_digests import digest_tensors
 from securitynet.models.sources.weights import StateDict, read_weights
 from securitynet.scan.candidates import Candidate, Evidence
 from securitynet.scan.class_names import find_dataset_of
-from securitynet.scan.read_code import TrainingCode, read_code_files
+from securitynet.scan.constants import choose
+from securitynet.scan.dataset_names import list_named_datasets
+from securitynet.scan.read_code import MAX_FILES, TrainingCode, read_code_files
+from securitynet.scan.read_config import SUFFIXES as CONFIGS
+from securitynet.scan.read_config import read_beside, read_config
 from securitynet.scan.read_history import RepositoryHistory, read_history
 from securitynet.scan.read_models import READERS, describe_model_file
-from securitynet.scan.recognise_network import describe_network
+from securitynet.scan.recognise_network import IN_ORDER, describe_network
 
-SUFFIXES = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model")
+SUFFIXES = (
+    ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model", ".t7", ".chkpt", ".checkpoint",
+    ".weights",
+)  # fmt: skip
 """Suffixes of files that may hold weights for a torch network; what a file is, its content decides."""
 
 _READMES = ("readme.md", "readme.txt", "readme.rst", "readme")
@@ -31,12 +38,16 @@ MAX_NAMED = 20
 MAX_SIZE = 1 << 30
 _LEAST_BYTES = 512
 _SKIPPED = frozenset({".git", ".svn", ".hg", "node_modules", "__pycache__", ".venv", "venv", "site-packages", ".tox"})
-_CODE = (".py", ".ipynb")
-_WORD = re.compile(r"[a-z]+[-_ ]?\d*[a-z]*|\d+", re.IGNORECASE)
+_CODE = (".py", ".ipynb", *CONFIGS)
+_WRAPPERS = re.compile(r"^((module|_orig_mod|_orig_module)\.)+")
+"""What wrappers for several devices and compilers put before the names of tensors."""
 
-STATED, NEAR, IN_NAME, USUAL = 0.95, 0.7, 0.85, 0.5
+STATED, NEAR, IN_NAME, MENTIONED, USUAL = 0.95, 0.7, 0.85, 0.6, 0.5
 """Confidence in a dataset: the code that names the file loads it; other code of the repository does; the path names it;
-it is what such a network is usually trained on."""
+code mentions it, as in a path or a comment; it is what such a network is usually trained on."""
+
+DOUBTED = 0.45
+"""Confidence in a network of which weights have the shapes, while a class of the repository's code has their names."""
 
 _TUTORIAL = "arch:tutorial-cnn"
 
@@ -125,7 +136,8 @@ def scan(
         named = [reference for code in [*naming, *repository.code] for reference in code.libraries]
         evidence = describe_network(state, list(dict.fromkeys(named))[:MAX_NAMED])
         evidence += _describe_context(path, folder, naming, repository, evidence)
-        evidence += _describe_class(state, naming, repository)
+        evidence += read_beside(path)
+        evidence = _prefer_names(evidence, list(_describe_class(state, naming, repository)))
         paths = tuple(printable(str(place.relative_to(base))) for base, place, _, _ in places)
         report.candidates.append(
             Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence), notes=notes)
@@ -167,7 +179,10 @@ def _open_repository(path: Path, folder: Path, repositories: dict[Path, _Reposit
     """The repository that a file belongs to, read once."""
     root = _find_root(path, folder)
     if root not in repositories:
-        code = read_code_files(list(_code_files(root)))
+        files = list(_code_files(root))
+        code = read_code_files([path for path in files if path.suffix not in CONFIGS])
+        configs = [path for path in files if path.suffix in CONFIGS][:MAX_FILES]
+        code += [item for path in configs if (item := read_config(path)) is not None]
         repositories[root] = _Repository(root, code, read_history(root), _read_readme(root))
     return repositories[root]
 
@@ -200,8 +215,11 @@ def _describe_context(
     path: Path, folder: Path, naming: list[TrainingCode], repository: _Repository, network: list[Evidence]
 ) -> Iterator[Evidence]:
     """What code, path, README and history say about weights, beside what their network says."""
-    classes = next((item.value for item in network if item.code == "classes"), None)
-    yield from _describe_data(path, folder, naming, repository, classes)
+    stated = [item for item in network if item.code == "classes"]
+    classes = max(stated, key=lambda item: item.confidence).value if stated else None
+    data = list(_describe_data(path, folder, naming, repository, classes))
+    yield from data
+    yield from _describe_normalization(naming, repository, [*network, *data])
     if any(item.value == _TUTORIAL for item in network) and classes == 10:
         reason = "PyTorch's tutorial trains this network on it"
         yield Evidence(code="dataset", value="CIFAR-10", reason=reason, confidence=USUAL)
@@ -217,43 +235,46 @@ def _describe_context(
 def _describe_data(
     path: Path, folder: Path, naming: list[TrainingCode], repository: _Repository, classes: int | None
 ) -> Iterator[Evidence]:
-    """Dataset and normalisation, from the code that names the file, other code, class names, README and path."""
+    """The dataset, from the code that names the file, other code, class names, README and path."""
     code = repository.code
     for group, confidence, reason in (
         (naming, STATED, "the code that names this file loads it"),
         (code, NEAR, "code of this repository loads it"),
     ):
-        names = {name for item in group for name in item.datasets}
-        for name in sorted(names):
-            sure = confidence if len(names) == 1 else confidence / 2
-            yield from _dataset(name, reason, sure, classes)
-        constants = {constant for item in group for constant in item.normalizations}
-        if len(constants) == 1:
-            mean, std = next(iter(constants))
-            value = {"mean": list(mean), "std": list(std)}
-            normalises = reason.replace("loads it", "normalises so")
-            yield Evidence(code="preprocessing", value=value, reason=normalises, confidence=confidence)
+        yield from _list_fitting((name for item in group for name in item.datasets), reason, confidence, classes)
     for name in _recognise_classes(names for item in code for names in item.class_names):
         yield from _dataset(name, "code of this repository lists its class names", IN_NAME, classes)
-    for name in _list_datasets(str(path.relative_to(folder.parent))):
+    for name in list_named_datasets(str(path.relative_to(folder.parent))):
         yield from _dataset(name, "the path names it", IN_NAME, classes)
     for name in _recognise_classes(_list_enumerations(repository.readme)):
         yield from _dataset(name, "the README lists its class names", NEAR, classes)
-    mentioned = list(_list_datasets(repository.readme))
-    for name in mentioned:
-        sure = NEAR if len(mentioned) == 1 else NEAR / 2
-        yield from _dataset(name, "the README names it", sure, classes)
+    yield from _list_fitting(list_named_datasets(repository.readme), "the README names it", NEAR, classes)
+    mentioned = (name for item in code for name in item.mentioned)
+    yield from _list_fitting(mentioned, "code of this repository mentions it", MENTIONED, classes)
+
+
+def _describe_normalization(
+    naming: list[TrainingCode], repository: _Repository, evidence: list[Evidence]
+) -> Iterator[Evidence]:
+    """Constants of the code that names the file, else of other code, as far as they fit the dataset and the network."""
+    surest = {item.code: item.value for item in sorted(evidence, key=lambda item: item.confidence)}
+    # Where nothing is normalised, a mean and a deviation are of something else, such as accuracies.
+    normalises = any("ormalize" in item.text for item in repository.code)
+    for group, confidence, reason in (
+        (naming, STATED, "the code that names this file normalises so"),
+        (repository.code, NEAR, "code of this repository normalises so"),
+    ):
+        stating = [item for item in group if normalises or item.path.suffix in CONFIGS]
+        constants = (constant for item in stating for constant in item.normalizations)
+        chosen = choose(constants, surest.get("dataset"), surest.get("image_channels"))
+        if chosen is not None:
+            value = {"mean": list(chosen.mean), "std": list(chosen.std)}
+            yield Evidence(code="preprocessing", value=value, reason=reason, confidence=confidence)
 
 
 def _recognise_classes(lists: Iterable[tuple[str, ...]]) -> list[str]:
     """Datasets that have one of these lists of classes, each once."""
     return sorted({name for names in lists if (name := find_dataset_of(names)) is not None})
-
-
-def _list_datasets(text: str) -> list[str]:
-    """Datasets with classes that a text names, each once."""
-    facts = (dataset_facts(word) for word in dict.fromkeys(_WORD.findall(text)))
-    return list(dict.fromkeys(item.name for item in facts if item is not None and item.codes.get("classes")))
 
 
 def _list_enumerations(text: str) -> Iterator[tuple[str, ...]]:
@@ -264,6 +285,13 @@ def _list_enumerations(text: str) -> Iterator[tuple[str, ...]]:
             yield tuple(part.strip("`*\"' ") for part in parts)
 
 
+def _list_fitting(names: Iterable[str], reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:
+    """Evidence for each dataset whose class count agrees with the weights; half as sure if several do."""
+    fitting = [item for name in sorted(set(names)) for item in _dataset(name, reason, confidence, classes)]
+    for item in fitting:
+        yield item if len(fitting) == 1 else item.model_copy(update={"confidence": confidence / 2})
+
+
 def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:
     """Evidence for a dataset, unless its class count contradicts the weights."""
     facts = dataset_facts(name)
@@ -272,9 +300,21 @@ def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> 
         yield Evidence(code="dataset", value=name, reason=reason, confidence=confidence)
 
 
+def _prefer_names(evidence: list[Evidence], of_class: list[Evidence]) -> list[Evidence]:
+    """All evidence; a class of the repository that bears the names goes before a network that has the shapes only."""
+    if not of_class:
+        return evidence
+    apart = {"reference", "architecture", "image_height", "image_width"}
+    doubted = (item.confidence == IN_ORDER and item.code in apart for item in evidence)
+    return of_class + [
+        item.model_copy(update={"confidence": DOUBTED}) if doubt else item
+        for item, doubt in zip(evidence, doubted, strict=True)
+    ]
+
+
 def _describe_class(state: StateDict, naming: list[TrainingCode], repository: _Repository) -> Iterator[Evidence]:
     """The class of the repository's code whose layers bear the names of the tensors."""
-    layers = {name.removeprefix("module.").partition(".")[0] for name in state}
+    layers = {_WRAPPERS.sub("", name).partition(".")[0] for name in state}
     for code in dict.fromkeys([item.path for item in naming] + [item.path for item in repository.code]):
         item = next(known for known in repository.code if known.path == code)
         for name, made in item.networks.items():

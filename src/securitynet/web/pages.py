@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
+from securitynet.catalog.attack_board import list_attack_boards, make_attack_board
 from securitynet.catalog.catalog import Details
 from securitynet.catalog.codebook import code, codebook
 from securitynet.catalog.leaderboard import COLUMNS, list_leaderboards, make_leaderboard
@@ -163,7 +164,27 @@ def leaderboard(request: Request, dataset: str = "", threat: str = "Linf") -> HT
     if not dataset and offered:
         dataset, threat = offered[0][:2]
     board = make_leaderboard(site.search.catalog, dataset[:200], threat) if dataset else None
-    return _page(site, "leaderboard.html", here="leaderboard", offered=offered, board=board, columns=COLUMNS)
+    return _page(
+        site,
+        "leaderboard.html",
+        here="leaderboard",
+        offered=offered,
+        attacked=list_attack_boards(site.search.catalog),
+        board=board,
+        columns=COLUMNS,
+    )
+
+
+@router.get("/leaderboard/attacks")
+def attack_leaderboard(request: Request, dataset: str = "", sort: str = "") -> HTMLResponse:
+    """Models of a dataset with every attack that was measured on them."""
+    site = get_site(request)
+    catalog = site.search.catalog
+    attacked = list_attack_boards(catalog)
+    chosen = dataset[:200] or (attacked[0][0] if attacked else "")
+    board = make_attack_board(catalog, chosen, sort[:200] or None) if chosen else None
+    shown = {"offered": list_leaderboards(catalog), "attacked": attacked, "board": board}
+    return _page(site, "attack_leaderboard.html", here="leaderboard", **shown)
 
 
 @router.get("/studies")

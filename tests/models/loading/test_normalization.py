@@ -91,6 +91,58 @@ def test_a_network_that_knows_nothing_is_reported_loudly(digits):
     assert "hardly better than chance" in choice.note
 
 
+def many_classes(classes=100, count=300):
+    random = np.random.default_rng(0)
+    images = torch.from_numpy(random.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8))
+    return ImageDataset("many", images, np.arange(count) % classes, tuple(map(str, range(classes))), {})
+
+
+def test_a_network_that_knows_none_of_many_classes_is_not_tried_under_everything():
+    """Trying random weights under 26 conventions to the end would take longer than the assessment of 1,000 classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        untrained = build("simple-cnn", 100, channels=3, image_size=8)
+    counter = QueryCounter()
+    choice = choose_normalization(target_of(untrained, shape=(3, 8, 8), query_counter=counter), many_classes())
+    assert "WARNING" in choice.note and "hardly better than chance" in choice.note
+    assert choice.name == "imagenet" and choice.table[0].count == 300  # all of them: the class order is judged on these
+    assert {fit.name: fit.count for fit in choice.table[1:]} == dict.fromkeys(("none", "bytes", "caffe"), 64)
+    assert counter.total == 300 + 3 * 64
+
+
+class Knowing(nn.Module):
+    """Right for a share of images that are normalised with zero mean, wrong for all others."""
+
+    def __init__(self, dataset, share):
+        super().__init__()
+        sums = dataset.images.float().sum(dim=(1, 2, 3)) / 255
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("sums", sums)
+        self.register_buffer("labels", torch.from_numpy(dataset.labels) + (torch.arange(len(sums)) % share != 0))
+
+    def forward(self, x):
+        nearest = (x.sum(dim=(1, 2, 3))[:, None] - self.sums).abs().argmin(dim=1)
+        return nn.functional.one_hot(self.labels[nearest] % 100, 100).float() * self.scale
+
+
+def test_a_poor_network_of_many_classes_is_tried_under_everything():
+    dataset = many_classes()
+    network = Knowing(dataset, share=8)  # 12% right, where chance is 1%
+    choice = choose_normalization(target_of(network, shape=(3, 8, 8)), dataset)
+    assert choice.name == "none"
+    assert len(choice.table) > 20
+
+
+def test_what_was_tried_is_not_queried_again(network, digits, tmp_path):
+    counts, notes = [], []
+    for _ in range(2):
+        target = target_of(network, query_counter=QueryCounter())
+        notes.append(choose_normalization(target, digits, size=100, cache=tmp_path).note)
+        counts.append(target.query_counter.total)
+    assert counts[0] > 0 and counts[1] == 0
+    assert notes[0] == notes[1]
+
+
 class Insensitive(nn.Module):
     """Its answers do not depend on the normalisation at all."""
 

@@ -10,10 +10,10 @@ import pandas as pd
 from securitynet.analysis.figures import groups, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import counted, estimate
-from securitynet.metrics.evasion import epsilon_text
+from securitynet.metrics.evasion import ROBUST_ACCURACY, epsilon_text
 from securitynet.records import Measurement
 
-MEASURE = "robust-accuracy"
+MEASURE = ROBUST_ACCURACY
 
 
 def points(measurements: Sequence[Measurement], line: str, measure: str = MEASURE) -> pd.DataFrame:

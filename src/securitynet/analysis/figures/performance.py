@@ -159,7 +159,7 @@ def _panel(
     offset = [] if ordered else [alt.XOffset(f"{colour_name}:N", sort=colours)]
     y_axis = axis(quantity)
     base = alt.Chart(long, title=_heading(title))
-    y = alt.Y("value:Q", title=measured, axis=y_axis, scale=alt.Scale(zero=False))
+    y = alt.Y("value:Q", title=measured, axis=y_axis, scale=alt.Scale(zero=False, nice=False, padding=8))
     points = base.mark_point(filled=True, size=40, opacity=0.85).encode(
         x, y, colour, shape, *offset, tooltip=["model:N", "dataset:N", "condition:N", "value:Q"]
     )

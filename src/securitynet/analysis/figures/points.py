@@ -280,7 +280,9 @@ def caption(figure: Figure, table: pandas.DataFrame) -> str:
             parts += [mixed] if mixed else []
         else:
             most = int(rows["n"].max())
-            why = "too few for a correlation" if most < statistics.FEWEST else "no correlation, as one does not vary"
+            why = "too few for a correlation"
+            if most >= statistics.FEWEST:
+                why = "no correlation, as a quantity does not vary or groups are too small"
             parts.append(f"{f'{panel_name}: ' if several else ''}n = {most}, {why}.")
     if table["method"].notna().any():
         parts.append(

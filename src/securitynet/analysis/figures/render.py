@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import altair as alt
-import vl_convert
+if TYPE_CHECKING:
+    import altair as alt
 
-Chart = alt.TopLevelMixin
+Chart: TypeAlias = "alt.TopLevelMixin"
 
 PNG_SCALE = 2.0
 """Pixels per unit of a PNG, for screens of high density."""
@@ -16,17 +16,23 @@ PNG_SCALE = 2.0
 
 def to_svg(chart: Chart) -> str:
     """A standalone SVG."""
+    import vl_convert
+
     return str(vl_convert.vegalite_to_svg(_specification(chart)))
 
 
 def to_png(chart: Chart, scale: float = PNG_SCALE) -> bytes:
     """A PNG with ``scale`` pixels per unit, on white, so that it can be read in a dark viewer."""
+    import vl_convert
+
     specification = {**_specification(chart), "background": "white"}
     return bytes(vl_convert.vegalite_to_png(specification, scale=scale))
 
 
 def to_pdf(chart: Chart) -> bytes:
     """A PDF of one page."""
+    import vl_convert
+
     return bytes(vl_convert.vegalite_to_pdf(_specification(chart)))
 
 

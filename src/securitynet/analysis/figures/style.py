@@ -7,9 +7,10 @@ Colours are named by role. A figure is drawn in the light colours; a page that i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
+if TYPE_CHECKING:
+    import altair as alt
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.Fac
         background="transparent",
         font=FONT,
         aria=False,
-        view=alt.ViewConfig(stroke=None),
-        axis=alt.AxisConfig(**axis),
-        legend=alt.LegendConfig(**legend),
+        view={"stroke": None},
+        axis=axis,
+        legend=legend,
     )
     return finished

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from securitynet.errors import ConfigurationError, TargetError
+from securitynet.memory import read_available_memory
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.signals import check_classes
@@ -15,6 +17,9 @@ from securitynet.models.targets.target import Target
 
 _PROBES = 4
 """Number of random images on which the network must have a non-zero gradient."""
+
+_BYTES = 40
+"""Bytes for each number of the reconstructions: the images, the best so far, and what compares them with real ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +93,7 @@ class AttackedClasses:
             raise ConfigurationError(
                 f"There is no class {max(chosen)}: {dataset.reference} has {dataset.num_classes}, numbered from 0."
             )
+        check_memory(len(chosen), restarts, dataset.image_shape)
         trained = set(dataset.labels[data.splits.members].tolist())
         if missing := [label for label in chosen if label not in trained]:
             raise ConfigurationError(
@@ -108,6 +114,27 @@ class AttackedClasses:
             device,
             suitable_batch(dataset.image_shape, device),
         )
+
+
+def check_memory(classes: int, restarts: int, shape: tuple[int, int, int]) -> None:
+    """Refuse reconstructions that do not fit into the memory.
+
+    Args:
+        classes: Number of requested classes.
+        restarts: Number of reconstructions of each.
+        shape: (C, H, W) of the images.
+
+    Raises:
+        ConfigurationError: If more is needed than is free.
+    """
+    needed, free = _BYTES * classes * restarts * math.prod(shape), read_available_memory()
+    if free is None or needed <= free:
+        return
+    raise ConfigurationError(
+        f"{restarts} reconstructions of each of {classes:,} classes with {shape[1]}×{shape[2]} pixels take about "
+        f"{needed / 1e9:.0f} GB of memory; {free / 1e9:.0f} GB are free.",
+        hint="Reconstruct some of the classes (classes), fewer of each (restarts), or smaller images (--image-size).",
+    )
 
 
 def _check_network(

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from securitynet.errors import SplitError
 
@@ -53,6 +51,8 @@ class QuantileRegressor:
                 f"Quantile regression needs at least {FEWEST} non-members to learn from; there are {len(values)}.",
                 hint="Let the adversary know more records with --known, or assess more records.",
             )
+        from sklearn.ensemble import HistGradientBoostingRegressor  # listing attacks imports this module
+
         self.levels = tuple(levels)
         # Scaled to a common range, so that outlying scores do not lose precision in the values of the leaves.
         self._centre, self._scale = float(np.median(values)), max(float(np.std(values)), _SMALLEST_SPREAD)
@@ -143,6 +143,8 @@ def describe(
     one_hot = np.eye(classes)[labels]
     if images is None:
         return one_hot
+    from sklearn.decomposition import PCA
+
     count = min(components, images.shape[1], int(learned_from.sum()) - 1)
     projection = PCA(count, whiten=True, random_state=seed % (1 << 31)).fit(images[learned_from])
     return np.concatenate([one_hot, projection.transform(images)], axis=1)

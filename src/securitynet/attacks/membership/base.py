@@ -80,7 +80,7 @@ class MembershipScores(Output):
         Raises:
             SecurityNetError: If a score is NaN.
         """
-        check_scores(scores)
+        check_scores(scores, len(signals))
         return cls(
             signals.indices,
             scores,
@@ -256,7 +256,7 @@ def tune_threshold(
         SplitError: If no members or no non-members are known.
         SecurityNetError: If a score is NaN.
     """
-    check_scores(scores)
+    check_scores(scores, len(is_member))
     if not (known & is_member).any() or not (known & ~is_member).any():
         raise SplitError(
             "Tuning a threshold needs known members and known non-members; here one group is empty.",
@@ -274,8 +274,19 @@ def tune_threshold(
     return thresholds
 
 
-def check_scores(scores: NDArray[np.float64]) -> None:
-    """Raise `ConfigurationError` if a score is NaN, because NaN cannot be ranked."""
+def check_scores(scores: Any, records: int) -> None:
+    """Check that there is a score for each record.
+
+    Args:
+        scores: What an attack, which may be a plug-in's, returned.
+        records: Number of records.
+
+    Raises:
+        ConfigurationError: If they are not as many numbers, or one is NaN, which cannot be ranked.
+    """
+    if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiub" or scores.shape != (records,):
+        given = f"{scores.shape} {scores.dtype}" if isinstance(scores, np.ndarray) else type(scores).__name__
+        raise ConfigurationError(f"The attack gives no array of {records} scores, one for each record, but {given}.")
     missing = int(np.isnan(scores).sum())
     if missing:
         raise ConfigurationError(

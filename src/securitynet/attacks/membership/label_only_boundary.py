@@ -49,7 +49,7 @@ class LabelOnlyBoundary(LabelOnlyAttack):
     ) -> NDArray[np.float64]:
         scores = np.zeros(len(signals))
         correct = np.flatnonzero(signals.correct)
-        others = as_floats(data, helpers.indices)
+        others = data.dataset.batch(helpers.indices)
         random = generator(context.seed, "boundary")
         size = max(1, NUMBERS_AT_ONCE // (self.queries * others[0].numel()))
         for start in range(0, len(correct), size):
@@ -72,13 +72,16 @@ def nearest_of_another_class(
     Args:
         images: Images, N×C×H×W.
         labels: Their classes, N.
-        others: Candidates, M×C×H×W.
+        others: Candidates, M×C×H×W, uint8 or in [0, 1].
         predictions: Their predicted classes, M.
 
     Raises:
         TargetError: If all candidates have the class of an image, so that no point beyond the boundary is known.
     """
-    gaps = torch.cdist(images.flatten(1), others.flatten(1))
+    # A part at a time: as floats, a thousand large images would take 600 MB.
+    size = max(1, NUMBERS_AT_ONCE // others[0].numel())
+    parts = (others[first : first + size] for first in range(0, len(others), size))
+    gaps = torch.cat([torch.cdist(images.flatten(1), _scale(part).flatten(1)) for part in parts], dim=1)
     gaps[labels[:, None] == predictions[None, :]] = torch.inf
     nearest, at = gaps.min(dim=1)
     if torch.isinf(nearest).any():
@@ -86,4 +89,8 @@ def nearest_of_another_class(
             "The target assigns all records that the adversary knows to one class; no boundary can be found.",
             hint="Let the adversary know more records (--known), or check the target.",
         )
-    return others[at]
+    return _scale(others[at])
+
+
+def _scale(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy import stats
 from scipy.special import log_softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
@@ -42,7 +41,13 @@ from securitynet.records import Direction, Measurement, ThreatModel
 QUERY_SHARE = 0.25
 """Share of the shadow data that all models are queried with, and none is trained on."""
 
+EXCHANGES = 512
+"""Exchanges of the shares within pairs at most, which show what chance reaches; all of them for up to 10 pairs."""
+
+_NUMBERS_AT_ONCE = 1 << 23
+
 METHOD = "Student's t over shadow models of both shares"
+ACCURACY_METHOD = f"{rates.CLOPPER_PEARSON}; 0.5 excluded by exchanging the shares within pairs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,8 @@ class PropertyScores(Output):
         target: Scores of the target by the same classifiers, M.
         shares: Both shares, 2.
         truth: The share among the members of the target.
+        permuted: What `compare_pairs` returns after the shares were exchanged within some pairs; empty in files of
+            earlier versions.
     """
 
     headline: ClassVar[tuple[str, ...]] = ("pair-accuracy",)
@@ -64,29 +71,36 @@ class PropertyScores(Output):
     target: NDArray[np.float64]
     shares: NDArray[np.float64]
     truth: float
+    permuted: NDArray[np.float64]
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"low": self.low, "high": self.high, "target": self.target, "shares": self.shares,
-                "truth": np.asarray(self.truth)}  # fmt: skip
+                "truth": np.asarray(self.truth), "permuted": self.permuted}  # fmt: skip
 
     @classmethod
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PropertyScores:
-        return cls(arrays["low"], arrays["high"], arrays["target"], arrays["shares"], float(arrays["truth"]))
+        return cls(
+            arrays["low"],
+            arrays["high"],
+            arrays["target"],
+            arrays["shares"],
+            float(arrays["truth"]),
+            arrays.get("permuted", np.empty(0)),
+        )
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Measure how well models of the two shares are distinguished, and estimate the share of the target.
 
         Where outputs show nothing of the property, both models of a pair are exchangeable, so each pair is ordered
-        rightly with a probability of one half.
+        rightly with a probability of one half. The pairs are not independent, as the classifiers share the pairs that
+        they are fitted on: the number of pairs that are ordered rightly varies more than a binomial one.
         """
         del fprs, seed
         pairs = len(self.low)
-        accuracy = rates.rate(
-            "pair-accuracy", int((self.high > self.low).sum()), pairs, direction=Direction.LOWER, level=level
-        )
+        accuracy = self._measure_accuracy(level)
         means = float(self.low.mean()), float(self.high.mean())
         note = f"{self.truth:.1%} of the members of the target have the property."
         about: dict[str, Any] = {"level": level, "n": 2 * pairs, "direction": Direction.LOWER}
@@ -103,6 +117,23 @@ class PropertyScores(Output):
                 name="share", value=value, low=value - reach, high=value + reach, method=METHOD, note=note, **about
             ),
         ]
+
+    def _measure_accuracy(self, level: float) -> Measurement:
+        """Measure the share of pairs that are ordered rightly; 0.5 is excluded only if few exchanges lie as far out."""
+        pairs = len(self.low)
+        exact = rates.rate(
+            "pair-accuracy", int((self.high > self.low).sum()), pairs, direction=Direction.LOWER, level=level
+        )
+        assert exact.value is not None and exact.low is not None and exact.high is not None
+        gap = float(compare_pairs(self.low, self.high))
+        above, below = (
+            (1 + int(reached.sum())) / (1 + len(self.permuted))
+            for reached in (self.permuted >= gap - 1e-9, self.permuted <= gap + 1e-9)
+        )
+        tail = (1 - level) / 2
+        low = min(exact.low, 0.5) if above > tail else exact.low
+        high = max(exact.high, 0.5) if below > tail else exact.high
+        return exact.model_copy(update={"low": low, "high": high, "method": ACCURACY_METHOD})
 
 
 class PropertyInference(Attack):
@@ -161,9 +192,9 @@ class PropertyInference(Attack):
         features = np.stack([describe(collect(one.target, data.dataset, queries, cache=context.cache).logits)
                              for one in models])  # fmt: skip
         own = describe(context.signals(target, data, queries).logits)
-        low, high, seen = score_pairs(features[: self.pairs], features[self.pairs :], own)
+        low, high, seen, permuted = score_pairs(features[: self.pairs], features[self.pairs :], own, context.seed)
         truth = float(has[data.splits.members].mean())
-        return PropertyScores(low, high, seen, np.asarray(shares), truth)
+        return PropertyScores(low, high, seen, np.asarray(shares), truth, permuted)
 
     def _find(self, dataset: ImageDataset) -> NDArray[np.bool_]:
         """Whether each record of the dataset has the property."""
@@ -219,8 +250,8 @@ class PropertyInference(Attack):
 
 
 def score_pairs(
-    low: NDArray[np.float64], high: NDArray[np.float64], target: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    low: NDArray[np.float64], high: NDArray[np.float64], target: NDArray[np.float64], seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Score each pair of models by a classifier that was fitted on all other pairs, and the target by each of these.
 
     One model alone must not be left out: the classes would then differ in size, which pushes its score the wrong way.
@@ -229,16 +260,85 @@ def score_pairs(
         low: Features of the models with the low share, M×F.
         high: Features of the models with the high share, M×F.
         target: Features of the target, F.
+        seed: Determines the exchanges where there are more.
 
     Returns:
-        Scores of both kinds of models and of the target, M each; higher means "more of the property".
+        Scores of both kinds of models and of the target, M each; higher means "more of the property". Last, what
+        `compare_pairs` returns for each exchange of the shares within pairs.
     """
     count = len(low)
-    scores = np.empty((3, count))
-    for pair in range(count):
-        rest = np.arange(count) != pair
-        fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(
-            np.concatenate([low[rest], high[rest]]), np.repeat([0, 1], count - 1)
-        )
-        scores[:, pair] = fitted.decision_function(np.stack([low[pair], high[pair], target]))
-    return scores[0], scores[1], scores[2]
+    exchanged = _list_exchanges(count, seed)[:, :, None]  # first, nothing is exchanged
+    scores = np.empty((3, len(exchanged), count))
+    step = max(1, _NUMBERS_AT_ONCE // low.size)
+    for start in range(0, len(exchanged), step):
+        part = exchanged[start : start + step]
+        one, other = np.where(part, high, low), np.where(part, low, high)
+        for pair in range(count):
+            directions, middles = fit_classifiers(np.delete(one, pair, axis=1), np.delete(other, pair, axis=1))
+            for row, features in zip(scores, (one[:, pair], other[:, pair], target), strict=True):
+                row[start : start + step, pair] = ((features - middles) * directions).sum(axis=1)
+    gaps = compare_pairs(scores[0], scores[1])
+    return scores[0, 0], scores[1, 0], scores[2, 0], gaps[1:]
+
+
+def compare_pairs(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute how clearly the scores of pairs differ, in [-1, 1]: their mean difference over its root mean square.
+
+    Args:
+        low: Scores of the models with the low share, ...×M.
+        high: Those of the models with the high share, ...×M.
+    """
+    difference = high - low
+    scale = np.sqrt((difference**2).mean(axis=-1))
+    return np.asarray(difference.mean(axis=-1) / np.where(scale > 0, scale, 1.0))
+
+
+def _list_exchanges(pairs: int, seed: int) -> NDArray[np.bool_]:
+    """Whether the shares of each pair are exchanged, E×M; first, those of none.
+
+    Exchanging all others instead names the two shares the other way round, so the last pair is never exchanged.
+    """
+    if 2 ** (pairs - 1) <= EXCHANGES:
+        return np.asarray(np.arange(2 ** (pairs - 1))[:, None] >> np.arange(pairs) & 1, dtype=bool)
+    exchanged = np.random.default_rng([seed, 6]).random((EXCHANGES, pairs)) < 0.5
+    exchanged[0] = False
+    return exchanged
+
+
+def fit_classifiers(
+    low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit linear discriminant analyses, each of two classes of equal size with a shrunken correlation matrix.
+
+    The shrinkage is that of Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices"
+    (2004), section 3.
+
+    Args:
+        low: Features of the first class, B×M×F.
+        high: Features of the second one, B×M×F.
+
+    Returns:
+        A direction, along which the second class has higher values, and a point in the middle, both B×F.
+    """
+    means = low.mean(axis=1), high.mean(axis=1)
+    centred = np.concatenate([low - means[0][:, None], high - means[1][:, None]], axis=1)
+    count, features = centred.shape[1:]
+    deviation = np.sqrt((centred**2).mean(axis=1))
+    scale = np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0.0)  # features that never vary do not count
+    centred *= scale[:, None]
+    gap = (means[1] - means[0]) * scale
+    # With many more features than models, everything follows from the products of models.
+    products = centred @ centred.transpose(0, 2, 1)
+    squared = np.einsum("bii->bi", products)
+    variance = squared.sum(axis=1) / (count * features)
+    variance = np.where(variance > 0, variance, 1.0)
+    squares = (products**2).sum(axis=(1, 2)) / count**2
+    distance = squares - features * variance**2
+    error = ((squared**2).sum(axis=1) / count - squares) / count
+    shrinkage = np.clip(error / np.maximum(distance, 1e-12), 1e-6, 1 - 1e-6)
+    # Woodbury's identity for the inverse of (1 - s)·XᵀX/n + s·v·I.
+    ridge = count * shrinkage * variance / (1 - shrinkage)
+    inner = products + ridge[:, None, None] * np.eye(count)
+    solved = np.linalg.solve(inner, centred @ gap[:, :, None])
+    direction = (gap - (centred.transpose(0, 2, 1) @ solved)[:, :, 0]) / (shrinkage * variance)[:, None]
+    return direction * scale, (means[0] + means[1]) / 2

@@ -26,6 +26,7 @@ from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE, find_own_arch
 from securitynet.models.store.cached_model import ModelSpec, StoredModel, build_fresh_network, check_images
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
+from securitynet.models.store.training_cost import check_training_cost
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe, change_recipe
@@ -171,6 +172,7 @@ class StealingAttack(Attack):
             )
             for budget in budgets
         ]
+        check_training_cost(specs, kind=STORE, cache=context.cache, device=context.device)
         models = obtain_models(specs, kind=STORE, cache=context.cache, device=context.device, progress=context.progress)
         return self._judge(target, data, context, budgets, models, queried, architecture, notes)
 

@@ -213,6 +213,12 @@ def stats(
 def leaderboard(
     dataset: Annotated[str, typer.Argument(help="Dataset; without it, the leaderboards that there are.")] = "",
     threat: Annotated[str, typer.Option("--threat", help="Linf, L2 or corruptions.")] = "Linf",
+    attacks: Annotated[
+        bool, typer.Option("--attacks", help="Every attack that was measured, published and reproduced, side by side.")
+    ] = False,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="NAME", help="With --attacks: the measured value to order by.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most models to print.")] = 50,
     db: Db = None,
     json: Json = False,
@@ -220,10 +226,13 @@ def leaderboard(
     """Order the models of a dataset by their accuracy under attack: reported, standard, best known and reproduced.
 
     The first three are published (`catalog collect robustbench`); the last is the lowest of your own trials (`study
-    publish`).
+    publish`). With --attacks, membership inference, stealing and the other attacks stand beside each other.
 
     Example: securitynet catalog leaderboard CIFAR-10 --threat L2
     """
+    if attacks or sort:
+        _print_attacks(dataset, sort, limit, db, json)
+        return
     from dataclasses import asdict
 
     from securitynet.catalog.leaderboard import COLUMNS, list_leaderboards, make_leaderboard
@@ -250,6 +259,40 @@ def leaderboard(
         for place, row in enumerate(board.rows[:limit], start=1)
     ]
     print_table(("#", "model", "architecture", "year", *COLUMNS), table)
+
+
+def _print_attacks(dataset: str, order: str | None, limit: int, db: str | None, json: bool) -> None:
+    """The leaderboard of all attacks; without a dataset, which there are."""
+    from dataclasses import asdict
+
+    from securitynet.catalog.attack_board import list_attack_boards, make_attack_board
+
+    with open_catalog(db) as catalog:
+        offered = [] if dataset else list_attack_boards(catalog)
+        board = make_attack_board(catalog, dataset, order) if dataset else None
+    if board is None:
+        columns = ("dataset", "models")
+        if json:
+            console.print_json([dict(zip(columns, row, strict=True)) for row in offered])
+        else:
+            print_table(columns, [list(row) for row in offered])
+    elif json:
+        console.print_json(asdict(board))
+    elif not board.rows:
+        raise ConfigurationError(
+            f"No attack on a model of {board.dataset} is known.",
+            hint="See which leaderboards there are: securitynet catalog leaderboard --attacks",
+        )
+    else:
+        # One line for each attack on a model: a terminal is too narrow for a column for each.
+        order_first = sorted(board.measures, key=lambda name: name != board.order)
+        table = [
+            [str(place), row.label, name, row.cells[name].published, row.cells[name].reproduced]
+            for place, row in enumerate(board.rows[:limit], start=1)
+            for name in order_first
+            if name in row.cells
+        ]
+        print_table(("#", "model", "attack", "published", "reproduced"), table)
 
 
 @app.command("codebook")

@@ -9,10 +9,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA, FastICA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import silhouette_score
 from typing_extensions import override
 
 from securitynet.methods.base import Gallery, Output
@@ -57,6 +53,12 @@ def divide(
     state = seed & _INTEGER
     varying = training.std(axis=0) > 0  # constant units carry no information and cannot be whitened
     components = min(dims, int(varying.sum()), len(training) - 1)
+    # Listing detectors imports this module; only those who use it wait for scikit-learn.
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA, FastICA
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import silhouette_score
+
     if components < 1:
         return Division(np.zeros(len(training), np.int64), np.zeros(len(clean), np.int64), -1.0)
     first, second = training[:, varying].astype(np.float64), clean[:, varying].astype(np.float64)

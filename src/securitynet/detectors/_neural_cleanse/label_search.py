@@ -19,9 +19,10 @@ from securitynet.detectors._neural_cleanse.blocks import (
     join_rows,
     take_rows,
 )
-from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory, read_available_memory
+from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
 from securitynet.files import stable_hash
+from securitynet.memory import read_available_memory
 from securitynet.models.targets.target import Target
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,28 @@ class SearchPlan:
     lowest: int = 0
     sample: tuple[int, ...] = ()
     only: tuple[int, ...] | None = None
+
+    @property
+    def labels(self) -> list[int]:
+        """The labels that are searched at all."""
+        return list(self.only if self.only is not None else range(self.classes))
+
+    @property
+    def screened(self) -> int | None:
+        """Epochs of the short search; None if there is none."""
+        return self.screen_epochs if self.screen_epochs is not None and self.screen_epochs < self.epochs else None
+
+    @property
+    def continued(self) -> int:
+        """Largest number of labels that are searched in full."""
+        count = len(self.labels)
+        return count if self.screened is None else min(count, self.lowest + len(self.sample))
+
+    @property
+    def work(self) -> int:
+        """Epochs of all labels together."""
+        screened = self.screened or 0
+        return self.continued * (self.epochs - screened) + len(self.labels) * screened
 
 
 @dataclass(eq=False)
@@ -116,13 +139,10 @@ def search(
     Raises:
         ConfigurationError: If the memory is too small for the search; nothing is computed then.
     """
-    labels = list(plan.only if plan.only is not None else range(plan.classes))
+    labels, screened, longest, work = plan.labels, plan.screened, plan.continued, plan.work
     key = {**key, "target": target.identity.model_dump(mode="json"), "precision": target.precision}
     settings = {"version": VERSION, "key": key, "plan": asdict(plan), "rules": _jsonable(rules)}
     name = stable_hash(settings)
-    screened = plan.screen_epochs if plan.screen_epochs is not None and plan.screen_epochs < plan.epochs else None
-    longest = min(len(labels), plan.lowest + len(plan.sample)) if screened is not None else len(labels)
-    work = longest * (plan.epochs - (screened or 0)) + len(labels) * (screened or 0)
     length = block_length(images.shape[1:])
     needed = estimate_memory(images.shape[1:], len(images), len(labels), longest, screened=screened is not None)
     logger.info(

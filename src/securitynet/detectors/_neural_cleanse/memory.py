@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from securitynet.detectors._neural_cleanse.blocks import block_length, label_bytes
 from securitynet.detectors._neural_cleanse.trigger_search import GROUP_NUMBERS
@@ -12,8 +10,6 @@ from securitynet.errors import ConfigurationError
 
 STEP_COPIES = 4
 """Tensors as large as the triggered images of one step: these, their gradients, and temporary ones of both."""
-
-_LIMIT_FILES = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),)
 
 
 def estimate_memory(shape: Sequence[int], images: int, labels: int, continued: int, *, screened: bool) -> int:
@@ -36,27 +32,6 @@ def estimate_memory(shape: Sequence[int], images: int, labels: int, continued: i
     return 2 * (block + held) * state + results + pixels + STEP_COPIES * 4 * GROUP_NUMBERS
 
 
-def read_available_memory() -> int | None:
-    """Bytes that this process can still take without swapping, or None where the system does not say.
-
-    It is the smaller of what the machine has and what a container's limit leaves.
-    """
-    known = []
-    try:
-        known.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):  # counts caches that can be dropped, unlike the pages above
-                known = [1024 * int(line.split()[1])]
-    except (AttributeError, OSError, ValueError):
-        pass
-    for limit, used in _LIMIT_FILES:
-        try:
-            known.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
-        except (OSError, ValueError):  # no container, or no limit ("max")
-            continue
-    return min(known, default=None)
-
-
 def check_memory(needed: int, labels: int, continued: int, *, available: int | None) -> None:
     """Refuse a search that does not fit into the memory.
 
@@ -64,7 +39,7 @@ def check_memory(needed: int, labels: int, continued: int, *, available: int | N
         needed: What `estimate_memory` returned.
         labels: Labels that are searched at all.
         continued: Labels that are searched in full.
-        available: What `read_available_memory` returned; None checks nothing.
+        available: What `securitynet.memory.read_available_memory` returned; None checks nothing.
 
     Raises:
         ConfigurationError: If more is needed than available.

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, stats
-from sklearn.covariance import ledoit_wolf
 
 from securitynet.detectors._class_tests import ClassTests
 from securitynet.metrics.precedence import count_beyond, precedence_p_value
@@ -77,6 +76,8 @@ def fit_discriminant(first: NDArray[np.float64], second: NDArray[np.float64]) ->
         first: N×D.
         second: M×D.
     """
+    from sklearn.covariance import ledoit_wolf  # listing detectors imports this module
+
     centres = first.mean(axis=0), second.mean(axis=0)
     covariance = (ledoit_wolf(first)[0] + ledoit_wolf(second)[0]) / 2
     try:

@@ -282,7 +282,7 @@ def _examine_outputs(
     predicted = outputs.argmax(dim=1).numpy()
     if auto:
         size = _PAID_TRIALS if opened.paid else SAMPLE
-        choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid)
+        choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid, cache=options.cache)
         target = replace_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
         findings.notes.append(choice.note)
         indices, predicted = choice.indices, choice.table[0].predicted

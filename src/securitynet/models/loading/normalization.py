@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
 from securitynet.models.loading.plausibility import compute_chance, least_accuracy
 from securitynet.models.sources.preprocessing import BGR, CONVENTIONS, Normalization
+from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 
 SAMPLE = 1000
@@ -38,6 +40,10 @@ ORDER = (
 _STAGES = (64, 160, 400)
 _HOPELESS = 1e-3
 _LEVEL = 0.01
+_SCOUTS = ("imagenet", "none", "bytes", "caffe")
+"""Conventions that lie near all the others: if none of them shows that the network knows the classes, none will."""
+_USELESS = 0.1
+"""Accuracy that a network with the right inputs is expected to exceed; it matters for datasets of many classes only."""
 _SEED = 0
 _SHOWN = 4
 _COLOUR = 3
@@ -148,19 +154,22 @@ def list_conventions(channels: int, *, bgr: bool = True) -> dict[str, Normalizat
 
 
 def choose_normalization(
-    target: Target, dataset: ImageDataset, *, size: int = SAMPLE, bgr: bool = True
+    target: Target, dataset: ImageDataset, *, size: int = SAMPLE, bgr: bool = True, cache: Path | None = None
 ) -> NormalizationChoice:
     """Try all conventions on a sample of members and non-members, and choose one that fits the labels.
 
     A candidate is a convention whose accuracy an exact McNemar test does not distinguish from the highest, and whose
     losses a paired test does not distinguish from the lowest (both at 1%). The first candidate in the fixed order is
-    chosen. A convention that is clearly worse on the first images is not tried on the rest.
+    chosen. A convention that is clearly worse on the first images is not tried on the rest. A network that shows under
+    four very different conventions that it does not know the classes, such as one with random weights, is not tried
+    under the others: of a thousand classes, that would take longer than the assessment.
 
     Args:
         target: The target; its input size and interpolation are used, and its query counter is charged.
         dataset: A dataset with labelled images.
         size: Largest number of images to try.
         bgr: Whether to try reversed channels as well.
+        cache: Folder for signals of all targets: what was tried is not queried again, now or later. None queries anew.
 
     Raises:
         TargetError: If the images do not suit the model, or its outputs are finite under no convention.
@@ -168,24 +177,30 @@ def choose_normalization(
     indices = mixed_indices(dataset, size)
     labels = dataset.labels[indices]
     conventions = list_conventions(dataset.image_shape[0], bgr=bgr and not _is_grey(dataset, indices))
-    trials = [_Trial(target, name, normalization) for name, normalization in conventions.items()]
+    trials = [
+        _Trial(target, name, normalization, dataset, indices, cache) for name, normalization in conventions.items()
+    ]
+    ends = (*(stage for stage in _STAGES if stage < len(indices)), len(indices))
+    chance = compute_chance(labels, dataset.num_classes)
+    scouts = [trial for trial in trials if trial.name in _SCOUTS]
+    if _are_useless(scouts, ends[0], chance) and _are_useless(scouts[:1], ends[-1], chance):
+        best, *others = (trial.score() for trial in scouts)
+        note = _note(best, [], others, dataset.num_classes)
+        return NormalizationChoice(best.name, best.normalization, (best, *others), (), indices, note)
     running = trials
-    start = 0
-    for end in (*(stage for stage in _STAGES if stage < len(indices)), len(indices)):
-        images = dataset.batch(indices[start:end])
+    for end in ends:
         for trial in running:
-            trial.go_on(images)
-        start = end
+            trial.reach(end)
         running = [trial for trial in running if trial.error is None]
         if not running:
             raise TargetError(
                 f"{target.reference} fails under every normalisation that was tried. {trials[0].error}",
                 hint="Check the weights and --input-size.",
             )
-        scores = {trial.name: trial.score(labels) for trial in running}
+        scores = {trial.name: trial.score(losses=False) for trial in running}
         top = max(scores.values(), key=lambda score: score.accuracy)
         running = [trial for trial in running if p_value(top, scores[trial.name]) > _HOPELESS]
-    scored = [trial.score(labels) for trial in trials]
+    scored = [trial.score() for trial in trials]
     whole = [score for score in scored if score.count == len(indices) and math.isfinite(score.loss)]
     top = max(whole, key=lambda score: score.accuracy)
     accurate = [score for score in whole if p_value(top, score) > _LEVEL]
@@ -206,7 +221,15 @@ def choose_normalization(
 class _Trial:
     """One convention, tried on a growing number of images."""
 
-    def __init__(self, target: Target, name: str, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        target: Target,
+        name: str,
+        normalization: Normalization,
+        dataset: ImageDataset,
+        indices: NDArray[np.int64],
+        cache: Path | None,
+    ) -> None:
         self.name = name
         self.normalization = normalization
         self.error: TargetError | None = None
@@ -216,27 +239,51 @@ class _Trial:
             preprocessing=target.preprocessing.normalized_by(normalization),
             query_counter=target.query_counter,
         )
-        self._rows: list[torch.Tensor] = []
+        self._dataset, self._indices, self._cache = dataset, indices, cache
+        self._rows: list[NDArray[np.float32]] = []
+        self.count = 0
 
-    def go_on(self, images: torch.Tensor) -> None:
-        """Query the target for more images."""
-        size = self._target.batch_size
+    def reach(self, end: int) -> None:
+        """Query the target for the images before ``end`` that it was not queried for yet."""
+        if self.count >= end or self.error is not None:
+            return
+        records = self._indices[self.count : end]
         try:
-            for start in range(0, len(images), size):
-                self._rows.append(self._target.logits(images[start : start + size]))
+            # The classes were compared before; here they may also be those of an endpoint that is still unknown.
+            signals = collect(self._target, self._dataset, records, cache=self._cache, same_classes=False)
         # One normalisation may overflow where another does not.
         except TargetError as error:
             self.error = error
+            return
+        self._rows.append(signals.logits)
+        self.count = end
 
-    def score(self, labels: NDArray[np.int64]) -> ConventionFit:
-        """How well the convention fits so far."""
+    def score(self, *, losses: bool = True) -> ConventionFit:
+        """How well the convention fits so far; without ``losses``, they are left out."""
         empty = np.zeros(0, dtype=np.int64)
         if self.error is not None or not self._rows:
             return ConventionFit(self.name, self.normalization, empty, empty, np.zeros(0))
-        logits = torch.cat(self._rows)
-        known = labels[: len(logits)]
-        losses = temper_losses(logits, torch.from_numpy(known))
-        return ConventionFit(self.name, self.normalization, logits.argmax(dim=1).numpy(), known, losses)
+        logits = torch.from_numpy(np.concatenate(self._rows))
+        known = self._dataset.labels[self._indices[: self.count]]
+        values = temper_losses(logits, torch.from_numpy(known)) if losses else np.zeros(0)
+        return ConventionFit(self.name, self.normalization, logits.argmax(dim=1).numpy(), known, values)
+
+
+def _are_useless(trials: list[_Trial], count: int, chance: float) -> bool:
+    """Whether so many images show that the network knows the classes under none of some conventions.
+
+    It must not be better than chance, and so inaccurate that no more images would change that.
+    """
+    for trial in trials:
+        trial.reach(count)
+        score = trial.score(losses=False)
+        if not score.count:
+            return False  # it fails, which the whole search reports
+        right = int(score.correct.sum())
+        beyond_chance = binomtest(right, score.count, chance, alternative="greater").pvalue < _LEVEL / len(_SCOUTS)
+        if beyond_chance or binomtest(right, score.count).proportion_ci(1 - 2 * _LEVEL).high >= _USELESS:
+            return False
+    return bool(trials)
 
 
 def temper_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:

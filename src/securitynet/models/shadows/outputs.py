@@ -19,6 +19,7 @@ from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, Shadow
 from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow, train_shadows
 from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images
 from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.store.training_cost import check_training_cost
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target
 from securitynet.models.training.training_defense import TrainingDefense
@@ -119,6 +120,7 @@ def shadow_outputs(
     specs = plan_specs(dataset, splits, plan, training, seed)
     for spec in specs:
         check_shadow(spec)
+    check_training_cost(specs, kind="shadows", cache=cache, device=device)
     expected = compute_target_accuracies(target, dataset, splits, cache)
     included = np.zeros((plan.count, len(records)), dtype=bool)
     outputs: list[NDArray[np.floating]] = []

@@ -24,6 +24,9 @@ from securitynet.records import Record
 FALLBACK_ARCHITECTURE = "simple-cnn"
 """Architecture of shadow models where the target's is not known, and none was chosen."""
 
+_RANKED = 1 << 16
+"""Records whose ranks are computed at once."""
+
 
 class ShadowTraining(Record):
     """How shadow models are trained.
@@ -126,7 +129,10 @@ class ShadowPlan(ShadowTraining):
                 f"{inside} of them; some must have it and some not.",
                 hint="Train more shadow models, or move the share towards one half.",
             )
-        return np.asarray(_rank(keys, axis=0) < inside)
+        chosen = np.empty(keys.shape, dtype=bool)
+        for start in range(0, size, _RANKED):  # ranks of all records at once would take twice the memory of the keys
+            chosen[:, start : start + _RANKED] = _rank(keys[:, start : start + _RANKED], axis=0) < inside
+        return chosen
 
     def draw_training_sets(self, splits: Splits, size: int, seed: int) -> list[NDArray[np.int64]]:
         """Draw the records that each shadow model is trained on, sorted, according to the design.

@@ -15,6 +15,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.models.store.cached_model import Epochs, ModelSpec, StoredModel, obtain_model
 from securitynet.models.store.parallel import choose_thread_count, obtain_models
+from securitynet.models.store.training_cost import check_training_cost
 from securitynet.models.targets.signals import Progress
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import TrainingDefense
@@ -109,6 +110,7 @@ def train_shadow(
         progress: Called after each epoch with the number of epochs done.
     """
     check_shadow(spec)
+    check_training_cost([spec], kind="shadows", cache=cache, device=device)
     return obtain_model(spec, kind="shadows", cache=cache, device=device, progress=progress)
 
 

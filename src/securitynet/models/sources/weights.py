@@ -45,6 +45,9 @@ class Weights:
     notes: tuple[str, ...] = ()
 
 
+_MOST_ENTRIES = 50_000
+
+
 def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
     """Read the tensors of a file of weights, by name, and their digest.
 
@@ -319,6 +322,8 @@ def _damaged(path: Path, error: Exception) -> ModelError:
 
 
 def _tensors(content: Mapping[Any, Any], path: Path) -> StateDict:
+    if len(content) > _MOST_ENTRIES:
+        raise ModelError(f"{path} holds {len(content):,} entries; no network has more than {_MOST_ENTRIES:,} tensors.")
     state: StateDict = {}
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):

@@ -7,6 +7,7 @@ determines the weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from abc import ABC, abstractmethod
@@ -264,7 +265,14 @@ def model_record_path(weights: Path) -> Path:
     return Path(weights).with_suffix(".json")
 
 
-def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record: R, beside: Path | None = None) -> R:
+def save_trained_model(
+    weights: Path,
+    state: Mapping[str, torch.Tensor],
+    record: R,
+    beside: Path | None = None,
+    *,
+    record_first: bool = False,
+) -> R:
     """Write weights and their record, each completely or not at all; the record is last and makes the model complete.
 
     Args:
@@ -272,17 +280,23 @@ def save_trained_model(weights: Path, state: Mapping[str, torch.Tensor], record:
         state: The tensors, by name.
         record: The record; its checksum is filled in.
         beside: File of the record, if it is not `model_record_path`.
+        record_first: Write the record first: what a killed process leaves is then a record without weights, and never
+            weights that could be someone's only copy.
 
     Returns:
         The record as written.
     """
     # Separate copies, because safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+    metadata = {"format": "pt", _MEMBERSHIP: record.membership}
+    content = _sort_metadata(safetensors.torch.save(tensors, metadata=metadata))
+    record = record.model_copy(update={"weights_checksum": hashlib.sha256(content).hexdigest()})
+    if record_first:
+        write_json(beside or model_record_path(weights), add_digest(record.document()))
     with atomic_write(weights) as stream:
-        content = safetensors.torch.save(tensors, metadata={"format": "pt", _MEMBERSHIP: record.membership})
-        stream.write(_sort_metadata(content))
-    record = record.model_copy(update={"weights_checksum": file_checksum(weights)})
-    write_json(beside or model_record_path(weights), add_digest(record.document()))
+        stream.write(content)
+    if not record_first:
+        write_json(beside or model_record_path(weights), add_digest(record.document()))
     return record
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Images
 from securitynet.devices import resolve_device
 from securitynet.models.store.cached_model import ModelSpec, StoredModel, TrainingRun, build_fresh_network, check_images
+from securitynet.models.store.training_cost import estimate_training_memory
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.threads import thread_pool
 from securitynet.models.training.batches import RESIDENT_BYTES
@@ -119,7 +120,7 @@ def choose_thread_count(specs: Sequence[ModelSpec], device: str) -> int:
     """
     if len(specs) < 2 or resolve_device(device).type != "cpu":
         return 1
-    most = max(1, PARALLEL_BYTES // max(_memory(spec) for spec in specs))
+    most = max(1, PARALLEL_BYTES // max(estimate_training_memory(spec) for spec in specs))
     count = min(torch.get_num_threads(), len(specs), most)
     if count < 2 or any(spec.defense is not None for spec in specs):  # a defense may draw numbers or build networks
         return 1
@@ -143,25 +144,6 @@ def _draws_random_numbers(spec: ModelSpec) -> bool:
         before = torch.random.get_rng_state()
         network(torch.zeros(2, spec.dataset.image_shape[0], spec.side, spec.side))
         return not torch.equal(before, torch.random.get_rng_state())
-
-
-def _memory(spec: ModelSpec) -> int:
-    """Bytes that a training needs: weights, gradients, momentum, and a batch's activations with their gradients."""
-    network = build_fresh_network(spec)
-    numbers = 0
-
-    def count(_module: torch.nn.Module, _inputs: object, output: object) -> None:
-        nonlocal numbers
-        if isinstance(output, torch.Tensor):
-            numbers += output.numel()
-
-    hooks = [layer.register_forward_hook(count) for layer in network.modules() if not list(layer.children())]
-    with isolated(), torch.no_grad():
-        network.eval()(torch.zeros(1, spec.dataset.image_shape[0], spec.side, spec.side))
-    for hook in hooks:
-        hook.remove()
-    weights = sum(parameter.numel() for parameter in network.parameters())
-    return 4 * (3 * weights + 2 * numbers * min(spec.recipe.batch_size, len(spec.indices)))
 
 
 def _shared_images(specs: Sequence[ModelSpec]) -> list[tuple[Images, NDArray[np.int64]]] | None:

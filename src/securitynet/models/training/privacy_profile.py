@@ -17,6 +17,9 @@ EPSILON_ERROR = 0.05
 Profile = tuple[tuple[float, float], ...]
 """Pairs of epsilon and delta that all hold."""
 
+_Bounds = tuple[tuple[float, float, float], ...]
+"""A lower and an upper end of epsilon, and the delta."""
+
 
 def privacy_profile(privacy: Privacy) -> Profile:
     """Compute the pairs of epsilon and delta that hold for a training with DP-SGD, whatever accountant it used.
@@ -30,14 +33,30 @@ def privacy_profile(privacy: Privacy) -> Profile:
     Returns:
         (epsilon, delta), epsilon at least 0.
     """
-    deltas = tuple(sorted({privacy.delta, *DELTAS}))
-    pairs = _compute_profile(privacy.noise_multiplier, privacy.sample_rate, privacy.steps, deltas)
+    pairs = tuple((high, delta) for _, high, delta in _bound_profile(privacy))
     # The value in the model record can be tighter at its delta; that of zCDP is no bound.
     return pairs if privacy.accountant == "zcdp" else (*pairs, (privacy.epsilon, privacy.delta))
 
 
+def spends_more(privacy: Privacy) -> bool:
+    """Whether the stated noise, sampling rate and steps spend more than the stated epsilon, by any accountant.
+
+    They do if epsilon lies below the lower end that Opacus' PRV accountant computes at the stated delta; False where it
+    cannot compute one.
+
+    Args:
+        privacy: The statement.
+    """
+    return any(low > privacy.epsilon for low, _, delta in _bound_profile(privacy) if delta == privacy.delta)
+
+
+def _bound_profile(privacy: Privacy) -> _Bounds:
+    deltas = tuple(sorted({privacy.delta, *DELTAS}))
+    return _compute_bounds(privacy.noise_multiplier, privacy.sample_rate, privacy.steps, deltas)
+
+
 @functools.cache
-def _compute_profile(noise: float, rate: float, steps: int, deltas: tuple[float, ...]) -> Profile:
+def _compute_bounds(noise: float, rate: float, steps: int, deltas: tuple[float, ...]) -> _Bounds:
     check_opacus()
     from opacus.accountants import PRVAccountant
 
@@ -49,7 +68,8 @@ def _compute_profile(noise: float, rate: float, steps: int, deltas: tuple[float,
         try:
             # One discretisation serves all deltas; `get_epsilon` would repeat it for each.
             losses = accountant._get_dprv(eps_error=EPSILON_ERROR, delta_error=error)
-            epsilons = [float(losses.compute_epsilon(delta, error, EPSILON_ERROR)[2]) for delta in deltas]
+            ends = [losses.compute_epsilon(delta, error, EPSILON_ERROR) for delta in deltas]
+            bounds = [(float(low), float(high)) for low, _, high in ends]
         except (ValueError, RuntimeError, IndexError, MemoryError):
-            epsilons = [compute_epsilon("rdp", noise, rate, steps, delta) for delta in deltas]
-    return tuple((max(0.0, epsilon), delta) for epsilon, delta in zip(epsilons, deltas, strict=True))
+            bounds = [(0.0, compute_epsilon("rdp", noise, rate, steps, delta)) for delta in deltas]
+    return tuple((low, max(0.0, high), delta) for (low, high), delta in zip(bounds, deltas, strict=True))

@@ -33,8 +33,41 @@ SLIGHT = 0.55
 """An AUC whose whole interval lies between 0.5 and this is only slightly better than guessing."""
 
 
+IDENTITY = "membership.correctness"
+"""The attack whose AUC is one half plus half the overfitting level, for any model."""
+
 MARGIN = 10
 """A verdict mentions an FPR only if at least this many non-members are expected above its threshold."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What an attack judges.
+
+    Attributes:
+        one: One of them.
+        many: Several of them.
+        members: Those that were trained on.
+        non_members: Those that were not.
+    """
+
+    one: str = "record"
+    many: str = "records"
+    members: str = "members"
+    non_members: str = "non-members"
+
+
+RECORDS = Unit()
+
+UNITS = {
+    "membership.group-membership": Unit(
+        "group of records", "groups of records", "groups of members", "groups of non-members"
+    ),
+    "membership.lira-most-exposed": Unit(
+        "of the most exposed records", "of the most exposed records", "the most exposed members", "non-members"
+    ),
+}
+"""Attacks that do not judge every record by itself; their success is no statement on single records, or on all."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +85,11 @@ class Strength:
     auc: Measurement
     tpr: Measurement | None
     matched: Measurement | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """What the attack judges."""
+        return UNITS.get(self.trial.name.partition("@")[0], RECORDS)
 
     @property
     def fpr(self) -> float | None:
@@ -75,8 +113,8 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     compared = "but the groups differ anyway" if differ else describe_auc(best.auc, len(ranked))
     lines = [
         *controls.describe_difference(document),
-        f"An adversary who {who} can distinguish members from non-members with an AUC of {auc.value} "
-        f"({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
+        f"An adversary who {who} can distinguish {best.unit.members} from {best.unit.non_members} with an AUC of "
+        f"{auc.value} ({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
     ]
     if differ:
         usable = best.matched is not None and best.matched.value is not None
@@ -87,10 +125,15 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         same = quietest.trial.id == best.trial.id
         lines.append(
             describe_tpr(
-                quietest.tpr, None if same else verdict.attack_title(quietest.trial.name), len(ranked), differ=differ
+                quietest.tpr,
+                None if same else verdict.attack_title(quietest.trial.name),
+                len(ranked),
+                differ=differ,
+                unit=quietest.unit,
             )
         )
-    return lines
+    overfitting = None if differ else describe_overfitting(document)
+    return [*lines, overfitting] if overfitting else lines
 
 
 def describe_auc(auc: Measurement, among: int = 1) -> str:
@@ -114,7 +157,9 @@ def describe_auc(auc: Measurement, among: int = 1) -> str:
     return "slightly better than guessing" if auc.high <= SLIGHT else "better than guessing"
 
 
-def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *, differ: bool = False) -> str:
+def describe_tpr(
+    tpr: Measurement, attack: str | None = None, among: int = 1, *, differ: bool = False, unit: Unit = RECORDS
+) -> str:
     """A sentence on a TPR at an FPR, compared with guessing by its interval.
 
     Args:
@@ -122,6 +167,7 @@ def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *,
         attack: Title of the attack; None if the sentence before has named it.
         among: How many attacks it is the best of.
         differ: Whether members and non-members differ without the model.
+        unit: What the attack judges.
     """
     numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
     assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
@@ -135,8 +181,9 @@ def describe_tpr(tpr: Measurement, attack: str | None = None, among: int = 1, *,
     if differ:
         compared = f"guessing identifies {guess}, and the groups differ anyway"
     who = "they identify" if attack is None else f"the attack “{attack}” identifies"
+    members = unit.members if unit.members.startswith("the ") else f"the {unit.members}"
     return (
-        f"At a false-positive rate of {guess} {who} {numbers.value} of the members ({words.level(tpr)} "
+        f"At a false-positive rate of {guess} {who} {numbers.value} of {members} ({words.level(tpr)} "
         f"interval {words.unbroken(numbers.interval)}): {compared}."
     )
 
@@ -155,11 +202,26 @@ def describe_choice(document: ResultDocument) -> str | None:
 
 def describe_identity(document: ResultDocument) -> str | None:
     """That the AUC of prediction correctness is no finding, where it was measured."""
-    if not any(strength.trial.name == "membership.correctness" for strength in rank_attacks(document)):
+    measured = find_identity(document)
+    if measured is None:
         return None
+    alone = rank_attacks(document)[0].trial.id == measured.trial.id
     return (
         "The AUC of prediction correctness is an identity, one half plus half the overfitting level: it says nothing "
-        "that the two accuracies do not say."
+        f"that the two accuracies do not say{'' if alone else ', and does not count among the attacks'}."
+    )
+
+
+def describe_overfitting(document: ResultDocument) -> str | None:
+    """That accuracy alone distinguishes better than all attacks, where it does; None otherwise."""
+    measured = find_overfitting(document)
+    numbers = words.numbers(measured.auc) if measured is not None else None
+    if measured is None or numbers is None:
+        return None
+    return (
+        f"No attack does better than overfitting alone, which gives an AUC of {numbers.value} "
+        f"({words.level(measured.auc)} interval {words.unbroken(numbers.interval)}): the model is right about more "
+        "members than non-members."
     )
 
 
@@ -180,22 +242,51 @@ def describe_unresolved(document: ResultDocument) -> str | None:
 def rank_attacks(document: ResultDocument) -> list[Strength]:
     """Attacks that have an AUC, strongest first: by the lower end of its interval, then by the AUC.
 
-    The lower end is what an attack achieves at least. TPRs could not order the attacks: those that train on some of the
-    records are evaluated on fewer, and resolve other FPRs.
+    Those that do not judge every record by itself come last. The lower end is what an attack achieves at least. TPRs
+    could not order the attacks: those that train on some of the records are evaluated on fewer, and resolve other FPRs.
+    Prediction correctness is an identity rather than an attack, and is left out unless nothing else has an AUC.
     """
-    strengths = []
-    for trial in verdict.select_finished(document, "membership"):
-        measured = verdict.select_measurements(document, trial)
-        aucs = [m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None]
-        rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
-        resolved = sorted(
-            ((fpr, m) for fpr, m in rates if fpr is not None and fpr * _non_members(document, m) >= MARGIN),
-            key=lambda pair: pair[0],
-        )
-        if aucs:
-            matched = next((m for m in measured if m.name == f"{trial.name}.matched-auc"), None)
-            strengths.append(Strength(trial, aucs[0], resolved[0][1] if resolved else None, matched))
-    return sorted(strengths, key=lambda s: (s.auc.low or 0.0, _value(s.auc)), reverse=True)
+    strengths = [
+        strength
+        for trial in verdict.select_finished(document, "membership")
+        if (strength := _measure(document, trial)) is not None
+    ]
+    attacks = [strength for strength in strengths if not _is_identity(strength.trial)] or strengths
+    return sorted(attacks, key=lambda s: (s.unit == RECORDS, s.auc.low or 0.0, _value(s.auc)), reverse=True)
+
+
+def find_identity(document: ResultDocument) -> Strength | None:
+    """What prediction correctness achieves; None if it was not measured."""
+    identities = [trial for trial in verdict.select_finished(document, "membership") if _is_identity(trial)]
+    return next((strength for trial in identities if (strength := _measure(document, trial)) is not None), None)
+
+
+def find_overfitting(document: ResultDocument) -> Strength | None:
+    """What prediction correctness achieves, where it is shown to be more than any attack achieves; None otherwise.
+
+    Its interval is corrected as one more attack's: a choice among more numbers must not raise false alarms.
+    """
+    ranked, measured = rank_attacks(document), find_identity(document)
+    if measured is None or ranked[0].trial.id == measured.trial.id:
+        return None
+    most = max(0.5, *(_value(strength.auc) for strength in ranked))
+    return measured if lower_end(measured.auc, len(ranked) + 1) > most else None
+
+
+def _is_identity(trial: TrialSummary) -> bool:
+    return trial.name.partition("@")[0] == IDENTITY
+
+
+def _measure(document: ResultDocument, trial: TrialSummary) -> Strength | None:
+    """The result of a finished trial; None if it has no AUC."""
+    measured = verdict.select_measurements(document, trial)
+    auc = next((m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None), None)
+    if auc is None:
+        return None
+    rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
+    resolved = [(fpr, m) for fpr, m in rates if fpr is not None and fpr * _non_members(document, m) >= MARGIN]
+    matched = next((m for m in measured if m.name == f"{trial.name}.matched-auc"), None)
+    return Strength(trial, auc, min(resolved, key=lambda pair: pair[0])[1] if resolved else None, matched)
 
 
 def _non_members(document: ResultDocument, measurement: Measurement) -> float:
@@ -227,10 +318,11 @@ def lower_end(measurement: Measurement, among: int) -> float:
 def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
     """The attack that identifies most members at the lowest FPR that any attack resolves; None if none does.
 
-    It need not be the one with the highest AUC: an attack with only two scores, such as correctness, may have that and
-    yet identify nobody at a low FPR. The lower end of the interval decides here as well.
+    It need not be the one with the highest AUC: an attack with few different scores may have that and yet identify
+    nobody at a low FPR. The lower end of the interval decides here as well.
     """
-    resolved = [strength for strength in ranked if strength.fpr is not None]
+    judged = [strength for strength in ranked if strength.unit == RECORDS] or ranked
+    resolved = [strength for strength in judged if strength.fpr is not None]
     if not resolved:
         return None
     lowest = min(strength.fpr for strength in resolved if strength.fpr is not None)

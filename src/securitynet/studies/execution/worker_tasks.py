@@ -35,6 +35,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.locks import hold_lock
 from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
+from securitynet.files import atomic_write
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -266,9 +267,10 @@ def train_weights(
     path = locate_weights(config, cache)
     shared = f"models/{path.name}"
     with hold_lock(path.with_suffix(".lock")):
-        if root.folder is None and not path.exists() and root.exists(shared):
-            for name in (path.name, model_record_path(path).name):
-                path.with_name(name).write_bytes(root.read(f"models/{name}"))
+        if root.folder is None and not model_record_path(path).exists() and root.exists(shared):
+            for part in (path, model_record_path(path)):  # the record is last and makes the model complete
+                with atomic_write(part) as stream:
+                    stream.write(root.read(f"models/{part.name}"))
         train_model(
             config.model_copy(update={"out": path, "device": device}),
             defense=defense,

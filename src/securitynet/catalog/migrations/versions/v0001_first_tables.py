@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from securitynet.catalog.full_text import SQLITE_SEARCH
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -16,19 +18,6 @@ depends_on = None
 
 BIG_KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-# The search terms are made by `securitynet.catalog.text`: words of letters and digits, and `code=value` terms.
-SQLITE_SEARCH = (
-    """CREATE VIRTUAL TABLE entry_text USING fts5(
-        search_text, content='entries', content_rowid='number', detail=none, tokenize="unicode61 tokenchars '='"
-    )""",
-    """CREATE TRIGGER entries_inserted AFTER INSERT ON entries BEGIN
-        INSERT INTO entry_text(rowid, search_text) VALUES (new.number, new.search_text);
-    END""",
-    """CREATE TRIGGER entries_updated AFTER UPDATE OF search_text ON entries BEGIN
-        INSERT INTO entry_text(entry_text, rowid, search_text) VALUES ('delete', old.number, old.search_text);
-        INSERT INTO entry_text(rowid, search_text) VALUES (new.number, new.search_text);
-    END""",
-)
 POSTGRES_SEARCH = (
     """CREATE INDEX ix_entries_search ON entries
         USING gin (array_to_tsvector(string_to_array(search_text, ' '))) WITH (fastupdate = off)""",

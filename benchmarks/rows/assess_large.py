@@ -1,0 +1,137 @@
+"""A ResNet-50 with 1,000 classes on 5,000 JPEG files of odd sizes, through `securitynet assess`, and a bare loop.
+
+The command is timed whole: imports, decoding, forward passes, the standard attacks, report. The bare loop is a forward
+pass over images that are decoded already, by the original network in evaluation and inference mode. The weights are
+random, so FGSM has next to no correctly classified image to perturb: the arithmetic is that of one pass.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from harness.row import AtMost, Holds, Row, near
+from rows._process import timed
+
+CLASSES, SIDE, RESIZED = 1000, 224, 256
+BATCH = 16
+"""Of the bare loop."""
+
+FACTORY = """
+import torch
+from securitynet.torchvision_cure import import_torchvision
+
+def make():
+    torch.manual_seed(0)
+    return import_torchvision("torchvision.models").resnet50(num_classes={classes})
+"""
+
+ROW = Row(
+    "Assess ResNet-50, 224×224, 1,000 classes",
+    unit="images",
+    sizes=(5_000,),
+    aims=(
+        AtMost(1.15, "bare loop", ours="ours: first assess"),
+        Holds(3000 * 10**6 / 2**20, size=5_000, ours="ours: first assess"),
+        AtMost(0.15, "bare loop", ours="ours: second assess"),
+    ),
+    rounds=1,  # minutes a run
+    warm_up=False,
+)
+
+
+@ROW.inputs
+def inputs(case):
+    """Files in class folders, three fifths of each class for training."""
+    from PIL import Image
+
+    classes = min(CLASSES, case.size // 5)
+    (case.folder / "network.py").write_text(FACTORY.format(classes=classes))
+    folder = case.folder / "images"
+    if folder.exists():
+        return
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=case.folder) as name:
+        for number in range(case.size):
+            part = "train" if number % 5 < 3 else "test"
+            place = Path(name) / "images" / part / f"{number // 5 % classes:04d}"
+            place.mkdir(parents=True, exist_ok=True)
+            colours = Image.fromarray(random.integers(0, 256, (14, 14, 3), dtype=np.uint8))
+            width, height = (int(side) for side in random.integers(SIDE, SIDE + 120, 2))
+            colours.resize((width, height), Image.Resampling.BICUBIC).save(place / f"{number}.jpg", quality=85)
+        (Path(name) / "images").rename(folder)
+
+
+def command(case, out, cache):
+    return timed(
+        [
+            *(sys.executable, "-m", "securitynet.cli.main", "assess", f"python:{case.folder / 'network.py'}:make"),
+            *("--dataset", f"folder:{case.folder / 'images'}", "--resize", str(RESIZED), "--crop", str(SIDE)),
+            *("--normalize", "imagenet", "--device", case.device, "--out", str(out), "--cache", str(cache)),
+        ]
+    )
+
+
+def accuracies(out):
+    values = {one["name"]: one["value"] for one in json.loads((out / "result.json").read_text())["measurements"]}
+    return [values["target.train_accuracy"], values["target.test_accuracy"]]
+
+
+@ROW.side("ours: first assess")
+def first(case):
+    """With an empty cache, which the second assessment then finds."""
+    cache = case.folder / "cache"
+
+    def run():
+        shutil.rmtree(cache, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=case.folder) as name:
+            return {**command(case, Path(name), cache), "accuracy": accuracies(Path(name))}
+
+    return run
+
+
+@ROW.side("ours: second assess")
+def second(case):
+    def run():
+        with tempfile.TemporaryDirectory(dir=case.folder) as name:
+            return {**command(case, Path(name), case.folder / "cache"), "accuracy": accuracies(Path(name))}
+
+    return run
+
+
+@ROW.side("bare loop")
+def bare(case):
+    import runpy
+
+    import torch
+
+    from securitynet.datasets import load
+
+    network = runpy.run_path(str(case.folder / "network.py"))["make"]().eval()
+    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    reference = f"folder:{case.folder / 'images'}"
+    dataset = load(reference, resize=RESIZED, crop=SIDE, cache=case.folder.parent / "decoded")
+    images = torch.from_numpy(dataset.batch(np.arange(len(dataset))).numpy().copy())
+
+    def run():
+        predicted = []
+        with torch.inference_mode():
+            for batch in images.split(BATCH):
+                predicted.append(network((batch.float() / 255 - mean) / deviation).argmax(dim=1))
+        right = torch.cat(predicted).numpy() == dataset.labels
+        return {"accuracy": [right[dataset.parts[name]].mean() for name in ("train", "test")]}
+
+    return run
+
+
+@ROW.check
+def check(case, found):
+    for side in found.values():
+        near(side["accuracy"], found["bare loop"]["accuracy"], 1e-3, "accuracies")
+    train, test = found["bare loop"]["accuracy"]
+    return f"the accuracies are the same ({train:.4f} and {test:.4f}, at chance)"
