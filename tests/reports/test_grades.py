@@ -53,6 +53,11 @@ def test_a_high_estimate_with_a_wide_interval_is_no_high_grade(assessed):
     finding = membership_of(document)
     assert finding.grade == "undecided" and "too little data" in finding.meaning.lower()
     assert finding.numbers.interval in finding.meaning.replace("\u2060", "")
+    # Above chance, but from so few records that it may be hardly more.
+    slight = membership_of(replace_auc(assessed[0], "membership.modified-entropy", 0.9, 0.58, 0.99))
+    assert slight.grade == "slight" and "So few data allow for much less, too" in slight.meaning
+    plain = membership_of(replace_auc(assessed[0], "membership.modified-entropy", 0.6, 0.58, 0.62))
+    assert plain.grade == "slight" and "allow for much less" not in plain.meaning
 
 
 def test_a_policy_moves_the_bounds_and_the_result_carries_them(assessed):

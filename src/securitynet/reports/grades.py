@@ -150,7 +150,7 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> GradedFa
         label=words.kind(one.measurement.name).label,
         numbers=None if family == "backdoor" else words.numbers(one.measurement, significant=1),
         attack=verdict.attack_title(trial.name) if trial is not None else "",
-        meaning=_explain(grade, one, document),
+        meaning=_explain(grade, one, document) + _qualify(grade, one, table),
     )
 
 
@@ -193,6 +193,17 @@ def _explain(grade: Grade, evidence: FamilyEvidence, document: ResultDocument) -
         f"Too little data to tell: the interval{interval} includes {_describe_chance(evidence)}, and a moderate "
         "weakness as well."
     )
+
+
+def _qualify(grade: Grade, evidence: FamilyEvidence, table: GradeTable) -> str:
+    """A sentence for an estimate that looks high, whose interval begins so low that the grade is only slight."""
+    value, bounds = evidence.measurement.value, table[evidence.scale]
+    numbers = words.numbers(evidence.measurement, significant=1)
+    if grade != "slight" or value is None or numbers is None:
+        return ""
+    if decide_grade(value, value, chance=evidence.chance, bounds=bounds) != "high":
+        return ""
+    return f" So few data allow for much less, too ({words.unbroken(numbers.interval)})."
 
 
 CORRECTED = "The interval lies above guessing only until it is corrected for the choice of the strongest attack."
