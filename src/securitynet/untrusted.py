@@ -102,11 +102,11 @@ def _measure_data(path: Path | str, size: int) -> int:
 @functools.cache
 def _kernel_file_systems() -> frozenset[int]:
     """Devices of the file systems whose files only seem to be regular: reading ``/proc/kmsg`` waits for ever."""
-    found = set()
+    devices = set()
     for place in ("/proc", "/sys"):
         with contextlib.suppress(OSError):
-            found.add(os.stat(place).st_dev)  # noqa: PTH116 (likewise)
-    return frozenset(found - {os.stat("/").st_dev})  # noqa: PTH116 (likewise)
+            devices.add(os.stat(place).st_dev)  # noqa: PTH116 (likewise)
+    return frozenset(devices - {os.stat("/").st_dev})  # noqa: PTH116 (likewise)
 
 
 def open_regular(path: Path | str) -> BinaryIO:

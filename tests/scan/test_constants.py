@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from securitynet.scan import scan
@@ -165,9 +166,8 @@ def test_a_class_with_the_names_goes_before_a_network_with_the_shapes(tmp_path: 
 
 
 def test_a_folder_of_the_hub_names_its_network_and_the_head_comes_first_in_it(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch")
     state = {"classifier.weight": torch.rand(5, 48), "vit.encoder.layer.0.output.dense.weight": torch.rand(48, 96)}
-    safetensors.save_file(state, tmp_path / "model.safetensors")
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
     (candidate,) = scan([tmp_path]).candidates
     assert candidate.surest()["classes"].value == 5 and "reference" not in candidate.surest()
     config = {"architectures": ["ViTForImageClassification"], "model_type": "vit",
@@ -176,3 +176,13 @@ def test_a_folder_of_the_hub_names_its_network_and_the_head_comes_first_in_it(tm
     (candidate,) = scan([tmp_path]).candidates
     surest = candidate.surest()
     assert surest["reference"].value == f"hf:{tmp_path.resolve()}" and surest["architecture"].value == "vit"
+
+
+def test_yaml_is_data(tmp_path: Path) -> None:
+    code = read(
+        tmp_path, "run: !!python/object/apply:os.system [exit 1]\nbase: &base {dataset: GTSRB}\nuse: *base\n", "c.yaml"
+    )
+    assert code.datasets == ["GTSRB"]
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    code = read(tmp_path, bomb + "dataset: MNIST\n", "bomb.yaml")
+    assert code.datasets == ["MNIST"]

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from securitynet.analysis import picture_rows
 from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
 from securitynet.catalog.known import completed, dataset_name
+from securitynet.memory import pause_garbage_collection
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
-from securitynet.results.columns import collect_columns, pause_garbage_collection
+from securitynet.results.columns import collect_columns
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
 

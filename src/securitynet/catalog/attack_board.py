@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.known import dataset_name
-from securitynet.catalog.leaderboard import join_chiefs
+from securitynet.catalog.leaderboard import RankedModel, join_chiefs
 from securitynet.catalog.names import DISTINGUISHING, tell_apart
 from securitynet.catalog.published import TEST_ACCURACY
 from securitynet.catalog.tables import measurements
@@ -47,22 +47,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class AttackRow:
+class AttackRow(RankedModel):
     """A model on the board.
 
     Attributes:
-        id: Of its entry.
-        label: Its name, with what distinguishes it from equal ones.
-        architecture: Of the model, if known.
-        year: Of its paper, if known.
         clean: Test accuracy, if known.
         cells: Name of a measured value -> what is known.
     """
 
-    id: str
-    label: str
-    architecture: str | None
-    year: int | None
     clean: float | None
     cells: dict[str, Cell]
 

@@ -35,7 +35,7 @@ THREATS = ("Linf", "L2", _CORRUPTIONS)
 
 
 @dataclass(frozen=True)
-class Row:
+class RankedModel:
     """A model on a leaderboard.
 
     Attributes:
@@ -43,14 +43,23 @@ class Row:
         label: Its name, with what distinguishes it from equal ones.
         architecture: Of the model, if known.
         year: Of its paper, if known.
-        values: Column -> share in [0, 1], None where it is not known.
-        epsilon: Budget of the trial behind ``reproduced``.
     """
 
     id: str
     label: str
     architecture: str | None
     year: int | None
+
+
+@dataclass(frozen=True)
+class Row(RankedModel):
+    """A model on a leaderboard of robust accuracy.
+
+    Attributes:
+        values: Column -> share in [0, 1], None where it is not known.
+        epsilon: Budget of the trial behind ``reproduced``.
+    """
+
     values: dict[str, float | None]
     epsilon: float | None = None
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._class_pairs.output import PairNorms
 from securitynet.detectors._class_pairs.search import PairTriggers, apply_triggers, search_pairs
-from securitynet.detectors.base import Detector
+from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
@@ -94,12 +94,7 @@ class ClassPairs(Detector):
         self, target: Target, data: TrialData, seed: int
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         """Images for the search, S×n×C×H×W in [0, 1], and others of each class; None for classes with too few."""
-        known = data.splits.known_non_members
-        if not len(known) or data.dataset.images is None:
-            raise ConfigurationError(
-                "This search needs clean images that the model was not trained on; none are known.",
-                hint="Use a split with known non-members (--known).",
-            )
+        known = list_clean_images(data)
         chosen: list[torch.Tensor] = []
         fresh: list[torch.Tensor | None] = []
         for label in range(data.dataset.num_classes):

@@ -20,7 +20,7 @@ from securitynet.detectors._neural_cleanse.fresh_images import compute_success, 
 from securitynet.detectors._neural_cleanse.label_search import SearchPlan, SearchResult, search
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
-from securitynet.detectors.base import Detector
+from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
@@ -145,12 +145,7 @@ class NeuralCleanse(Detector):
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Triggers:
-        known = data.splits.known_non_members
-        if not len(known) or data.dataset.images is None:
-            raise ConfigurationError(
-                "Neural Cleanse needs clean images that the model was not trained on; none are known.",
-                hint="Use a split with known non-members (--known).",
-            )
+        known = list_clean_images(data)
         if self.reference and data.trained is None:
             raise ConfigurationError(
                 "Clean models to compare with are trained as the target was, and that is not known.",

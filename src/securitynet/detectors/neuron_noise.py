@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffled
 from securitynet.detectors._class_statistics.output import ClassStatistics, find_in_all
-from securitynet.detectors.base import Detector
-from securitynet.errors import ConfigurationError, ModelError
+from securitynet.detectors.base import Detector, list_clean_images
+from securitynet.errors import ModelError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -81,12 +81,7 @@ class NeuronNoise(Detector):
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> NoiseMargins:
-        known = data.splits.known_non_members
-        if not len(known) or data.dataset.images is None:
-            raise ConfigurationError(
-                "This search needs clean images that the model was not trained on; none are known.",
-                hint="Use a split with known non-members (--known).",
-            )
+        known = list_clean_images(data)
         chosen = np.sort(known[shuffled(len(known), "neuron-noise", context.seed)[: self.images]])
         images = data.dataset.batch(chosen).to(target.backend.device).float() / 255
         labels = torch.from_numpy(data.dataset.labels[chosen]).to(images.device)

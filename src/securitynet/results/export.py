@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from securitynet.errors import ConfigurationError
 from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
+from securitynet.memory import pause_garbage_collection
 from securitynet.records import Measurement, TrialResult
-from securitynet.results.columns import collect_columns, pause_garbage_collection
+from securitynet.results.columns import collect_columns
 from securitynet.results.index import Index
 from securitynet.results.study_targets import StudyTargetRecord, target_key
 

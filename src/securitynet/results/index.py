@@ -22,9 +22,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from securitynet.errors import SecurityNetError
+from securitynet.memory import pause_garbage_collection
 from securitynet.records import TrialResult
 from securitynet.results import store, study_targets
-from securitynet.results.columns import pause_garbage_collection
 from securitynet.results.root import Root
 from securitynet.results.store import parse_identified_trial, restore_trial
 from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key

@@ -74,8 +74,8 @@ def pair_named(values: Mapping[str, Any], dataset: str | None = None) -> Iterato
         else:
             pairs = [(mean, std, find_named_dataset(name) or dataset)]
         # A single number by a name may be of anything, such as the noise that weights start from.
-        found = (make_normalization(*pair) for pair in pairs if isinstance(pair[0], (list, tuple)))
-        yield from (item for item in found if item is not None)
+        made = (make_normalization(*pair) for pair in pairs if isinstance(pair[0], (list, tuple)))
+        yield from (item for item in made if item is not None)
 
 
 def list_keyed(values: Mapping[Any, Any]) -> Iterator[Normalization]:
@@ -94,15 +94,15 @@ def list_keyed(values: Mapping[Any, Any]) -> Iterator[Normalization]:
             yield from pair_named({str(name): inner for name, inner in value.items()}, dataset)
 
 
-def choose(found: Iterable[Normalization], dataset: str | None, channels: int | None) -> Normalization | None:
+def choose(constants: Iterable[Normalization], dataset: str | None, channels: int | None) -> Normalization | None:
     """The one that can belong to a network on a dataset; None if several can, or none.
 
     Args:
-        found: Constants of the code.
+        constants: Of the code.
         dataset: What the network was trained on, if known.
         channels: Of its images, if known. One mean for all channels goes with any number.
     """
-    fitting = {item for item in found if channels is None or len(item.mean) in (1, channels)}
+    fitting = {item for item in constants if channels is None or len(item.mean) in (1, channels)}
     if dataset is not None:
         fitting = {item for item in fitting if item.dataset in (None, dataset)}
         fitting = {item for item in fitting if item.dataset == dataset} or fitting

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from securitynet.catalog.known import dataset_facts
 from securitynet.errors import SecurityNetError
@@ -24,8 +25,6 @@ _HUB = ("model.safetensors", "pytorch_model.bin")
 _BESIDE = 0.95
 """Confidence in what the configuration of a hub's folder states."""
 
-_LINE = re.compile(r"^(\s*)(?:- +)?([\w.-]{1,100})\s*:(?:\s+(.*))?$")
-_ITEM = re.compile(r"^(\s*)- +(.*)$")
 _DATA = re.compile(r"(^|_)data(_?sets?)?(_name|_type)?$", re.IGNORECASE)
 _NETWORK = re.compile(r"(^|_)(model|arch|architecture|backbone|net|network|encoder)(_name|_type|s)?$", re.IGNORECASE)
 _CLASSES = frozenset({"id2label", "classes", "class_names", "classnames", "labels", "label_names", "categories"})
@@ -46,11 +45,11 @@ def read_config(path: Path) -> TrainingCode | None:
         elif path.suffix == ".toml":
             tree = parse_toml(text)
         else:
-            tree = _read_yaml(text)
+            tree = yaml.load(text, _PlainLoader)
         code = TrainingCode(path, text)
-        for name, value in _walk(tree, "", 0):
+        for name, value in _walk(tree, "", 0, set()):
             _read_value(name, value, code)
-    except (SecurityNetError, OSError, ValueError, RecursionError, MemoryError):
+    except (SecurityNetError, yaml.YAMLError, OSError, ValueError, RecursionError, MemoryError):
         return None
     return code if code.datasets or code.normalizations or code.class_names or code.libraries else None
 
@@ -84,57 +83,34 @@ def read_beside(path: Path) -> list[Evidence]:
     return [Evidence(code=code, value=value, reason=reason, confidence=_BESIDE) for code, value in values.items()]
 
 
-def _read_yaml(text: str) -> dict[str, Any]:
-    """Tables, scalars and lists of YAML's plain form; tags, anchors and whatever else it allows are left out."""
-    root: dict[str, Any] = {}
-    open_tables: list[tuple[int, dict[str, Any]]] = [(-1, root)]
-    last: tuple[dict[str, Any], str] | None = None
-    for line in text.splitlines():
-        item, match = _ITEM.match(line), _LINE.match(line.split(" #")[0].rstrip())
-        if item is not None and match is None and last is not None:
-            table, key = last
-            if table[key] in (None, {}):
-                table[key] = []
-            if isinstance(table[key], list):
-                table[key].append(_scalar(item[2]))
-            continue
-        if match is None:
-            continue
-        indent, key, value = len(match[1]), match[2], (match[3] or "").strip()
-        while open_tables[-1][0] >= indent:
-            open_tables.pop()
-        table = open_tables[-1][1]
-        last = (table, key)
-        if value:
-            table[key] = _scalar(value)
-        elif len(open_tables) < _MAX_DEPTH:
-            table[key] = {}
-            open_tables.append((indent, table[key]))
-        else:
-            last = None
-    return root
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is an option of PyYAML
 
 
-def _scalar(text: str) -> Any:
-    plain = text.split(" #")[0].strip()
-    try:
-        return ast.literal_eval(plain)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        inner = plain[1:-1] if plain.startswith("[") and plain.endswith("]") else None
-        return [part.strip(" '\"") for part in inner.split(",")] if inner is not None else plain.strip("'\"")
+class _PlainLoader(_Safe):  # type: ignore[misc]
+    """Reads YAML as plain values; what a tag would make is left out."""
 
 
-def _walk(tree: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Each value below, with its name; the ``name`` of a table bears the name of the table."""
+_PlainLoader.add_constructor(None, lambda _loader, _node: None)
+
+
+def _walk(tree: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Each value below, with its name; the ``name`` of a table bears the name of the table.
+
+    A table or list that YAML's aliases repeat comes once: by them, a short text can describe endlessly many values.
+    """
+    if isinstance(tree, dict | list):
+        if id(tree) in seen:
+            return
+        seen.add(id(tree))
     yield name, tree
     if depth > _MAX_DEPTH:
         return
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _walk(value, name if key in ("name", "type") else str(key), depth + 1)
+            yield from _walk(value, name if key in ("name", "type") else str(key), depth + 1, seen)
     elif isinstance(tree, list) and len(tree) < 1000:
         for value in tree:
-            yield from _walk(value, name, depth + 1)
+            yield from _walk(value, name, depth + 1, seen)
 
 
 def _read_value(name: str, value: Any, code: TrainingCode) -> None:

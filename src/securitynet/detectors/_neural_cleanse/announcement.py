@@ -7,7 +7,7 @@ import logging
 import torch
 
 from securitynet.detectors._neural_cleanse.label_search import SearchPlan
-from securitynet.models.targets.pass_time import LEAST_PIXELS, SAID_SECONDS, describe_time, measure_pass
+from securitynet.models.targets.pass_time import ANNOUNCED_SECONDS, LEAST_PIXELS, describe_time, measure_pass
 from securitynet.models.targets.target import Target
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def announce_search(target: Target, images: torch.Tensor, plan: SearchPlan, star
     if passes * height * width < LEAST_PIXELS:
         return
     seconds = passes * measure_pass(target.module, (channels, height, width), target.backend.device)
-    if seconds > SAID_SECONDS:
+    if seconds > ANNOUNCED_SECONDS:
         screening = "" if plan.screened is None else f" after {plan.screened} epochs of all"
         logger.warning(
             "Neural Cleanse will take up to about %s here: %s labels, %d of them for %d epochs%s, on %d images from %d "

@@ -16,7 +16,7 @@ from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.memory import read_available_memory
 from securitynet.models.store.cached_model import WEIGHTS, ModelSpec, build_fresh_network
-from securitynet.models.targets.pass_time import LEAST_PIXELS, SAID_SECONDS, describe_time, measure_pass
+from securitynet.models.targets.pass_time import ANNOUNCED_SECONDS, LEAST_PIXELS, describe_time, measure_pass
 from securitynet.randomness import isolated
 
 MOST_SECONDS = 30 * 86400.0
@@ -51,7 +51,7 @@ def check_training_cost(specs: Sequence[ModelSpec], *, kind: str, cache: Path | 
     folder = None if cache is None else cache / kind
     stored = 0 if folder is None else len(list(folder.glob(f"*/{WEIGHTS}")))
     by_size = sorted(specs, key=lambda spec: _count_images([spec]), reverse=True)
-    _judge(by_size[stored:], each, kind, said=False)
+    _judge(by_size[stored:], each, kind, announce=False)
     pending = [spec for spec in specs if not (folder and stored and (folder / spec.record.key / WEIGHTS).exists())]
     if not pending:
         return
@@ -67,7 +67,7 @@ def check_training_cost(specs: Sequence[ModelSpec], *, kind: str, cache: Path | 
         )
 
 
-def _judge(specs: Sequence[ModelSpec], each: float, kind: str, *, said: bool = True) -> None:
+def _judge(specs: Sequence[ModelSpec], each: float, kind: str, *, announce: bool = True) -> None:
     """Refuse or announce training that takes so many seconds an image."""
     seconds = each * _count_images(specs)
     hint = "Train fewer models for fewer epochs, a smaller network (--architecture), on smaller images or on a GPU"
@@ -75,7 +75,7 @@ def _judge(specs: Sequence[ModelSpec], each: float, kind: str, *, said: bool = T
     if seconds > MOST_SECONDS:
         what = _describe(specs, kind)
         raise ConfigurationError(f"Training {what} would take about {describe_time(seconds)} here.", hint=hint)
-    if said and seconds > SAID_SECONDS:
+    if announce and seconds > ANNOUNCED_SECONDS:
         logger.warning("Training %s will take about %s here. %s", _describe(specs, kind), describe_time(seconds), hint)
 
 

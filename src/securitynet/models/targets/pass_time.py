@@ -11,7 +11,7 @@ from securitynet.models.targets.backends.module import suitable_batch
 from securitynet.models.targets.outputs import take_scores
 from securitynet.randomness import isolated
 
-SAID_SECONDS = 600.0
+ANNOUNCED_SECONDS = 600.0
 """Work that takes longer is announced with an estimate."""
 
 LEAST_PIXELS = 20_000_000_000
