@@ -9,18 +9,20 @@ unexport PYTHONDONTWRITEBYTECODE
 PARALLEL ?= -n 3 --dist loadfile --durations=10
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-all lint types layers docs bench clean
+.PHONY: demo test test-all collect lint types layers docs bench clean
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # What is imported is compiled when it is: compiling all 29,000 files would take two minutes.
 # The stamp is newer than the files that decide what is installed, or the installation runs again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
-	# Without what it asks for: it pins a `requests` of 2020, which it never imports, and which others refuse.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-deps torchattacks
-	# Only its definitions of networks are used; its evaluation pins an older timm.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --no-deps \
-		robustbench torchdiffeq geotorch
+	# The pip of Python 3.11 takes three times as long to decide what to install.
+	$(PIP) --upgrade pip
+	$(PIP) -e '.[dev]'
+	# Without what they ask for: torchattacks pins a `requests` of 2020, which it never imports and others refuse;
+	# of robustbench only the definitions of networks are used, while its evaluation pins an older timm.
+	$(PIP) --no-deps torchattacks robustbench torchdiffeq geotorch
 	touch $@
 
 demo: $(VENV)/.installed  ## Train two small models on digits, assess both, write one report.
@@ -30,8 +32,11 @@ test: $(VENV)/.installed  ## The tests that run on every change.
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.installed  ## The slow tests too.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[slow-tests]'
+	$(PIP) -e '.[slow-tests]'
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
+
+collect: $(VENV)/.installed  ## Imports and compiles once what three processes would each compile at the same time.
+	$(BIN)/python -m pytest --collect-only --quiet >/dev/null
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks examples tools

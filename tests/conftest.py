@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import types
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,15 @@ def run_cli(tmp_path_factory):
         return run_command(list(map(str, arguments)), folder, timeout=timeout, kill_after=kill_after)
 
     return run
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Studies that this process runs get workers that need not import torch again."""
+    from forked_worker import ForkedWorker
+    from securitynet.studies.execution.executors import local
+
+    monkeypatch.setattr(local, "subprocess", types.SimpleNamespace(**{**vars(subprocess), "Popen": ForkedWorker}))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from securitynet.cli.main import main
 
 
 @pytest.fixture
-def invoke(monkeypatch, capsys):
+def invoke(monkeypatch, capsys, forked_workers):
     """Run the command line in this process: (exit code, stdout, stderr)."""
 
     def call(*arguments):
@@ -48,7 +48,10 @@ normalize = "none"
 head = "logits"
 split = "four-way"
 [[attacks]]
-name = ["correctness", "ml-doctor-black-box"]
+name = "correctness"
+[[attacks]]
+name = "ml-doctor-black-box"
+epochs = 5
 """
 
 

@@ -19,9 +19,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TextIO
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "securitynet.cli.main", "securitynet.assessments.assess", "securitynet.reports.build"]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "torch._dynamo",
+        "sklearn.datasets",
+        "securitynet.cli.main",
+        "securitynet.assessments.assess",
+        "securitynet.reports.build",
+        "securitynet.studies.execution.worker_tasks",
+    ]
 )
 
 
@@ -34,7 +41,7 @@ def run_command(
     """
     streams = folder / "stdout", folder / "stderr"
     command = ["securitynet", *arguments]
-    process = _CONTEXT.Process(target=_run, args=(command, dict(os.environ), str(Path.cwd()), *streams, plain_user))
+    process = CONTEXT.Process(target=_run, args=(command, dict(os.environ), str(Path.cwd()), *streams, plain_user))
     process.start()
     process.join(timeout if kill_after is None else kill_after)
     late = process.is_alive()
@@ -61,9 +68,9 @@ class Script:
     """A process that runs a script as ``python -c`` does; ``stdout`` gives the lines that it prints."""
 
     def __init__(self, code: str, *arguments: object) -> None:
-        reader, writer = _CONTEXT.Pipe(duplex=False)
+        reader, writer = CONTEXT.Pipe(duplex=False)
         command = ["-c", *map(str, arguments)]
-        self._process = _CONTEXT.Process(
+        self._process = CONTEXT.Process(
             target=_run_script, args=(code, command, dict(os.environ), str(Path.cwd()), writer)
         )
         self._process.start()
@@ -108,15 +115,15 @@ def run_script(code: str, *arguments: object) -> int:
 
 
 def _run_script(code: str, command: list[str], environment: dict[str, str], folder: str, output: Connection) -> None:
-    _become(command, environment, folder, (output.fileno(), os.dup(2)))
-    _finish(lambda: exec(compile(code, "<script>", "exec"), {"__name__": "__main__"}))
+    become(command, environment, folder, (output.fileno(), os.dup(2)))
+    finish(lambda: exec(compile(code, "<script>", "exec"), {"__name__": "__main__"}))
 
 
 def _run(
     command: list[str], environment: dict[str, str], folder: str, stdout: Path, stderr: Path, plain_user: bool
 ) -> None:
     streams = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for path in (stdout, stderr)]
-    _become(command, environment, folder, (streams[0], streams[1]))
+    become(command, environment, folder, (streams[0], streams[1]))
     if plain_user:
         drop_capabilities()
     if "DYING_UNDER" in environment:
@@ -125,10 +132,10 @@ def _run(
         dying.install(databases=True)
     from securitynet.cli.main import main
 
-    _finish(main)
+    finish(main)
 
 
-def _become(command: list[str], environment: dict[str, str], folder: str, streams: tuple[int, int]) -> None:
+def become(command: list[str], environment: dict[str, str], folder: str, streams: tuple[int, int]) -> None:
     """Take on the arguments, the environment, the folder and the streams of a program."""
     os.environ.clear()
     os.environ.update(environment)
@@ -139,7 +146,7 @@ def _become(command: list[str], environment: dict[str, str], folder: str, stream
     sys.argv = command
 
 
-def _finish(program: Callable[[], object]) -> None:
+def finish(program: Callable[[], object]) -> None:
     """Run a program, and end without the clean-up of multiprocessing."""
     code = 0
     try:

@@ -24,7 +24,7 @@ def plugin(monkeypatch):
 
 
 @pytest.fixture
-def make_box(tmp_path, monkeypatch, plugin):
+def make_box(tmp_path, monkeypatch, plugin, forked_workers):
     """Makes folders with a small study each, by name. The last one's marks are those that attacks leave."""
 
     def make(name: str) -> Box:
