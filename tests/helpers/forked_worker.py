@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from multiprocessing import forkserver, reduction
+from pathlib import Path
 from typing import BinaryIO
 
 from command_line import CONTEXT, become, finish
@@ -33,7 +34,7 @@ class ForkedWorker:
         assert command[-2] == str(pass_fds[0])
         descriptors = [_Descriptor(number) for number in (stdout.fileno(), *pass_fds)]
         self._command = list(command)
-        self._process = CONTEXT.Process(target=_run, args=(env, os.getcwd(), *descriptors))
+        self._process = CONTEXT.Process(target=_run, args=(env, str(Path.cwd()), *descriptors))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
