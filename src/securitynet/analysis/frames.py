@@ -40,6 +40,9 @@ NUMBERS = ("value", "low", "high", "level", "n", "seconds")
 
 COLUMNS = ("case", "model", *ANNOTATIONS, *CONDITIONS, *HOW, *NUMBERS)
 
+_NUMBERS_OF_CASE = ("value", "low", "high", "n")
+_WAY = ("method", "access", "auxiliary", "settings", "at")
+
 _TARGET = {"accuracy.train": "train_accuracy", "accuracy.test": "test_accuracy", "accuracy.gap": "overfitting"}
 _MEASURE = re.compile(r"(?P<measure>[^.@]+)(?:@(?P<at>[A-Za-z_-]+=.+))?$")
 
@@ -130,25 +133,37 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     Where several settings of a method were measured on one case, the one that most cases have counts, and of those the
     plainest; where that was measured with several seeds, the mean of the values and of the ends of their intervals.
     """
-    chosen = frame[frame["value"].notna()]
+    columns = dict.fromkeys(("case", "measure", *_NUMBERS_OF_CASE, *_WAY, *quantity.where))
+    # Each condition leaves fewer rows for the next: a study has a million, of which a quantity needs a thousand.
+    chosen = frame[[*columns]]
+    chosen = chosen[chosen["measure"].isin(quantity.measure)]
     for column, values in quantity.where.items():
         chosen = chosen[allowed(chosen[column], values)]
+    chosen = chosen[chosen["value"].notna()]
     for measure in quantity.measure:
         rows = chosen[chosen["measure"] == measure]
         if len(rows):
             break
     else:
-        return chosen.iloc[:0].set_index("case")[["value", "low", "high", "n"]]
+        return chosen.iloc[:0].set_index("case")[[*_NUMBERS_OF_CASE]]
     if quantity.largest:
         rows = rows.sort_values("value", ascending=False, kind="stable").drop_duplicates("case")
     elif rows["case"].duplicated().any():
-        ways = rows[["method", "access", "auxiliary", "settings", "at"]].apply(lambda way: repr(list(way)), axis=1)
+        ways = _describe_ways(rows)
         order = ways.map(ways.value_counts())
         rows = rows.assign(_way=ways, _order=order, _length=ways.str.len())
         rows = rows.sort_values(["_order", "_length"], ascending=[False, True], kind="stable")
         rows = rows[rows["_way"] == rows.groupby("case", sort=False)["_way"].transform("first")]
-        return rows.groupby("case")[["value", "low", "high", "n"]].mean()
-    return rows.set_index("case")[["value", "low", "high", "n"]].sort_index()
+        return rows.groupby("case")[[*_NUMBERS_OF_CASE]].mean()
+    return rows.set_index("case")[[*_NUMBERS_OF_CASE]].sort_index()
+
+
+def _describe_ways(rows: pandas.DataFrame) -> pandas.Series:
+    """How each value was measured, as a text: there are few ways, however many rows."""
+    numbers = rows.groupby([*_WAY], dropna=False, sort=False).ngroup()
+    first = rows.loc[~numbers.duplicated(), [*_WAY]]
+    texts = [repr(list(way)) for way in first.itertuples(index=False)]
+    return pandas.Series(np.array(texts, object)[numbers.to_numpy()], index=rows.index)
 
 
 def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
@@ -220,10 +235,15 @@ def preferring(
     """
     needed = list(needed)
     for column, values in restrict.items():
-        inside = frame[allowed(frame[column], values)]
+        inside = keep(frame, allowed(frame[column], values))
         if len(inside) and all(len(take(inside, quantity)) for quantity in needed):
             frame = inside
     return frame
+
+
+def keep(frame: pandas.DataFrame, mask: pandas.Series) -> pandas.DataFrame:
+    """The rows of a mask; the frame itself where that is all of them, since copying a million rows takes a second."""
+    return frame if mask.all() else frame[mask]
 
 
 def allowed(column: pandas.Series, values: Iterable[str | None]) -> pandas.Series:

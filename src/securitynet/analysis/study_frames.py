@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,10 @@ from securitynet.records import Measurement, TrialResult
 from securitynet.results.columns import collect_columns
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
+from securitynet.studies.execution.inspect import read_trials
+from securitynet.studies.execution.run import locate_results
+
+logger = logging.getLogger(__name__)
 
 _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
 """Layers of architectures whose names do not state them."""
@@ -63,8 +68,9 @@ def from_study(
             order, or random outputs. Their measurements say nothing about a model.
         trials: The trials, if the caller reads them anyway; each is dropped before the next is asked for.
     """
-    store = TrialStore(folder)
-    blocks = _blocks(store, trials if trials is not None else store, curves, doubtful, pictures=pictures)
+    if trials is None:
+        trials = read_trials(locate_results(folder), logger.warning)
+    blocks = _blocks(TrialStore(folder), trials, curves, doubtful, pictures=pictures)
     with pause_garbage_collection():
         frame = pandas.DataFrame(collect_columns(blocks))
     if _SURROGATE in frame:

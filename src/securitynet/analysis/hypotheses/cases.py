@@ -45,10 +45,10 @@ def select(
     Raises:
         NoCases: If there are none.
     """
-    rows = tidy if defended else tidy[tidy["defense"].isna()]
-    rows = rows[rows["backdoor"].isna()]
+    counts = tidy["backdoor"].isna()
+    rows = frames.keep(tidy, counts if defended else counts & tidy["defense"].isna())
     for column, values in only.items():
-        inside = rows[frames.allowed(rows[column], values)]
+        inside = frames.keep(rows, frames.allowed(rows[column], values))
         if inside.empty:
             raise NoCases(f"there are no models of {column.replace('_', ' ')} {_named(values)}")
         rows = inside
