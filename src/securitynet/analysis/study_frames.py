@@ -20,7 +20,7 @@ from securitynet.catalog.known import completed, dataset_name
 from securitynet.memory import pause_garbage_collection
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
-from securitynet.results.columns import collect_columns
+from securitynet.results.columns import make_frame
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
 from securitynet.studies.execution.inspect import read_trials
@@ -72,7 +72,7 @@ def from_study(
         trials = read_trials(locate_results(folder), logger.warning)
     blocks = _blocks(TrialStore(folder), trials, curves, doubtful, pictures=pictures)
     with pause_garbage_collection():
-        frame = pandas.DataFrame(collect_columns(blocks))
+        frame = make_frame(blocks)
     if _SURROGATE in frame:
         tried = frame[frame[_SURROGATE].notna()]
         larger = _larger(tried.groupby("method")[_SURROGATE].unique())

@@ -19,7 +19,7 @@ from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
 from securitynet.memory import pause_garbage_collection
 from securitynet.records import Measurement, TrialResult
-from securitynet.results.columns import collect_columns
+from securitynet.results.columns import make_frame
 from securitynet.results.index import Index
 from securitynet.results.study_targets import StudyTargetRecord, target_key
 
@@ -71,7 +71,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     import pandas
 
     with pause_garbage_collection():
-        frame = pandas.DataFrame(collect_columns(read_blocks(index, defaults)))
+        frame = make_frame(read_blocks(index, defaults))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     for column in _WHOLE:

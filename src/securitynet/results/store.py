@@ -128,10 +128,7 @@ def restore_trial(text: str) -> TrialResult:
     Raises:
         ValueError: If it is no trial.
     """
-    value = parse_json(text)
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return TrialResult.model_validate({name: part for name, part in value.items() if name not in ("id", DIGEST)})
+    return TrialResult.model_validate_json(text, extra="ignore")  # the id and the digest are no fields of it
 
 
 def parse_identified_trial(text: str | bytes) -> tuple[str, TrialResult]:

@@ -114,7 +114,7 @@ def both_purposes(*quantities: Quantity) -> Callable[[pandas.DataFrame], list[st
     """A check that there are both benchmark and security models with all quantities."""
 
     def check(tidy: pandas.DataFrame) -> list[str]:
-        cases = set(tidy["case"])
+        cases = set(tidy["case"].unique())
         for quantity in quantities:
             cases &= set(frames.take(tidy, quantity).index)
         there = set(tidy.loc[tidy["case"].isin(cases), "purpose"].dropna())

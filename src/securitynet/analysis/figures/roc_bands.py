@@ -98,10 +98,10 @@ def lacking(tidy: pandas.DataFrame) -> list[str]:
 
 
 def _rates(tidy: pandas.DataFrame) -> pandas.DataFrame:
-    fpr = tidy["at"].astype(object).fillna("").astype(str).str.extract(r"^fpr=([0-9.e-]+)$")[0]
-    known = (tidy["attack"] == "membership") & fpr.notna() & tidy["value"].notna()
-    chosen = known & (tidy["measure"] == CURVE_MEASURE)
-    if not chosen.any():
-        chosen = known & (tidy["measure"] == "tpr")
-    rows = tidy[chosen].assign(fpr=fpr[chosen].astype(float))
+    known = tidy[(tidy["attack"] == "membership") & tidy["measure"].isin((CURVE_MEASURE, "tpr")) & tidy["value"].notna()]
+    at = known["at"].astype(object).fillna("").astype(str)
+    known = known.assign(fpr=at.str.extract(r"^fpr=([0-9.e-]+)$")[0].astype(float))
+    known = known[known["fpr"].notna()]
+    whole = known["measure"] == CURVE_MEASURE
+    rows = known[whole if whole.any() else ~whole]
     return rows[rows["fpr"] > 0]
