@@ -132,7 +132,11 @@ def read_bytes(path: Path | str, limit: int = MAX_TEXT) -> bytes:
         OSError: If it cannot be read.
     """
     with open_regular(path) as stream:
-        content = stream.read(limit + 1)
+        # `read(n)` allocates n bytes first, which takes longer than to read a small file.
+        stated = min(limit, os.fstat(stream.fileno()).st_size)
+        content = stream.read(stated + 1)
+        if len(content) > stated:  # it is too large, or has grown, or its file system does not know its size
+            content += stream.read(limit + 1 - len(content))
     if len(content) > limit:
         raise RefusedFile(
             f"{path} is larger than {describe_size(limit)}: it is not read.", hint="Is it the right file?"
