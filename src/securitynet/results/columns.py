@@ -58,7 +58,8 @@ def make_frame(blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, A
         column = columns.pop(name)  # so that memory holds only one column twice
         if column.length < total:
             column.add(_MISSING, total - column.length)
-        series[name] = pandas.Series(column.values).repeat(np.asarray(column.counts)).reset_index(drop=True)
+        places = np.repeat(np.arange(len(column.values)), column.counts)
+        series[name] = pandas.Series(column.values).take(places).reset_index(drop=True)
     return pandas.DataFrame(series, copy=False)
 
 
