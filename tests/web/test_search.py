@@ -47,10 +47,10 @@ def test_the_same_as_the_catalogs_queries(filled: tuple[str, list[str]], sort: s
         for state in STATES:
             asked = State(state.text, state.filters, sort)
             expected = [entry.id for entry in search.make_query(asked)]
-            matches, entries = search.read_page(asked, 200)
-            assert matches.total == len(expected) and [entry.id for entry in entries] == expected, asked
-            _, second = search.read_page(replace(asked, page=2), 7)
-            assert [entry.id for entry in second] == expected[7:14], asked
+            matches, numbers = search.find_page(asked, 200)
+            assert matches.total == len(expected) and [row.id for row in search.read_rows(numbers)] == expected, asked
+            _, second = search.find_page(replace(asked, page=2), 7)
+            assert [entry.id for entry in search.read_entries(second)] == expected[7:14], asked
 
 
 def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[str]]) -> None:
@@ -70,7 +70,7 @@ def test_on_every_database(catalog: Catalog) -> None:
     search = Search(catalog)
     for state in STATES:
         expected = [entry.id for entry in search.make_query(state)]
-        assert [entry.id for entry in search.read_page(state, 200)[1]] == expected, state
+        assert [row.id for row in search.read_rows(search.find_page(state, 200)[1])] == expected, state
     catalog.edit(ids[3], {"dataset": "MNIST"})
     catalog.withdraw(ids[4], note="gone")
     search.refresh()

@@ -66,13 +66,13 @@ def mark_code(text: str) -> Markup:
 
 def render_choices(name: str, several: Iterable[Choice]) -> Markup:
     """Render the check boxes of a facet."""
-    return Markup("\n").join(
-        Markup(
-            f'<li><label><input type="checkbox" name="{escape(name)}" value="{escape(one.value)}"'
-            f'{" checked" if one.chosen else ""}> <span class="value">{escape(one.value)}</span> '
-            f'<span class="count">{one.count:,}</span></label></li>'
+    code = escape(name)
+    return Markup(
+        "\n".join(
+            f'<li><label><input type="checkbox" name="{code}" value="{value}"{" checked" if one.chosen else ""}> '
+            f'<span class="value">{value}</span> <span class="count">{one.count:,}</span></label></li>'
+            for one, value in ((one, escape(one.value)) for one in several)
         )
-        for one in several
     )
 
 
