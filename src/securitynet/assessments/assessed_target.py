@@ -58,7 +58,7 @@ class AssessedTarget:
 
 
 def make_trial_data(assessed: AssessedTarget) -> TrialData:
-    """Collect the data of trials: dataset, splits, and how the target was trained, poisoned and defended.
+    """Collect the data of trials: dataset, splits, and how the target was trained: backdoor and defense included.
 
     Raises:
         SecurityNetError: See `make_backdoor_of`.

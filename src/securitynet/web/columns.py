@@ -40,7 +40,8 @@ def list_rows(bits: Bits, count: int) -> Integers:
     if 4 * len(octets) > len(bits):
         return np.flatnonzero(np.unpackbits(bits, count=count).view(bool))
     places = np.flatnonzero(np.unpackbits(bits[octets]).view(bool))
-    return 8 * octets[places >> 3] + (places & 7)
+    rows: Integers = 8 * octets[places >> 3] + (places & 7)
+    return rows
 
 
 class FacetColumn:

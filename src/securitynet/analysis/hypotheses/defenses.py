@@ -36,7 +36,7 @@ def against_undefended(quantity: str, defense: str) -> Test:
             clusters=rows["_original"].to_numpy(object),
             level=level,
         )
-        return Tested(of_units(bounded(estimate), UNITS), on(rows), units="defended targets")
+        return Tested(of_units(bounded(estimate), UNITS), on(rows), units="targets with a defense")
 
     return test
 
@@ -62,7 +62,7 @@ def weaker_defense(quantity: str, first: str, second: str) -> Test:
         change = [(part[quantity] - part["_before"]).to_numpy(float) for part in parts]
         clusters = parts[0]["_original"].to_numpy(object), parts[1]["_original"].to_numpy(object)
         estimate = statistics.group_difference(change[0], change[1], clusters=clusters, level=level)
-        return Tested(of_units(bounded(estimate), UNITS), on(pandas.concat(parts)), units="defended targets")
+        return Tested(of_units(bounded(estimate), UNITS), on(pandas.concat(parts)), units="targets with a defense")
 
     return test
 
