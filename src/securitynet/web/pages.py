@@ -53,7 +53,7 @@ def search(request: Request) -> HTMLResponse:
         here="search",
         state=state,
         entries=rows,
-        names=tell_apart(row._mapping for row in rows),
+        names=tell_apart(row._asdict() for row in rows),
         accuracy={row.id: site.search.find_accuracy(row.number, row.claimed_accuracy) for row in rows},
         total=matches.total,
         everything=len(matches.snapshot.columns),
