@@ -10,6 +10,7 @@ import pytest
 import securitynet.catalog
 from securitynet.analysis import statistics
 from securitynet.catalog.catalog import Catalog
+from securitynet.web.columns import list_rows
 from securitynet.web.plot import clustered_pearson
 from securitynet.web.search import Search
 from securitynet.web.state import State
@@ -63,6 +64,23 @@ def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[
                 asked = State(alone.text, {**alone.filters, facet.name: (choice.value,)})
                 assert search.make_query(asked).count() == choice.count, (facet.name, choice.value)
             assert all(choice.chosen for choice in facet.choices if choice.value in state.filters.get(facet.name, ()))
+
+
+def test_facets_counted_together_have_the_counts_of_each(filled: tuple[str, list[str]]) -> None:
+    with securitynet.catalog.open(filled[0]) as catalog:
+        columns = Search(catalog).snapshot.columns
+        rows = np.arange(0, 40, 3)
+        counts = columns.count_facets(rows)
+        assert list(counts) and all(
+            counts[name].tolist() == columns.facets[name].count(rows).tolist() for name in counts
+        )
+        assert sum(counts["dataset"]) == len(rows)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.5, 1.0])
+def test_rows_of_a_mask(share: float) -> None:
+    mask = np.random.default_rng(1).random(10_003) < share
+    assert list_rows(np.packbits(mask), len(mask)).tolist() == np.flatnonzero(mask).tolist()
 
 
 def test_on_every_database(catalog: Catalog) -> None:
