@@ -279,9 +279,12 @@ class Search:
             claimed: The accuracy that its publisher states.
         """
         columns = self.snapshot.columns
-        [row] = columns.find_rows(np.array([number]))
-        measured = columns.numeric["accuracy.test"][row] if "accuracy.test" in columns.numeric and row >= 0 else np.nan
-        return (float(measured), "measured") if np.isfinite(measured) else (claimed, "claimed")
+        if "accuracy.test" in columns.numeric:
+            [row] = columns.find_rows(np.array([number]))
+            measured = float(columns.numeric["accuracy.test"][row])
+            if row >= 0 and np.isfinite(measured):
+                return measured, "measured"
+        return claimed, "claimed"
 
 
 def _key(state: State) -> tuple[Any, ...]:
