@@ -29,8 +29,9 @@ def find_similar(columns: Columns, number: int, count: int = 6) -> list[int]:
     shared = [columns.facets[name].codes == own[name] for name in ("dataset", "family") if own[name] != UNKNOWN]
     if not shared:
         return []
-    both = shared[0] & shared[-1]
-    candidates = np.flatnonzero(both if np.count_nonzero(both) > count else shared[0] | shared[-1])
+    candidates = np.flatnonzero(shared[0] & shared[-1])
+    if len(candidates) <= count:
+        candidates = np.flatnonzero(shared[0] | shared[-1])
     candidates = candidates[candidates != row][:_MOST_CANDIDATES]
     distance = np.zeros(len(candidates))
     for name, weight in WEIGHTS.items():
