@@ -226,12 +226,8 @@ def model(request: Request, identifier: str) -> Model:
     return Model(
         id=details.entry.id,
         codes=details.entry.known(),
-        sources=details.sources,
         measurements=[Value(**{k: _finite(v) for k, v in asdict(one).items()}) for one in details.measured],
-        version=details.version,
-        withdrawn=details.withdrawn,
-        duplicate_of=details.duplicate_of,
-        duplicates=details.duplicates,
+        **{name: getattr(details, name) for name in ("sources", "version", "withdrawn", "duplicate_of", "duplicates")},
     )
 
 

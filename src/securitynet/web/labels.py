@@ -43,11 +43,6 @@ def write_measured(value: float) -> str:
     return f"{value:.3f}".replace("-", "−") if abs(value) < 10 else format_number(value)
 
 
-def write_count(count: int) -> str:
-    """Write a count with separators."""
-    return f"{count:,}"
-
-
 def check_link(text: str | None) -> str | None:
     """Return an address that a browser may open, http or https; None for any other."""
     return text if text and text.startswith(("https://", "http://")) else None
@@ -80,7 +75,7 @@ GLOBALS: dict[str, Any] = {
     "label": write_label,
     "shown": write_value,
     "measured": write_measured,
-    "thousands": write_count,
+    "thousands": "{:,}".format,
     "short": format_number,
     "dotted": join_known,
     "choices": render_choices,
