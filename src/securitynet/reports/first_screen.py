@@ -30,11 +30,13 @@ class FamilyLine:
         finding: Its grade, and the number behind it.
         step: What to do next; None if the line above has it.
         rows: How many lines the step serves.
+        untried: Whether nothing of the family was requested; such lines share the step of the first of them.
     """
 
     finding: GradedFamily
     step: NextStep | None
     rows: int = 1
+    untried: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
             write_command(document, out, **changes),
         )
         lines += [
-            FamilyLine(finding, None if number else step, 0 if number else len(untried))
+            FamilyLine(finding, None if number else step, 0 if number else len(untried), untried=True)
             for number, finding in enumerate(untried)
         ]
     troubled = {"Controls"} if groups_differ(document) else set()
