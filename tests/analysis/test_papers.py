@@ -68,6 +68,18 @@ def test_ml_doctor_s_correlations_pooled_and_within_against_pandas(tables: panda
     assert "−0.90 in the paper, −0.88" in drawn.caption
 
 
+def test_dp_sgd_and_the_error_of_inversion_against_pandas(tables: pandas.DataFrame) -> None:
+    (chosen,) = [claim for claim in claims.EVERY if claim.name == "dp-sgd-inversion-error"]
+    (found,) = findings.judge([chosen], tables)
+    rows = frames.wide(tables, {"error": INVERSION["inversion_error"]})
+    rows = rows[rows["architecture"] == "simple-cnn"]
+    plain = rows[rows["defense"].isna()].set_index("dataset")["error"]
+    defended = rows[rows["defense"] == "dp-sgd"]
+    change = defended["error"] / defended["dataset"].map(plain) - 1
+    assert found.status == "supported" and found.estimate is not None and found.estimate.n == 8
+    assert found.estimate.value == pytest.approx(change.mean()) == pytest.approx(0.01 / 0.98 / 4)
+
+
 @pytest.mark.real_data
 def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFrame) -> None:
     compared = {item.printed.name: item for item in every.compare_every(published, database=True)}
