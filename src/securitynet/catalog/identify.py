@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from securitynet.catalog.database import CatalogError
 from securitynet.catalog.store import Row, rows_with_sources
 from securitynet.catalog.tables import entries
-from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.errors import ConfigurationError, UnknownName, suggest_names
 
 
-def suggestions(connection: Connection, name: str, value: str) -> list[str]:
+def suggest_values(connection: Connection, name: str, value: str) -> str:
     """Suggest values for a filter that nothing matches.
 
     Args:
@@ -22,12 +20,11 @@ def suggestions(connection: Connection, name: str, value: str) -> list[str]:
         value: What was written.
 
     Returns:
-        At most three values of the code in the catalog that look like it.
+        At most three values of the code in the catalog that look like it, joined by "or"; empty if none does.
     """
     column = entries.c[name]
     known = connection.execute(sa.select(column).where(column.is_not(None)).distinct().limit(20_000)).scalars()
-    by_lower = {str(item).lower(): str(item) for item in known}
-    return [by_lower[item] for item in difflib.get_close_matches(value.lower(), by_lower, n=3, cutoff=0.6)]
+    return suggest_names(value, map(str, known), cutoff=0.6)
 
 
 def find_row(connection: Connection, identifier: str) -> Row:
