@@ -159,7 +159,7 @@ def machine():
     return name if len(name) > 4 and name != "localhost" else ""
 
 
-DIGITS = ("--dataset", "digits", "--limit", 100)
+DIGITS = ("--dataset", "digits", "--limit", 200)
 
 
 @pytest.mark.slow

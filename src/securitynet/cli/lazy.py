@@ -38,7 +38,7 @@ class SuggestingCommand(TyperCommand):
                 close = " or ".join(f"--{name}" for name in close.split(" or ") if name)
             elif "is not one of" in error.message:
                 # Words of the message in quotes: the value, then the choices.
-                wrong, *choices = re.findall(r"'([^']*)'", error.message)
+                wrong, *choices = re.findall(r"'([^']*)'", error.message) or [""]
                 close = suggest_names(wrong, choices)
             if close:
                 error.message = f"{error.message.rstrip('.')}. Did you mean {close}?"
