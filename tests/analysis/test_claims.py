@@ -116,6 +116,7 @@ CASES: dict[str, tuple[Test, Make, float, float]] = {
     "adjusted": (adjusted_between("y", "x", "x", "group", "a", "b"), at_equal_covariate, 0.06, 0.0),
     "relative between": (relative_between("x", "y", "dataset", "d0", "d1"), beside_another, 0.15, 0.0),
     "defense": (against_undefended("x", "dp-sgd"), with_defense, 0.03, 0.0),
+    "defense, relatively": (against_undefended("x", "dp-sgd", relative=True), with_defense, 0.06, 0.0),
     "weaker defense": (weaker_defense("x", "distillation", "dp-sgd"), with_defense, 0.04, 0.0),
     "share": (share("y", above=0.5), as_shares, 0.4, 0.5),
     "mean": (mean("y"), in_two_groups, 0.3, 0.5),
@@ -288,6 +289,21 @@ def test_targets_are_compared_at_equal_epochs() -> None:
                    "auxiliary": "shadow"} for row in rows]  # fmt: skip
     shown = figure("ml-doctor-table-3").make(tidy([*rows, *membership])).data
     assert shown.filter(like="no defense").iloc[0, 0].startswith("0.80")
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "supported"), (1.3, "contradicted"), (0.7, "contradicted")])
+def test_the_error_of_inversion_is_compared_relatively(factor: float, status: str) -> None:
+    """Errors are of the order of 0.06 on one dataset and of 1 on another: the same share counts the same on both."""
+    rows = []
+    for dataset, error in (("CelebA", 0.06), ("Fashion-MNIST", 0.98)):
+        for seed in range(6):
+            plain = error * (1 + seed / 1000)
+            about = {"dataset": dataset, "architecture": "simple-cnn", "seed": seed, "method": "fredrikson"}
+            rows.append(value(f"{dataset}{seed}", "inversion", "mse", plain, **about))
+            rows.append(value(f"{dataset}{seed}d", "inversion", "mse", factor * plain, defense="dp-sgd", **about))
+    (found,) = findings.judge([claim("dp-sgd-inversion-error")], tidy(rows))
+    assert found.status == status and found.claim.margin == 0.1
+    assert found.estimate is not None and found.estimate.value == pytest.approx(factor - 1)
 
 
 def test_each_attribute_has_its_row() -> None:

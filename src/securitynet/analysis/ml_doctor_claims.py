@@ -11,7 +11,7 @@ import pandas
 from securitynet.analysis import quantities as q
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.hypotheses import cases
-from securitynet.analysis.hypotheses.claim import CORRELATION_MARGIN, MARGIN, Claim, Sign
+from securitynet.analysis.hypotheses.claim import CORRELATION_MARGIN, MARGIN, RELATIVE_MARGIN, Claim, Sign
 from securitynet.analysis.hypotheses.correlations import between_datasets, correlation
 from securitynet.analysis.hypotheses.defenses import against_undefended, weaker_defense
 from securitynet.analysis.hypotheses.differences import difference, equal_groups
@@ -160,6 +160,10 @@ CLAIMS += [
     _defense("dp-sgd-membership", "DP-SGD weakens membership inference.", MEMBERSHIP["white_shadow"], "dp-sgd", -1),
     _defense("dp-sgd-inversion", "DP-SGD hardly changes model inversion.", INVERSION["inversion_accuracy"],
              "dp-sgd", 0),
+    Claim("dp-sgd-inversion-error", "DP-SGD hardly changes the mean squared error of model inversion.",
+          "ML-Doctor, section 7.3", {"x": INVERSION["inversion_error"]},
+          against_undefended("x", "dp-sgd", relative=True), 0, "mean relative change of the mean squared error",
+          margin=RELATIVE_MARGIN, with_defenses=True),
     _defense("dp-sgd-attribute", "DP-SGD hardly changes attribute inference.", ATTRIBUTE["attribute_shadow"],
              "dp-sgd", 0),
     _defense("dp-sgd-stealing", "DP-SGD hardly changes model stealing.", STEALING["stealing_shadow"], "dp-sgd", 0,

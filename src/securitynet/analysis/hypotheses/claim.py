@@ -16,6 +16,10 @@ Sign = Literal[1, 0, -1]
 MARGIN = 0.05
 """The largest difference of accuracies that counts as none: ML-Doctor calls less than 5% no significant decrease."""
 
+RELATIVE_MARGIN = 0.1
+"""The largest relative change of an error that counts as none. ML-Doctor prints errors as small as 0.06 with two digits
+after the point, which do not tell smaller changes from rounding."""
+
 CORRELATION_MARGIN = 0.3
 """The largest correlation that counts as none: below what is called a medium one (Cohen, 1988)."""
 

@@ -14,7 +14,7 @@ UNITS = "undefended targets"
 """What is left out one by one, with all targets that are compared with it."""
 
 
-def against_undefended(quantity: str, defense: str) -> Test:
+def against_undefended(quantity: str, defense: str, *, relative: bool = False) -> Test:
     """A test of the mean difference between targets with and without a defense.
 
     A target is compared with those of the same dataset, architecture (for a student, its teacher's) and number of
@@ -24,19 +24,21 @@ def against_undefended(quantity: str, defense: str) -> Test:
     Args:
         quantity: Column of the quantity.
         defense: Name of the defense.
+        relative: Whether differences are shares of the value without the defense: for quantities whose scale depends
+            on the data.
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = changes(wide, quantity, defense)
         if rows.empty:
             return unresolved(f"no target with {defense} and one like it without a defense")
-        estimate = statistics.paired_difference(
-            rows["_before"].to_numpy(float),
-            rows[quantity].to_numpy(float),
-            clusters=rows["_original"].to_numpy(object),
-            level=level,
-        )
-        return Tested(of_units(bounded(estimate), UNITS), on(rows), units="targets with a defense")
+        before, after = rows["_before"].to_numpy(float), rows[quantity].to_numpy(float)
+        if relative:
+            before, after = np.ones(len(rows)), after / before
+        clusters = rows["_original"].to_numpy(object)
+        estimate = statistics.paired_difference(before, after, clusters=clusters, level=level)
+        estimate = of_units(estimate if relative else bounded(estimate), UNITS)
+        return Tested(estimate, on(rows), units="targets with a defense")
 
     return test
 
