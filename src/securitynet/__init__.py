@@ -85,10 +85,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
-        import difflib
+        from securitynet.errors import suggest_names
 
-        close = difflib.get_close_matches(name, _EXPORTS, n=1)
-        hint = f". Did you mean {close[0]}?" if close else ""
+        close = suggest_names(name, _EXPORTS, most=1, cutoff=0.6)
+        hint = f". Did you mean {close}?" if close else ""
         raise AttributeError(f"module 'securitynet' has no attribute {name!r}{hint}")
     module, _, attribute = _EXPORTS[name].partition(":")
     value = importlib.import_module(module)

@@ -27,6 +27,21 @@ class ConfigurationError(SecurityNetError):
     """An option or a configuration file that is invalid or contradicts another."""
 
 
+def suggest_names(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:
+    """Names that may have been meant, the closest first, joined by "or"; empty if none looks like it.
+
+    Args:
+        name: The unknown name; upper and lower case are not distinguished.
+        known: The names that there are.
+        most: Largest number of names to suggest.
+        cutoff: The least likeness, in [0, 1], by `difflib.SequenceMatcher.ratio`.
+    """
+    by_lower = {item.lower(): item for item in known}
+    exact = [name.lower()] if name.lower() in by_lower else []
+    close = exact or difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=cutoff)
+    return " or ".join(by_lower[item] for item in close)
+
+
 class UnknownName(SecurityNetError):
     """A name that is not in a registry.
 
@@ -38,8 +53,8 @@ class UnknownName(SecurityNetError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known) or 'none'}."
+        close = suggest_names(name, known)
+        hint = f"Did you mean {close}?" if close else f"Known: {', '.join(known) or 'none'}."
         super().__init__(f"There is no {kind} named {name!r}.", hint=hint)
 
 

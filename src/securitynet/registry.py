@@ -11,7 +11,6 @@ Three things fill a registry:
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -23,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.errors import ConfigurationError, UnknownName, suggest_names
 
 _CLASS = re.compile(r"^class ([A-Z]\w*)\(", re.MULTILINE)
 
@@ -176,8 +175,8 @@ class Registry:
             cls = self.get(self.class_names[name])
             if cls.__name__ == name:
                 return cls
-        close = difflib.get_close_matches(name, list(self.class_names), n=1) if name[:1].isupper() else []
-        hint = f" Did you mean {close[0]}?" if close else ""
+        close = suggest_names(name, self.class_names, most=1, cutoff=0.6) if name[:1].isupper() else ""
+        hint = f" Did you mean {close}?" if close else ""
         raise AttributeError(f"There is no {self.kind} class {name!r}.{hint}")
 
     def __contains__(self, name: object) -> bool:

@@ -85,6 +85,35 @@ def test_panels_of_threat_models_without_data_are_drawn_empty() -> None:
     assert len(panels) == 4 and "not measured on any model here" in json.dumps(chart)
 
 
+def test_poisoned_models_stand_apart() -> None:
+    """The papers' models have no backdoor; a flagged model that has one is no false positive."""
+    rows = []
+    for number in range(6):
+        about = {"purpose": "benchmark", "backdoor": "badnets" if number > 3 else None}
+        rows += [
+            model(number, "test_accuracy", 0.7 + number / 100, **about),
+            model(number, "accuracy", 0.5 + number / 50, "stealing", auxiliary="partial", **about),
+            model(number, "anomaly-index", 1.0 + 2 * (number > 2), "backdoor", method="neural-cleanse", **about),
+        ]
+    tidy = frames.tidy(rows)
+    table = figure("securitynet-table-1").make(tidy).data
+    assert list(table["flagged"]) == ["2 of 2", "1 of 4"] and list(table["backdoor"]) == ["badnets", "none"]
+    drawn = figure("securitynet-5").make(tidy)
+    assert len(drawn.data) == 4 and "2 targets with a backdoor left out." in drawn.caption
+    alone = frames.tidy([row for row in rows if row["backdoor"]])
+    assert len(figure("securitynet-5").make(alone).data) == 2, "where there are no others, they are shown"
+    clean = frames.tidy([row for row in rows if not row["backdoor"]])
+    assert "backdoor" not in figure("securitynet-table-1").make(clean).data
+    assert "left out" not in figure("securitynet-5").make(clean).caption
+
+
+def test_attacks_on_a_target_with_a_defense_and_of_unknown_architecture_are_drawn() -> None:
+    rows = [model(0, "test_accuracy", 0.9), model(1, "test_accuracy", 0.8, defense="dp-sgd")]
+    rows += [model(1, "agreement", 0.7, "stealing", auxiliary="shadow", method="ml-doctor-surrogate")]
+    data = figure("ml-doctor-6").make(frames.tidy(rows)).data
+    assert list(data["value"]) == [0.7] and list(data["architecture"]) == ["not known"]
+
+
 def test_each_dataset_of_figure_5_has_its_own_axes() -> None:
     rows = []
     for number in range(8):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -128,6 +131,72 @@ def test_the_published_table_s_claims(published: pandas.DataFrame) -> None:
     assert found["high-accuracy-imagenet"].estimate.value == 1.0
     assert found["other-data-svhn"].status == "supported"
     assert found["agreement-follows-accuracy"].status == "supported"
+
+
+def test_further_claims_from_ml_doctor_s_columns_as_printed(tables: pandas.DataFrame) -> None:
+    """Recomputed from the file of printed cells, by no code that findings use."""
+    text = files("securitynet.analysis.papers").joinpath("ml_doctor.csv").read_text(encoding="utf-8").splitlines()
+    cells = pandas.DataFrame(csv.DictReader(text)).query("where.str.startswith('Table')")
+    long = cells.melt(["where", "architecture", "defense", "quantity"], var_name="dataset").query("value != ''")
+    rows = long.astype({"value": float}).pivot_table(
+        index=["dataset", "architecture", "defense"], columns="quantity", values="value"
+    )
+    plain = rows.xs("", level="defense")
+    dp = rows[rows.index.get_level_values("defense").str.startswith("dp-sgd")].droplevel("defense")
+    pooled = plain[["black_partial", "stealing_partial"]].dropna()
+    centred = pooled - pooled.groupby("dataset").transform("mean")
+    hardest = 1 - plain["test"].groupby("dataset").max()
+    expected = {
+        "membership-against-stealing-partial": pooled.corr().iloc[0, 1],
+        "complexity-inversion": hardest.corr(plain["inversion_accuracy"].groupby("dataset").mean(), "spearman"),
+        "shadow-steals-better": (plain["stealing_shadow"] - plain["stealing_partial"]).mean(),
+        "white-box-partial-stronger": (plain["white_partial"] - plain["black_partial"]).mean(),
+        **{f"dp-sgd-{claim}": (dp[name] - plain[name].reindex(dp.index)).mean()
+           for claim, name in (("membership", "white_shadow"), ("inversion", "inversion_accuracy"),
+                               ("stealing", "stealing_shadow"), ("utility", "test"))},
+    }  # fmt: skip
+    chosen = [claim for claim in claims.EVERY if claim.name in expected]
+    found = {one.claim.name: one for one in findings.judge(chosen, tables)}
+    for name, value in expected.items():
+        assert found[name].estimate is not None and found[name].estimate.value == pytest.approx(value), name
+    tested = found["membership-against-stealing-partial"].tested
+    assert tested is not None and tested.label == "pooled over 4 datasets"
+    assert tested.beside[0][1].value == pytest.approx(centred.corr().iloc[0, 1])
+
+
+@pytest.mark.real_data
+def test_further_claims_from_the_published_columns(published: pandas.DataFrame, shared_data: Path) -> None:
+    """Recomputed from the table as it is published, where 0 stands for what was not measured."""
+    text = (shared_data / "securitynet-database.md").read_text(encoding="utf-8").split("## Benchmark Models\n")[1]
+    head, _, *body = [[cell.strip() for cell in line.strip("| ").split("|")]
+                      for line in text.split("\n\n")[0].splitlines()]  # fmt: skip
+    table = pandas.DataFrame(body, columns=head)
+    names = {"Test Accuracy": "target", "Overfit Gap": "gap", "Model Stealing Accuracy": "stealing",
+             "Correct Auc": "correctness", "M_entropy AUC": "entropy", "Year": "year"}  # fmt: skip
+    values = table[[*names]].astype(float).replace(0, np.nan).rename(columns=names).assign(data=table["Data Name"])
+    paper = values[values["data"].isin(["CIFAR-10", "CIFAR-100", "SVHN", "ImageNet1k", "CUB-200-2011"])]
+    imagenet, birds = (paper[paper["data"] == name] for name in ("ImageNet1k", "CUB-200-2011"))
+
+    def within(x: str, y: str) -> float:
+        rows = paper[["data", x, y]].dropna()
+        centred = rows[[x, y]] - rows.groupby("data")[[x, y]].transform("mean")
+        return float(centred[x].corr(centred[y]))
+
+    expected = {
+        "stealing-falls-with-accuracy": within("target", "stealing"),
+        "membership-follows-overfitting": within("gap", "entropy"),
+        "correctness-weaker": (paper["entropy"] - paper["correctness"]).mean(),
+        "cub-below-imagenet": birds["stealing"].mean() - imagenet["stealing"].mean(),
+        "newer-more-accurate": imagenet["year"].corr(imagenet["target"], "spearman"),
+        "membership-cub": (birds["entropy"].dropna() > 0.8).mean(),
+    }
+    chosen = [claim for claim in claims.EVERY if claim.name in expected]
+    found = {one.claim.name: one for one in findings.judge(chosen, published)}
+    for name, value in expected.items():
+        assert found[name].estimate is not None and found[name].estimate.value == pytest.approx(value), name
+    for name in ("stealing-falls-with-accuracy", "membership-follows-overfitting"):
+        tested = found[name].tested
+        assert tested is not None and tested.label == "within 5 datasets"
 
 
 def test_a_cell_is_compared_with_the_mean_over_seeds() -> None:

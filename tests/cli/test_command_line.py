@@ -35,6 +35,35 @@ def test_names_that_are_nearly_right(invoke):
     assert "Did you mean" not in invoke("quux")[2]
 
 
+@pytest.mark.parametrize(
+    "typed, meant, code",
+    [
+        ("list attaks", "attacks", 2),
+        ("list Detectors", "detectors?", 2),
+        ("list --jsn attacks", "--json", 2),
+        ("study rn x", "run?", 2),
+        ("study run --worker=2 x", "--workers", 2),
+        ("train simple-cnn --split=fourway", "four-way?", 2),
+        ("assess arch:simple-cnn --dataset digits --attacks losss", "loss", 1),
+        ("export report --as sarff", "sarif?", 1),
+    ],
+)
+def test_names_of_any_kind_that_are_nearly_right(invoke, typed, meant, code):
+    exit_code, _, err = invoke(*typed.split())
+    words = " ".join(err.replace("│", " ").split())
+    assert exit_code == code and f"Did you mean {meant}" in words
+    assert "Value error" not in words
+
+
+def test_an_option_of_one_letter_is_like_no_other(invoke):
+    assert "Did you mean" not in invoke("assess", "-k")[2]
+
+
+def test_an_unknown_option_of_a_file_is_named_with_those_that_may_be_meant(invoke, tmp_path):
+    (tmp_path / "own.toml").write_text('atacks = ["loss"]\n')
+    assert "did you mean attacks" in invoke("assess", "arch:simple-cnn", "--config", tmp_path / "own.toml")[2]
+
+
 def test_the_version_in_one_letter(invoke):
     assert invoke("-V")[1].strip() == f"securitynet {__version__}"
 

@@ -140,42 +140,64 @@ name = ["correctness", "loss"]
 """
 
 
-@pytest.mark.slow
-def test_a_whole_run_leaves_no_name_behind(strange, run, run_cli):
-    """All families, defenses, canaries, a whole photo dataset's path, a study and figures.
+@pytest.fixture
+def run_alone(run_cli):
+    """Run the command line in a process of its own, on the machine with its true name; returns what it printed."""
 
-    What measures runs in processes of its own, on the machine with its true name.
-    """
-    machine = os.uname().nodename
-    machine = machine if len(machine) > 4 and machine != "localhost" else ""  # shorter ones stand in any file
-    key = strange.parent / "key.pem"
-    write_key(key)
-    write_photos(strange / "photos")
-
-    def run_alone(*arguments, codes=(0,)):
+    def call(*arguments):
         finished = run_cli(*arguments)
-        assert finished.returncode in codes, finished.stderr
+        assert finished.returncode == 0, finished.stderr
         return finished.stdout + finished.stderr
 
-    digits = ("--dataset", "digits", "--limit", 200)
-    printed = run("train", "simple-cnn", *digits, "--epochs", 2, "--canaries", 20, "--out", "model.safetensors")
+    return call
+
+
+@pytest.fixture
+def machine():
+    """The true name of the machine; empty where it is so short that it stands in any file."""
+    name = os.uname().nodename
+    return name if len(name) > 4 and name != "localhost" else ""
+
+
+DIGITS = ("--dataset", "digits", "--limit", 200)
+
+
+@pytest.mark.slow
+def test_all_families_with_signatures_and_exports_leave_no_name_behind(strange, run, run_alone, machine):
+    key = strange.parent / "key.pem"
+    write_key(key)
+    printed = run("train", "simple-cnn", *DIGITS, "--epochs", 2, "--canaries", 20, "--out", "model.safetensors")
     families = "standard,stealing.ml-doctor-surrogate,attribute,evasion.fgsm,inversion.fredrikson"
     quick = "fredrikson.iterations=20,fredrikson.evaluator.recipe.epochs=1,ml-doctor-surrogate.recipe.epochs=1"
     model = ("arch:simple-cnn", "--weights", "model.safetensors")
-    printed += run_alone("assess", *model, *digits, "--attacks", families, "--configure", quick, "--out", "report")
-    whole = ("arch:simple-cnn", "--weights", strange / "model.safetensors", *digits, "--attacks", "loss", "--redact")
+    printed += run_alone("assess", *model, *DIGITS, "--attacks", families, "--configure", quick, "--out", "report")
+    printed += run("sign", "report", "--key", key)
+    printed += run("verify", "report", "--sample", 0.1, "--counter-sign", key)
+    for name in FORMATS:
+        printed += run("export", "report", "--as", name)
+    assert find_leaks(printed.encode(), machine=machine) == []
+    assert list_leaks(strange, machine=machine) == {}
+
+
+@pytest.mark.slow
+def test_defenses_and_photos_by_whole_paths_leave_no_name_behind(strange, run, machine):
+    write_photos(strange / "photos")
+    printed = run("train", "simple-cnn", *DIGITS, "--epochs", 2, "--out", "model.safetensors")
+    whole = ("arch:simple-cnn", "--weights", strange / "model.safetensors", *DIGITS, "--attacks", "loss", "--redact")
     tried = ("--try-defenses", "--defenses", "output", "--defense-trainings", 0)
     printed += run("assess", *whole, *tried, "--out", strange / "redacted", "--json")
     printed += run("train", "simple-cnn", "--dataset", "folder:photos", "--epochs", 1, "--out", "photos.safetensors")
     photos = ("--dataset", f"folder:{strange / 'photos'}", "--attacks", "loss", "--detectors", "none", "--redact")
     printed += run("assess", "arch:simple-cnn", "--weights", "photos.safetensors", *photos, "--out", "of-photos")
-    printed += run("compare", "report", "redacted", "--markdown", "comment.md")
-    printed += run("sign", "report", "--key", key)
-    printed += run("verify", "report", "--sample", 0.1, "--counter-sign", key)
-    for name in FORMATS:
-        printed += run("export", "report", "--as", name)
+    printed += run("compare", "redacted", "of-photos", "--markdown", "comment.md")
+    assert find_leaks(printed.encode(), machine=machine) == []
+    assert list_leaks(strange, machine=machine) == {}
+
+
+@pytest.mark.slow
+def test_a_study_and_its_figures_leave_no_name_behind(strange, run, run_alone, machine):
     Path("study.toml").write_text(STUDY)
-    printed += run_alone("study", "run", "study.toml", "--out", "study", "--workers", 1)
+    printed = run_alone("study", "run", "study.toml", "--out", "study", "--workers", 1)
     printed += run("report", "study")
     printed += run("report", "study", "--out", "study.pdf")
     for kind in ("csv", "parquet", "jsonl"):

@@ -176,6 +176,16 @@ def test_folders_of_the_machine_are_not_in_commands(assessed, tmp_path):
     assert not any(str(tmp_path) in (line.step.command or "") for line in lines if line.step)
 
 
+def test_families_that_were_not_tried_share_a_step_that_names_them(assessed):
+    screen = make_first_screen(assessed[0])
+    untried = [line for line in screen.lines if line.untried]
+    assert untried and all(line.finding.grade == "not assessed" for line in untried)
+    assert [line.step is None for line in untried] == [False, *[True] * (len(untried) - 1)]
+    named = screen.name_families(untried[0]).lower().split(", ")
+    assert named == [line.finding.title.lower() for line in untried]
+    assert screen.name_families(screen.lines[0]) == screen.lines[0].finding.title
+
+
 def test_assumed_members_clear_no_model(null):
     """A model that was trained on other records gives the same outputs for those taken for members as for others."""
     document = null[0]

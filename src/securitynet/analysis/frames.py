@@ -224,7 +224,10 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
 
 
 def preferring(
-    frame: pandas.DataFrame, restrict: Mapping[str, Sequence[str | None]], needed: Iterable[Quantity]
+    frame: pandas.DataFrame,
+    restrict: Mapping[str, Sequence[str | None]],
+    needed: Iterable[Quantity],
+    any_of: Iterable[Quantity] = (),
 ) -> pandas.DataFrame:
     """The rows whose columns have certain values; a column is ignored if a needed quantity would be lost.
 
@@ -232,11 +235,13 @@ def preferring(
         frame: Tidy frame.
         restrict: Column -> values.
         needed: Quantities that must have been measured on the remaining rows.
+        any_of: Quantities of which one must have been, if there are any.
     """
-    needed = list(needed)
+    needed, any_of = list(needed), list(any_of)
     for column, values in restrict.items():
         inside = keep(frame, allowed(frame[column], values))
-        if len(inside) and all(len(take(inside, quantity)) for quantity in needed):
+        enough = all(len(take(inside, quantity)) for quantity in needed)
+        if len(inside) and enough and (not any_of or any(len(take(inside, quantity)) for quantity in any_of)):
             frame = inside
     return frame
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, suggest_names
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -59,8 +58,8 @@ def _check_names(values: Iterable[str], known: Iterable[str], others: Iterable[s
     names = list(known)
     for name in values:
         if name not in names:
-            close = difflib.get_close_matches(name, [*names, *others], n=3, cutoff=0.6)
-            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(sorted(names))}."
+            close = suggest_names(name, [*names, *others], cutoff=0.6)
+            hint = f"Did you mean {close}?" if close else f"There are: {', '.join(sorted(names))}."
             raise ConfigurationError(f"There is no option {name!r}.", hint=hint)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from securitynet.errors import ConfigurationError, PolicyError
+from securitynet.errors import ConfigurationError, PolicyError, suggest_names
 from securitynet.files import read_toml
 from securitynet.records import Measurement, Record
 from securitynet.results.comparison import ResultComparison
@@ -195,8 +194,8 @@ def _list_checks(
 def _judge_value(name: str, bound: Bound, by_name: Mapping[str, Measurement]) -> Iterator[Violation]:
     measurement = by_name.get(name)
     if measurement is None:
-        close = difflib.get_close_matches(name, by_name, n=1, cutoff=0.8)
-        why = f"not measured; did you mean {close[0]}?" if close else "not measured"
+        close = suggest_names(name, by_name, most=1, cutoff=0.8)
+        why = f"not measured; did you mean {close}?" if close else "not measured"
         yield Violation(name=name, bound=str(bound), value=None, why=why)
     elif measurement.value is None or measurement.low is None or measurement.high is None:
         yield Violation(name=name, bound=str(bound), value=None, why=measurement.note or "has no value")

@@ -55,8 +55,7 @@ def show_first_screen(document: ResultDocument, out: Path | None = None) -> None
     console.stdout.print("\n[dim]what to do next[/]")
     for line in screen.lines:
         if line.step is not None:
-            rest = [other.finding.title for other in screen.lines if other.step is None] if line.rows > 1 else []
-            titles = ", ".join([line.finding.title, *(title.lower() for title in rest)])
+            titles = screen.name_families(line)
             console.stdout.print(f"[bold]{titles}:[/] {console.escape(line.step.what)}", soft_wrap=True)
             if line.step.command:
                 console.stdout.print(f"  {console.escape(line.step.command)}", soft_wrap=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,9 +15,50 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from securitynet.cli import console
+from securitynet.errors import suggest_names
+
+_UsageError: Any = typer.BadParameter.__mro__[1]  # Click's, of which Typer may bring its own copy
 
 
-class LazyGroup(TyperGroup):
+class SuggestingCommand(TyperCommand):
+    """A command that says which option, or which value of a choice, may have been meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; the message about an unknown option or value suggests close ones."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except _UsageError as error:
+            close = ""
+            error.message = error.message.removeprefix("Value error, ")
+            if hasattr(error, "possibilities"):  # no such option
+                error.possibilities = None  # Click's own suggestions
+                shown = [parameter for parameter in self.params if not getattr(parameter, "hidden", False)]
+                names = [name.removeprefix("--") for one in shown for name in one.opts if name.startswith("--")]
+                close = suggest_names(error.option_name.removeprefix("--"), names, cutoff=0.6)
+                close = " or ".join(f"--{name}" for name in close.split(" or ") if name)
+            elif "is not one of" in error.message:
+                # Words of the message in quotes: the value, then the choices.
+                wrong, *choices = re.findall(r"'([^']*)'", error.message) or [""]
+                close = suggest_names(wrong, choices)
+            if close:
+                error.message = f"{error.message.rstrip('.')}. Did you mean {close}?"
+            raise
+
+
+class SuggestingGroup(TyperGroup):
+    """A group that says which command may have been meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first argument; for a name that is none, those that it may have been meant for."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            close = suggest_names(args[0], names, most=2, cutoff=0.6)
+            hint = f" Did you mean {close}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(SuggestingGroup):
     """A group whose commands are imported when they run.
 
     Attributes:
@@ -41,22 +82,16 @@ class LazyGroup(TyperGroup):
         value = getattr(importlib.import_module(module), attribute)
         if not isinstance(value, typer.Typer):
             single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-            single.command(cmd_name)(value)
+            single.command(cmd_name, cls=SuggestingCommand)(value)
             value = single
+        value.info.cls = SuggestingGroup
         for registered in value.registered_commands:
+            registered.cls = SuggestingCommand
             if registered.callback is not None:
                 registered.callback = add_verbosity(registered.callback)
         command = typer.main.get_command(value)
         command.name = cmd_name
         return command
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of the first argument; for a name that is none, those that it may have been meant for."""
-        if args and args[0] not in self.locations and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], self.locations, n=2, cutoff=0.6)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
-        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print help without importing the commands."""

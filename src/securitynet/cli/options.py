@@ -17,7 +17,7 @@ import typer
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, suggest_names
 from securitynet.files import read_toml
 from securitynet.models.sources.references import list_code
 
@@ -98,7 +98,8 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
             if problem["type"] == "missing":
                 problems.append(f"{option} is missing")
             elif problem["type"] == "extra_forbidden":
-                problems.append(f"{where!r} is not an option")
+                close = suggest_names(where, model.model_fields)
+                problems.append(f"{where!r} is not an option{f' (did you mean {close}?)' if close else ''}")
             else:
                 problems.append(f"--{option} {problem['input']!r}: {message[:1].lower()}{message[1:]}")
         raise ConfigurationError("; ".join(problems) + ".", hint="See --help for what is allowed.") from error

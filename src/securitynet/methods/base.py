@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from securitynet.errors import AccessDenied, ConfigurationError, UnknownName
+from securitynet.errors import AccessDenied, ConfigurationError, UnknownName, suggest_names
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.given import choose_threat_model, prepare_trial
@@ -135,9 +134,9 @@ class InvalidSettings(ConfigurationError):
         )
         hint = f"Its fields: {', '.join(method.model_fields) or 'none'}."
         unknown = [str(problem["loc"][0]) for problem in error.errors() if problem["type"] == "extra_forbidden"]
-        close = [match for field in unknown for match in difflib.get_close_matches(field, method.model_fields, n=1)]
-        if close:
-            hint = f"Did you mean {' and '.join(close)}? {hint}"
+        close = [suggest_names(field, method.model_fields, most=1, cutoff=0.6) for field in unknown]
+        if any(close):
+            hint = f"Did you mean {' and '.join(filter(None, close))}? {hint}"
         super().__init__(f"Settings of {name or method.__name__}: {problems}.", hint=hint)
 
 

@@ -29,12 +29,14 @@ class FamilyLine:
     Attributes:
         finding: Its grade, and the number behind it.
         step: What to do next; None if the line above has it.
-        rows: How many lines the step serves.
+        rows: How many lines the step serves; 0 if the line above has it.
+        untried: Whether nothing of the family was requested; such lines share the step of the first of them.
     """
 
     finding: GradedFamily
     step: NextStep | None
     rows: int = 1
+    untried: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class FirstScreen:
         able = [line for line in self.lines if line.step is not None and line.step.command is not None]
         return min(able, key=lambda line: GRADES.index(line.finding.grade), default=None)
 
+    def name_families(self, line: FamilyLine) -> str:
+        """Titles of the families that the step of a line serves, such as "Evasion, model stealing"."""
+        served = [other for other in self.lines if other.untried] if line.untried else [line]
+        titles = [other.finding.title for other in served]
+        return ", ".join([titles[0], *(title.lower() for title in titles[1:])])
+
 
 def make_first_screen(document: ResultDocument, out: Path | None = None) -> FirstScreen:
     """The first screen of a result.
@@ -80,7 +88,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
             write_command(document, out, **changes),
         )
         lines += [
-            FamilyLine(finding, None if number else step, 0 if number else len(untried))
+            FamilyLine(finding, None if number else step, 0 if number else len(untried), untried=True)
             for number, finding in enumerate(untried)
         ]
     troubled = {"Controls"} if groups_differ(document) else set()
@@ -109,8 +117,8 @@ def describe_verdict(document: ResultDocument, findings: Sequence[GradedFamily])
     if urgent:
         parts.append(f"needs attention: {words.listed(urgent)}")
     if slight:
-        kind = "weakness" if len(slight) == 1 else "weaknesses"
-        parts.append(f"{'also ' if urgent else ''}slight {kind}: {words.listed(slight)}")
+        kind = "a slight weakness" if len(slight) == 1 else "slight weaknesses"
+        parts.append(f"{'also ' if urgent else ''}{kind}: {words.listed(slight)}")
     elif not urgent and len(by_grade.get("not assessed", ())) < len(findings):
         parts.append("no weakness is shown by what was tried, which does not mean that there is none")
     if "undecided" in by_grade:

@@ -62,7 +62,8 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     if finding.grade == "undecided" and document.settings.get("limit") is not None:
         return NextStep("Use all records.", write_command(document, out, limit=None))
     if finding.grade == "undecided":
-        return NextStep("Give more records, non-members above all.")
+        above_all = ", non-members above all" if finding.family == "membership" else ""
+        return NextStep(f"Give more records{above_all}.")
     return NextStep("Assess the model again when it, its data or the attacks change.")
 
 

@@ -47,11 +47,12 @@ def make_frame(blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, A
         if not rows:
             continue
         for name, value in shared.items():
-            _extend(columns, name, total).add(texts.setdefault(value, value) if type(value) is str else value, len(rows))
+            text = texts.setdefault(value, value) if type(value) is str else value
+            _extend(columns, name, total).add(text, len(rows))
         for row in rows:
             for name, value in row.items():
-                column = _extend(columns, name, total)
-                column.add(texts.setdefault(value, value) if type(value) is str else value, 1)
+                text = texts.setdefault(value, value) if type(value) is str else value
+                _extend(columns, name, total).add(text, 1)
             total += 1
     series = {}
     for name in list(columns):

@@ -277,6 +277,24 @@ def test_ready_files_make_sense(path, tmp_path, monkeypatch):
     assert len(plan.targets) >= 2 and all(trials(plan, number) for number in range(len(plan.targets)))
 
 
+def test_ready_files_agree_on_the_settings_of_a_paper_s_attack():
+    """Whatever is measured at the paper's scale is measured as in the paper, in every file."""
+    names = {"ml-doctor-black-box", "ml-doctor-white-box", "inversion.fredrikson", "inversion.generative",
+             "ml-doctor-surrogate", "attribute"}  # fmt: skip
+    given = {}
+    for path in READY:
+        if path.stem.startswith(("ml-doctor", "defenses")) and not path.stem.endswith("-small"):
+            content = parse_toml(path.read_text())
+            for attack in content["attacks"]:
+                for name in names & set(attack["name"] if isinstance(attack["name"], list) else [attack["name"]]):
+                    given.setdefault((name, *attack.get("only", [])), []).append(attack.get("settings", {}))
+            configured = [each for table in content["train"] for each in table.get("configure", [])]
+            assert all("dp-sgd.accountant=zcdp" in each for each in configured)
+    assert {name for name, *_ in given} == names
+    for name, settings in given.items():
+        assert len(settings) >= 4 and all(each == settings[0] for each in settings), name
+
+
 def test_every_ready_study_has_a_small_variant():
     names = {path.stem for path in READY if path.stem.startswith(("securitynet", "ml-doctor"))}
     assert {name for name in names if not name.endswith("-small")} == {

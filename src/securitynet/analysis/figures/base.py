@@ -11,11 +11,15 @@ import pandas
 
 from securitynet.analysis import frames
 from securitynet.analysis.figures.blind import describe_blind_baseline
+from securitynet.analysis.figures.texts import counted
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.papers.every import describe_for
 from securitynet.errors import ConfigurationError
 
 FEWEST_CASES = 1
+
+WITHOUT_BACKDOOR: Mapping[str, tuple[str | None, ...]] = {"backdoor": (None,)}
+"""Restriction of the papers' figures: their models have no backdoor, as far as is known."""
 
 Chart = alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
 
@@ -90,7 +94,8 @@ class Figure:
         drawn = self.draw(frames.wide(restricted, dict(shown.quantities)), restricted, shown)
         membership = bool(self.options.get("membership"))
         blind = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
-        return replace(drawn, caption=drawn.caption + self._absent(drawn) + blind + describe_for(self.name, tidy))
+        notes = self._absent(drawn) + self._backdoored(tidy, restricted)
+        return replace(drawn, caption=drawn.caption + notes + blind + describe_for(self.name, tidy))
 
     def _absent(self, drawn: Drawn) -> str:
         """Which of the paper's datasets are not drawn, where others of them are."""
@@ -99,6 +104,14 @@ class Figure:
         absent = [str(name) for name in wanted if name not in there]
         return f" Not drawn, for lack of data: {', '.join(absent)}." if absent and there.intersection(wanted) else ""
 
+    def _backdoored(self, tidy: pandas.DataFrame, restricted: pandas.DataFrame) -> str:
+        """How many targets are not drawn because they have a backdoor, where it would make a difference."""
+        others = {column: values for column, values in self.restrict.items() if column != "backdoor"}
+        rows = self._preferring(tidy, others)
+        measured = set().union(*(frames.take(rows, quantity).index for quantity in self.quantities.values()))
+        left_out = measured - set(restricted["case"])
+        return f" {counted(len(left_out), 'target')} with a backdoor left out." if left_out else ""
+
     @property
     def _splits(self) -> bool:
         """Whether each attribute has its own row or panel."""
@@ -106,8 +119,11 @@ class Figure:
 
     def restricted(self, tidy: pandas.DataFrame) -> pandas.DataFrame:
         """The rows that the paper's figure is about, where there are any such and they have what is needed."""
+        return self._preferring(tidy, self.restrict)
+
+    def _preferring(self, tidy: pandas.DataFrame, restrict: Mapping[str, tuple[str | None, ...]]) -> pandas.DataFrame:
         needed = [quantity for name, quantity in self.quantities.items() if name not in self.optional]
-        return frames.preferring(tidy, self.restrict, needed)
+        return frames.preferring(tidy, restrict, needed, any_of=[self.quantities[name] for name in self.optional])
 
 
 def both_purposes(*quantities: Quantity) -> Callable[[pandas.DataFrame], list[str]]:

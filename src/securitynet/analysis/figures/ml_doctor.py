@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pandas
 
+from securitynet.analysis import frames
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures import defenses, galleries, performance, points, tables
-from securitynet.analysis.figures.base import Figure
+from securitynet.analysis.figures.base import WITHOUT_BACKDOOR, Figure
 from securitynet.analysis.ml_doctor_quantities import (
     ATTRIBUTE,
     BEST,
@@ -28,7 +29,7 @@ PAIRS = (
     ("attribute_shadow", "inversion_accuracy"),
 )
 
-UNDEFENDED: dict[str, tuple[str | None, ...]] = {"defense": (None,)}
+UNDEFENDED: dict[str, tuple[str | None, ...]] = {"defense": (None,), **WITHOUT_BACKDOOR}
 """Restriction of all figures but Tables 3 to 5: where some targets have a defense, those without."""
 
 
@@ -48,7 +49,7 @@ def check_defenses(tidy: pandas.DataFrame) -> list[str]:
 
 def several_epochs(tidy: pandas.DataFrame) -> list[str]:
     """Says that all targets were trained for as many epochs, so that nothing can be seen of their number."""
-    rows = tidy[tidy["defense"].isna()] if tidy["defense"].isna().any() else tidy
+    rows = frames.preferring(tidy, UNDEFENDED, ())
     return [] if rows["epochs"].nunique() > 1 else ["targets trained for several numbers of epochs"]
 
 
@@ -80,11 +81,12 @@ FIGURES = [
            {"train": q.TRAIN_ACCURACY, "test": q.TARGET_ACCURACY}, tables.draw,
            options={"rows": ["architecture"], "columns": ["dataset", "condition"]}, restrict=UNDEFENDED),
     Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", JUDGED, defenses.draw_attacks,
-           optional=tuple(JUDGED), options={"defense": "dp-sgd", "each_attribute": True}, check=lacking("dp-sgd")),
+           WITHOUT_BACKDOOR, optional=tuple(JUDGED), options={"defense": "dp-sgd", "each_attribute": True},
+           check=lacking("dp-sgd")),
     Figure("ml-doctor-table-4", "Attacks with and without distillation", "ML-Doctor, Table 4", JUDGED,
-           defenses.draw_attacks, optional=tuple(JUDGED), options={"defense": "distillation", "each_attribute": True},
-           check=lacking("distillation")),
+           defenses.draw_attacks, WITHOUT_BACKDOOR, optional=tuple(JUDGED),
+           options={"defense": "distillation", "each_attribute": True}, check=lacking("distillation")),
     Figure("ml-doctor-table-5", "Utility of targets with a defense", "ML-Doctor, Table 5",
            {"test": q.TARGET_ACCURACY, "worst_10": q.WORST_RECORDS["worst_10"]}, defenses.draw_utility,
-           optional=("worst_10",), check=check_defenses),
+           WITHOUT_BACKDOOR, optional=("worst_10",), check=check_defenses),
 ]  # fmt: skip

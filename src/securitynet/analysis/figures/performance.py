@@ -7,7 +7,7 @@ import pandas
 
 from securitynet.analysis import frames, statistics
 from securitynet.analysis.figures import style
-from securitynet.analysis.figures.base import Chart, Drawn, Figure
+from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
 from securitynet.analysis.figures.points import MOST_GROUPS, axis, grouped
 from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.analysis.frames import Quantity
@@ -33,8 +33,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     panel, colour = str(figure.options.get("panel", "dataset")), str(figure.options.get("colour", "condition"))
     ordered = bool(figure.options.get("ordered"))
     quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
-    long = melted(wide, quantities)
-    long = long[long[x].notna()]
+    long, labels = melted(wide, quantities), [quantity.label for quantity in quantities.values()]
+    unknown = long["case"][long[x].isna()].nunique() if ordered else 0
+    long = long[long[x].notna()] if ordered else long  # names that are not known are a group of their own
+    if long.empty:
+        raise MissingData(figure.name, [f"{x.replace('_', ' ')} of a model with {' or '.join(labels)}"])
     for column in {panel, colour, *(() if ordered else (x,))} - {"condition"}:
         long = grouped(long, column)
     by_ease = order_by_ease(tidy, long[x]) if figure.options.get("easiest_first") else None
@@ -69,6 +72,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
     sentences += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
     sentences += ["Dashed: guessing."] if chance else []
+    sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
     sentences += [f"Without data here: {'; '.join(quantity.label for quantity in empty)}."] if empty else []
     if by_ease:
         sentences.append(

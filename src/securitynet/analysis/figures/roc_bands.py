@@ -98,7 +98,8 @@ def lacking(tidy: pandas.DataFrame) -> list[str]:
 
 
 def _rates(tidy: pandas.DataFrame) -> pandas.DataFrame:
-    known = tidy[(tidy["attack"] == "membership") & tidy["measure"].isin((CURVE_MEASURE, "tpr")) & tidy["value"].notna()]
+    rates = tidy["measure"].isin((CURVE_MEASURE, "tpr"))
+    known = tidy[rates & (tidy["attack"] == "membership") & tidy["value"].notna()]
     at = known["at"].astype(object).fillna("").astype(str)
     known = known.assign(fpr=at.str.extract(r"^fpr=([0-9.e-]+)$")[0].astype(float))
     known = known[known["fpr"].notna()]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures import budgets, counts, galleries, groups, points, tables
-from securitynet.analysis.figures.base import Figure, both_purposes
+from securitynet.analysis.figures.base import WITHOUT_BACKDOOR, Figure, both_purposes
 
 PAPER_DATASETS = ("CIFAR-10", "SVHN", "CIFAR-100", "ImageNet-1k", "CUB-200-2011")
-BENCHMARK = {"purpose": ("benchmark",), "dataset": PAPER_DATASETS}
+BENCHMARK = {"purpose": ("benchmark",), "dataset": PAPER_DATASETS, **WITHOUT_BACKDOOR}
 OTHER_DATA = {**BENCHMARK, "dataset": ("CIFAR-10", "SVHN", "CIFAR-100", "CUB-200-2011")}
 """Images of ImageNet-1k are the other data."""
 LARGER = {**BENCHMARK, "dataset": ("CIFAR-10", "SVHN", "CIFAR-100")}
-IMAGENET = {"purpose": ("benchmark",), "dataset": ("ImageNet-1k",)}
+IMAGENET = {"purpose": ("benchmark",), "dataset": ("ImageNet-1k",), **WITHOUT_BACKDOOR}
 EPSILONS = ("0.01", "0.03", "0.1")
-CIFAR10 = {"dataset": ("CIFAR-10",)}
+CIFAR10 = {"dataset": ("CIFAR-10",), **WITHOUT_BACKDOOR}
 PURPOSES = {"purpose": ("benchmark", "security")}
-BOTH = {"dataset": ("CIFAR-10", "CIFAR-100", "ImageNet-1k"), **PURPOSES}
+BOTH = {"dataset": ("CIFAR-10", "CIFAR-100", "ImageNet-1k"), **PURPOSES, **WITHOUT_BACKDOOR}
 CLUSTERED = {**CIFAR10, **PURPOSES}
 
 
@@ -79,11 +79,11 @@ FIGURES = [
     Figure("securitynet-20", "White-box evasion and the target's accuracy", "SecurityNet, Figure 20",
            {"target": q.TARGET_ACCURACY, **{_drop(e): q.evasion("fgsm", e, f"Accuracy drop at ε = {e}")
                                             for e in EPSILONS}},
-           points.draw, optional=tuple(map(_drop, EPSILONS))),
+           points.draw, BENCHMARK, optional=tuple(map(_drop, EPSILONS))),
     Figure("securitynet-21", "Black-box evasion and the target's accuracy", "SecurityNet, Figure 21",
            {"target": q.TARGET_ACCURACY, **{_drop(e): q.evasion("fgsm-transfer", e, f"Accuracy drop at ε = {e}")
                                             for e in EPSILONS}},
-           points.draw, optional=tuple(map(_drop, EPSILONS))),
+           points.draw, BENCHMARK, optional=tuple(map(_drop, EPSILONS))),
     Figure("securitynet-table-1", "Models that backdoor detectors flag", "SecurityNet, Table 1",
            {"nc_verdict": q.detector("neural-cleanse", "verdict", "Neural Cleanse, suspicious or found"),
             "nc": q.detector("neural-cleanse", "anomaly-index", "Neural Cleanse, anomaly index above 2"),

@@ -94,6 +94,8 @@ def caption(figure: Figure, long: pandas.DataFrame) -> str:
 def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
     """Share of models that each detector flags, by dataset, with the exact interval, and its median runtime.
 
+    Models with a backdoor, if there are any, have rows of their own: what is flagged among them is no false positive.
+
     A quantity above its option ``thresholds`` (name -> value) flags a model; below, where the value is negative.
 
     Args:
@@ -103,6 +105,8 @@ def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     """
     thresholds = dict(figure.options["thresholds"])
     rows = []
+    wide = wide.assign(_backdoor=wide["backdoor"].fillna("none"))
+    poisoned = bool((wide["_backdoor"] != "none").any())
     for name, quantity in figure.quantities.items():
         if not wide[name].notna().any():
             continue
@@ -110,7 +114,7 @@ def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
         seconds = pandas.to_numeric(
             tidy[tidy["method"].isin(quantity.where.get("method", ()))].groupby("case")["seconds"].first()
         )
-        for dataset, part in wide[wide[name].notna()].groupby("dataset", sort=True):
+        for (dataset, backdoor), part in wide[wide[name].notna()].groupby(["dataset", "_backdoor"], sort=True):
             values = part[name]
             flagged = int((values > bound).sum() if bound >= 0 else (values < -bound).sum())
             share = rates.rate("flagged", flagged, len(part), direction=Direction.LOWER)
@@ -119,6 +123,7 @@ def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
                 {
                     "detector": quantity.label,
                     "dataset": dataset,
+                    **({"backdoor": backdoor} if poisoned else {}),
                     "flagged": f"{flagged} of {len(part)}",
                     "share": estimate(share.value or 0.0, share.low or 0.0, share.high or 0.0),
                     "median seconds": round(float(times.median()), 1) if len(times) else None,

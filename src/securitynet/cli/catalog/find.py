@@ -315,7 +315,7 @@ def papers(db: Db = None, json: Json = False) -> None:
 
 def _explain_nothing(catalog: Catalog, codes: dict[str, str]) -> None:
     """Say which filter names a value that no entry has, and what may have been meant."""
-    from securitynet.catalog.identify import suggestions
+    from securitynet.catalog.identify import suggest_values
 
     console.stderr.print("No entry matches.")
     with catalog.database.read() as connection:
@@ -323,6 +323,6 @@ def _explain_nothing(catalog: Catalog, codes: dict[str, str]) -> None:
             info = codebook()[name]
             plain_text = info.kind == "text" and "," not in value and not value.startswith("!")
             if plain_text and catalog.query(filters={name: value}, duplicates=True).count() == 0:
-                close = suggestions(connection, name, value)
-                hint = f" Did you mean {' or '.join(close)}?" if close else ""
+                close = suggest_values(connection, name, value)
+                hint = f" Did you mean {close}?" if close else ""
                 console.stderr.print(f"No entry has {info.option} {value}.{hint}", markup=False, soft_wrap=True)

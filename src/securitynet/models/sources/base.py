@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from securitynet.errors import ModelError
+from securitynet.errors import ModelError, suggest_names
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.weights import StateDict
 
@@ -119,6 +118,6 @@ def unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:
         name: The unknown name.
         known: The names that the library has.
     """
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"Look its models up in the documentation of {library}."
+    close = suggest_names(name, known)
+    hint = f"Did you mean {close}?" if close else f"Look its models up in the documentation of {library}."
     return ModelError(f"{library} has no image classifier named {name!r}.", hint=hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, suggest_names
 from securitynet.files import expand_home
 from securitynet.models.sources.foreign import explain_foreign
 from securitynet.models.sources.schemes import SCHEMES, Scheme
@@ -189,10 +188,10 @@ def _not_understood(text: str, scheme: str | None) -> ConfigurationError:
     suffix = PurePath(text).suffix.lower()
     by_suffix = [known for known in SCHEMES.schemes if suffix in known.suffixes]
     if scheme is not None:
-        close = difflib.get_close_matches(scheme.lower(), SCHEMES.by_name, n=1, cutoff=0.5)
+        close = suggest_names(scheme, SCHEMES.by_name, most=1)
         if close:
             return ConfigurationError(
-                f"There is no kind of model {scheme!r} (in {text!r}).", hint=f"Did you mean {close[0]}:…? {forms}"
+                f"There is no kind of model {scheme!r} (in {text!r}).", hint=f"Did you mean {close}:…? {forms}"
             )
     elif by_suffix:
         return _kind_missing(text, by_suffix[0])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from securitynet.errors import ModelError
+from securitynet.errors import ModelError, suggest_names
 from securitynet.models.targets.tracing import OpaqueHeadError, Trace, compute_inputs, pool_activations, trace
 
 Extract = Callable[[nn.Module, torch.Tensor], torch.Tensor]
@@ -96,10 +95,10 @@ def _named(network: nn.Module, layer: str, reference: str) -> Extract:
             return lambda module, images: _row(_graph_value(module, node, images), len(images), layer)
     names = [known for known, _ in network.named_modules() if known]
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        close = suggest_names(name, names)
         raise ModelError(
             f"{reference or 'The network'} has no layer {name!r}.",
-            hint=f"Did you mean {' or '.join(close)}?" if close else f"Its last layers: {', '.join(names[-5:])}.",
+            hint=f"Did you mean {close}?" if close else f"Its last layers: {', '.join(names[-5:])}.",
         )
 
     def extract(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
