@@ -146,6 +146,18 @@ def test_pictures_are_declared_and_say_what_they_need(name: str) -> None:
     assert "pictures of" in figure(name).missing(frames.tidy([model(1, "test_accuracy", 0.9)]))[0]
 
 
+def test_pictures_of_the_most_suspicious_models_are_shown() -> None:
+    rows = []
+    for number in range(6):
+        how = {"method": "neural-cleanse"}
+        rows.append(model(number, "anomaly-index", float(number), "backdoor", **how))
+        rows.append(model(number, "picture", 0.0, "backdoor", **how)
+                    | {"settings": json.dumps({"row": "0", "column": "Mask", "png": "data:"})})  # fmt: skip
+    caption = figure("securitynet-18").make(frames.tidy(rows)).caption
+    assert [f"on m{number}" in caption for number in range(6)] == [False, False, True, True, True, True]
+    assert "those of the largest anomaly index are shown" in caption
+
+
 def test_draw_all_goes_on_after_a_figure_that_fails(tmp_path, monkeypatch) -> None:
     url = f"sqlite:///{tmp_path}/catalog.sqlite"
     with Catalog(url) as catalog:

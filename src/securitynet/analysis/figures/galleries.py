@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import altair as alt
+import numpy as np
 import pandas
 
 from securitynet.analysis.figures import style
@@ -16,6 +17,8 @@ SIDE = 96
 """Height and width of a picture, in pixels."""
 
 MOST_TRIALS = 4
+SUSPICION = "anomaly-index"
+"""The trials that a detector finds most suspicious come first, as the paper shows triggers of flagged models."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -37,7 +40,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     parts = pandas.DataFrame([json.loads(text) for text in rows["settings"]], index=rows.index)
     rows = rows.assign(**{name: parts[name] for name in ("row", "column", "png")})
     panels = []
-    trials = list(rows.groupby(["model", "method"], sort=True))
+    suspicion = tidy[tidy["measure"] == SUSPICION].groupby(["model", "method"])["value"].max()
+    trials = sorted(rows.groupby(["model", "method"], sort=True), key=lambda trial: -suspicion.get(trial[0], -np.inf))
     for (model, method), part in trials[:MOST_TRIALS]:
         columns, names = list(dict.fromkeys(part["column"])), list(dict.fromkeys(part["row"]))
         panels.append(
@@ -53,7 +57,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             .properties(width=(SIDE + 24) * len(columns), height=(SIDE + 8) * len(names))
         )
     left = len(trials) - len(panels)
-    more = f" Of {len(trials)} trials with pictures, the first {len(panels)} are shown." if left else ""
+    which = "those of the largest anomaly index" if len(suspicion) else "the first"
+    more = f" Of {len(trials)} trials with pictures, {which} are shown." if left else ""
     caption = (
         f"{figure.title}: {', '.join(f'{method} on {model}' for (model, method), _ in trials[:MOST_TRIALS])}.{more}"
     )
