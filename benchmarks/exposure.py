@@ -29,7 +29,8 @@ from securitynet.attacks.membership._confidence import log_confidence, scaled_co
 from securitynet.attacks.membership._leave_one_out import score_each_model
 from securitynet.datasets import load
 from securitynet.metrics import roc, vulnerability
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.training.loss_traces import read_loss_traces

@@ -27,7 +27,7 @@ from securitynet.datasets import load, splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target

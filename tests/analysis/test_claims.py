@@ -13,7 +13,7 @@ from securitynet.analysis import quantities as q
 from securitynet.analysis.figures.declared import figure
 from securitynet.analysis.hypotheses.claim import Claim
 from securitynet.analysis.hypotheses.correlations import between_datasets, correlation
-from securitynet.analysis.hypotheses.defended import against_undefended, weaker_defense
+from securitynet.analysis.hypotheses.defenses import against_undefended, weaker_defense
 from securitynet.analysis.hypotheses.differences import (
     adjusted_between,
     between,

@@ -15,7 +15,8 @@ from securitynet.assessments.audit_config import AuditConfig
 from securitynet.assessments.canary_scores import CanaryScores, align_movement
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.canaries import CanaryPlan, draw_canaries, place_canaries
 from securitynet.models.training.dp_sgd import PrivateSteps

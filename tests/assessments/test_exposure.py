@@ -18,7 +18,8 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import roc
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.canaries import CanaryPlan
 from securitynet.models.training.loss_traces import read_loss_traces

@@ -17,7 +17,7 @@ from securitynet.cli.main import app
 from securitynet.cli.repair import describe_verdict
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.repair_record import RepairOutcome
 from securitynet.models.store.train_target import train_target
 

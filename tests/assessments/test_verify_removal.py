@@ -10,7 +10,8 @@ from securitynet.datasets import load
 from securitynet.errors import ConfigurationError
 from securitynet.models.loading.load import load_target
 from securitynet.models.shadows.store import obtain_shadow
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 
 

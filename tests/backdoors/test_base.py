@@ -17,7 +17,7 @@ from securitynet.backdoors.sinusoid import Sinusoid
 from securitynet.backdoors.warp import Warp
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from securitynet.catalog.attack_board import Cell, is_better_high, list_attack_boards, make_attack_board
+from securitynet.catalog.attack_board import AttackCell, is_better_high, list_attack_boards, make_attack_board
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.store import Measured
 from securitynet.errors import ConfigurationError
@@ -32,7 +32,7 @@ def test_published_and_own_values_stand_side_by_side(catalog: Catalog) -> None:
     board = make_attack_board(catalog, "cifar10")
     assert set(board.measures) == {LOSS, STOLEN, PGD} and len(board.rows) == 2
     one = next(row for row in board.rows if row.label == "one")
-    assert one.cells == {LOSS: Cell(0.6, 0.7), STOLEN: Cell(0.9, None), PGD: Cell(None, 0.2)}
+    assert one.cells == {LOSS: AttackCell(0.6, 0.7), STOLEN: AttackCell(0.9, None), PGD: AttackCell(None, 0.2)}
     assert one.clean == 0.8
     assert list_attack_boards(catalog) == [("CIFAR-10", 2)]
 

@@ -16,7 +16,7 @@ from securitynet.models.shadows.plan import ShadowTraining, find_own_architectur
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.versions import builder_version, digest_source_files
 from securitynet.models.store.cached_model import ModelSpec, build_fresh_network, obtain_model
-from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.trainable import build_architecture, find_architecture

@@ -8,7 +8,7 @@ import pytest
 
 from securitynet.errors import ModelError
 from securitynet.files import add_digest, check_digest, stable_hash
-from securitynet.models.store.model_record import read_model_record
+from securitynet.models.store.record_files import read_model_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import TrialResult

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from securitynet.scan import scan
-from securitynet.scan.constants import Normalization, choose, make_normalization
+from securitynet.scan.constants import StatedNormalization, choose, make_normalization
 from securitynet.scan.dataset_names import list_named_datasets
 from securitynet.scan.read_code import TrainingCode, read_code
 from securitynet.scan.read_config import read_config
@@ -135,7 +135,7 @@ def test_the_longest_name_counts(text: str, names: list[str]) -> None:
 
 
 def test_constants_are_numbers_of_one_or_three_channels() -> None:
-    assert make_normalization(0.5, 0.5) == Normalization((0.5,), (0.5,))
+    assert make_normalization(0.5, 0.5) == StatedNormalization((0.5,), (0.5,))
     assert make_normalization((0.5, 0.5), (0.5, 0.5)) is None
     assert make_normalization(True, 0.5) is None
     assert make_normalization(0.5, 0.0) is None

@@ -12,7 +12,7 @@ from securitynet.attacks.membership.lira import LiRA
 from securitynet.defenses.dp_sgd import DpSgd
 from securitynet.files import add_digest
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 

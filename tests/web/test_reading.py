@@ -75,7 +75,7 @@ def test_words_find_what_the_database_finds(catalog: Catalog, text: str) -> None
     search = Search(catalog)
     for asked in (State(text=text), State(text=f"{text}*")):
         expected = [entry.id for entry in search.make_query(asked)]
-        assert [entry.id for entry in search.read_page(asked)[1]] == expected, asked
+        assert [row.id for row in search.read_rows(search.find_page(asked)[1])] == expected, asked
 
 
 def test_a_file_in_the_cache_is_of_one_state(catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import securitynet.catalog
 from securitynet.analysis import statistics
 from securitynet.catalog.catalog import Catalog
+from securitynet.web.columns import list_rows
 from securitynet.web.plot import clustered_pearson
 from securitynet.web.search import Search
 from securitynet.web.state import State
@@ -47,10 +48,10 @@ def test_the_same_as_the_catalogs_queries(filled: tuple[str, list[str]], sort: s
         for state in STATES:
             asked = State(state.text, state.filters, sort)
             expected = [entry.id for entry in search.make_query(asked)]
-            matches, entries = search.read_page(asked, 200)
-            assert matches.total == len(expected) and [entry.id for entry in entries] == expected, asked
-            _, second = search.read_page(replace(asked, page=2), 7)
-            assert [entry.id for entry in second] == expected[7:14], asked
+            matches, numbers = search.find_page(asked, 200)
+            assert matches.total == len(expected) and [row.id for row in search.read_rows(numbers)] == expected, asked
+            _, second = search.find_page(replace(asked, page=2), 7)
+            assert [entry.id for entry in search.read_entries(second)] == expected[7:14], asked
 
 
 def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[str]]) -> None:
@@ -65,12 +66,29 @@ def test_facets_count_as_if_nothing_of_them_were_chosen(filled: tuple[str, list[
             assert all(choice.chosen for choice in facet.choices if choice.value in state.filters.get(facet.name, ()))
 
 
+def test_facets_counted_together_have_the_counts_of_each(filled: tuple[str, list[str]]) -> None:
+    with securitynet.catalog.open(filled[0]) as catalog:
+        columns = Search(catalog).snapshot.columns
+        rows = np.arange(0, 40, 3)
+        counts = columns.count_facets(rows)
+        assert list(counts) and all(
+            counts[name].tolist() == columns.facets[name].count(rows).tolist() for name in counts
+        )
+        assert sum(counts["dataset"]) == len(rows)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.5, 1.0])
+def test_rows_of_a_mask(share: float) -> None:
+    mask = np.random.default_rng(1).random(10_003) < share
+    assert list_rows(np.packbits(mask), len(mask)).tolist() == np.flatnonzero(mask).tolist()
+
+
 def test_on_every_database(catalog: Catalog) -> None:
     ids = fill(catalog)
     search = Search(catalog)
     for state in STATES:
         expected = [entry.id for entry in search.make_query(state)]
-        assert [entry.id for entry in search.read_page(state, 200)[1]] == expected, state
+        assert [row.id for row in search.read_rows(search.find_page(state, 200)[1])] == expected, state
     catalog.edit(ids[3], {"dataset": "MNIST"})
     catalog.withdraw(ids[4], note="gone")
     search.refresh()

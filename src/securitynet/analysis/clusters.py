@@ -19,7 +19,7 @@ NEAR = 0.10
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters:
+class FrameClusters:
     """The clusters of a frame.
 
     Attributes:
@@ -46,7 +46,7 @@ class Clusters:
         )
 
 
-def find(tidy: pandas.DataFrame) -> Clusters:
+def find(tidy: pandas.DataFrame) -> FrameClusters:
     """Find the clusters of security models, which should be of one dataset.
 
     Args:
@@ -58,7 +58,7 @@ def find(tidy: pandas.DataFrame) -> Clusters:
     security = wide[wide["purpose"] == "security"]
     cluster_of = dict.fromkeys(benchmark["case"], "benchmark")
     if security.empty:
-        return Clusters(cluster_of, {}, 0)
+        return FrameClusters(cluster_of, {}, 0)
     groups, members = find_clusters(security, seed=0)
     if len(groups) > 1:
         names = ["low", "high"]
@@ -68,4 +68,4 @@ def find(tidy: pandas.DataFrame) -> Clusters:
         names = ["high" if groups[0].mean > benchmark["_accuracy"].mean() - NEAR else "low"]
     cluster_of |= {case: names[number] for case, number in members.items() if names}
     ranges = {name: (group.low, group.high) for name, group in zip(names, groups, strict=False)}
-    return Clusters(cluster_of, ranges, len(security))
+    return FrameClusters(cluster_of, ranges, len(security))

@@ -88,7 +88,7 @@ class _Outcome(NamedTuple):
 
 def _test(claim: Claim, tidy: pandas.DataFrame, level: float) -> _Outcome:
     try:
-        wide = select(tidy, claim.quantities, only=claim.only, prefer=claim.prefer, defended=claim.defended,
+        wide = select(tidy, claim.quantities, only=claim.only, prefer=claim.prefer, with_defenses=claim.with_defenses,
                       prepare=claim.prepare)  # fmt: skip
     except NoCases as reason:
         return _Outcome(None, None, str(reason))

@@ -13,7 +13,7 @@ from securitynet.analysis.frames import Quantity
 from securitynet.analysis.hypotheses import cases
 from securitynet.analysis.hypotheses.claim import CORRELATION_MARGIN, MARGIN, RELATIVE_MARGIN, Claim, Sign
 from securitynet.analysis.hypotheses.correlations import between_datasets, correlation
-from securitynet.analysis.hypotheses.defended import against_undefended, weaker_defense
+from securitynet.analysis.hypotheses.defenses import against_undefended, weaker_defense
 from securitynet.analysis.hypotheses.differences import difference, equal_groups
 from securitynet.analysis.hypotheses.tested import Test
 from securitynet.analysis.ml_doctor_quantities import ATTRIBUTE, BEST, INVERSION, MEMBERSHIP, STEALING
@@ -153,7 +153,7 @@ def _defense(
     name: str, sentence: str, quantity: Quantity, defense: str, sign: Sign, measure: str = "accuracy"
 ) -> Claim:
     return Claim(name, sentence, "ML-Doctor, section 7.3", {"x": quantity}, against_undefended("x", defense),
-                 sign, f"mean change of {measure}", margin=None if sign else MARGIN, defended=True)  # fmt: skip
+                 sign, f"mean change of {measure}", margin=None if sign else MARGIN, with_defenses=True)  # fmt: skip
 
 
 CLAIMS += [
@@ -163,7 +163,7 @@ CLAIMS += [
     Claim("dp-sgd-inversion-error", "DP-SGD hardly changes the mean squared error of model inversion.",
           "ML-Doctor, section 7.3", {"x": INVERSION["inversion_error"]},
           against_undefended("x", "dp-sgd", relative=True), 0, "mean relative change of the mean squared error",
-          margin=RELATIVE_MARGIN, defended=True),
+          margin=RELATIVE_MARGIN, with_defenses=True),
     _defense("dp-sgd-attribute", "DP-SGD hardly changes attribute inference.", ATTRIBUTE["attribute_shadow"],
              "dp-sgd", 0),
     _defense("dp-sgd-stealing", "DP-SGD hardly changes model stealing.", STEALING["stealing_shadow"], "dp-sgd", 0,
@@ -174,7 +174,7 @@ CLAIMS += [
     Claim("distillation-weaker-than-dp-sgd",
           "Distillation weakens membership inference less than DP-SGD does.", "ML-Doctor, section 7.3",
           {"x": MEMBERSHIP["white_shadow"]}, weaker_defense("x", "dp-sgd", "distillation"), 1,
-          "difference of the mean changes of accuracy", defended=True),
+          "difference of the mean changes of accuracy", with_defenses=True),
     _defense("distillation-inversion", "Distillation hardly changes model inversion.",
              INVERSION["inversion_accuracy"], "distillation", 0),
     _defense("distillation-attribute", "Distillation hardly changes attribute inference.",

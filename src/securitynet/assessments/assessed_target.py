@@ -22,7 +22,9 @@ from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.store.model_record import TargetRecord, read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training.trainable import find_architecture
@@ -56,7 +58,7 @@ class AssessedTarget:
 
 
 def make_trial_data(assessed: AssessedTarget) -> TrialData:
-    """Collect the data of trials: dataset, splits, and how the target was trained, poisoned and defended.
+    """Collect the data of trials: dataset, splits, and how the target was trained: backdoor and defense included.
 
     Raises:
         SecurityNetError: See `make_backdoor_of`.

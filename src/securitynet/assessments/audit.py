@@ -18,7 +18,9 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.metrics import f_dp_audit, one_run_audit, sampling
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.store.model_record import TargetRecord, read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.training.canaries import CanaryRecord, load_canary_images, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
 from securitynet.models.training.privacy_profile import privacy_profile, spends_more

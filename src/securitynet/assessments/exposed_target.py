@@ -22,7 +22,8 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import rates, roc
 from securitynet.models.loading.load import load_target
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan, shadow_outputs
-from securitynet.models.store.model_record import TargetRecord, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.targets.target import Target
 

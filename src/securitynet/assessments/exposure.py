@@ -19,7 +19,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.metrics import groups, roc, vulnerability
-from securitynet.models.store.model_record import read_target_record
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.training.loss_traces import LossTraces, read_loss_traces
 from securitynet.records import Measurement
 

@@ -17,7 +17,8 @@ from securitynet.errors import ConfigurationError
 from securitynet.metrics import paired, rates, roc, vulnerability
 from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.store.model_record import TargetRecord, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target
 from securitynet.records import Direction

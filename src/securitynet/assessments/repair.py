@@ -37,13 +37,9 @@ from securitynet.models.loading.load import load_target
 from securitynet.models.loading.open import load_network
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.weights import state_checksum
-from securitynet.models.store.model_record import (
-    TargetRecord,
-    check_path,
-    model_record_path,
-    read_target_record,
-    restore_splits,
-)
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.store.record_files import check_path, model_record_path, read_target_record
 from securitynet.models.store.repair_record import RepairOutcome, RepairRecord, RepairScan
 from securitynet.models.targets.backends.base import LoadOptions
 from securitynet.models.targets.backends.module import ModuleBackend

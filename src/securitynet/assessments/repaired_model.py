@@ -12,7 +12,8 @@ from torch import nn
 from securitynet.errors import RefusedFile
 from securitynet.files import atomic_write, write_json
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.store.model_record import TargetRecord, model_record_path, save_trained_model
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.store.record_files import model_record_path, save_trained_model
 from securitynet.models.store.repair_record import RepairRecord
 from securitynet.models.targets.outputs import AdaptedNetwork
 from securitynet.models.targets.target import Target

@@ -17,7 +17,8 @@ from securitynet.errors import ConfigurationError
 from securitynet.metrics.removal import RemovalTest, judge_removal
 from securitynet.models.shadows import choose_shadow_defense, find_own_architecture
 from securitynet.models.shadows.store import shadow_spec
-from securitynet.models.store.model_record import TargetRecord, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import Progress, collect
 from securitynet.models.targets.target import Target

@@ -30,7 +30,8 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.models.shadows import find_own_architecture
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.signals import collect
 from securitynet.models.targets.target import Target

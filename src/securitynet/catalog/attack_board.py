@@ -34,7 +34,7 @@ _HEADLINES = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class AttackCell:
     """An attack on a model.
 
     Attributes:
@@ -56,7 +56,7 @@ class AttackRow(RankedModel):
     """
 
     clean: float | None
-    cells: dict[str, Cell]
+    cells: dict[str, AttackCell]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _is_of_an_attack() -> sa.ColumnElement[bool]:
     return sa.or_(*(measurements.c.name.like(pattern) for pattern in patterns))
 
 
-def _read(catalog: Catalog, dataset: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Cell]]]:
+def _read(catalog: Catalog, dataset: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, AttackCell]]]:
     """Codes of the models of a dataset, and their headline values, by the ids of their entries."""
     chief, joined = join_chiefs()
     codes = tuple(dict.fromkeys(("id", "key", "name", *DISTINGUISHING, "claimed_accuracy")))
@@ -188,7 +188,7 @@ def _read(catalog: Catalog, dataset: str) -> tuple[dict[str, dict[str, Any]], di
                 of_model[key] = _find_worst((of_model.get(key, float(value)), float(value)), high)
     cells = {
         id: {
-            name: Cell(of_model.get((name, "published")), of_model.get((name, "trial")))
+            name: AttackCell(of_model.get((name, "published")), of_model.get((name, "trial")))
             for name in dict.fromkeys(name for name, _ in of_model)
         }
         for id, of_model in known.items()

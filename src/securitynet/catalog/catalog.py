@@ -14,6 +14,7 @@ from securitynet.catalog import links, store
 from securitynet.catalog.codebook import code
 from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.database import Database
+from securitynet.catalog.details import Details, read_details
 from securitynet.catalog.history import EntryState, history
 from securitynet.catalog.identify import find_row
 from securitynet.catalog.importers.base import ImportReport, Table, TableError
@@ -24,34 +25,11 @@ from securitynet.catalog.published import TIMM, source_of
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import PERSON, Item, Measured, Tally
-from securitynet.catalog.tables import collections, entries, measurements, papers
+from securitynet.catalog.tables import collections, entries, papers
 from securitynet.errors import ConfigurationError, UnknownName
 
 if TYPE_CHECKING:
     import pandas
-
-
-@dataclass(frozen=True)
-class Details:
-    """All that is known about one entry.
-
-    Attributes:
-        entry: Its codes.
-        sources: Code -> where the value comes from.
-        measured: Measured values, of this entry and of those that it stands for.
-        version: Number of the state.
-        withdrawn: Whether it was withdrawn.
-        duplicate_of: Id of the entry that stands for it.
-        duplicates: Keys of the entries for which it stands, with the rule by which they were recognised.
-    """
-
-    entry: CatalogEntry
-    sources: dict[str, str]
-    measured: list[Measured]
-    version: int
-    withdrawn: bool
-    duplicate_of: str | None
-    duplicates: dict[str, str]
 
 
 @dataclass
@@ -138,27 +116,16 @@ class Catalog:
     def details(self, identifier: str) -> Details:
         """One entry with its sources, measurements and duplicates; see `get` for the identifier."""
         with self.database.read() as connection:
-            row = find_row(connection, identifier)
-            twins = connection.execute(sa.select(entries).where(entries.c.duplicate_of == row["id"])).mappings().all()
-            numbers = [row["number"], *(twin["number"] for twin in twins)]
-            measured = sa.select(measurements).where(measurements.c.entry.in_(numbers), measurements.c.ended.is_(None))
-            return Details(
-                entry=store.entry_of(row),
-                sources=row["sources"],
-                measured=[
-                    Measured(**{name: m[name] for name in ("name", "value", "low", "high", "measured_by", "source")})
-                    for m in connection.execute(measured.order_by(measurements.c.name)).mappings()
-                ],
-                version=row["version"],
-                withdrawn=row["withdrawn"],
-                duplicate_of=row["duplicate_of"],
-                duplicates={twin["key"]: twin["duplicate_rule"] for twin in twins},
-            )
+            return read_details(connection, identifier)
 
-    def history(self, identifier: str) -> list[EntryState]:
-        """All states of an entry, the first one first."""
+    def history(self, entry: str | Details) -> list[EntryState]:
+        """All states of an entry, the first one first.
+
+        Args:
+            entry: Its identifier (see `get`), or its details if they have been read.
+        """
         with self.database.read() as connection:
-            return history(connection, find_row(connection, identifier)["id"])
+            return history(connection, entry if isinstance(entry, Details) else read_details(connection, entry))
 
     def to_frame(self, query: Query | None = None) -> pandas.DataFrame:
         """Entries with their measured values, one row an entry; columns are codes, ``id`` and measurements' names.

@@ -10,10 +10,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from securitynet.catalog.details import Details
 from securitynet.catalog.schema import CatalogEntry
-from securitynet.catalog.store import entry_of, rows_with_sources
-from securitynet.catalog.tables import changes, entries, revisions
+from securitynet.catalog.tables import changes, revisions
 from securitynet.errors import ConfigurationError
+
+_REVISIONS = (
+    sa.select(revisions.c.version, revisions.c.change, revisions.c.state)
+    .where(revisions.c.subject == "entry", revisions.c.id == sa.bindparam("id"))
+    .order_by(revisions.c.version)
+)
+_CHANGES = sa.select(changes).where(changes.c.number.in_(sa.bindparam("numbers", expanding=True)))
 
 
 @dataclass(frozen=True)
@@ -47,23 +54,14 @@ class EntryState:
     differences: dict[str, tuple[Any, Any]]
 
 
-def history(connection: Connection, entry_id: str) -> list[EntryState]:
+def history(connection: Connection, details: Details) -> list[EntryState]:
     """All states of an entry, the first one first."""
-    states = [
-        {"version": row["version"], "change": row["change"], **row["state"]}
-        for row in connection.execute(
-            sa.select(revisions)
-            .where(revisions.c.subject == "entry", revisions.c.id == entry_id)
-            .order_by(revisions.c.version)
-        ).mappings()
-    ]
-    for row in rows_with_sources(connection, entries.c.id == entry_id):
-        present = {name: row[name] for name in ("version", "change", "sources", "withdrawn", "duplicate_of")}
-        states.append({**present, "entry": entry_of(row).known()})
-    made = {}
-    numbers = {state["change"] for state in states}
-    for change in connection.execute(sa.select(changes).where(changes.c.number.in_(numbers))).mappings():
-        made[change["number"]] = change
+    earlier = connection.execute(_REVISIONS, {"id": details.entry.id}) if details.version > 1 else ()
+    states = [{"version": version, "change": change, **state} for version, change, state in earlier]
+    present = {name: getattr(details, name) for name in ("version", "change", "sources", "withdrawn", "duplicate_of")}
+    states.append({**present, "entry": details.entry.known()})
+    numbers = sorted({state["change"] for state in states})
+    made = {row["number"]: row for row in connection.execute(_CHANGES, {"numbers": numbers}).mappings()}
     entry_states: list[EntryState] = []
     before: dict[str, Any] = {}
     for state in states:

@@ -6,9 +6,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from securitynet.catalog.database import CatalogError
-from securitynet.catalog.store import Row, rows_with_sources
+from securitynet.catalog.store import WITH_SOURCES, Row
 from securitynet.catalog.tables import entries
 from securitynet.errors import ConfigurationError, UnknownName, suggest_names
+
+# Made once: SQLAlchemy takes several times as long to make and translate a statement as SQLite to answer it.
+_TEXT = sa.bindparam("text", type_=sa.Text)
+_BY_CODE = {name: WITH_SOURCES.where(entries.c[name] == _TEXT) for name in ("id", "key", "reference", "name")}
+_BY_BEGINNING = WITH_SOURCES.where(entries.c.id >= _TEXT, entries.c.id < _TEXT + "g")
 
 
 def suggest_values(connection: Connection, name: str, value: str) -> str:
@@ -39,12 +44,12 @@ def find_row(connection: Connection, identifier: str) -> Row:
         ConfigurationError: If several match.
     """
     text = identifier.strip().removeprefix("catalog:")
-    tries: list[sa.ColumnElement[bool]] = [entries.c[name] == text for name in ("id", "key", "reference")]
+    tries = [_BY_CODE[name] for name in ("id", "key", "reference")]
     if len(text) >= 6 and not set(text) - set("0123456789abcdef"):
-        tries.append((entries.c.id >= text) & (entries.c.id < text + "g"))
-    tries.append(entries.c.name == text)
-    for condition in tries:
-        rows = list(rows_with_sources(connection, condition))
+        tries.append(_BY_BEGINNING)
+    tries.append(_BY_CODE["name"])
+    for statement in tries:
+        rows = connection.execute(statement, {"text": text}).mappings().all()
         # Of several with one reference, the one that stands for the others is meant.
         chiefs = [row for row in rows if not row["duplicate_of"]] or rows
         if len(chiefs) == 1:

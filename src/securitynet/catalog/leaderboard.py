@@ -52,7 +52,7 @@ class RankedModel:
 
 
 @dataclass(frozen=True)
-class Row(RankedModel):
+class RobustnessRow(RankedModel):
     """A model on a leaderboard of robust accuracy.
 
     Attributes:
@@ -65,7 +65,7 @@ class Row(RankedModel):
 
 
 @dataclass(frozen=True)
-class Leaderboard:
+class RobustnessBoard:
     """Models of one dataset under one threat, the most robust first.
 
     Attributes:
@@ -78,7 +78,7 @@ class Leaderboard:
     dataset: str
     threat: str
     epsilon: float | None
-    rows: tuple[Row, ...]
+    rows: tuple[RobustnessRow, ...]
 
 
 def list_leaderboards(catalog: Catalog) -> list[tuple[str, str, int]]:
@@ -101,7 +101,7 @@ def list_leaderboards(catalog: Catalog) -> list[tuple[str, str, int]]:
     return sorted(counts, key=lambda row: (-row[2], row))
 
 
-def make_leaderboard(catalog: Catalog, dataset: str, threat: str = "Linf") -> Leaderboard:
+def make_leaderboard(catalog: Catalog, dataset: str, threat: str = "Linf") -> RobustnessBoard:
     """The models of a dataset, ordered by the lowest robust accuracy that anybody measured, the highest first.
 
     Args:
@@ -126,9 +126,9 @@ def make_leaderboard(catalog: Catalog, dataset: str, threat: str = "Linf") -> Le
         if any(values[column] is not None for column in COLUMNS[1:]):
             architecture, year = entry["architecture"], entry["year"]
             label = labels[str(entry["id"])]
-            rows.append(Row(str(entry["id"]), label, architecture, year, values, budget))
+            rows.append(RobustnessRow(str(entry["id"]), label, architecture, year, values, budget))
     rows.sort(key=lambda row: (-_lowest(row), row.label))
-    return Leaderboard(name, threat, epsilon, tuple(rows))
+    return RobustnessBoard(name, threat, epsilon, tuple(rows))
 
 
 def join_chiefs() -> tuple[sa.FromClause, sa.FromClause]:
@@ -198,7 +198,7 @@ def _reproduced(entry: dict[str, Any], epsilon: float) -> tuple[float | None, fl
     return lowest
 
 
-def _lowest(row: Row) -> float:
+def _lowest(row: RobustnessRow) -> float:
     """The lowest robust accuracy that is known; what the authors report counts only where nothing else is known."""
     evaluated = [row.values[column] for column in ("standard", "best_known", "reproduced")]
     known = [value for value in evaluated if value is not None]

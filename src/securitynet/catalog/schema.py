@@ -7,7 +7,6 @@ derived from them (`securitynet.catalog.codebook`). docs/catalog.md, "Adding a c
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -19,6 +18,7 @@ from securitynet.catalog.values import (
     Element,
     Link,
     Notes,
+    Several,
     Share,
     TaskType,
     Text,
@@ -205,7 +205,7 @@ class CatalogEntry(Record):
         Code("dataset", "Channels of the model's input.", "Table 2", "3", "channels"),
     ] = None
     pretraining: Annotated[
-        tuple[Text, ...], Code("dataset", "Datasets used before the last one.", text=True, example="ImageNet-21k")
+        Several[Text], Code("dataset", "Datasets used before the last one.", text=True, example="ImageNet-21k")
     ] = ()
     membership: Annotated[
         Literal["known", "assumed", "unknown"] | None,
@@ -246,7 +246,7 @@ class CatalogEntry(Record):
         Code("model", "Kind of architecture.", "section 2.2", example="cnn", label="kind of architecture", facet=50),
     ] = None
     elements: Annotated[
-        tuple[Element, ...], Code("model", "Kinds of layer present.", "section 2.2", example="batch norm", facet=120)
+        Several[Element], Code("model", "Kinds of layer present.", "section 2.2", example="batch norm", facet=120)
     ] = ()
     parameters: Annotated[
         Count | None,
@@ -363,13 +363,13 @@ class CatalogEntry(Record):
         Code("publication", "Number of authors on the paper.", "Table 2", "4", "people", ordered=True),
     ] = None
     affiliations: Annotated[
-        tuple[Text, ...], Code("publication", "The authors' affiliations.", "Table 2", text=True, example="Microsoft")
+        Several[Text], Code("publication", "The authors' affiliations.", "Table 2", text=True, example="Microsoft")
     ] = ()
     affiliation_types: Annotated[
-        tuple[AffiliationType, ...], Code("publication", "The types of affiliation.", "Table 2", example="company")
+        Several[AffiliationType], Code("publication", "The types of affiliation.", "Table 2", example="company")
     ] = ()
     countries: Annotated[
-        tuple[Text, ...],
+        Several[Text],
         Code(
             "publication",
             "Where the authors' affiliations are established.",
@@ -379,15 +379,7 @@ class CatalogEntry(Record):
             facet=110,
         ),
     ] = ()
-    notes: Annotated[
-        Notes | None,
-        Code("publication", "What else a reader should know.", text=True, example=""),
-    ] = None
-
-    @field_validator("*")
-    @classmethod
-    def _once_each(cls, value: Any) -> Any:
-        return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
+    notes: Annotated[Notes | None, Code("publication", "What else a reader should know.", text=True, example="")] = None
 
     @field_validator("preprocessing")
     @classmethod
@@ -397,14 +389,8 @@ class CatalogEntry(Record):
     @property
     def id(self) -> str:
         """16 hexadecimal digits derived from ``key``: the same on every machine."""
-        return entry_id(self.key)
+        return stable_hash(self.key, length=16)
 
     def known(self) -> dict[str, Any]:
         """The codes that are known, as JSON types."""
         return {code: value for code, value in self.model_dump(mode="json").items() if value not in (None, [])}
-
-
-@functools.lru_cache(maxsize=4096)  # a page of the catalog prints each of its ids several times
-def entry_id(key: str) -> str:
-    """The id of the entry with this key."""
-    return stable_hash(key, length=16)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from securitynet.catalog.codebook import codebook
-from securitynet.catalog.schema import CatalogEntry, entry_id
+from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.tables import changes, entries, measurements, papers, provenance, revisions
 from securitynet.catalog.text import code_term, index_terms
 from securitynet.files import stable_hash
@@ -275,10 +275,13 @@ def search_text(entry: CatalogEntry) -> str:
     return " ".join([*index_terms(texts), *dict.fromkeys(codes)])
 
 
+WITH_SOURCES = sa.select(entries, provenance.c.sources).join(provenance, provenance.c.entry == entries.c.number)
+"""Rows of `entries`, each with the ``sources`` of its values."""
+
+
 def rows_with_sources(connection: Connection, *where: sa.ColumnElement[bool]) -> Iterator[Row]:
-    """Rows of `entries`, each with the ``sources`` of its values."""
-    query = sa.select(entries, provenance.c.sources).join(provenance, provenance.c.entry == entries.c.number)
-    yield from connection.execute(query.where(*where)).mappings()
+    """Read those rows of `WITH_SOURCES` that meet conditions."""
+    yield from connection.execute(WITH_SOURCES.where(*where)).mappings()
 
 
 def _upsert_batch(connection: Connection, change: int, source: str, batch: list[Item], tally: Tally) -> None:
@@ -376,9 +379,3 @@ def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
-
-
-__all__ = [
-    "Item", "Measured", "Tally", "actor", "begin_change", "end_change", "entry_id", "entry_of", "of_duplicates",
-    "put_measurements", "replace", "rows_with_sources", "search_text", "upsert", "upsert_papers",
-]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -21,6 +21,8 @@ VenueType = Literal[
     "computer vision", "machine learning", "security", "artificial intelligence", "preprint", "journal", "other"
 ]
 AffiliationType = Literal["company", "university", "research institute", "other"]
+
+_T = TypeVar("_T")
 
 PREPROCESSING_KEYS = frozenset({"input_size", "resize", "crop", "crop_fraction", "interpolation", "mean", "std"})
 
@@ -49,6 +51,12 @@ def check_preprocessing(value: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(value)))
 
 
+def drop_repeats(value: tuple[_T, ...]) -> tuple[_T, ...]:
+    """The values in their order, each once."""
+    return tuple(dict.fromkeys(value))
+
+
+Several = Annotated[tuple[_T, ...], AfterValidator(drop_repeats)]
 Link = Annotated[str, Field(pattern=r"^https?://\S+$", max_length=2000), AfterValidator(refuse_nul)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -33,7 +33,7 @@ def ownership(
 ) -> None:
     """Tell whether a model is a copy of yours, or was trained on its outputs.
 
-    The suspect is asked for labels only, once for each image. A verdict takes at least 19 independent models.
+    The suspect is queried for labels only, once for each image. A verdict takes at least 19 independent models.
 
     Example: securitynet ownership arch:simple-cnn http://host:8000/predict --weights mine.safetensors --dataset digits
     --reference-weights other-1.safetensors --reference-weights other-2.safetensors

@@ -39,7 +39,7 @@ def removal(
     from securitynet.errors import ConfigurationError
     from securitynet.files import cache_folder
     from securitynet.models.loading.load import load_target
-    from securitynet.models.store.model_record import read_target_record
+    from securitynet.models.store.record_files import read_target_record
 
     record = read_target_record(original)
     if record is None:

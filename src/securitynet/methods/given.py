@@ -16,7 +16,8 @@ from securitynet.methods.data import TrialData
 from securitynet.models.architectures.in_process import register_factory
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.models.training.trainable import find_architecture

@@ -35,7 +35,7 @@ MOST_CLASSES = 20
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasurementRow:
     """One measurement.
 
     Attributes:
@@ -71,7 +71,7 @@ class Block:
     trial: TrialSummary
     title: str
     summary: str
-    rows: tuple[Row, ...]
+    rows: tuple[MeasurementRow, ...]
     settings: str
     galleries: tuple[ShownGallery, ...] = ()
 
@@ -135,9 +135,9 @@ class Section:
     sentences: list[str]
     remarks: list[str]
     first_screen: FirstScreen
-    accuracy: tuple[Row, ...]
+    accuracy: tuple[MeasurementRow, ...]
     controls: ControlsPart | None
-    control_rows: tuple[Row, ...]
+    control_rows: tuple[MeasurementRow, ...]
     blocks: tuple[Block, ...]
     families: tuple[FamilyPart, ...]
     methods: dict[str, str]
@@ -233,9 +233,9 @@ def _method(measurement: Measurement) -> str:
     return f"{measurement.method} ({measurement.note})" if measurement.note else measurement.method
 
 
-def _row(measurement: Measurement, methods: dict[str, str]) -> Row:
+def _row(measurement: Measurement, methods: dict[str, str]) -> MeasurementRow:
     numbers = words.numbers(measurement)
-    return Row(
+    return MeasurementRow(
         measurement=measurement,
         label=words.kind(measurement.name).label,
         numbers=numbers,

@@ -21,7 +21,7 @@ ACCURACY = "target.test_accuracy"
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasuredModel:
     """One model as one party measured it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Board:
     left_out: int
     by: str
     direction: Direction
-    rows: tuple[Row, ...]
+    rows: tuple[MeasuredModel, ...]
 
 
 def make_boards(collection: Collection, by: str = "") -> list[Board]:
@@ -125,7 +125,7 @@ def _make_board(fingerprint: str, group: Sequence[CollectedResult], by: str, nee
     directions = Counter(measurement.direction for measurement in comparable)
     direction = directions.most_common(1)[0][0] if directions else Direction.LOWER
     rows = [
-        Row(
+        MeasuredModel(
             result,
             measurements,
             None if why_not else 1 + sum(is_better(other, measurements[by], direction) for other in comparable),
@@ -151,7 +151,7 @@ def _explain(result: CollectedResult, measurement: Measurement | None, by: str, 
     return why_not
 
 
-def _sort_value(row: Row, by: str, sign: int) -> float:
+def _sort_value(row: MeasuredModel, by: str, sign: int) -> float:
     measurement = row.measurements.get(by)
     return math.inf if measurement is None or measurement.value is None else sign * measurement.value
 

@@ -17,7 +17,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation that the weights of torchvision's zoo are used with (``weights.transforms()``)."""
 
 
-class Normalization(NamedTuple):
+class StatedNormalization(NamedTuple):
     """Mean and deviation, with the dataset under whose name they stand.
 
     Attributes:
@@ -31,7 +31,7 @@ class Normalization(NamedTuple):
     dataset: str | None = None
 
 
-def make_normalization(mean: Any, std: Any, dataset: str | None = None) -> Normalization | None:
+def make_normalization(mean: Any, std: Any, dataset: str | None = None) -> StatedNormalization | None:
     """Constants of one or three channels; None if these are no such numbers.
 
     Args:
@@ -44,7 +44,7 @@ def make_normalization(mean: Any, std: Any, dataset: str | None = None) -> Norma
         return None
     if max(means) > _BYTES:
         means, deviations = tuple(v / 255 for v in means), tuple(v / 255 for v in deviations)
-    return Normalization(means, deviations, dataset) if all(-1 <= value <= 1 for value in means) else None
+    return StatedNormalization(means, deviations, dataset) if all(-1 <= value <= 1 for value in means) else None
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
@@ -55,7 +55,7 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return ()
 
 
-def pair_named(values: Mapping[str, Any], dataset: str | None = None) -> Iterator[Normalization]:
+def pair_named(values: Mapping[str, Any], dataset: str | None = None) -> Iterator[StatedNormalization]:
     """The pairs among named values: ``CIFAR_MEAN`` and ``CIFAR_STD``, or ``mean`` and ``std``; also tables by dataset.
 
     Args:
@@ -78,7 +78,7 @@ def pair_named(values: Mapping[str, Any], dataset: str | None = None) -> Iterato
         yield from (item for item in made if item is not None)
 
 
-def list_keyed(values: Mapping[Any, Any]) -> Iterator[Normalization]:
+def list_keyed(values: Mapping[Any, Any]) -> Iterator[StatedNormalization]:
     """Constants by dataset: ``{"mnist": ((0.1307,), (0.3081,)), "cifar10": {"mean": ..., "std": ...}}``.
 
     Args:
@@ -94,7 +94,9 @@ def list_keyed(values: Mapping[Any, Any]) -> Iterator[Normalization]:
             yield from pair_named({str(name): inner for name, inner in value.items()}, dataset)
 
 
-def choose(constants: Iterable[Normalization], dataset: str | None, channels: int | None) -> Normalization | None:
+def choose(
+    constants: Iterable[StatedNormalization], dataset: str | None, channels: int | None
+) -> StatedNormalization | None:
     """The one that can belong to a network on a dataset; None if several can, or none.
 
     Args:

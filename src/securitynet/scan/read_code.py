@@ -14,7 +14,7 @@ from typing import Any
 from securitynet.catalog.known import dataset_facts
 from securitynet.scan.constants import (
     IMAGENET,
-    Normalization,
+    StatedNormalization,
     list_keyed,
     make_normalization,
     pair_named,
@@ -67,7 +67,7 @@ class TrainingCode:
     text: str
     datasets: list[str] = field(default_factory=list)
     mentioned: list[str] = field(default_factory=list)
-    normalizations: list[Normalization] = field(default_factory=list)
+    normalizations: list[StatedNormalization] = field(default_factory=list)
     class_names: list[tuple[str, ...]] = field(default_factory=list)
     networks: dict[str, frozenset[str]] = field(default_factory=dict)
     libraries: list[str] = field(default_factory=list)
@@ -145,7 +145,7 @@ def _read_call(node: ast.Call, code: TrainingCode) -> None:
             code.normalizations += [item] if item is not None else []
         return
     if name == "transforms" and not node.args and "_Weights" in code.text:  # weights.transforms() of torchvision
-        code.normalizations.append(Normalization(*IMAGENET))
+        code.normalizations.append(StatedNormalization(*IMAGENET))
         return
     if name == "add_argument":
         _read_option(node, code)

@@ -312,15 +312,15 @@ def _check_method(method: Method, case: Case, threat_model: ThreatModel, folder:
 def _check_output_defense(defense: OutputDefense, case: Case) -> None:
     images = case.data.dataset.batch(case.data.judged[:24])
     context = Context(seed=0)
-    defended = case.target.through(defense.interface(case.target, case.data, context))
-    outputs = defended.raw_outputs(images)
+    target = case.target.through(defense.interface(case.target, case.data, context))
+    outputs = target.raw_outputs(images)
     _require(bool((outputs >= 0).all()), "some of its outputs are negative")
     _require(torch.equal(outputs.argmax(1), case.target.labels(images)), "it changes the predicted class")
-    alone = torch.cat([defended.raw_outputs(image[None]) for image in images])
+    alone = torch.cat([target.raw_outputs(image[None]) for image in images])
     _require(torch.allclose(outputs, alone, atol=1e-5), "an output depends on the rest of its batch")
     again = case.target.through(defense.interface(case.target, case.data, Context(seed=0)))
-    _require(again.identity == defended.identity, "the same defense with the same seed changes its identity")
-    _require_denied(lambda: defended.module, "it does not hide the network")
+    _require(again.identity == target.identity, "the same defense with the same seed changes its identity")
+    _require_denied(lambda: target.module, "it does not hide the network")
 
 
 def _check_training_defense(defense: TrainingDefense) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from securitynet.catalog.codebook import CodeInfo, as_json, codebook
 from securitynet.web.pages import load_details
 from securitynet.web.plot import make_plot
+from securitynet.web.search import Choice
 from securitynet.web.similar import find_similar
 from securitynet.web.site import get_site
 from securitynet.web.state import MOST_PAGE, MOST_PER_PAGE, MOST_TEXT, MOST_VALUES, PER_PAGE, State, parse_whole
@@ -88,19 +89,11 @@ class Change(BaseModel):
     differences: Annotated[dict[str, list[Any]], Field(description="Code -> [before, after].")]
 
 
-class Count(BaseModel):
-    """A facet's value."""
-
-    value: str
-    count: int
-    chosen: bool
-
-
 class FacetCounts(BaseModel):
     """How the matches divide by one code, as if nothing of it were chosen."""
 
     code: str
-    values: list[Count]
+    values: list[Choice]
     left_out: Annotated[int, Field(description="Less frequent values that are not listed.")]
 
 
@@ -214,14 +207,15 @@ def models(request: Request) -> Models:
     pairs = request.query_params.multi_items()
     state = State.read(pairs, also=_PAGED)
     per_page = parse_whole(request.query_params.get("per_page", str(PER_PAGE)), "per_page", 1, MOST_PER_PAGE)
-    matches, entries = get_site(request).search.read_page(state, per_page)
+    search = get_site(request).search
+    matches, numbers = search.find_page(state, per_page)
     following = replace(state, page=state.page + 1).address("/api/models", [("per_page", str(per_page))])
     return Models(
         total=matches.total,
         page=state.page,
         per_page=per_page,
         next=following if state.page * per_page < matches.total else None,
-        models=[{"id": entry.id, **entry.known()} for entry in entries],
+        models=[{"id": entry.id, **entry.known()} for entry in search.read_entries(numbers)],
     )
 
 
@@ -232,12 +226,8 @@ def model(request: Request, identifier: str) -> Model:
     return Model(
         id=details.entry.id,
         codes=details.entry.known(),
-        sources=details.sources,
         measurements=[Value(**{k: _finite(v) for k, v in asdict(one).items()}) for one in details.measured],
-        version=details.version,
-        withdrawn=details.withdrawn,
-        duplicate_of=details.duplicate_of,
-        duplicates=details.duplicates,
+        **{name: getattr(details, name) for name in ("sources", "version", "withdrawn", "duplicate_of", "duplicates")},
     )
 
 
@@ -245,13 +235,13 @@ def model(request: Request, identifier: str) -> Model:
 def history(request: Request, identifier: str) -> list[Change]:
     """Every change of one model, the first one first."""
     site = get_site(request)
-    entry = load_details(site, identifier).entry
+    details = load_details(site, identifier)
     return [
         Change(
             **{name: getattr(state, name) for name in ("version", "time", "kind", "source", "actor", "note")},
             differences={name: list(ends) for name, ends in state.differences.items()},
         )
-        for state in site.search.catalog.history(entry.id)
+        for state in site.search.catalog.history(details)
     ]
 
 
@@ -259,8 +249,9 @@ def history(request: Request, identifier: str) -> list[Change]:
 def similar_models(request: Request, identifier: str) -> list[dict[str, Any]]:
     """The models most like one."""
     search = get_site(request).search
-    entry = load_details(get_site(request), identifier).entry
-    similar = search.read_rows(find_similar(search.snapshot.columns, search.read_numbers([entry.id])[entry.id]))
+    similar = search.read_entries(
+        find_similar(search.snapshot.columns, load_details(get_site(request), identifier).number)
+    )
     return [{"id": one.id, **one.known()} for one in similar]
 
 
@@ -273,7 +264,7 @@ def facets(request: Request) -> list[FacetCounts]:
     return [
         FacetCounts(
             code=facet.name,
-            values=[Count(**asdict(choice)) for choice in (*facet.choices, *facet.more)],
+            values=[*facet.choices, *facet.more],
             left_out=facet.left_out,
         )
         for facet in search.snapshot.count_facets(state)

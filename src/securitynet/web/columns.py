@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,27 @@ from securitynet.catalog.filters import Filter
 from securitynet.catalog.text import code_term
 
 Mask = NDArray[np.bool_]
+Bits = NDArray[np.uint8]
+"""A mask with eight entries an octet, of which the last is filled up with zeros."""
+
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 UNKNOWN = 0
 """Code of the entries that lack a facet; its text in the frame is empty."""
+
+_MOST_TOGETHER = 1 << 14
+"""Combinations of facets that are counted in one pass: as many counters as stay in the processor's cache."""
+
+
+def list_rows(bits: Bits, count: int) -> Integers:
+    """Rows of the entries in a mask of ``count`` bits, ascending; where they are few, empty octets are passed over."""
+    octets = np.flatnonzero(bits != 0)
+    if 4 * len(octets) > len(bits):
+        return np.flatnonzero(np.unpackbits(bits, count=count).view(bool))
+    places = np.flatnonzero(np.unpackbits(bits[octets]).view(bool))
+    rows: Integers = 8 * octets[places >> 3] + (places & 7)
+    return rows
 
 
 class FacetColumn:
@@ -36,6 +53,7 @@ class FacetColumn:
         terms: Search term of each value; the filter language ignores case and punctuation.
         codes: N, what each entry has: `UNKNOWN`, or the number of a combination of values. An entry has one value of
             most codes, and the combinations of those are the values.
+        combinations: How many combinations there are.
     """
 
     def __init__(self, name: str, column: pl.Series) -> None:
@@ -46,7 +64,7 @@ class FacetColumn:
         self.values = tuple(sorted({value for values in combinations for value in values}))
         self.terms = tuple(code_term(name, value) for value in self.values)
         self.codes: NDArray[np.unsignedinteger] = column.to_physical().to_numpy()
-        self._combinations = len(combinations)
+        self.combinations = len(combinations)
         places = {value: place for place, value in enumerate(self.values)}
         # Row by row: the number of a combination, and the number of a value in it.
         pairs = [(number, places[value]) for number, values in enumerate(combinations) for value in values]
@@ -55,12 +73,16 @@ class FacetColumn:
     @functools.cached_property
     def totals(self) -> Integers:
         """How many of all entries have each combination."""
-        return np.bincount(self.codes, minlength=self._combinations)
+        return np.bincount(self.codes, minlength=self.combinations)
 
     def count(self, rows: Integers) -> Integers:
         """How many of the entries in these rows have each value, V."""
         all_rows = len(rows) == len(self.codes)
-        counts = self.totals if all_rows else np.bincount(self.codes[rows], minlength=self._combinations)
+        counts = self.totals if all_rows else np.bincount(self.codes.take(rows), minlength=self.combinations)
+        return self.count_values(counts)
+
+    def count_values(self, counts: Integers) -> Integers:
+        """How many entries have each value, V, by how many have each combination."""
         per_value = np.bincount(self._items, weights=counts[self._owners], minlength=len(self.values))
         return per_value.astype(np.int64)
 
@@ -76,10 +98,13 @@ class FacetColumn:
         if wanted.known is None:
             terms = set(wanted.terms)
             named = np.array([term in terms for term in self.terms], dtype=bool)
-        combinations = np.zeros(self._combinations, dtype=bool)
+        combinations = np.zeros(self.combinations, dtype=bool)
         combinations[self._owners[named[self._items]]] = True
-        inverted = wanted.negated or wanted.known is False
-        return np.asarray((~combinations if inverted else combinations)[self.codes])
+        if wanted.negated or wanted.known is False:
+            combinations = ~combinations
+        if np.count_nonzero(combinations) == 1:
+            return np.asarray(self.codes == np.flatnonzero(combinations)[0])
+        return combinations.take(self.codes)
 
 
 class Columns:
@@ -101,6 +126,12 @@ class Columns:
             name: frame[name].to_numpy() for name, dtype in frame.schema.items() if dtype == pl.Float64
         }
         self.facets = {name: FacetColumn(name, frame[name]) for name in facet_codes()}
+        groups: list[list[FacetColumn]] = []
+        for facet in sorted(self.facets.values(), key=lambda facet: facet.combinations):
+            if not groups or math.prod(one.combinations for one in [*groups[-1], facet]) > _MOST_TOGETHER:
+                groups.append([])
+            groups[-1].append(facet)
+        self._together = [(facets, _join_codes(facets)) for facets in groups]
         self._ranks = {
             name.removeprefix("order:"): frame[name].to_numpy() for name in frame.columns if name.startswith("order:")
         }
@@ -115,6 +146,20 @@ class Columns:
             "measured": [name for name in self.numeric if name not in codebook()],
             "annotated": [name for name in self.numeric if name in codebook()],
         }
+
+    def count_facets(self, rows: Integers) -> dict[str, Integers]:
+        """How many of the entries in these rows have each value of each facet, V."""
+        if len(rows) == len(self):
+            return {name: facet.count_values(facet.totals) for name, facet in self.facets.items()}
+        counts = {}
+        for facets, codes in self._together:
+            sizes = [facet.combinations for facet in facets]
+            joint = np.bincount(codes.take(rows), minlength=math.prod(sizes)).reshape(sizes)
+            for axis, facet in enumerate(facets):
+                counts[facet.name] = facet.count_values(
+                    np.moveaxis(joint, axis, 0).reshape(sizes[axis], -1).sum(axis=1)
+                )
+        return counts
 
     def filter(self, wanted: Filter) -> Mask | None:
         """Which entries pass a filter, N; None if its code is not among the columns."""
@@ -147,10 +192,10 @@ class Columns:
         """
         if not order:
             return rows[start : start + count]
-        ranks = self._rank(code_or_measured(order.lstrip("-")).name)[rows].astype(np.int64)
+        ranks = self._rank(code_or_measured(order.lstrip("-")).name).take(rows)
         if order.startswith("-"):
             # Ranks from N on belong to entries without a value.
-            ranks = np.where(ranks < len(self), len(self) - 1 - ranks, ranks)
+            np.subtract(len(self) - 1, ranks, out=ranks, where=ranks < len(self))
         end = start + count
         nearest = np.argpartition(ranks, end)[:end] if end < len(rows) else np.arange(len(rows))
         return rows[nearest[np.argsort(ranks[nearest])][start:]]
@@ -170,6 +215,13 @@ class Columns:
             return np.full(len(numbers), -1)
         rows = np.minimum(np.searchsorted(self.numbers, numbers), len(self) - 1)
         return np.where(self.numbers[rows] == numbers, rows, -1)
+
+
+def _join_codes(facets: list[FacetColumn]) -> NDArray[np.unsignedinteger]:
+    """One code an entry for its codes of several facets."""
+    sizes = [facet.combinations for facet in facets]
+    joint = np.ravel_multi_index([facet.codes for facet in facets], sizes)
+    return joint.astype(np.min_scalar_type(math.prod(sizes)))
 
 
 def _categories(column: pl.Series) -> list[str]:

@@ -43,11 +43,6 @@ def write_measured(value: float) -> str:
     return f"{value:.3f}".replace("-", "−") if abs(value) < 10 else format_number(value)
 
 
-def write_count(count: int) -> str:
-    """Write a count with separators."""
-    return f"{count:,}"
-
-
 def check_link(text: str | None) -> str | None:
     """Return an address that a browser may open, http or https; None for any other."""
     return text if text and text.startswith(("https://", "http://")) else None
@@ -66,13 +61,13 @@ def mark_code(text: str) -> Markup:
 
 def render_choices(name: str, several: Iterable[Choice]) -> Markup:
     """Render the check boxes of a facet."""
-    return Markup("\n").join(
-        Markup(
-            f'<li><label><input type="checkbox" name="{escape(name)}" value="{escape(one.value)}"'
-            f'{" checked" if one.chosen else ""}> <span class="value">{escape(one.value)}</span> '
-            f'<span class="count">{one.count:,}</span></label></li>'
+    code = escape(name)
+    return Markup(
+        "\n".join(
+            f'<li><label><input type="checkbox" name="{code}" value="{value}"{" checked" if one.chosen else ""}> '
+            f'<span class="value">{value}</span> <span class="count">{one.count:,}</span></label></li>'
+            for one, value in ((one, escape(one.value)) for one in several)
         )
-        for one in several
     )
 
 
@@ -80,7 +75,7 @@ GLOBALS: dict[str, Any] = {
     "label": write_label,
     "shown": write_value,
     "measured": write_measured,
-    "thousands": write_count,
+    "thousands": "{:,}".format,
     "short": format_number,
     "dotted": join_known,
     "choices": render_choices,

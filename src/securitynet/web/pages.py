@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +9,10 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from securitynet.catalog.attack_board import list_attack_boards, make_attack_board
-from securitynet.catalog.catalog import Details
 from securitynet.catalog.codebook import code, codebook
+from securitynet.catalog.details import Details
 from securitynet.catalog.leaderboard import COLUMNS, list_leaderboards, make_leaderboard
 from securitynet.catalog.names import tell_apart
-from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Measured
 from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
@@ -46,16 +44,17 @@ def search(request: Request) -> HTMLResponse:
     """Search."""
     site = get_site(request)
     state = State.read(request.query_params.multi_items(), also=("id",))
-    matches, entries = site.search.read_page(state)
+    matches, numbers = site.search.find_page(state)
+    rows = site.search.read_rows(numbers)
     last = max(1, -(-matches.total // PER_PAGE))
     return _page(
         site,
         "search.html",
         here="search",
         state=state,
-        entries=entries,
-        names=_tell_apart(entries),
-        accuracy=site.search.read_accuracies(entries) if entries else {},
+        entries=rows,
+        names=tell_apart(row._asdict() for row in rows),
+        accuracy={row.id: site.search.find_accuracy(row.number, row.claimed_accuracy) for row in rows},
         total=matches.total,
         everything=len(matches.snapshot.columns),
         first=(state.page - 1) * PER_PAGE + 1,
@@ -91,13 +90,13 @@ def model(request: Request, identifier: str) -> Response:
             here="model",
             details=details,
             entry=entry,
-            accuracy=site.search.read_accuracies([entry])[entry.id],
+            accuracy=site.search.find_accuracy(details.number, entry.claimed_accuracy),
             groups=_grouped(details),
             measured_rows=(grouped := group_by_name(details.measured)),
             blind=find_blind_baselines(grouped),
             loading=describe_loading(entry, name_database(site.search.catalog.database)),
-            history=site.search.catalog.history(entry.id),
-            similar=site.search.read_rows(find_similar(columns, site.search.read_numbers([entry.id])[entry.id])),
+            history=site.search.catalog.history(details),
+            similar=site.search.read_rows(find_similar(columns, details.number)),
         )
 
 
@@ -147,7 +146,7 @@ def compare(request: Request) -> HTMLResponse:
         "compare.html",
         here="compare",
         several=several,
-        names=_tell_apart([details.entry for details in several]),
+        names=tell_apart({**vars(details.entry), "id": details.entry.id} for details in several),
         rows=rows,
         measured_rows=[(name, [of_model.get(name, []) for of_model in measured]) for name in names],
         blind=[find_blind_baselines(of_model) for of_model in measured],
@@ -282,11 +281,6 @@ def find_blind_baselines(groups: dict[str, list[Measured]]) -> dict[str, Measure
         found = groups.get(f"{name.removesuffix('auc')}blind-auc") or groups.get("membership.blind.auc")
         beside[name] = found[0] if found else None
     return beside
-
-
-def _tell_apart(entries: Sequence[CatalogEntry]) -> dict[str, str]:
-    """Id -> name of each entry of a page, with what distinguishes it from others of the same name."""
-    return tell_apart({**entry.known(), "id": entry.id} for entry in entries)
 
 
 def _page(site: Site, template: str, **values: Any) -> HTMLResponse:

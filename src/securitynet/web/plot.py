@@ -139,10 +139,10 @@ def _plot_matches(search: Search, matches: Matches, x: str, y: str, colour: str)
 def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -> Plot:
     columns = matches.snapshot.columns
     log = (_is_logarithmic(matches, x), _is_logarithmic(matches, y))
-    complete = matches.mask.copy()
+    rows = matches.rows
     for name, is_log in zip((x, y), log, strict=True):
-        complete &= columns.numeric[name] > 0 if is_log else np.isfinite(columns.numeric[name])
-    rows = np.flatnonzero(complete)
+        values = columns.numeric[name][rows]
+        rows = rows[values > 0 if is_log else np.isfinite(values)]
     raw = [columns.numeric[name][rows] for name in (x, y)]
     across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
     within, strata, names = _split(columns, WITHIN, rows)

@@ -17,16 +17,17 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.codebook import code_or_measured
+from securitynet.catalog.codebook import code_or_measured, codebook
 from securitynet.catalog.database import CatalogError, Database
 from securitynet.catalog.filters import parse_filter
+from securitynet.catalog.names import DISTINGUISHING
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import entry_of
 from securitynet.catalog.tables import entries
 from securitynet.web import reading
 from securitynet.web.cache import ResultCache
-from securitynet.web.columns import Columns, FacetColumn, Integers, Mask
+from securitynet.web.columns import Bits, Columns, FacetColumn, Integers, Mask, list_rows
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.term_index import TermIndex
 
@@ -34,9 +35,15 @@ _LOOK_AGAIN = 2.0
 """Seconds for which the columns are taken to be current."""
 
 _MASKS, _MATCHES, _COUNTS, _PLOTS = 400, 12, 1000, 32
-"""Results that are cached. A condition's mask takes a bit an entry, whole matches up to nine bytes an entry."""
+"""Results that are cached. A condition's mask takes a bit an entry, whole matches up to eight bytes more."""
 
 _SHOWN, _MOST_SHOWN = 8, 24
+
+_NUMBERED = entries.c.number.in_(sa.bindparam("numbers", expanding=True))
+_ENTRIES = sa.select(entries.c.number, *(entries.c[name] for name in codebook())).where(_NUMBERED)
+_LISTED = ("key", "name", "family", "purpose_detail", "task_type", "claimed_accuracy", "parameters")
+_ROWS = sa.select(*(entries.c[name] for name in dict.fromkeys(("number", "id", *_LISTED, *DISTINGUISHING))))
+_ROWS = _ROWS.where(_NUMBERED)
 
 
 @dataclass(frozen=True)
@@ -71,16 +78,16 @@ class Matches:
 
     Attributes:
         snapshot: The state of the catalog that was searched.
-        mask: N, which entries match.
+        bits: Which entries match.
     """
 
     snapshot: Snapshot
-    mask: Mask
+    bits: Bits
 
     @functools.cached_property
     def rows(self) -> Integers:
         """Rows of the snapshot's columns that match, ascending."""
-        return np.flatnonzero(self.mask)
+        return list_rows(self.bits, len(self.snapshot.columns))
 
     @property
     def total(self) -> int:
@@ -142,17 +149,14 @@ class Snapshot:
         return numbers
 
     def _match(self, state: State) -> Matches:
-        conditions = [self._mask("", state.text)] if state.text else []
-        conditions += [self._mask(name, value) for name, value in self.get_filters(state).items()]
-        mask = conditions[0] if conditions else np.ones(len(self.columns), dtype=bool)
-        for condition in conditions[1:]:
-            mask &= condition
-        return Matches(self, mask)
+        conditions = [self._find("", state.text)] if state.text else []
+        conditions += [self._find(name, value) for name, value in self.get_filters(state).items()]
+        everything = np.packbits(np.ones(len(self.columns), dtype=bool))
+        return Matches(self, functools.reduce(np.bitwise_and, conditions, everything))
 
-    def _mask(self, name: str, value: str | list[str]) -> Mask:
-        """Which models meet one condition: words, or a filter on a code. Cached as bits."""
-        bits = self._masks.get((name, str(value)), lambda: np.packbits(self._compute_mask(name, value)))
-        return np.unpackbits(bits, count=len(self.columns)).view(bool)
+    def _find(self, name: str, value: str | list[str]) -> Bits:
+        """Which models meet one condition: words, or a filter on a code."""
+        return self._masks.get((name, str(value)), lambda: np.packbits(self._compute_mask(name, value)))
 
     def _compute_mask(self, name: str, value: str | list[str]) -> Mask:
         if not name:
@@ -166,12 +170,12 @@ class Snapshot:
     def _count_facets(self, state: State) -> tuple[FacetChoices, ...]:
         filters = self.get_filters(state)
         counted = []
+        of_all = self.columns.count_facets(self.match(state).rows)
         for name, facet in self.columns.facets.items():
-            counts = facet.count(self.match(state.without(name)).rows)
-            chosen = np.zeros(len(counts), dtype=bool)
+            counts, chosen = of_all[name], np.zeros(len(facet.values), dtype=bool)
             if name in filters:
-                wanted = parse_filter(code_or_measured(name), filters[name])
-                chosen = facet.choose(wanted)
+                counts = facet.count(self.match(state.without(name)).rows)
+                chosen = facet.choose(parse_filter(code_or_measured(name), filters[name]))
             counted.append(_rank_values(facet, counts, chosen))
         return tuple(one for one in counted if one.choices)
 
@@ -237,20 +241,23 @@ class Search:
         """
         return self.catalog.query(state.text, sort=state.sort or None, filters=self.snapshot.get_filters(state))
 
-    def read_page(self, state: State, per_page: int = PER_PAGE) -> tuple[Matches, list[CatalogEntry]]:
-        """What matches, and the entries of one page in their order."""
+    def find_page(self, state: State, per_page: int = PER_PAGE) -> tuple[Matches, list[int]]:
+        """What matches, and the row numbers of the entries of one page, in their order."""
         self.make_query(state)
         snapshot = self.snapshot
         matches = snapshot.match(state)
         numbers = snapshot.sort(matches, state.sort, (state.page - 1) * per_page, per_page)
-        return matches, self.read_rows(numbers.tolist())
+        return matches, numbers.tolist()
 
-    def read_rows(self, numbers: list[int]) -> list[CatalogEntry]:
+    def read_entries(self, numbers: list[int]) -> list[CatalogEntry]:
         """The entries with these row numbers, in this order."""
+        return [entry_of(row._mapping) for row in self.read_rows(numbers, _ENTRIES)]
+
+    def read_rows(self, numbers: list[int], statement: sa.Select[Any] = _ROWS) -> list[sa.Row[Any]]:
+        """The rows with these numbers, in this order; by default with what a list of models shows."""
         with self.catalog.database.read() as connection:
-            statement = sa.select(entries).where(entries.c.number.in_(numbers))
-            rows = {row["number"]: row for row in connection.execute(statement).mappings().all()}
-        return [entry_of(rows[number]) for number in numbers if number in rows]
+            rows = {row.number: row for row in connection.execute(statement, {"numbers": numbers})}
+        return [rows[number] for number in numbers if number in rows]
 
     def read_names(self, numbers: list[int]) -> dict[int, tuple[str, str, str | None]]:
         """Row number -> id, name and dataset."""
@@ -264,25 +271,20 @@ class Search:
                 names.update({row[0]: (row[1], row[2], row[3]) for row in connection.execute(statement).all()})
         return names
 
-    def read_accuracies(self, given: list[CatalogEntry]) -> dict[str, tuple[float | None, str]]:
-        """Id -> test accuracy, measured if it was, else as claimed, and which of the two it is."""
-        columns = self.snapshot.columns
-        accuracies: dict[str, tuple[float | None, str]] = {e.id: (e.claimed_accuracy, "claimed") for e in given}
-        if "accuracy.test" not in columns.numeric:
-            return accuracies
-        numbers = self.read_numbers(list(accuracies))
-        rows = columns.find_rows(np.array(list(numbers.values()), dtype=np.int64))
-        for identifier, row in zip(numbers, rows.tolist(), strict=True):
-            measured = columns.numeric["accuracy.test"][row]
-            if row >= 0 and np.isfinite(measured):
-                accuracies[identifier] = (float(measured), "measured")
-        return accuracies
+    def find_accuracy(self, number: int, claimed: float | None) -> tuple[float | None, str]:
+        """An entry's test accuracy, measured if it was, else as claimed, and which of the two it is.
 
-    def read_numbers(self, identifiers: list[str]) -> dict[str, int]:
-        """Id -> row number, of those ids that there are."""
-        statement = sa.select(entries.c.id, entries.c.number).where(entries.c.id.in_(identifiers))
-        with self.catalog.database.read() as connection:
-            return {identifier: int(number) for identifier, number in connection.execute(statement)}
+        Args:
+            number: Of its row.
+            claimed: The accuracy that its publisher states.
+        """
+        columns = self.snapshot.columns
+        if "accuracy.test" in columns.numeric:
+            [row] = columns.find_rows(np.array([number]))
+            measured = float(columns.numeric["accuracy.test"][row])
+            if row >= 0 and np.isfinite(measured):
+                return measured, "measured"
+        return claimed, "claimed"
 
 
 def _key(state: State) -> tuple[Any, ...]:

@@ -29,14 +29,15 @@ def find_similar(columns: Columns, number: int, count: int = 6) -> list[int]:
     shared = [columns.facets[name].codes == own[name] for name in ("dataset", "family") if own[name] != UNKNOWN]
     if not shared:
         return []
-    both = np.logical_and.reduce(shared)
-    candidates = np.flatnonzero(both if both.sum() > count else np.logical_or.reduce(shared))
+    candidates = np.flatnonzero(shared[0] & shared[-1])
+    if len(candidates) <= count:
+        candidates = np.flatnonzero(shared[0] | shared[-1])
     candidates = candidates[candidates != row][:_MOST_CANDIDATES]
     distance = np.zeros(len(candidates))
     for name, weight in WEIGHTS.items():
-        codes = columns.facets[name].codes[candidates]
+        codes = np.arange(columns.facets[name].combinations)
         unknown = (codes == UNKNOWN) | (own[name] == UNKNOWN)
-        distance += weight * np.where(unknown, 0.5, codes != own[name])
+        distance += (weight * np.where(unknown, 0.5, codes != own[name])).take(columns.facets[name].codes[candidates])
     for name, scale in (("parameters", 1.0), ("claimed_accuracy", 0.1), ("year", 5.0)):
         if name not in columns.numeric:
             continue  # as far from one as from another
@@ -45,6 +46,9 @@ def find_similar(columns: Columns, number: int, count: int = 6) -> list[int]:
             mine, theirs = np.log10(np.maximum(mine, 1)), np.log10(np.maximum(theirs, 1))
         apart = np.abs(theirs - mine) / scale
         distance += np.where(np.isfinite(apart), np.minimum(apart, 2), 0.5)
+    if len(distance) > count:
+        near = np.flatnonzero(distance <= np.partition(distance, count - 1)[count - 1])
+        candidates, distance = candidates[near], distance[near]
     nearest = candidates[np.argsort(distance, kind="stable")[:count]]
     numbers: list[int] = columns.numbers[nearest].tolist()
     return numbers

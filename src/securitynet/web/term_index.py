@@ -7,6 +7,7 @@ match what the database would (`securitynet.catalog.query`); a test compares the
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 
 import numpy as np
@@ -52,11 +53,15 @@ class TermIndex:
     """
 
     def __init__(self, frame: pl.DataFrame, shown: NDArray[np.int64]) -> None:
-        self._terms, self._numbers = frame["term"], frame["number"]
-        self._shown = shown
-        # Row numbers are places in a mask.
-        known = self._numbers.explode().drop_nulls().to_numpy()
-        self._size = 1 + max(int(numbers.max(initial=0)) for numbers in (known, shown))
+        self._terms = frame["term"]
+        self._ends = np.append(0, frame["number"].list.len().cum_sum().to_numpy())
+        numbers = frame["number"].explode().drop_nulls().to_numpy()
+        # Places in a mask: first the entries that are shown, in their order, and then the others.
+        places = np.full(1 + max(int(some.max(initial=0)) for some in (numbers, shown)), -1, dtype=np.int32)
+        places[shown] = np.arange(len(shown))
+        places[places < 0] = np.arange(len(shown), len(places))
+        self._places = places[numbers]
+        self._size, self._shown = len(places), len(shown)
 
     def match(self, text: str) -> Mask:
         """Which of the shown entries have all words of a text, N.
@@ -70,13 +75,13 @@ class TermIndex:
         mask = self._match_all(whole, begun)
         if whole and not begun and not mask.any():
             mask = self._match_all([], whole)
-        return mask[self._shown]
+        return mask[: self._shown]
 
     def _match_all(self, whole: list[str], begun: list[str]) -> Mask:
         mask = np.ones(self._size, dtype=bool)
         for term, end in [(term, f"{term}\0") for term in whole] + [(term, term + _LAST) for term in begun]:
             one = np.zeros(self._size, dtype=bool)
-            first, after = (self._terms.search_sorted(key) for key in (term, end))
-            one[self._numbers[first:after].explode().drop_nulls().to_numpy()] = True
+            first, after = (bisect.bisect_left(self._terms, key) for key in (term, end))
+            one[self._places[self._ends[first] : self._ends[after]]] = True
             mask &= one
         return mask

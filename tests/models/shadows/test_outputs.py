@@ -278,7 +278,7 @@ def test_training_is_the_targets_where_it_is_known(target):
 
 
 def test_what_is_known_of_the_target_is_used(digits, tmp_path):
-    from securitynet.models.store.model_record import read_target_record
+    from securitynet.models.store.record_files import read_target_record
 
     out = tmp_path / "target.safetensors"
     target = train_target("simple-cnn", digits, out=out, device="cpu", **FAST)

@@ -24,8 +24,9 @@ from securitynet.models.shadows import (
 )
 from securitynet.models.shadows.outputs import plan_specs
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.store.model_record import read_model_record, read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.parallel import choose_thread_count
+from securitynet.models.store.record_files import read_model_record, read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import DefenseRecord

@@ -15,8 +15,8 @@ from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import add_digest
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.store.model_record import read_model_record
 from securitynet.models.store.parallel import obtain_models
+from securitynet.models.store.record_files import read_model_record
 from securitynet.models.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.01, schedule="constant")

@@ -21,7 +21,8 @@ from securitynet.models.gan import GANTraining, obtain_gan
 from securitynet.models.gan.store import GANRecord
 from securitynet.models.gan.training import build_networks
 from securitynet.models.store.cached_model import ModelSpec, TrainingRun, build_fresh_network, obtain_model
-from securitynet.models.store.model_record import CachedModelRecord, read_model_record, read_target_record
+from securitynet.models.store.model_record import CachedModelRecord
+from securitynet.models.store.record_files import read_model_record, read_target_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.recipe import Recipe

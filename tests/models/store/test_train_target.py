@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.files import add_digest
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.recipe import Recipe

@@ -15,7 +15,8 @@ from securitynet.defenses.dp_sgd import RECIPE, DpSgd
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowPlan
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.config import TrainConfig
 

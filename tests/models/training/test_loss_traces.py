@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.store.model_record import read_target_record, restore_splits
+from securitynet.models.store.effective_splits import restore_splits
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.dp_sgd import PrivateSteps
 from securitynet.models.training.fit import fit

@@ -29,7 +29,7 @@ def select(
     *,
     only: Only,
     prefer: Only | None = None,
-    defended: bool = False,
+    with_defenses: bool = False,
     prepare: Prepare | None = None,
 ) -> pandas.DataFrame:
     """One row for each case that has all quantities.
@@ -39,13 +39,13 @@ def select(
         quantities: What must have been measured.
         only: What the claim names; no other case counts.
         prefer: What the paper's data is, without being named: applied where there are such cases.
-        defended: Whether targets with a defense count.
+        with_defenses: Whether targets with a defense count.
         prepare: Adds columns, or leaves out rows.
 
     Raises:
         NoCases: If there are none.
     """
-    rows = tidy if defended else tidy[tidy["defense"].isna()]
+    rows = tidy if with_defenses else tidy[tidy["defense"].isna()]
     rows = rows[rows["backdoor"].isna()]
     for column, values in only.items():
         inside = rows[frames.allowed(rows[column], values)]

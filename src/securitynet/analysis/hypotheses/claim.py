@@ -40,7 +40,7 @@ class Claim:
         margin: For a claim of none: the largest difference that counts as none.
         only: Column -> values of the models that the sentence is about; no others count.
         prefer: Column -> values of the models that the paper's section is about, applied if there are any.
-        defended: Whether targets with a defense count: only in claims about defenses.
+        with_defenses: Whether targets with a defense count: only in claims about defenses.
         prepare: Adds columns, or leaves out rows.
         printed: Names of the numbers that the paper prints on it.
     """
@@ -56,7 +56,7 @@ class Claim:
     margin: float | None = None
     only: Only = field(default_factory=dict)
     prefer: Only = field(default_factory=dict)
-    defended: bool = False
+    with_defenses: bool = False
     prepare: Prepare | None = None
     printed: tuple[str, ...] = ()
 

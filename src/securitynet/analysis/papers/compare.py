@@ -71,7 +71,7 @@ def compare(printed: Iterable[Printed], tidy: pandas.DataFrame, level: float = 0
     compared = []
     for one in printed:
         if all(_possible(wanted, present[column]) for column, wanted in one.only.items() if column in present):
-            item = _compared(one, tidy if one.defended else undefended, level)
+            item = _compared(one, tidy if one.with_defenses else undefended, level)
             compared += [] if item is None else [item]
     return sorted(compared, key=place)
 
@@ -104,7 +104,7 @@ def _possible(wanted: tuple[str | None, ...], there: set[str]) -> bool:
 
 def _compared(printed: Printed, tidy: pandas.DataFrame, level: float) -> Compared | None:
     try:
-        wide = select(tidy, printed.quantities, only=printed.only, defended=True, prepare=printed.prepare)
+        wide = select(tidy, printed.quantities, only=printed.only, with_defenses=True, prepare=printed.prepare)
     except NoCases:
         return None
     here = printed.test(wide, level).estimate

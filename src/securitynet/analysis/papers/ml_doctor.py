@@ -134,7 +134,7 @@ def _cell_printed(cell: Cell) -> Printed:
     quantities = {"y": q.TARGET_ACCURACY if cell.quantity == "epsilon" else _QUANTITIES[cell.quantity]}
     return Printed(name, "ML-Doctor", cell.where, f"{what}, {cell.architecture}, {cell.dataset}{defense}",
                    "mean over five runs", cell.value, 2, quantities,
-                   mean("epsilon" if cell.quantity == "epsilon" else "y"), only, defended=True,
+                   mean("epsilon" if cell.quantity == "epsilon" else "y"), only, with_defenses=True,
                    figures=tuple(shown))  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Printed:
         test: Computes it.
         only: Column -> values of the models that it is about.
         prepare: Adds columns, or leaves out rows.
-        defended: Whether targets with a defense count.
+        with_defenses: Whether targets with a defense count.
         figures: Names of the figures in whose captions it stands.
         percent: Whether it is written as a percentage.
     """
@@ -43,7 +43,7 @@ class Printed:
     test: Test
     only: Only = field(default_factory=dict)
     prepare: Prepare | None = None
-    defended: bool = False
+    with_defenses: bool = False
     figures: tuple[str, ...] = ()
     percent: bool = False
 

@@ -23,7 +23,8 @@ from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.training import GANHistory, build_networks, train
 from securitynet.models.sources.weights import read_state_dict
 from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, lock_folder
-from securitynet.models.store.model_record import ModelRecord, save_trained_model
+from securitynet.models.store.model_record import ModelRecord
+from securitynet.models.store.record_files import save_trained_model
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.untrusted import parse_json, read_bytes

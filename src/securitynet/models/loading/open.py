@@ -21,13 +21,8 @@ from securitynet.models.sources.suggestions import suggest
 from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weight_digests import verify_weights
 from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
-from securitynet.models.store.model_record import (
-    ClassifierRecord,
-    TargetRecord,
-    model_record_path,
-    read_membership,
-    read_model_record,
-)
+from securitynet.models.store.model_record import ClassifierRecord, TargetRecord
+from securitynet.models.store.record_files import model_record_path, read_membership, read_model_record
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs

@@ -29,7 +29,8 @@ from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_digest, file_checksum
 from securitynet.models.sources.weights import read_state_dict, state_checksum
-from securitynet.models.store.model_record import CachedModelRecord, R, model_record_path, save_trained_model
+from securitynet.models.store.model_record import CachedModelRecord
+from securitynet.models.store.record_files import R, model_record_path, save_trained_model
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile

@@ -1,4 +1,4 @@
-"""`effective_splits`: the splits of a protocol with those members that a model is trained on."""
+"""The splits of a protocol with those members that a model is trained on, and those of a model that was."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
+from securitynet.errors import SplitError
+from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.training.fit import hold_out
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import set_aside
@@ -48,3 +50,37 @@ def effective_splits(
     if canaries is not None:
         members = np.setdiff1d(members, canaries, assume_unique=True)
     return replace(made, members=members, known_members=np.intersect1d(made.known_members, members))
+
+
+def restore_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float | None = None) -> Splits:
+    """The splits that a model was trained with: the members are exactly the records that it was trained on.
+
+    Members that early stopping held out trained nothing, but they chose the epoch: they are neither members nor
+    non-members, and are left out. So are those that a defense set aside, and those whose place canaries took.
+
+    Args:
+        trained: Record of the model.
+        dataset: The dataset it was trained on.
+        known: Share of members that the adversary knows; by default the one stated at training.
+
+    Raises:
+        SplitError: If the dataset is another one, or the split differs from that of the training.
+    """
+    stated = trained.split
+    if trained.dataset.fingerprint != dataset.fingerprint:
+        raise SplitError(
+            f"This model was trained on {trained.dataset.reference}, in another version than {dataset.reference} as "
+            "loaded now, so its members are unknown.",
+            hint="Load the dataset as it was for training (same --channels, --image-size, --limit), or choose "
+            "--split public or four-way yourself.",
+        )
+    canaries = None if trained.canaries is None else trained.canaries.indices
+    made = effective_splits(stated.protocol, dataset, stated.seed, stated.known, trained.recipe, stated.aside, canaries)
+    if made.fingerprint != stated.fingerprint:
+        raise SplitError(
+            "The split that this model was trained with cannot be reproduced, so its members are unknown.",
+            hint="Use the version of securitynet that trained it, or train it again.",
+        )
+    if known is None or known == stated.known:
+        return made
+    return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside, canaries)

@@ -9,11 +9,8 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.models.store.model_record import (
-    TargetRecord,
-    model_record_path,
-    read_target_record,
-)
+from securitynet.models.store.model_record import TargetRecord
+from securitynet.models.store.record_files import model_record_path, read_target_record
 from securitynet.models.training.loss_traces import (
     loss_traces_path,
     read_loss_traces,

@@ -24,12 +24,8 @@ from securitynet.files import stable_hash
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.effective_splits import effective_splits
 from securitynet.models.store.finished_training import find_finished, lacks_losses, remove_leftovers
-from securitynet.models.store.model_record import (
-    TargetRecord,
-    TrainedSplit,
-    check_path,
-    save_trained_model,
-)
+from securitynet.models.store.model_record import TargetRecord, TrainedSplit
+from securitynet.models.store.record_files import check_path, save_trained_model
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training.canaries import (

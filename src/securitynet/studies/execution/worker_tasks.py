@@ -41,7 +41,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import describe_doubts
 from securitynet.models.sources.catalog import fetch_weights
-from securitynet.models.store.model_record import model_record_path
+from securitynet.models.store.record_files import model_record_path
 from securitynet.models.store.train_target import train_model
 from securitynet.models.targets.signals import Signals, collect
 from securitynet.models.training.config import TrainConfig

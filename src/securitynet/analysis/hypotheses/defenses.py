@@ -38,7 +38,7 @@ def against_undefended(quantity: str, defense: str, *, relative: bool = False) -
         clusters = rows["_original"].to_numpy(object)
         estimate = statistics.paired_difference(before, after, clusters=clusters, level=level)
         estimate = of_units(estimate if relative else bounded(estimate), UNITS)
-        return Tested(estimate, on(rows), units="defended targets")
+        return Tested(estimate, on(rows), units="targets with a defense")
 
     return test
 
@@ -64,7 +64,7 @@ def weaker_defense(quantity: str, first: str, second: str) -> Test:
         change = [(part[quantity] - part["_before"]).to_numpy(float) for part in parts]
         clusters = parts[0]["_original"].to_numpy(object), parts[1]["_original"].to_numpy(object)
         estimate = statistics.group_difference(change[0], change[1], clusters=clusters, level=level)
-        return Tested(of_units(bounded(estimate), UNITS), on(pandas.concat(parts)), units="defended targets")
+        return Tested(of_units(bounded(estimate), UNITS), on(pandas.concat(parts)), units="targets with a defense")
 
     return test
 
