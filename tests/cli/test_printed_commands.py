@@ -19,6 +19,8 @@ from fastapi.testclient import TestClient
 
 import securitynet
 import securitynet.catalog
+from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.result import _settings
 from securitynet.cli.main import app, main
 from securitynet.models.architectures.factory import build
 from securitynet.web.app import create_app
@@ -26,6 +28,7 @@ from securitynet.web.app import create_app
 SOURCE = Path(securitynet.__file__).parent
 _IN_TEXT = re.compile(r"`+(securitynet [^`]+)`+|(?:Example|Run one|The same search): (securitynet [^\n]+)")
 _IN_PAGE = re.compile(r"<code>(securitynet [^<]+)</code>", re.DOTALL)
+_SHOWN = re.compile(r"<(code|pre)\b[^>]*>(.*?)</\1>", re.DOTALL)
 
 
 def _texts(tree: ast.Module) -> Iterator[str]:
@@ -38,6 +41,13 @@ def _texts(tree: ast.Module) -> Iterator[str]:
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "VALUE" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
             yield node.value
+
+
+def commands_of(report: Path) -> list[str]:
+    """The commands that a report shows, as they are copied."""
+    blocks = (text for _, text in _SHOWN.findall(report.read_text(encoding="utf-8")))
+    texts = [html.unescape(re.sub(r"<[^>]+>", "", block)) for block in blocks]
+    return [line for text in texts for line in text.splitlines() if line.startswith("securitynet ")]
 
 
 def printed() -> set[str]:
@@ -115,7 +125,8 @@ def test_the_command_of_a_page_runs_as_it_stands(page, tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code in (None, 0), capsys.readouterr().err
-    assert (tmp_path / "report" / "report.html").is_file()
+    again = commands_of(tmp_path / "report" / "report.html")
+    assert again and all(f"--db '{tmp_path}/a catalog.sqlite'" in line for line in again if "catalog:" in line)
     names: dict[str, object] = {}
     exec(compile(python, "page", "exec"), names)
     assert names["target"].num_classes == 10
@@ -127,6 +138,11 @@ def test_the_commands_of_a_report_can_be_typed(tmp_path) -> None:
     outcome = securitynet.assess(
         build("simple-cnn", 10, 1, 8), "digits", limit=60, attacks=["correctness"], detectors=[], out=tmp_path / "out"
     )
-    text = Path(outcome.report).read_text(encoding="utf-8")
-    for command in (html.unescape(found) for found in _IN_PAGE.findall(text)):
+    for command in commands_of(Path(outcome.report)):
         assert check(command) is None, command
+
+
+def test_the_address_of_a_database_server_is_in_no_result() -> None:
+    server = AssessConfig(model="catalog:x", dataset="digits", db="postgresql://me:secret@host/catalog")
+    assert "db" not in _settings(server)
+    assert _settings(server.model_copy(update={"db": "sqlite:///my.sqlite"}))["db"] == "my.sqlite"

@@ -137,3 +137,11 @@ def test_tpr_interval_is_that_of_drawn_thresholds_and_rates():
     high = np.quantile(generator.beta(hits_high + 1, 300 - hits_high), 0.975)
     measured = roc.tpr_at_fpr(members, non_members, 0.1)
     assert (measured.low, measured.high) == pytest.approx((low, high), abs=0.01)
+
+
+@pytest.mark.parametrize("count", [100, 400, 1000])
+def test_shares_are_exact_where_a_bound_is_a_multiple_of_one_record(count):
+    scores = np.arange(float(count))
+    for reached in range(1, count // 10):
+        assert roc.count_share(scores, np.array([count - reached]))[0] == reached / count
+    assert roc.count_share(scores, np.array([-1.0, count + 1.0])).tolist() == [1.0, 0.0]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from scipy import stats
 
 from securitynet.errors import ConfigurationError
-from securitynet.metrics import paired, paired_auc
+from securitynet.metrics import paired, paired_auc, roc
 from securitynet.records import Direction, Measurement
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
 from securitynet.results.document import ResultDocument, TrialSummary, read_document
@@ -305,6 +305,4 @@ def _compare_exposure(trial: str, one: _ScoredRecords, share: float, names: Mapp
 
 def _share_as_high(scores: NDArray[np.float64], is_member: NDArray[np.bool_]) -> NDArray[np.float64]:
     """For each member, the share of the non-members that score at least as high."""
-    others = np.sort(scores[~is_member])
-    shares: NDArray[np.float64] = 1 - np.searchsorted(others, scores[is_member], side="left") / len(others)
-    return shares
+    return roc.count_share(scores[~is_member], scores[is_member])

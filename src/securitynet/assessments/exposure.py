@@ -131,8 +131,7 @@ def _describe_records(
 ) -> Iterator[RecordExposure]:
     """The exposure of each member, in the order of the records."""
     dataset, indices = exposed.data.dataset, exposed.signals.indices
-    others = np.sort(exposed.scores[~exposed.is_member])
-    shares = 1 - np.searchsorted(others, exposed.scores, side="left") / len(others)
+    shares = roc.count_share(exposed.scores[~exposed.is_member], exposed.scores)
     low, high = found.rate_limits(level)
     spread: dict[int, float] = {}
     if traces is not None and len(traces.losses) > 1:

@@ -15,6 +15,7 @@ from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.ordering import union
 from securitynet.escaping import escape_formula
 from securitynet.files import atomic_write
+from securitynet.metrics import roc
 from securitynet.metrics.exposure import most_exposed
 from securitynet.results.document import ExposedMember, ExposedMembers
 
@@ -158,6 +159,4 @@ def write_records(assessment: Assessment, path: Path) -> bool:
 
 def rank_among_non_members(scores: MembershipScores) -> NDArray[np.float64]:
     """Return, for each record, the share of the non-members that score at least as high, in [0, 1]."""
-    others = np.sort(scores.scores[~scores.is_member])
-    shares: NDArray[np.float64] = (len(others) - np.searchsorted(others, scores.scores, side="left")) / len(others)
-    return shares
+    return roc.count_share(scores.scores[~scores.is_member], scores.scores)

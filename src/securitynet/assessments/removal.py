@@ -14,7 +14,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.members import resolve_members
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError
-from securitynet.metrics import paired, rates, vulnerability
+from securitynet.metrics import paired, rates, roc, vulnerability
 from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.store.effective_splits import restore_splits
@@ -191,7 +191,6 @@ def _make_spec(trained: TargetRecord, exposed: ExposedTarget, members: Indices) 
 def _attack(target: Target, key: str | None, config: ExposureConfig, exposed: ExposedTarget) -> _Attacked:
     signals = collect(target, exposed.data.dataset, exposed.signals.indices, cache=exposed.cache)
     scores = exposed.attack_with_lira(signals)
-    others = np.sort(scores[~exposed.is_member])
-    shares = 1 - np.searchsorted(others, scores, side="left") / len(others)
+    shares = roc.count_share(scores[~exposed.is_member], scores)
     above = vulnerability.identify(scores[None], exposed.is_member[None], config.fpr)[0]
     return _Attacked(above, shares, signals.correct, key)

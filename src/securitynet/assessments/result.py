@@ -94,9 +94,17 @@ def to_document(assessment: Assessment) -> ResultDocument:
 
 
 def _settings(config: AssessConfig) -> dict[str, Any]:
-    """Return the configuration in the form of a file for ``--config``; the split's fingerprint replaces masks."""
+    """Return the configuration in the form of a file for ``--config``; the split's fingerprint replaces masks.
+
+    A catalog in a file is named, so that commands made of the result find its entries; the address of a server, which
+    holds names of users and hosts, is not.
+    """
     masks = {name for name in ("members", "non_members") if not isinstance(getattr(config, name), Path)}
-    return config.model_dump(mode="json", exclude_none=True, exclude={"out", "cache", "db", "mlflow", "wandb", *masks})
+    stated = config.model_dump(
+        mode="json", exclude_none=True, exclude={"out", "cache", "db", "mlflow", "wandb", *masks}
+    )
+    file = (config.db or "").removeprefix("sqlite:///")
+    return {**stated, "db": file} if file and "://" not in file else stated
 
 
 def headline(trial: Trial) -> tuple[str, ...]:

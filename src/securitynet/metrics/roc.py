@@ -49,18 +49,30 @@ def check(members: Scores, non_members: Scores) -> None:
         raise ValueError("a score is NaN")
 
 
+def count_share(scores: Scores, thresholds: Scores) -> NDArray[np.float64]:
+    """Compute the share of the scores that reach each threshold.
+
+    Counts are divided once: 1 minus a share would put 4 of 400 above 0.01.
+
+    Args:
+        scores: N, in any order.
+        thresholds: M, in any order.
+
+    Returns:
+        M shares in [0, 1].
+    """
+    count = len(scores)
+    shares: NDArray[np.float64] = (count - np.searchsorted(np.sort(scores), thresholds, side="left")) / count
+    return shares
+
+
 def curve(members: Scores, non_members: Scores) -> Curve:
     """Compute the ROC curve at every distinct score."""
     check(members, non_members)
     thresholds = np.unique(np.concatenate([members, non_members]))[::-1]
-
-    def share_at_least(scores: Scores) -> NDArray[np.float64]:
-        ordered = np.sort(scores)
-        return 1 - np.searchsorted(ordered, thresholds, side="left") / len(ordered)
-
     return Curve(
-        fpr=np.concatenate([[0.0], share_at_least(non_members)]),
-        tpr=np.concatenate([[0.0], share_at_least(members)]),
+        fpr=np.concatenate([[0.0], count_share(non_members, thresholds)]),
+        tpr=np.concatenate([[0.0], count_share(members, thresholds)]),
     )
 
 

@@ -18,7 +18,7 @@ OMISSION = "…"
 _ABSOLUTE = re.compile(r"(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:<>|()]+(?:[\\/][^\s'\",;:<>|()]+)+")
 """An absolute path of two or more parts within a text."""
 
-_PATH_SETTINGS = ("weights", "members", "non_members", "policy", "against", "data_root", "cache", "out")
+_PATH_SETTINGS = ("weights", "members", "non_members", "policy", "against", "data_root", "cache", "db", "out")
 _REFERENCE = re.compile(r"^(?P<scheme>[a-z]+):(?P<path>[^:]+)(?P<rest>(?::[^:/\\]+)?)$")
 _REMOTE = re.compile(r"^https?://")
 
