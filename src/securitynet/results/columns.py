@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,9 +24,21 @@ class _Column:
     length: int = 0
 
     def add(self, value: Any, count: int) -> None:
+        """Add one value of several rows."""
         self.values.append(value)
         self.counts.append(count)
         self.length += count
+
+    def extend(self, values: list[Any]) -> None:
+        """Add a value of each of several rows."""
+        self.values += values
+        self.counts.extend(repeat(1, len(values)))
+        self.length += len(values)
+
+    def fill(self, length: int) -> None:
+        """Add missing values up to a length."""
+        if self.length < length:
+            self.add(_MISSING, length - self.length)
 
 
 def make_frame(blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> pandas.DataFrame:
@@ -40,35 +54,28 @@ def make_frame(blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, A
     import numpy as np
     import pandas
 
-    columns: dict[str, _Column] = {}
+    columns: defaultdict[str, _Column] = defaultdict(_Column)
     texts: dict[str, str] = {}
     total = 0
     for shared, rows in blocks:
         if not rows:
             continue
         for name, value in shared.items():
-            text = texts.setdefault(value, value) if type(value) is str else value
-            _extend(columns, name, total).add(text, len(rows))
-        for row in rows:
-            for name, value in row.items():
-                text = texts.setdefault(value, value) if type(value) is str else value
-                _extend(columns, name, total).add(text, 1)
-            total += 1
+            columns[name].fill(total)
+            columns[name].add(texts.setdefault(value, value) if type(value) is str else value, len(rows))
+        names = rows[0].keys()
+        alike = all(row.keys() == names for row in rows)
+        for part in (rows,) if alike else ((row,) for row in rows):
+            for name in part[0]:
+                values = [row[name] for row in part]
+                column = columns[name]
+                column.fill(total)
+                column.extend([texts.setdefault(value, value) if type(value) is str else value for value in values])
+            total += len(part)
     series = {}
     for name in list(columns):
         column = columns.pop(name)  # so that memory holds only one column twice
-        if column.length < total:
-            column.add(_MISSING, total - column.length)
+        column.fill(total)
         places = np.repeat(np.arange(len(column.values)), column.counts)
         series[name] = pandas.Series(column.values).take(places).reset_index(drop=True)
     return pandas.DataFrame(series, copy=False)
-
-
-def _extend(columns: dict[str, _Column], name: str, length: int) -> _Column:
-    """The column of a name, filled up to a length with missing values."""
-    column = columns.get(name)
-    if column is None:
-        column = columns[name] = _Column()
-    if column.length < length:
-        column.add(_MISSING, length - column.length)
-    return column

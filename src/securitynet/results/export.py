@@ -80,7 +80,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
         if frame[column].dropna().map(type).nunique() > 1:  # one name, of several methods
             frame[column] = frame[column].map(lambda value: None if pandas.isna(value) else str(value))
     order = ["case", "trial", "name"]
-    return frame.sort_values(order, kind="stable", na_position="first").reset_index(drop=True)
+    return frame.sort_values(order, kind="stable", na_position="first", ignore_index=True)
 
 
 def read_blocks(
