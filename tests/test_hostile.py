@@ -58,6 +58,18 @@ def lying_header(path):
         archive.writestr("posteriors.npy", header + text.ljust(0x75) + b"\n")
 
 
+def encrypted(path):
+    """An archive whose members say that they need a password."""
+    np.savez(path, posteriors=np.zeros((2, 2)))
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + offset] |= 1
+            at = content.find(signature, at + 1)
+    path.write_bytes(content)
+
+
 def nested_key(path):
     """A header that is no array's, but an expression of great depth."""
     text = b"{'descr': '<f4', 'fortran_order': False, 'shape': " + b"(" * 4000 + b")" * 4000 + b"}"
@@ -109,6 +121,7 @@ def pipe(path):
         (pipe, ("catalog", "agreement", "f"), "is a pipe"),
         (zeros, ("assess", "outputs:f.npz"), "would take"),
         (lying_header, ("assess", "outputs:f.npz"), "announces an array of"),
+        (encrypted, ("assess", "outputs:f.npz"), "encrypted"),
         (nested_key, ("assess", "outputs:f.npz"), "damaged"),
         (one_value, ("assess", "outputs:f"), "would take"),
         (nested_toml, ("study", "plan", "f"), "nested too deeply"),

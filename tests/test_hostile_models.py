@@ -346,6 +346,15 @@ def test_exported(run_refused, tmp_path, network):
     run_refused("assess", "exported:f.pt2", "--dataset", "digits", "--limit", "40")
 
 
+def test_an_archive_of_torch_export_without_a_graph(run_refused, tmp_path):
+    with zipfile.ZipFile(tmp_path / "f.pt2", "w") as archive:
+        for name, text in {"f/archive_format": "pt2", "f/.data/version": "3", "../../executed": "x"}.items():
+            archive.writestr(name, text)
+    message = run_refused("assess", "exported:f.pt2", "--dataset", "digits", "--limit", "40")
+    assert "warnings above" not in message
+    assert not (tmp_path.parent / "executed").exists()
+
+
 def make_wide(keras):
     return [keras.layers.Flatten(), keras.layers.Dense(7), keras.layers.Dense(10)], {7: 10**9}
 

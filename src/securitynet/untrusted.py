@@ -28,6 +28,11 @@ MAX_TEXT = 256 << 20
 MAX_SETTINGS = 16 << 20
 """Largest size in bytes of a file of settings."""
 
+_ENCRYPTED = 1
+"""Flag of a member of a zip archive."""
+
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
 _DEFAULT_GIB = 0.5
 _USUAL_RATIO = 20
 """Compression that real data reach; what grows by no more is bounded by the file's own size."""
@@ -169,7 +174,7 @@ def check_archive(file: Path | bytes, name: str | None = None) -> None:
     Raises:
         RefusedFile: If it is refused, or not a regular file.
         OSError: If it cannot be read.
-        zipfile.BadZipFile: If it is not an archive.
+        zipfile.BadZipFile: If it is not an archive, or one that can only be read with a password.
         ValueError: If a NumPy array in it has no valid header.
     """
     source: Path | io.BytesIO
@@ -182,6 +187,8 @@ def check_archive(file: Path | bytes, name: str | None = None) -> None:
         members = archive.infolist()
         check_growth(name or "The archive", packed, sum(member.file_size for member in members))
         for member in members:
+            if member.flag_bits & _ENCRYPTED or member.compress_type not in _COMPRESSIONS:
+                raise zipfile.BadZipFile(f"{member.filename} is encrypted, or compressed in an unknown way")
             if member.filename.endswith(".npy"):
                 with archive.open(member) as stream:
                     check_array_header(stream, f"{name or 'The archive'}: {member.filename}", member.file_size)

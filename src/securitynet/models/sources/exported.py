@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import logging
 import re
 import zipfile
 from pathlib import Path
@@ -41,6 +42,7 @@ _SIZES = re.compile(
 )
 _TRIAL = "securitynet.models.sources._network_trial"
 _USUAL_SIZE = 32
+_LOG = logging.getLogger("torch.export")
 _ONNX = "Export the network to ONNX where it was made: torch.onnx.export(model, example, 'model.onnx')."
 
 
@@ -85,16 +87,35 @@ def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tup
     Raises:
         ModelError: If torch cannot load it, or it does not take images.
     """
+    logged = _KeepErrors()
+    _LOG.addFilter(logged)
     try:
         program = torch.export.load(str(path))
         network: nn.Module = OpaqueNetwork(program.module(check_guards=False), has_modes=False)
     except Exception as error:  # torch.export's reader raises almost any type of error on damaged files
+        reason = " ".join(str(logged.errors[0] if logged.errors else error).split()) or type(error).__name__
         raise ModelError(
-            f"{reference} cannot be loaded by torch {torch.__version__}: {str(error).strip().splitlines()[0][:300]}",
-            hint=_ONNX,
+            f"{reference} cannot be loaded by torch {torch.__version__}: {reason[:300]}", hint=_ONNX
         ) from error
+    finally:
+        _LOG.removeFilter(logged)
     _, channels, height, width = _input_shape(program, reference)
     return network, channels, (height, width)
+
+
+class _KeepErrors(logging.Filter):
+    """Keeps the errors that torch.export would log with a traceback before it raises another, which says less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[BaseException] = []
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.exc_info or record.exc_info[1] is None:
+            return True
+        self.errors.append(record.exc_info[1])
+        return False
 
 
 class _LimitSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -21,8 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from securitynet.errors import ModelError, UnsafeFile
 from securitynet.models.sources.storages import check_storages
@@ -212,7 +211,10 @@ def _advice(kind: str) -> str:
 
 def _read_safetensors(path: Path) -> StateDict:
     try:
-        return dict(load_file(path, device="cpu"))
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = file.keys()
+            _check_count(path, len(names))  # before each of them takes its time
+            return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error
 
@@ -321,9 +323,13 @@ def _damaged(path: Path, error: Exception) -> ModelError:
     )
 
 
+def _check_count(path: Path, count: int) -> None:
+    if count > _MOST_ENTRIES:
+        raise ModelError(f"{path} holds {count:,} entries; no network has more than {_MOST_ENTRIES:,} tensors.")
+
+
 def _tensors(content: Mapping[Any, Any], path: Path) -> StateDict:
-    if len(content) > _MOST_ENTRIES:
-        raise ModelError(f"{path} holds {len(content):,} entries; no network has more than {_MOST_ENTRIES:,} tensors.")
+    _check_count(path, len(content))
     state: StateDict = {}
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
