@@ -130,17 +130,20 @@ def preview_study(
         record = progress.records.get(target.key)
         opened = record is not None and record.status == "ok"
         preview.unopened += not opened
-        trials = plan.trials(target, plan.capabilities(target, record))
+        expected = progress.expected.get(target.key)
+        if expected is None:
+            trials = plan.trials(target, plan.capabilities(target, record))
+            expected = Counter((trial.plan.name, trial.obstacle) for trial in trials)
         if opened:
             assert record is not None
             preview.run.update(trial.plan.name for trial in progress.find_pending(target, record).run)
         elif target.obstacle is not None:
             preview.obstacles[target.label] = target.obstacle
-        elif record is None or retry_failed:
-            preview.run.update(trial.plan.name for trial in trials if trial.obstacle is None)
-        for trial in trials:
-            if trial.obstacle is not None:
-                preview.skipped[f"{trial.plan.name}: {trial.obstacle}"] += 1
+        for (name, obstacle), number in expected.items():
+            if obstacle is not None:
+                preview.skipped[f"{name}: {obstacle}"] += number
+            elif not opened and target.obstacle is None and (record is None or retry_failed):
+                preview.run[name] += number
         if target.train is not None and not opened and not _is_trained(target.train, cache):
             preview.train.append(target)
     preview.counts = progress.count_all()

@@ -63,6 +63,10 @@ class StudyProgress:
         index: Up-to-date index of its results.
         retry_failed: Whether to run failed trials again.
         refresh: Whether to run trials of other versions of this package again.
+
+    Attributes:
+        expected: Key of a target that has not been opened -> how many trials it will probably have of each
+            (method, obstacle); the obstacle is None if there is none.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class StudyProgress:
                 self.records[record.key] = record
             elif record.status == "failed" and record.declared in declared:
                 self._stale.append(record.key)
+        self.expected: dict[str, Counter[tuple[str, str | None]]] = {}
         self._counts: dict[str, Counter[str]] = {}
         self._waiting: dict[str, Counter[str]] = {}
         self._claimed: dict[str, str] = {}
@@ -170,13 +175,11 @@ class StudyProgress:
         return total
 
     def _expect(self, target: TargetPlan) -> None:
-        counts, waiting = Counter[str](), Counter[str]()
-        for trial in self.plan.trials(target, self.plan.capabilities(target, None)):
-            if trial.obstacle is None:
-                waiting[trial.plan.name] += 1
-            else:
-                counts["skipped"] += 1
-        self._counts[target.key], self._waiting[target.key] = counts, waiting
+        trials = self.plan.trials(target, self.plan.capabilities(target, None))
+        expected = Counter((trial.plan.name, trial.obstacle) for trial in trials)
+        self._waiting[target.key] = Counter({name: n for (name, obstacle), n in expected.items() if obstacle is None})
+        self._counts[target.key] = Counter(skipped=len(trials) - self._waiting[target.key].total())
+        self.expected[target.key] = expected
 
     def _explain_leaving_out(self, record: StudyTargetRecord) -> str | None:
         """Why the study leaves out a target that was opened; None if it does not."""
