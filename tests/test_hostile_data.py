@@ -76,6 +76,14 @@ def test_images_in_folders(run_refused, tmp_path, kind):
     assert not (tmp_path / "executed").exists()
 
 
+def write_columns(folder, names):
+    folder.mkdir()
+    values = {"image": pa.array([{"bytes": good_image(), "path": None}] * 6), "label": pa.array([0, 1] * 3)}
+    table = pa.Table.from_arrays([values.get(name, values["label"]) for name in names], names=names)
+    for part in ("train", "test"):
+        pa.parquet.write_table(table, folder / f"{part}.parquet")
+
+
 def write_parquet(folder, images=None, labels=None, count=6):
     folder.mkdir()
     images = [{"bytes": good_image(), "path": None}] * count if images is None else images
@@ -104,6 +112,8 @@ TABLES = {
     "a footer of noise": lambda f: damage_footer(f, lambda b: b[:60] + bytes(255 - c for c in b[60:-8]) + b[-8:]),
     "a file cut short": lambda f: damage_footer(f, lambda b: b[: len(b) // 2]),
     "no rows": lambda f: write_parquet(f, [], [], 0),
+    "two columns of one name": lambda f: write_columns(f, ["image", "label", "image"]),
+    "thousands of columns": lambda f: write_columns(f, ["image", "label", *(f"c{n}" for n in range(5000))]),
 }
 
 
@@ -154,6 +164,10 @@ STUDIES = {
     "no bytes of text": b"\xff\xfe\x00",
     "rates beyond one": STUDY + MODEL + ATTACK + "[measures]\nfprs = [2.0, -1.0]\n",
     "tables nested deeply": "[" + ".".join("a" * 3000) + "]\nx = 1\n",
+    "a key of 20,000 parts": ".".join("a" * 20_000) + " = 1\n",
+    "more epochs than 64 bits count": STUDY + '[[train]]\narchitecture = "mlp"\nepochs = 1' + "0" * 21 + "\n" + ATTACK,
+    "a trillion workers": STUDY + MODEL + ATTACK + "[run]\nworkers = 1000000000000\n",
+    "a path with a NUL": STUDY.replace("digits", "folder:a\\u0000b") + MODEL + ATTACK,
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*\.[ \t]*{_PART}){{100}}")
+"""A key of TOML with more than a hundred parts."""
 
 DIGEST = "digest"
 """Field of a JSON document with the digest of all others."""
@@ -213,13 +218,39 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, name: str = "the text") -> dict[str, Any]:
-    """The content of a TOML document. Raises `ConfigurationError`, naming the line, if it is not valid TOML."""
+    """The content of a TOML document.
+
+    Args:
+        text: The document.
+        name: What it is, for messages.
+
+    Raises:
+        ConfigurationError: If it is not valid TOML, which it names by the line; or holds what no setting can be: a key
+            of more than a hundred parts, an integer of more than 64 bits, or a NUL character.
+    """
+    if _LONG_KEY.search(text):  # the parser would keep each of its beginnings
+        raise ConfigurationError(f"{name} can't be read as TOML: a key has more than 100 parts.")
     try:
-        return tomllib.loads(text)
+        content = tomllib.loads(text)
+        _check_values(content)
     except ValueError as error:  # syntax errors, and numbers of thousands of digits
         raise ConfigurationError(f"{name} can't be read as TOML: {error}.") from error
     except RecursionError:
         raise ConfigurationError(f"{name} can't be read as TOML: it is nested too deeply.") from None
+    return content
+
+
+def _check_values(value: Any) -> None:
+    """Raise ``ValueError`` if something in a document is larger than TOML allows, or can be no part of a path."""
+    if isinstance(value, dict):
+        _check_values([*value, *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            _check_values(item)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{str(value)[:30]} has more than 64 bits")
+    elif isinstance(value, str) and "\0" in value:
+        raise ValueError("a text holds a NUL character")
 
 
 def parse_value(text: str) -> Any:

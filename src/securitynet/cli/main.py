@@ -109,6 +109,11 @@ def main() -> None:
             f"There is not enough memory{words}.", "Assess fewer records (--limit), or smaller batches."
         )
         sys.exit(1)
+    except ValueError as error:
+        if "null" not in str(error):  # of Python, which opens no path with a NUL character, as JSON may hold one
+            raise
+        console.print_error("A path holds a NUL character.", None)
+        sys.exit(1)
     except RecursionError:
         console.print_error("A file or a setting is nested too deeply to be read.", None)
         sys.exit(1)

@@ -25,6 +25,7 @@ from securitynet.files import printable
 
 _log = logging.getLogger(__name__)
 
+_MOST_COLUMNS = 1000
 _SUBSTITUTES = ("validation", "val", "valid")
 _LAYOUT = "It should hold train.parquet and test.parquet (or train-*.parquet, test-*.parquet), columns image and label."
 
@@ -187,9 +188,19 @@ def _part_files(root: Path, part: str) -> Iterator[Path]:
 
 def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
     try:
-        return path, pq.ParquetFile(path)
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint="Get the file again.") from error
+    if len(names) > _MOST_COLUMNS:
+        raise DatasetError(
+            f"{path} has {len(names):,} columns; at most {_MOST_COLUMNS:,} are read.",
+            hint="Keep the images, the labels, and the columns that attribute inference should try.",
+        )
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(f"{path} has several columns named {name!r}.", hint="Give each column a name of its own.")
+    return path, file
 
 
 def _check_image_column(path: Path, schema: pa.Schema, columns: ParquetColumns) -> None:

@@ -165,9 +165,14 @@ class RunSettings(_Table):
 
     executor: Literal["local", "ray"] = Field(default="local", description="Where trials run.")
     workers: int | None = Field(
-        default=None, ge=1, description="Trials to run in parallel. Default: one per GPU, or one per two cores."
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Trials to run in parallel. Default: one per GPU, or one per two cores.",
     )
-    threads: int | None = Field(default=None, ge=1, description="Threads of a worker. Default: its share of the cores.")
+    threads: int | None = Field(
+        default=None, ge=1, le=10_000, description="Threads of a worker. Default: its share of the cores."
+    )
     pin: bool = Field(default=False, description="Bind each worker to cores of its own.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     gpus: Annotated[tuple[int, ...], Once] = Field(default=(), description="GPUs to spread workers over. Default: all.")
