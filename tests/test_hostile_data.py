@@ -134,6 +134,7 @@ MEMBERS = {
     "records twice": "record\n" + "1\n" * 5,
     "paths outside": "file\n../../etc/passwd\n",
     "columns without end": ",".join(f"c{number}" for number in range(50_000)) + "\n",
+    "rows without end": "record\n" + "1\n" * 2_500_000,
     "commands for a terminal": "record\n\x1b[2J\x1b]0;x\x07\n",
 }
 
@@ -298,6 +299,7 @@ def test_studies_of_others(run_refused, tmp_path, kind):
 
 
 DOCUMENTS = {
+    "a million empty trials": '{"trials":[' + "[]," * 10**6 + "[]]}",
     "a list": "[]",
     "a number": "1",
     "a number without bound": '{"version": 1e999}',

@@ -51,7 +51,7 @@ split = "four-way"
 name = "correctness"
 [[attacks]]
 name = "ml-doctor-black-box"
-settings = { epochs = 5 }
+settings = {{ epochs = 5 }}
 """
 
 

@@ -180,11 +180,15 @@ def export(
 ) -> None:
     """Write all results as one tidy table: one row per measured value, with its target, method, settings and cost."""
     from securitynet.assessments.method_settings import default_settings
-    from securitynet.results.export import to_frame, write_table
+    from securitynet.errors import ConfigurationError
+    from securitynet.results.export import check_table_name, to_frame, write_table
     from securitynet.studies.execution.inspect import open_index
 
+    check_table_name(file)
     with open_index(find_results(what, out, db), _note) as index:
         frame = to_frame(index, default_settings)
+    if frame.empty:
+        raise ConfigurationError(f"There are no results in {what} that can be read.")
     write_table(frame, file)
     count = int((frame["status"] == "failed").sum())
     failed = f", {count:,} of them for failed trials" if count else ""

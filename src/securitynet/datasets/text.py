@@ -16,6 +16,9 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MOST_ROWS = 2_000_000
+"""More than ImageNet has images: rows take a hundred times the memory of short lines."""
+
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*')  # what Excel puts first to say how the rest is divided
 _DECIMAL_COMMA = re.compile(r"\s*\"?-?\d+,\d+\"?\s*")
@@ -57,10 +60,12 @@ class TextTable:
         header: The first row; empty if there is none.
 
     Raises:
-        ValueError: If a text cannot be split into cells.
+        ValueError: If a text cannot be split into cells, or has millions of rows.
     """
 
     def __init__(self, text: str) -> None:
+        if text.count("\n") > _MOST_ROWS:
+            raise ValueError(f"it has more than {_MOST_ROWS:,} rows")
         lines = text.splitlines(keepends=True)
         first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
         stated = _SEPARATOR_LINE.fullmatch(lines[first].strip("\r\n")) if first < len(lines) else None

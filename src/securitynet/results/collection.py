@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from securitynet.errors import ConfigurationError, RefusedFile
 from securitynet.files import DIGEST, check_digest, file_checksum
 from securitynet.results import signing
-from securitynet.results.document import ResultDocument
+from securitynet.results.document import LARGEST_RESULT, ResultDocument
 from securitynet.results.statement import (
     REPRODUCTION_TYPE,
     TRIAL_ID,
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 RESULT_FILE = "result.json"
 STATEMENT_SUFFIX = ".intoto.json"
 KEY_SUFFIXES = (".pub", ".pem")
-
-LARGEST_RESULT = 32 << 20
-"""Largest size in bytes of a result or a statement; assessments write less than a megabyte."""
 
 LARGEST_TRIAL = 1 << 30
 """Largest size in bytes of a trial file whose digest is computed."""

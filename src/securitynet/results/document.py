@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from securitynet.files import DIGEST, DIGEST_SCHEMA, check_digest
 from securitynet.records import Check, Measurement, Queries, Record, ThreatModel
@@ -22,6 +22,9 @@ from securitynet.untrusted import parse_json, read_bytes
 
 SCHEMA: Literal["securitynet/result/1"] = "securitynet/result/1"
 SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
+
+LARGEST_RESULT = 32 << 20
+"""Largest size in bytes of a result or a statement; assessments write less than a megabyte."""
 
 
 class TargetDescription(Record):
@@ -325,17 +328,18 @@ class ResultDocument(Record):
     created: str = Field(description="UTC time, ISO 8601.")
     target: TargetDescription
     dataset: DatasetDescription
-    measurements: tuple[Measurement, ...]
-    trials: tuple[TrialSummary, ...]
-    not_assessed: tuple[NotAssessed, ...]
+    # The first wrong item is enough: each error takes more memory than what it is about.
+    measurements: Annotated[tuple[Measurement, ...], FailFast()]
+    trials: Annotated[tuple[TrialSummary, ...], FailFast()]
+    not_assessed: Annotated[tuple[NotAssessed, ...], FailFast()]
     queries: dict[str, int] = Field(description="total; unique; sent: those of this run, the rest was cached.")
     seconds: dict[str, float]
     environment: dict[str, str]
     settings: dict[str, Any] = Field(description="The configuration, as in a TOML file for --config.")
-    exposed: tuple[ExposedMembers, ...] = Field(
+    exposed: Annotated[tuple[ExposedMembers, ...], FailFast()] = Field(
         default=(), description="The most exposed members, for each membership attack; exposed.csv has all records."
     )
-    grades: tuple[FamilyGrade, ...] = Field(
+    grades: Annotated[tuple[FamilyGrade, ...], FailFast()] = Field(
         default=(), description="One for each family of attacks and detectors: how much of a weakness was shown."
     )
     comparison: ResultComparison | None = Field(
@@ -359,13 +363,14 @@ def read_document(path: Path) -> ResultDocument:
     """The document in a ``result.json``.
 
     Raises:
+        RefusedFile: If it is far too large.
         ValueError: If it does not follow the schema (Pydantic's ``ValidationError``), or its digest is not that of its
             content.
     """
-    value = parse_json(read_bytes(path))
+    value = parse_json(read_bytes(path, LARGEST_RESULT))
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not a JSON object")
-    return ResultDocument.model_validate_json(json.dumps(check_digest(value)))
+    return ResultDocument.model_validate(check_digest(value))
 
 
 def schema_text() -> str:

@@ -133,23 +133,28 @@ def _split_name(prefix: str, name: str) -> tuple[str, str | None]:
     return (match["measure"], match["at"]) if match else (own, None)
 
 
+def check_table_name(path: Path) -> None:
+    """Raise `ConfigurationError` if tables are not written to files with this ending."""
+    if path.suffix not in (".parquet", ".csv", ".jsonl"):
+        raise ConfigurationError(
+            f"Tables are written as .parquet, .csv or .jsonl, not as {path.suffix or 'a file without ending'}."
+        )
+
+
 def write_table(frame: pandas.DataFrame, path: Path) -> None:
     """Write a table as ``.parquet``, ``.csv`` or ``.jsonl``, whole or not at all.
 
     Raises:
         ConfigurationError: If the file has another ending.
     """
+    check_table_name(path)
     buffer = io.BytesIO()
     if path.suffix == ".parquet":
         frame.to_parquet(buffer, index=False)
     elif path.suffix == ".csv":
         buffer.write(encode_csv(frame))
-    elif path.suffix == ".jsonl":
-        buffer.write(frame.to_json(orient="records", lines=True, force_ascii=False).encode("utf-8"))
     else:
-        raise ConfigurationError(
-            f"Tables are written as .parquet, .csv or .jsonl, not as {path.suffix or 'a file without ending'}."
-        )
+        buffer.write(frame.to_json(orient="records", lines=True, force_ascii=False).encode("utf-8"))
     with atomic_write(path) as stream:
         stream.write(buffer.getvalue())
 

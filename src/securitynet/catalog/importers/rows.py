@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,10 @@ from securitynet.escaping import unescape_formula
 
 MEASURED_PREFIX = "measured:"
 _BOOKKEEPING = frozenset({"id", "version", "duplicate_of", "duplicate_rule", "withdrawn"})
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_MOST_PROBLEMS = 10_000
+"""Unusable rows, if most are, after which the rest is not read."""
+
 _Row = tuple[int, Mapping[str, Any] | ImportProblem]
 
 
@@ -48,8 +53,7 @@ def read_parquet(content: bytes, source: str) -> Table:
 
 
 def _csv_rows(text: str) -> Iterator[_Row]:
-    # A text file ends each line at \n; \v, \f and Unicode separators may stand inside a field.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(_lines(text), strict=True)
     header: list[str] | None = None
     while True:
         try:
@@ -70,8 +74,16 @@ def _csv_rows(text: str) -> Iterator[_Row]:
             yield reader.line_num, dict(zip(header, map(unescape_formula, cells), strict=True))
 
 
+def _lines(text: str) -> Iterator[str]:
+    """The lines with their ends, one by one: a list of them takes far more memory than the text.
+
+    A text file ends each line at a line feed or carriage return; other separators may stand inside a field.
+    """
+    return (match[0] for match in _LINE.finditer(text))
+
+
 def _json_rows(text: str) -> Iterator[_Row]:
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
         try:
@@ -92,6 +104,11 @@ def _table(rows: Iterable[_Row], source: str) -> Table:
     seen = 0
     for line, row in rows:
         seen += 1
+        if len(table.problems) > _MOST_PROBLEMS and 2 * len(table.problems) > seen:
+            raise TableError(
+                f"{source.removeprefix('import:')} holds more than {_MOST_PROBLEMS:,} unusable rows; "
+                f"{table.problems[0]}"
+            )
         if isinstance(row, ImportProblem):
             table.problems.append(row)
             continue
