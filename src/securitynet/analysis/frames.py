@@ -36,6 +36,9 @@ HOW = ("attack", "method", "access", "auxiliary", "surrogate", "settings", "meas
 """How a value was measured: family, method, threat model, which surrogate (``usual`` or ``larger``), other settings
 (JSON), measure and its ``key=value``."""
 
+_WAY = ("method", "access", "auxiliary", "settings", "at")
+"""What distinguishes the ways in which a quantity was measured on a case."""
+
 NUMBERS = ("value", "low", "high", "level", "n", "seconds")
 
 COLUMNS = ("case", "model", *ANNOTATIONS, *CONDITIONS, *HOW, *NUMBERS)
@@ -130,19 +133,20 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     Where several settings of a method were measured on one case, the one that most cases have counts, and of those the
     plainest; where that was measured with several seeds, the mean of the values and of the ends of their intervals.
     """
-    chosen = frame[frame["value"].notna()]
+    # Masks are joined first: each selection of rows would copy all columns of the frame.
+    chosen = frame["value"].notna().to_numpy()
     for column, values in quantity.where.items():
-        chosen = chosen[allowed(chosen[column], values)]
+        chosen = chosen & allowed(frame[column], values).to_numpy(bool)
+    inside = np.zeros(len(frame), bool)
     for measure in quantity.measure:
-        rows = chosen[chosen["measure"] == measure]
-        if len(rows):
+        inside = chosen & allowed(frame["measure"], [measure]).to_numpy(bool)
+        if inside.any():
             break
-    else:
-        return chosen.iloc[:0].set_index("case")[["value", "low", "high", "n"]]
+    rows = frame.loc[inside, ["case", "value", "low", "high", "n", *_WAY]]
     if quantity.largest:
         rows = rows.sort_values("value", ascending=False, kind="stable").drop_duplicates("case")
     elif rows["case"].duplicated().any():
-        ways = rows[["method", "access", "auxiliary", "settings", "at"]].apply(lambda way: repr(list(way)), axis=1)
+        ways = pandas.Series(map(repr, rows[[*_WAY]].itertuples(index=False, name=None)), index=rows.index)
         order = ways.map(ways.value_counts())
         rows = rows.assign(_way=ways, _order=order, _length=ways.str.len())
         rows = rows.sort_values(["_order", "_length"], ascending=[False, True], kind="stable")
