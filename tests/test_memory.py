@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from command_line import start_script
+
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallinfo2"),
     reason="the setting is glibc's, and so is what shows it",
@@ -83,12 +85,13 @@ print(json.dumps(len(calls)))
         (["list", "defenses"], False),
     ],
 )
-def test_the_command_line_changes_it_where_networks_run(arguments, changes, tmp_path):
-    code = f"""
-import os
-os.chdir({str(tmp_path)!r})
+def test_the_command_line_changes_it_where_networks_run(arguments, changes, tmp_path, monkeypatch):
+    for name in list(os.environ):
+        if name == "GLIBC_TUNABLES" or "MALLOC_" in name:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    code = """
 from securitynet.cli.main import main
-sys.argv = ["securitynet", *{arguments!r}]
 try:
     main()
 except SystemExit:
@@ -96,4 +99,5 @@ except SystemExit:
 print()
 print(json.dumps(len(calls)))
 """
-    assert (run(RECORD + code) > 0) is changes
+    with start_script(RECORD + code, *arguments) as process:
+        assert (json.loads(process.stdout.readlines()[-1]) > 0) is changes

@@ -120,7 +120,7 @@ def test_what_would_help_is_measured_here(trained, tmp_path):
 
 def test_what_helps_is_told_apart_for_who_asks_and_who_has_the_weights(trained, tmp_path):
     """An attack on the weights is no yardstick for a defense of the answers, and no defense of them holds it up."""
-    settings = ("ml-doctor-white-box.epochs=40", "ml-doctor-white-box.learning_rate=0.001")
+    settings = ("ml-doctor-white-box.epochs=15", "ml-doctor-white-box.learning_rate=0.002")
     found = run(
         trained, tmp_path / "out", attacks=("correctness", "ml-doctor-white-box"), configure=settings,
         try_defenses=True, defenses=("rounding", "label-only"),

@@ -23,7 +23,7 @@ from securitynet.records import Access, Direction
 OVERFITTING = {"optimizer": "adam", "schedule": "constant", "weight_decay": 0}
 OVERFITTED_SHADOW = {
     "architecture": "simple-cnn",
-    "recipe": {**OVERFITTING, "epochs": 150, "batch_size": 128, "learning_rate": 3e-3},
+    "recipe": {**OVERFITTING, "epochs": 60, "batch_size": 128, "learning_rate": 3e-3},
 }
 QUICK_SHADOWS = {
     "architecture": "simple-cnn",

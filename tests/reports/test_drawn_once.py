@@ -30,7 +30,8 @@ def test_a_cache_that_cannot_be_written_to_costs_time_only(tmp_path):
 
 def test_assessing_loads_none_of_what_draws_figures_and_fits_trees():
     code = (
-        "import sys, securitynet.api; from securitynet.assessments.method_settings import choose_methods; "
+        "import sys, securitynet.api; securitynet.load_dataset('digits'); "
+        "from securitynet.assessments.method_settings import choose_methods; "
         "choose_methods('attack', ['standard']); choose_methods('detector', ['standard']); "
         "print([name for name in ('altair', 'pandas', 'vl_convert', 'sklearn') if name in sys.modules])"
     )

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from command_line import start_script
+
 PATHS = ("/", "/?q=net1", "/plot", "/api/models?per_page=5", "/studies", "/download.csv")
+
+SERVE = """
+import sys
+from securitynet.cli.main import main
+sys.stdout.reconfigure(line_buffering=True)
+sys.argv[0] = "securitynet"
+main()
+"""
 
 
 @contextlib.contextmanager
 def start_server(database: str, *options: str) -> Iterator[tuple[int, int, str]]:
     """(process id, port, what it printed) of a server."""
-    command = [sys.executable, "-m", "securitynet.cli.main", "serve", "--db", database, "--port", "0", *options]
-    server = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert server.stdout is not None
-    try:
+    with start_script(SERVE, "serve", "--db", database, "--port", 0, *options) as server:
         address = server.stdout.readline()
         port = re.search(r":(\d+)/", address)
         assert port is not None, address
         yield server.pid, int(port[1]), address
-    finally:
-        server.terminate()
-        server.communicate(timeout=30)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +24,7 @@ def digits(request: Request) -> Source:
     - ``slant``: ``leftward`` or ``rightward``, see `slant`;
     - ``stroke-thickness``: ``thin`` or ``thick``, see `stroke_thickness`.
     """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    values = np.asarray(bunch.images, dtype=np.float64)
-    labels = np.asarray(bunch.target, dtype=np.int64)
+    values, labels = _read_digits()
     images = np.round(values * (255 / 16)).astype(np.uint8)[:, None]
     test = stratified(labels, 360, "digits", "test")
     return Source(
@@ -41,6 +39,23 @@ def digits(request: Request) -> Source:
             "stroke-thickness": _halves(stroke_thickness(values), ("thin", "thick")),
         },
     )
+
+
+def _read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Images, N×8×8 with values 0 to 16, and labels.
+
+    They are read from the file that `sklearn.datasets.load_digits` reads: importing it takes longer than all the rest.
+    """
+    package = importlib.util.find_spec("sklearn")
+    folder = (package.submodule_search_locations or [""])[0] if package else ""
+    file = Path(folder, "datasets", "data", "digits.csv.gz")
+    if not file.is_file():
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return np.asarray(bunch.images, dtype=np.float64), np.asarray(bunch.target, dtype=np.int64)
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
 
 
 def slant(images: NDArray[np.float64]) -> NDArray[np.float64]:

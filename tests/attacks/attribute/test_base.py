@@ -112,7 +112,7 @@ def test_a_random_attribute_is_not(name, model, target, digits, tmp_path):
         rare=(generator.random(n) < 0.05, 2),
     )
     random = ("fair", "four", "skewed", "rare")
-    found = measures(run(target, data, model, tmp_path, name=name, attributes=random, epochs=20))
+    found = measures(run(target, data, model, tmp_path, name=name, attributes=random, epochs=8))
     for attribute in random:
         for measure in (found[f"{attribute}.gain"], found[f"{attribute}.macro-f1-gain"]):
             half = (measure.high - measure.low) / 2

@@ -76,7 +76,7 @@ def test_the_stronger_attack_is_stronger(outputs):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_target_that_knows_nothing_gives_chance(random_target, digits_data, inversion_cache, name):
     """Over fifty classes of targets: a random network's classes mean nothing, whatever its posteriors say."""
-    changes = {"iterations": 100} if name == "fredrikson" else {"rounds": 10, "restarts": 2}
+    changes = {"iterations": 50} if name == "fredrikson" else {"rounds": 10, "restarts": 2}
     changes["evaluator"] = CHANCE_EVALUATOR
     hits, cells = [], []
     for seed in range(5):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from securitynet.devices import on_meta_device
 from securitynet.errors import ModelError
 from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -300,7 +301,7 @@ TIMM = {
 def test_timm_architectures(name):
     """On the meta device: shapes alone, at no cost."""
     timm = import_torchvision("timm")
-    with torch.device("meta"):
+    with on_meta_device():
         network = ready(timm.create_model(name, num_classes=CLASSES))
     images = torch.empty(4, *network.pretrained_cfg["input_size"], device="meta")
     traced = find(network, images)
@@ -329,7 +330,7 @@ TORCHVISION = {
 def test_torchvision_architectures(name):
     models = import_torchvision("torchvision.models")
     arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with torch.device("meta"):
+    with on_meta_device():
         network = ready(models.get_model(name, weights=None, num_classes=CLASSES, **arguments))
     images = torch.empty(3, 3, *(2 * [299 if name == "inception_v3" else 224]), device="meta")
     layer, width = TORCHVISION[name]

@@ -19,7 +19,7 @@ from securitynet.models.training.fit import History, fit
 from securitynet.models.training.recipe import Recipe
 
 DIGITS = load("digits")
-MEMBERS = splits.four_way(DIGITS).members
+MEMBERS = splits.four_way(DIGITS).members[::4]
 RECIPE = Recipe(epochs=6, augment="crop-flip", learning_rate=0.02)
 
 

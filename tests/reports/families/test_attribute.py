@@ -34,7 +34,7 @@ def documents(subject, digits, folder):
         cache=folder / "cache",
         attacks=("attribute",),
         detectors=("none",),
-        configure=("embedding-mlp.epochs=30",),
+        configure=("embedding-mlp.epochs=12",),
     )
     done = assessment.run(config, found, TrialStore(folder / "attributes"))
     return to_document(done), done
