@@ -216,6 +216,7 @@ ROWS = {
         "no columns that it knows": "a,b\n1,2\n",
         "a giant field": 'key,name\ntest:a,"' + "x" * 300_000,
         "zeros": b"key,name\ntest:a,\0\n",
+        "millions of unusable rows": "key,name\n" + "x\n" * 3_000_000,
     },
     "a.md": {"a table cut short": "| key | na", "nothing": ""},
     "a.parquet": {"no table": "PAR1" + "x" * 100 + "PAR1"},
