@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, da
 
 
 def test_a_diverged_epoch_is_not_stored(tmp_path):
-    recipe = Recipe(epochs=5, learning_rate=1e30, schedule="constant")
+    recipe = Recipe(epochs=5, learning_rate=1e30, schedule="constant", batch_size=16)
     with pytest.raises(ModelError, match="diverged"):
         run(recipe, tmp_path / "c")
     assert not (tmp_path / "c").exists()  # it was the first epoch
