@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from securitynet.assessments.repair_config import RepairConfig
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.grades import GradedFamily
@@ -156,18 +156,24 @@ def write_repair(document: ResultDocument) -> str | None:
     stated = document.settings
     if not stated.get("weights") or not stated.get("dataset"):
         return None
-    words = ["securitynet", "repair", str(stated["model"]), "--weights", str(stated["weights"])]
-    return shlex.join([*words, "--dataset", str(stated["dataset"]), "--out", "repaired.safetensors"])
+    # The fields of the same names of an assessment mean other things.
+    changed = {**stated, "out": "repaired.safetensors"}
+    return settings.write_command_line("repair", str(stated["model"]), RepairConfig, changed, ("defense", "configure"))
 
 
 def _propose_detector(
     document: ResultDocument, finding: GradedFamily, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
+    missing = [name for name in LADDERS["backdoor"] if f"backdoor.{name}" not in ran]
+    if finding.grade == "moderate" and missing:
+        return NextStep(
+            "Do not deploy the model before another detector has confirmed or refuted this.",
+            write_command(document, out, detectors=missing[:1]),
+        )
     if finding.grade in ("high", "moderate"):
         return NextStep(
             "Do not deploy the model before you can explain the trigger; try to remove it.", write_repair(document)
         )
-    missing = [name for name in LADDERS["backdoor"] if f"backdoor.{name}" not in ran]
     if missing:
         return NextStep("Search for triggers.", write_command(document, out, detectors=missing[:1]))
     return NextStep("Assess the model again when it, its data or the detectors change.")
