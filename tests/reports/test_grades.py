@@ -13,7 +13,7 @@ from securitynet.detectors import DETECTORS
 from securitynet.records import FAMILIES, Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
-from securitynet.reports.next_steps import LADDERS
+from securitynet.reports.next_steps import LADDERS, write_command
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
 from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
@@ -198,6 +198,15 @@ def test_the_methods_that_are_proposed_exist_in_their_families():
     for family, names in LADDERS.items():
         known = DETECTORS.names() if family == "backdoor" else ATTACKS.names(family)
         assert {name if family == "backdoor" else f"{family}.{name}" for name in names} <= set(known)
+
+
+def test_defenses_are_tried_on_the_undefended_model(assessed):
+    document = assessed[0]
+    stated = {**document.settings, "defense": "top-k", "configure": ["top-k.k=3", "loss.level=0.9"]}
+    command = write_command(document.model_copy(update={"settings": stated}), None, try_defenses=True)
+    assert "--try-defenses" in command and "top-k" not in command and "loss.level=0.9" in command
+    tried = document.model_copy(update={"settings": {**document.settings, "try_defenses": True}})
+    assert "--try-defenses" not in write_command(tried, None, defense="label-only")
 
 
 def test_nothing_stronger_is_proposed_where_what_was_requested_could_not_run(assessed):

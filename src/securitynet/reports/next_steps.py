@@ -98,6 +98,12 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
         **changes: Settings of `securitynet.assessments.config.AssessConfig`.
     """
     altered = dict(document.settings)
+    if changes.get("defense"):
+        altered["try_defenses"] = False
+    if changes.get("try_defenses") and (
+        defense := altered.pop("defense", None)
+    ):  # they start from the undefended model
+        altered["configure"] = [one for one in altered.get("configure", ()) if not one.startswith(f"{defense}.")]
     for name, value in changes.items():
         if isinstance(value, list):
             present = [item for item in altered.get(name, ()) if item != "none"]
@@ -117,7 +123,7 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             changes: dict[str, object] = {"configure": configured} if configured else {}
             return NextStep(
                 f"Give out outputs behind the defense that helped most, {best.name}, and assess them.",
-                write_command(document, out, defense=best.name, try_defenses=False, **changes),
+                write_command(document, out, defense=best.name, **changes),
             )
         if best is not None:
             return NextStep(f"Train the model with the defense that helped most, {best.name}; see “What would help”.")
@@ -127,9 +133,10 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
         )
     if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
+        attacks = ["boundary-repulsion"] if finding.family == "inversion" else []  # the one that needs no more
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
-            write_command(document, out, attacks=[finding.family], defense="label-only"),
+            write_command(document, out, attacks=attacks, defense="label-only"),
         )
     if finding.family == "attribute":
         return NextStep("Do not give out embeddings or weights, from which attributes are inferred.")
