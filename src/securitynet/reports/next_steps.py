@@ -100,9 +100,8 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
     altered = dict(document.settings)
     if changes.get("defense"):
         altered["try_defenses"] = False
-    if changes.get("try_defenses") and (
-        defense := altered.pop("defense", None)
-    ):  # they start from the undefended model
+    if changes.get("try_defenses") and (defense := altered.pop("defense", None)):
+        # They start from the undefended model.
         altered["configure"] = [one for one in altered.get("configure", ()) if not one.startswith(f"{defense}.")]
     for name, value in changes.items():
         if isinstance(value, list):
@@ -133,7 +132,8 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
         )
     if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
-        attacks = ["boundary-repulsion"] if finding.family == "inversion" else []  # the one that needs no more
+        # Of the attacks that invert models, one needs no more than the predicted class.
+        attacks = ["boundary-repulsion"] if finding.family == "inversion" else []
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
             write_command(document, out, attacks=attacks, defense="label-only"),
