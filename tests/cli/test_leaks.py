@@ -132,9 +132,10 @@ name = "small"
 seeds = [0]
 [data]
 dataset = "digits"
+limit = 200
 [[train]]
 architecture = "simple-cnn"
-epochs = [2, 20]
+epochs = [1, 2]
 [[attacks]]
 name = ["correctness", "loss"]
 """

@@ -7,10 +7,13 @@ import shlex
 import pytest
 
 from securitynet.assessments.config import AssessConfig
+from securitynet.attacks import ATTACKS
 from securitynet.cli.main import app
-from securitynet.records import Check, Direction, Measurement
+from securitynet.detectors import DETECTORS
+from securitynet.records import FAMILIES, Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
+from securitynet.reports.next_steps import LADDERS, write_command
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
 from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
@@ -181,9 +184,37 @@ def test_families_that_were_not_tried_share_a_step_that_names_them(assessed):
     untried = [line for line in screen.lines if line.untried]
     assert untried and all(line.finding.grade == "not assessed" for line in untried)
     assert [line.step is None for line in untried] == [False, *[True] * (len(untried) - 1)]
+    _, _, *words = shlex.split(untried[0].step.command)
+    for line in untried:
+        option = "--detectors" if line.finding.family == "backdoor" else "--attacks"
+        assert LADDERS[line.finding.family][0] in words[words.index(option) + 1].split(",")
     named = screen.name_families(untried[0]).lower().split(", ")
     assert named == [line.finding.title.lower() for line in untried]
     assert screen.name_families(screen.lines[0]) == screen.lines[0].finding.title
+
+
+def test_the_methods_that_are_proposed_exist_in_their_families():
+    assert set(LADDERS) == set(FAMILIES)
+    for family, names in LADDERS.items():
+        known = DETECTORS.names() if family == "backdoor" else ATTACKS.names(family)
+        assert {name if family == "backdoor" else f"{family}.{name}" for name in names} <= set(known)
+
+
+def test_defenses_are_tried_on_the_undefended_model(assessed):
+    document = assessed[0]
+    stated = {**document.settings, "defense": "top-k", "configure": ["top-k.k=3", "loss.level=0.9"]}
+    command = write_command(document.model_copy(update={"settings": stated}), None, try_defenses=True)
+    assert "--try-defenses" in command and "top-k" not in command and "loss.level=0.9" in command
+    tried = document.model_copy(update={"settings": {**document.settings, "try_defenses": True}})
+    assert "--try-defenses" not in write_command(tried, None, defense="label-only")
+
+
+def test_nothing_stronger_is_proposed_where_what_was_requested_could_not_run(assessed):
+    document = assessed[0]
+    skipped = document.trials[0].model_copy(update={"name": "inversion.fredrikson", "status": "skipped"})
+    document = document.model_copy(update={"trials": (*document.trials, skipped)})
+    line = next(line for line in make_first_screen(document).lines if line.finding.family == "inversion")
+    assert line.step.command is None and "not assessed" in line.step.what
 
 
 def test_assumed_members_clear_no_model(null):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.repair_config import RepairConfig
 from securitynet.cli.options import parse
 from securitynet.files import read_toml
 from securitynet.metrics import roc
@@ -287,6 +288,14 @@ def test_command_line_and_file_give_the_same_configuration(assessed, tmp_path):
     given["channels"] = int(given["channels"])  # Typer's work
     assert parse(AssessConfig, given) == config
     assert "--seed" not in words_
+
+
+def test_a_following_command_reads_the_data_as_the_one_before():
+    stated = {"model": "arch:simple-cnn", "weights": "m.safetensors", "dataset": "folder:my cats", "channels": 1,
+              "limit": 100, "seed": 0, "attacks": ["loss"], "defense": "top-k"}  # fmt: skip
+    assert settings.write_command_line("repair", "arch:simple-cnn", RepairConfig, stated, ("defense",)) == (
+        "securitynet repair arch:simple-cnn --dataset 'folder:my cats' --channels 1 --limit 100 --weights m.safetensors"
+    )
 
 
 def test_labels_tell_targets_apart(assessed):

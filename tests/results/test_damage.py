@@ -143,6 +143,15 @@ def test_records_come_back_from_the_index(index_file):
     index.close()
 
 
+def test_an_index_beside_its_files_does_not_name_the_folder(index_file):
+    _, root = index_file
+    index = Index(root.folder / "index.sqlite", root)
+    index.refresh()
+    assert len(list(index.trials())) == 5
+    index.close()
+    assert str(root.folder).encode() not in (root.folder / "index.sqlite").read_bytes()
+
+
 @pytest.mark.parametrize("record", ["[]", "{}", "x", b"{}", None, 1])
 def test_an_index_that_someone_else_made(index_file, record):
     """Its rows hold anything, with the right checksums."""

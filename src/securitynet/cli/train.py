@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +58,7 @@ def train(
     if json:
         console.print_json({"weights": str(path), **trained.document()})
     else:
-        show(path, trained)
+        show(path, trained, config)
 
 
 @contextmanager
@@ -118,8 +117,11 @@ def describe_backdoor(backdoor: BackdoorRecord) -> str:
     return f"Backdoor: {backdoor.name}, to {goal}, in {backdoor.poisoned} training records{works}"
 
 
-def show(path: Path, trained: TargetRecord) -> None:
+def show(path: Path, trained: TargetRecord, config: TrainConfig) -> None:
     """Print a summary of the trained model on stdout."""
+    from securitynet.assessments.audit_config import AuditConfig
+    from securitynet.reports.settings import write_command_line
+
     stopped = " (stopped early)" if trained.history.stopped_early else ""
     console.stdout.print(
         f"{trained.architecture} on {trained.dataset.reference}, {trained.epochs_run} epochs{stopped}: "
@@ -134,9 +136,11 @@ def show(path: Path, trained: TargetRecord) -> None:
         console.stdout.print(describe_backdoor(trained.backdoor), markup=False, soft_wrap=True)
     if trained.canaries is not None:
         included = sum(trained.canaries.included)
+        known = () if ":" in config.architecture else ("architecture",)  # by its name, from the record
+        command = write_command_line("audit", str(path), AuditConfig, config.model_dump(mode="json"), {"out", *known})
         console.stdout.print(
             f"Canaries: {len(trained.canaries.records)} ({trained.canaries.kind}), {included} of them trained on; "
-            f"see `securitynet audit {shlex.quote(str(path))}`",
+            f"see `{command}`",
             markup=False,
             soft_wrap=True,
         )

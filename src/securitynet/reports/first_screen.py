@@ -14,7 +14,7 @@ from securitynet.reports import verdict, words
 from securitynet.reports.families import membership
 from securitynet.reports.families._membership_controls import find_blind_auc, groups_differ
 from securitynet.reports.grades import GradedFamily, grade_families
-from securitynet.reports.next_steps import NextStep, propose_step, write_command
+from securitynet.reports.next_steps import NextStep, propose_first, propose_step
 from securitynet.results.document import ResultDocument
 from securitynet.results.grades import GRADES
 
@@ -79,14 +79,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
     untried = [finding for finding in findings if finding.family not in names]
     lines = [FamilyLine(f, propose_step(document, f, out)) for f in findings if f not in untried]
     if untried:
-        attacks = [finding.family for finding in untried if finding.family != "backdoor"]
-        changes = {"attacks": attacks} if attacks else {}
-        if len(attacks) < len(untried):
-            changes["detectors"] = ["neural-cleanse"]
-        step = NextStep(
-            "Try it." if len(untried) == 1 else "Try them; each takes longer than what ran so far.",
-            write_command(document, out, **changes),
-        )
+        step = propose_first(document, [finding.family for finding in untried], out)
         lines += [
             FamilyLine(finding, None if number else step, 0 if number else len(untried), untried=True)
             for number, finding in enumerate(untried)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from securitynet.attacks import ATTACKS
-from securitynet.detectors import DETECTORS
+from securitynet.assessments.repair_config import RepairConfig
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.grades import GradedFamily
 from securitynet.reports.what_helps import describe_outcome, helps
 from securitynet.results.document import DefenseEffect, ResultDocument
 
-STRONGER = {
-    "membership": ("lira", "rmia"),
-    "stealing": ("knockoff", "ml-doctor-surrogate"),
-    "inversion": ("plug-and-play", "generative"),
+LADDERS = {
+    "membership": ("modified-entropy", "lira", "rmia"),
+    "stealing": ("ml-doctor-surrogate", "knockoff"),
+    "inversion": ("fredrikson", "plug-and-play", "generative"),
     "attribute": ("embedding-mlp",),
-    "evasion": ("auto-attack", "square"),
+    "evasion": ("fgsm", "auto-attack", "square"),
+    "backdoor": ("mm-bd", "neural-cleanse"),
 }
-"""Family -> attacks that find more than cheaper ones, in the order in which they are proposed."""
+"""Family -> attacks or detectors in the order in which they are proposed: the first one is quick, so that its result
+can be waited for; the others find more and take longer."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,47 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         finding: The family's grade.
         out: The folder of the result, where the command goes on; left out if it is absolute.
     """
-    ran = {trial.name.partition("@")[0] for trial in document.trials if trial.name.startswith(f"{finding.family}.")}
+    trials = [trial for trial in document.trials if trial.name.startswith(f"{finding.family}.")]
+    ran = {trial.name.partition("@")[0] for trial in trials}
+    if not any(trial.status == "ok" for trial in trials):
+        return NextStep("Find the reason under “What was not assessed” in the report.")
     if finding.family == "backdoor":
         return _propose_detector(document, finding, ran, out)
     if finding.family == "membership" and controls.groups_differ(document):
         return NextStep("Give non-members from the same source as the members, with --non-members.")
-    if finding.grade == "not assessed" and not ran:
-        return NextStep("Try it.", write_command(document, out, attacks=[finding.family]))
     if finding.grade in ("high", "moderate"):
         return _propose_defense(document, finding, out)
-    stronger = [name for name in STRONGER[finding.family] if f"{finding.family}.{name}" not in ran]
-    known = [name for name in stronger if f"{finding.family}.{name}" in ATTACKS.entries]
-    if known:
-        return NextStep("Try a stronger attack.", write_command(document, out, attacks=[known[0]]))
+    if finding.grade == "not assessed":  # what ran gives no number that could be graded
+        return propose_first(document, [finding.family], out)
+    stronger = [name for name in LADDERS[finding.family][1:] if f"{finding.family}.{name}" not in ran]
+    if stronger:
+        return NextStep("Try a stronger attack.", write_command(document, out, attacks=[stronger[0]]))
     if finding.grade == "undecided" and document.settings.get("limit") is not None:
         return NextStep("Use all records.", write_command(document, out, limit=None))
     if finding.grade == "undecided":
         above_all = ", non-members above all" if finding.family == "membership" else ""
         return NextStep(f"Give more records{above_all}.")
     return NextStep("Assess the model again when it, its data or the attacks change.")
+
+
+def propose_first(document: ResultDocument, families: Sequence[str], out: Path | None = None) -> NextStep:
+    """The step for families of which nothing was requested: one quick attack or detector of each.
+
+    Args:
+        document: The result.
+        families: Keys in `LADDERS`, at least one.
+        out: As for `propose_step`.
+    """
+    changes = {
+        "attacks": [LADDERS[family][0] for family in families if family != "backdoor"],
+        "detectors": [LADDERS[family][0] for family in families if family == "backdoor"],
+    }
+    kinds = " or ".join(kind.removesuffix("s") for kind, names in changes.items() if names)
+    each = f" {kinds} of each" if len(families) > 1 else f" {kinds}"
+    return NextStep(
+        f"Try one quick{each}; stronger ones can follow.",
+        write_command(document, out, **{kind: names for kind, names in changes.items() if names}),
+    )
 
 
 def write_command(document: ResultDocument, out: Path | None, **changes: object) -> str:
@@ -76,6 +98,11 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
         **changes: Settings of `securitynet.assessments.config.AssessConfig`.
     """
     altered = dict(document.settings)
+    if changes.get("defense"):
+        altered["try_defenses"] = False
+    if changes.get("try_defenses") and (defense := altered.pop("defense", None)):
+        # They start from the undefended model.
+        altered["configure"] = [one for one in altered.get("configure", ()) if not one.startswith(f"{defense}.")]
     for name, value in changes.items():
         if isinstance(value, list):
             present = [item for item in altered.get(name, ()) if item != "none"]
@@ -95,7 +122,7 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             changes: dict[str, object] = {"configure": configured} if configured else {}
             return NextStep(
                 f"Give out outputs behind the defense that helped most, {best.name}, and assess them.",
-                write_command(document, out, defense=best.name, try_defenses=False, **changes),
+                write_command(document, out, defense=best.name, **changes),
             )
         if best is not None:
             return NextStep(f"Train the model with the defense that helped most, {best.name}; see “What would help”.")
@@ -105,13 +132,15 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
         )
     if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
+        # Of the attacks that invert models, one needs no more than the predicted class.
+        attacks = ["boundary-repulsion"] if finding.family == "inversion" else []
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
-            write_command(document, out, attacks=[finding.family], defense="label-only"),
+            write_command(document, out, attacks=attacks, defense="label-only"),
         )
     if finding.family == "attribute":
         return NextStep("Do not give out embeddings or weights, from which attributes are inferred.")
-    if finding.family == "evasion" and "evasion.randomized-smoothing" in ATTACKS.entries:
+    if finding.family == "evasion":
         return NextStep(
             "Measure what a vote over noisy copies of each image can guarantee, and retrain the model on noisy images.",
             write_command(document, out, attacks=["randomized-smoothing"]),
@@ -134,20 +163,24 @@ def write_repair(document: ResultDocument) -> str | None:
     stated = document.settings
     if not stated.get("weights") or not stated.get("dataset"):
         return None
-    words = ["securitynet", "repair", str(stated["model"]), "--weights", str(stated["weights"])]
-    return shlex.join([*words, "--dataset", str(stated["dataset"]), "--out", "repaired.safetensors"])
+    # The fields of the same names of an assessment mean other things.
+    changed = {**stated, "out": "repaired.safetensors"}
+    return settings.write_command_line("repair", str(stated["model"]), RepairConfig, changed, ("defense", "configure"))
 
 
 def _propose_detector(
     document: ResultDocument, finding: GradedFamily, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
+    missing = [name for name in LADDERS["backdoor"] if f"backdoor.{name}" not in ran]
+    if finding.grade == "moderate" and missing:
+        return NextStep(
+            "Do not deploy the model before another detector has confirmed or refuted this.",
+            write_command(document, out, detectors=missing[:1]),
+        )
     if finding.grade in ("high", "moderate"):
         return NextStep(
             "Do not deploy the model before you can explain the trigger; try to remove it.", write_repair(document)
         )
-    missing = [
-        name for name in ("neural-cleanse", "mm-bd") if f"backdoor.{name}" not in ran and name in DETECTORS.entries
-    ]
     if missing:
-        return NextStep("Search for triggers.", write_command(document, out, detectors=missing))
+        return NextStep("Search for triggers.", write_command(document, out, detectors=missing[:1]))
     return NextStep("Assess the model again when it, its data or the detectors change.")

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from securitynet.assessments.config import AssessConfig
 from securitynet.results.document import ResultDocument
 
-_POSITIONAL = "model"
-
 
 def list_changed(document: ResultDocument) -> dict[str, Any]:
     """The settings that differ from their defaults, in the order in which options are declared."""
-    settings = {}
-    for name, field in AssessConfig.model_fields.items():
-        if name not in document.settings:
-            continue
-        value = document.settings[name]
-        default = None if field.is_required() else to_jsonable_python(field.default)
-        if value is not None and value != default:
-            settings[name] = value
-    return settings
+    return _select_changed(AssessConfig, document.settings)
 
 
 def command_line(document: ResultDocument) -> str:
     """``securitynet assess …``, quoted for a POSIX shell."""
-    settings = list_changed(document)
-    words = ["securitynet", "assess", str(settings.pop(_POSITIONAL, ""))]
-    for name, value in settings.items():
-        option = name.replace("_", "-")
+    return write_command_line("assess", str(document.settings.get("model", "")), AssessConfig, document.settings)
+
+
+def write_command_line(
+    name: str, argument: str, config: type[BaseModel], settings: Mapping[str, Any], omit: Collection[str] = ()
+) -> str:
+    """A command with the settings that it has options for, unless they are its defaults; quoted for a POSIX shell.
+
+    Args:
+        name: The command.
+        argument: Its only argument without an option.
+        config: Its configuration.
+        settings: Values by field, as in JSON, of this configuration or of that of another command.
+        omit: Fields that get no option.
+    """
+    words = ["securitynet", name, argument]
+    for field, value in _select_changed(config, settings).items():
+        option = field.replace("_", "-")
+        if field == "model" or field in omit:
+            continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
@@ -49,7 +56,17 @@ def toml(document: ResultDocument) -> str:
 def lacks_weights(document: ResultDocument) -> bool:
     """Whether an architecture was assessed without a weights file: the model was then passed in from Python."""
     settings: Mapping[str, Any] = document.settings
-    return str(settings.get(_POSITIONAL, "")).startswith(("arch:", "python:")) and settings.get("weights") is None
+    return str(settings.get("model", "")).startswith(("arch:", "python:")) and settings.get("weights") is None
+
+
+def _select_changed(config: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {}
+    for name, field in config.model_fields.items():
+        value = settings.get(name)
+        default = None if field.is_required() else to_jsonable_python(field.default)
+        if value is not None and value != default:
+            changed[name] = value
+    return changed
 
 
 def _plain(value: Any) -> str:

@@ -157,11 +157,13 @@ class Index:
 
     def __init__(self, url: str | Path, root: Root) -> None:
         text = str(url)
-        if "://" not in text:
-            Path(text).parent.mkdir(parents=True, exist_ok=True)
-            text = f"sqlite:///{text}"
         self.root = root
         self.name = root.name if root.folder is None else str(root.folder.absolute())
+        if "://" not in text:
+            if str(Path(text).parent.absolute()) == self.name:
+                self.name = "."  # the folder can be handed on, and its path is its owner's
+            Path(text).parent.mkdir(parents=True, exist_ok=True)
+            text = f"sqlite:///{text}"
         self._engine = sa.create_engine(text)
         if text.startswith("sqlite"):
             sa.event.listen(self._engine, "connect", self._prepare)
