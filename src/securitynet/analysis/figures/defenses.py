@@ -29,6 +29,30 @@ def named(cases: pandas.DataFrame) -> pandas.Series:
     return cases.apply(name, axis=1).astype(object) if len(cases) else pandas.Series([], dtype=object)
 
 
+def name_models(cases: pandas.DataFrame) -> pandas.Series:
+    """Name of each case's model, with its dataset, defense and backdoor where the name does not contain them.
+
+    Cases of the same name are distinguished by the beginning of their key.
+    """
+    defenses = named(cases).where(cases["defense"].notna(), None)
+    names = []
+    for model, *others in zip(cases["model"], cases["dataset"], defenses, cases["backdoor"], strict=True):
+        name = str(model)
+        for words in others:
+            if pandas.notna(words) and str(words).partition(",")[0].casefold() not in name.casefold():
+                name += f" · {words}"
+        names.append(name)
+    unique = pandas.Series(names, index=cases.index, dtype=object)
+    repeated = unique.duplicated(keep=False)
+    return unique.where(~repeated, unique + " · " + cases["case"].astype(str).str[:6])
+
+
+def count_defended(rows: pandas.DataFrame) -> str:
+    """``, 2 of them with a defense``: how many of the cases that are shown together; nothing where none or all have."""
+    defended = rows.drop_duplicates("case")["defense"].notna()
+    return f", {defended.sum()} of them with a defense" if defended.any() and not defended.all() else ""
+
+
 def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
     """The cases of a defense and those that they are compared with, each with its ``pair``, in words.
 

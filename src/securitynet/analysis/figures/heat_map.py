@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 import altair as alt
 import pandas
@@ -10,6 +10,7 @@ import pandas
 from securitynet.analysis import frames
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
+from securitynet.analysis.figures.defenses import name_models
 from securitynet.analysis.figures.texts import counted
 from securitynet.analysis.frames import Quantity
 
@@ -81,9 +82,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     total = len(rows)
     if total > MOST_MODELS:  # the ends, where a reader looks
         rows = pandas.concat([rows.head(MOST_MODELS // 2), rows.tail(MOST_MODELS // 2)])
-    rows["_name"] = [_name(row) for row in rows.to_dict("records")]
-    repeated = rows["_name"].duplicated(keep=False)
-    rows.loc[repeated, "_name"] += " · " + rows.loc[repeated, "case"].astype(str).str[:6]
+    rows["_name"] = name_models(rows)
     long = rows.melt(["_name"], names, "attack", "value").assign(
         distance=distances.loc[rows.index].melt(value_name="distance")["distance"].to_numpy()
     )
@@ -135,9 +134,3 @@ def distances_from_chance(rows: pandas.DataFrame, quantities: Mapping[str, Quant
 def lacking(tidy: pandas.DataFrame) -> list[str]:
     """What a frame lacks for this figure."""
     return [] if columns(tidy) else ["measurements of attacks"]
-
-
-def _name(row: Mapping[Hashable, object]) -> str:
-    """A model and its dataset, unless the name contains it."""
-    model, dataset = str(row["model"]), str(row["dataset"])
-    return model if dataset.casefold() in model.casefold() else f"{model} · {dataset}"
