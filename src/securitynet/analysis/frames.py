@@ -203,6 +203,16 @@ def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) ->
     return single
 
 
+def list_split(quantities: Mapping[str, Quantity], name: str) -> list[str]:
+    """The names of the quantities that `by_attribute` has put in place of one; its own name if it has not.
+
+    Args:
+        quantities: Name -> quantity, from `by_attribute`.
+        name: Name of a quantity before.
+    """
+    return [name] if name in quantities else [one for one in quantities if re.fullmatch(rf"{re.escape(name)}_\d+", one)]
+
+
 def families(wide: pandas.DataFrame) -> NDArray[np.object_]:
     """What is left out as a whole in statistics: the family of each case, or its architecture, or the model itself.
 

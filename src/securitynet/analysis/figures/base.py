@@ -93,9 +93,15 @@ class Figure:
         shown = replace(self, quantities=frames.by_attribute(restricted, self.quantities)) if self._splits else self
         drawn = self.draw(frames.wide(restricted, dict(shown.quantities)), restricted, shown)
         membership = bool(self.options.get("membership"))
-        blind = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
-        notes = self._absent(drawn) + self._backdoored(tidy, restricted)
+        measured = tuple(one for one in self.quantities.values() if len(frames.take(restricted, one)))
+        blind = describe_blind_baseline(restricted, measured, drawn=membership)
+        notes = self._about(drawn) + self._absent(drawn) + self._backdoored(tidy, restricted)
         return replace(drawn, caption=drawn.caption + notes + blind + describe_for(self.name, tidy))
+
+    def _about(self, drawn: Drawn) -> str:
+        """The dataset of the models, where there is one and the caption does not name it."""
+        names = drawn.data["dataset"].dropna().astype(str).unique() if "dataset" in drawn.data else ()
+        return f" Dataset: {names[0]}." if len(names) == 1 and names[0] not in drawn.caption else ""
 
     def _absent(self, drawn: Drawn) -> str:
         """Which of the paper's datasets are not drawn, where others of them are."""

@@ -7,6 +7,7 @@ import pandas
 from securitynet.analysis.figures import tables
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.analysis.figures.performance import melted
+from securitynet.analysis.figures.texts import lowered
 
 NONE = tables.NONE
 ABSENT = "–"
@@ -133,7 +134,8 @@ def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     epochs = ["epochs"] if long["epochs"].nunique(dropna=False) > 1 else []
     rows = ["defense in use", "architecture", *epochs, *(["condition"] if len(quantities) > 1 else [])]
     table = tables.cells(long, rows, ["dataset"])
-    return Drawn(None, tables.caption(figure, long), _crossed(table, rows, ["dataset"], {}), table)
+    what = f" Shown: {'; '.join(lowered(quantity.label) for quantity in quantities.values())}."
+    return Drawn(None, tables.caption(figure, long) + what, _crossed(table, rows, ["dataset"], {}), table)
 
 
 def _crossed(table: pandas.DataFrame, rows: list[str], columns: list[str], order: dict[str, int]) -> pandas.DataFrame:

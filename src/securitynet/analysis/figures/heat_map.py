@@ -21,7 +21,7 @@ _MEASURES: dict[str, tuple[str, ...]] = {
     "membership": ("auc",),
     "stealing": ("agreement", "accuracy"),
     "inversion": ("accuracy",),
-    "attribute": ("accuracy",),
+    "attribute": ("gain", "accuracy"),
     "evasion": ("accuracy-drop",),
 }
 """Measure of each family; higher is worse for the model's owner."""
@@ -53,10 +53,11 @@ def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
                 "at": (_EPSILON if family == "evasion" else None,),
             }
             quantities[f"risk{len(quantities)}"] = Quantity(label, (measure,), where, "plain")
-    return dict(list(quantities.items())[:MOST_ATTACKS])
+    return dict(list(frames.by_attribute(known, quantities).items())[:MOST_ATTACKS])
 
 
-_WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "accuracy-drop": "accuracy drop at ε = 0.03"}
+_WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "gain": "accuracy gain",
+          "accuracy-drop": "accuracy drop at ε = 0.03"}  # fmt: skip
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:

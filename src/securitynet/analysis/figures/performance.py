@@ -70,7 +70,12 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
     chance = any(quantity.chance is not None for quantity in quantities.values())
     sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
-    sentences += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
+    by = [panel, x] if x == "dataset" else [panel, colour, x] if ordered else [panel, colour]
+    lines = "Lines: each measurement's 95% interval." if has_intervals(long) else "The values have no intervals."
+    sentences += [_means(long, by, bounds), lines]
+    lengths = sorted(pandas.to_numeric(long["epochs"]).dropna().unique()) if x != "epochs" else []
+    if len(lengths) > 1:
+        sentences.append(f"Models trained for {', '.join(f'{n:g}' for n in lengths)} epochs are shown together.")
     sentences += ["Dashed: guessing."] if chance else []
     sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
     sentences += [f"Without data here: {'; '.join(quantity.label for quantity in empty)}."] if empty else []
@@ -110,6 +115,11 @@ def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Da
         for name, quantity in quantities.items()
     ]
     return pandas.concat(parts, ignore_index=True).dropna(subset=["value"])
+
+
+def has_intervals(long: pandas.DataFrame) -> bool:
+    """Whether any value has an interval: what is published in a paper's tables has none."""
+    return bool((long["low"].notna() & long["high"].notna()).any())
 
 
 def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
@@ -190,14 +200,17 @@ def _heading(title: str) -> alt.TitleParams:
     return alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
 
 
-def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tuple[float, float]]) -> str:
-    """Means of each panel and colour over its models; the measured value where there is only one model."""
+def _means(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> str:
+    """Means of each group over its models; the measured value where there is only one model."""
     words = []
-    for (where, what), part in long.groupby([panel, colour], sort=True):
+    for key, part in long.groupby(by, sort=True):
+        group = ", ".join(
+            f"{value:g} {name}" if name == "epochs" else str(value) for name, value in zip(by, key, strict=True)
+        )
         mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
         alone = part.iloc[0] if len(part) == 1 else None
         low, high = (mean.low, mean.high) if alone is None else (alone["low"], alone["high"])
-        words.append(f"{where}, {what} {estimate(mean.value, low, high)}, n = {mean.n}")
+        words.append(f"{group} {estimate(mean.value, low, high)}, n = {mean.n}")
     sentence = f"Means over models with 95% intervals: {'; '.join(words)}."
     return sentence if len(words) <= MOST_MEANS else ""
 

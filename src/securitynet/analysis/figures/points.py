@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 
 import altair as alt
@@ -46,7 +47,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         figure: The declaration of the figure.
     """
     first, *rest = figure.quantities
-    declared = list(figure.options.get("pairs", [(first, y) for y in rest]))
+    declared = [
+        (x, y)
+        for pair in figure.options.get("pairs", [(first, y) for y in rest])
+        for x, y in itertools.product(*(frames.list_split(figure.quantities, name) for name in pair))
+    ]
     pairs = [pair for pair in declared if _both(wide, *pair)]
     if pairs and all(len(wide[[*pair]].dropna()) < 2 for pair in pairs):
         raise MissingData(figure.name, ["at least two models with both quantities (there is one)"])
