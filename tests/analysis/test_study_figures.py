@@ -148,7 +148,7 @@ def test_bands_leave_out_attacks_without_a_threshold_at_low_rates():
     drawn = figure("roc-bands").make(frames.tidy(both).assign(defense=None))
     assert set(drawn.statistics["method"]) == {"entropy"}
     assert "Not drawn, since its scores take too few values for these rates: correctness." in drawn.caption
-    assert drawn.caption.endswith("Dataset: digits.") and "defense" not in drawn.caption
+    assert "correctness. Dataset: digits." in drawn.caption and "defense" not in drawn.caption
     weak = [row for row in both if row["at"] in ("fpr=0.01", "fpr=1")]  # no rate that only ties would explain
     assert set(figure("roc-bands").make(frames.tidy(weak)).statistics["method"]) == {"entropy", "correctness"}
 
@@ -157,7 +157,8 @@ def inferred(attribute, values, auxiliary="shadow"):
     settings = json.dumps({"of": attribute})
     gains = rows("attribute", "embedding-mlp", "gain", [value - 0.5 for value in values], auxiliary=auxiliary)
     accuracies = rows("attribute", "embedding-mlp", "accuracy", values, auxiliary=auxiliary)
-    return [{**row, "settings": settings, "access": "white-box"} for row in gains + accuracies]
+    baselines = rows("attribute", "embedding-mlp", "baseline-accuracy", [0.5] * len(values), auxiliary=auxiliary)
+    return [{**row, "settings": settings, "access": "white-box"} for row in gains + accuracies + baselines]
 
 
 def test_each_inferred_attribute_is_named_wherever_it_is_shown():
@@ -171,6 +172,7 @@ def test_each_inferred_attribute_is_named_wherever_it_is_shown():
     by_epochs = figure("ml-doctor-9").make(frame).caption
     assert "Attribute inference, shadow: slant, digits, 5 epochs 0.750" in by_epochs
     assert "Attribute inference, shadow: thickness, digits, 10 epochs 0.700" in by_epochs
+    assert "from the class alone, without the model: slant 0.500 to 0.500; thickness 0.500 to 0.500." in by_epochs
     assert "Models trained for 5, 10 epochs are shown together." in figure("ml-doctor-7").make(frame).caption
     labels = set(figure("risk-heat-map").make(frame).data["attack"])
     assert {"embedding-mlp: accuracy gain: slant", "embedding-mlp: accuracy gain: thickness"} <= labels

@@ -75,9 +75,6 @@ threat_models = ["white-box/shadow"]
 def test_targets_without_a_label_are_named_by_their_defense_and_backdoor(tmp_path):
     plan = planned(
         """
-name = "named"
-[data]
-dataset = "digits"
 [[train]]
 architecture = "simple-cnn"
 epochs = 1

@@ -10,7 +10,7 @@ import altair as alt
 import pandas
 
 from securitynet.analysis import frames
-from securitynet.analysis.figures.blind import describe_blind_baseline
+from securitynet.analysis.figures.blind import describe_attribute_baseline, describe_blind_baseline
 from securitynet.analysis.figures.texts import counted
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.papers.every import describe_for
@@ -95,6 +95,7 @@ class Figure:
         membership = bool(self.options.get("membership"))
         measured = tuple(one for one in self.quantities.values() if len(frames.take(restricted, one)))
         blind = describe_blind_baseline(restricted, measured, drawn=membership)
+        blind += describe_attribute_baseline(restricted, measured)
         notes = self._about(drawn) + self._absent(drawn) + self._backdoored(tidy, restricted)
         return replace(drawn, caption=drawn.caption + notes + blind + describe_for(self.name, tidy))
 
