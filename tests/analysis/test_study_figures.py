@@ -175,7 +175,21 @@ def test_each_inferred_attribute_is_named_wherever_it_is_shown():
     assert "from the class alone, without the model: slant 0.500 to 0.500; thickness 0.500 to 0.500." in by_epochs
     assert "Models trained for 5, 10 epochs are shown together." in figure("ml-doctor-7").make(frame).caption
     labels = set(figure("risk-heat-map").make(frame).data["attack"])
+    alone = frames.tidy(
+        rows("membership", "x", "blind-auc", [0.5, 0.5, 0.6]) + rows("target", None, "overfitting", [0, 1, 0])
+    )
+    assert "any of: Prediction correctness" in figure("securitynet-13").missing(alone)[0]  # a control is no attack
     assert {"embedding-mlp: accuracy gain: slant", "embedding-mlp: accuracy gain: thickness"} <= labels
+
+
+def test_an_empty_panel_says_whether_the_attack_was_run():
+    errors = rows("inversion", "fredrikson", "mse", [0.1, 0.2])
+    without = figure("ml-doctor-3").make(frames.tidy(errors)).caption
+    assert "Without data here: Inversion, shadow: accuracy (not measured on any model here)." in without
+    unjudged = rows("inversion", "generative", "accuracy", [None, None])
+    run = figure("ml-doctor-3").make(frames.tidy([*errors, *unjudged]))
+    assert "Inversion, shadow: accuracy (run, but it could not be judged)." in run.caption
+    assert "Mean squared error" in json.dumps(run.chart.to_dict(validate=False))
 
 
 def test_accuracy_under_attack_is_the_mean_over_models():
@@ -188,7 +202,7 @@ def test_accuracy_under_attack_is_the_mean_over_models():
     assert drawn.statistics["value"].tolist() == pytest.approx([0.8, 0.3]) and set(drawn.statistics["n"]) == {3}
     assert "fgsm: 0.800" in drawn.caption and "pgd" not in drawn.caption and "defense" not in drawn.caption
     drawn = figure("accuracy-under-attack").make(frame.assign(defense=frame["case"].map({"c1": "relaxloss"})))
-    assert "over 3 models, 1 of them with a defense, with" in drawn.caption
+    assert drawn.caption.endswith("1 of 3 models has a defense.")
 
 
 def test_each_panel_has_its_own_line_of_chance():

@@ -158,6 +158,14 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     return rows.set_index("case")[[*_NUMBERS_OF_CASE]].sort_index()
 
 
+def explain_absence(frame: pandas.DataFrame, quantity: Quantity) -> str:
+    """Why no case has a value of a quantity: it was not measured, or the attack was run and could not be judged."""
+    chosen = frame[frame["measure"].isin(quantity.measure)]
+    for column, values in quantity.where.items():
+        chosen = chosen[allowed(chosen[column], values)]
+    return "run, but it could not be judged" if len(chosen) else "not measured on any model here"
+
+
 def _describe_ways(rows: pandas.DataFrame) -> pandas.Series:
     """How each value was measured, as a text: there are few ways, however many rows."""
     numbers = rows.groupby([*_WAY], dropna=False, sort=False).ngroup()

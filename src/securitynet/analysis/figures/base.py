@@ -76,8 +76,9 @@ class Figure:
             if len(frames.take(tidy, quantity)) < FEWEST_CASES
         }
         lacking = [label for name, label in absent.items() if name not in self.optional]
-        if len(self.optional) > 1 and set(self.optional) <= absent.keys():
-            lacking.append(f"any of: {' | '.join(absent[name] for name in self.optional)}")
+        shown = [name for name in self.optional if name not in self.options.get("controls", ())]
+        if len(shown) > 1 and set(shown) <= absent.keys():
+            lacking.append(f"any of: {' | '.join(absent[name] for name in shown)}")
         return [*lacking, *(self.check(tidy) if self.check else [])]
 
     def make(self, tidy: pandas.DataFrame) -> Drawn:
@@ -100,9 +101,15 @@ class Figure:
         return replace(drawn, caption=drawn.caption + notes + blind + describe_for(self.name, tidy))
 
     def _about(self, drawn: Drawn) -> str:
-        """The dataset of the models, where there is one and the caption does not name it."""
-        names = drawn.data["dataset"].dropna().astype(str).unique() if "dataset" in drawn.data else ()
-        return f" Dataset: {names[0]}." if len(names) == 1 and names[0] not in drawn.caption else ""
+        """The dataset of the models where there is one, and how many have a defense, unless the caption says it."""
+        data = drawn.data
+        names = data["dataset"].dropna().astype(str).unique() if "dataset" in data else ()
+        words = f" Dataset: {names[0]}." if len(names) == 1 and names[0] not in drawn.caption else ""
+        if {"case", "defense"} <= set(data) and "defense" not in drawn.caption:
+            defended = data.drop_duplicates("case")["defense"].notna()
+            number, have = int(defended.sum()), "has" if defended.sum() == 1 else "have"
+            words += f" {number} of {len(defended)} models {have} a defense." if 0 < number < len(defended) else ""
+        return words
 
     def _absent(self, drawn: Drawn) -> str:
         """Which of the paper's datasets are not drawn, where others of them are."""

@@ -48,12 +48,6 @@ def name_models(cases: pandas.DataFrame) -> pandas.Series:
     return unique.where(~repeated, unique + " · " + cases["case"].astype(str).str[:6])
 
 
-def count_defended(rows: pandas.DataFrame) -> str:
-    """``, 2 of them with a defense``: how many of the cases that are shown together; nothing where none or all have."""
-    defended = rows.drop_duplicates("case")["defense"].notna()
-    return f", {defended.sum()} of them with a defense" if defended.any() and not defended.all() else ""
-
-
 def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
     """The cases of a defense and those that they are compared with, each with its ``pair``, in words.
 

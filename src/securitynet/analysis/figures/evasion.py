@@ -9,7 +9,6 @@ import pandas as pd
 
 from securitynet.analysis.figures import groups, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
-from securitynet.analysis.figures.defenses import count_defended
 from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.metrics.evasion import ROBUST_ACCURACY, epsilon_text
 from securitynet.records import Measurement
@@ -104,7 +103,7 @@ def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
         )
     caption = (
         f"{figure.title}: share of images that are still classified correctly at every ε up to the one named, mean "
-        f"over {counted(long['case'].nunique(), 'model')}{count_defended(long)}, with its 95% interval. "
+        f"over {counted(long['case'].nunique(), 'model')} with its 95% interval. "
         f"{'; '.join(sentences)}."
     )
     return Drawn(_drawn(table, MEASURE, 420, 280, legend=True), caption, long, table)

@@ -13,6 +13,9 @@ from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import TARGET_ACCURACY
 
+TITLES = {"mse": "Mean squared error"}
+"""Titles of axes that are not the names of measures."""
+
 WIDTH, HEIGHT, MOST_PANELS, MOST_MEANS = 250, 220, 12, 16
 
 
@@ -47,7 +50,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))[:MOST_GROUPS]
     quantity = next(iter(quantities.values()))
     measures = {quantity.measure[0] for quantity in quantities.values()}
-    measured = measures.pop().replace("-", " ").capitalize() if len(measures) == 1 else None
+    measured = TITLES.get(name := measures.pop(), name.replace("-", " ").capitalize()) if len(measures) == 1 else None
     by_label = {quantity.label: quantity for quantity in quantities.values()}
     charts = [
         _panel(
@@ -65,7 +68,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     ]
     empty = [quantity for name, quantity in figure.quantities.items() if name not in quantities]
     if panel == "condition":
-        charts += [_empty_panel(quantity.label) for quantity in empty]
+        charts += [_empty_panel(quantity.label, frames.explain_absence(tidy, quantity)) for quantity in empty]
     columns = min(len(charts), 3)
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
     chance = any(quantity.chance is not None for quantity in quantities.values())
@@ -78,7 +81,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         sentences.append(f"Models trained for {', '.join(f'{n:g}' for n in lengths)} epochs are shown together.")
     sentences += ["Dashed: guessing."] if chance else []
     sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
-    sentences += [f"Without data here: {'; '.join(quantity.label for quantity in empty)}."] if empty else []
+    sentences += (
+        [f"Without data here: {'; '.join(f'{one.label} ({frames.explain_absence(tidy, one)})' for one in empty)}."]
+        if empty
+        else []
+    )
     if by_ease:
         sentences.append(
             f"Datasets from the least to the most complex, by the mean test accuracy of their targets: "
@@ -190,8 +197,8 @@ def _panel(
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
-def _empty_panel(title: str) -> Chart:
-    text = alt.Chart(pandas.DataFrame({"text": ["not measured on any model here"]}), title=_heading(title))
+def _empty_panel(title: str, why: str) -> Chart:
+    text = alt.Chart(pandas.DataFrame({"text": [why]}), title=_heading(title))
     mark = text.mark_text(color=style.TEXT.light, fontSize=12)
     return alt.layer(mark.encode(text="text:N")).properties(width=WIDTH, height=HEIGHT)
 

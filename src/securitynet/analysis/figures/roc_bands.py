@@ -10,7 +10,6 @@ import pandas
 
 from securitynet.analysis.figures import points, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
-from securitynet.analysis.figures.defenses import count_defended
 from securitynet.analysis.figures.texts import counted, number
 from securitynet.analysis.study_frames import CURVE_MEASURE
 
@@ -83,7 +82,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         else f"Rates were measured at false-positive rates of {', '.join(f'{rate:g}' for rate in rates)}"
     )
     caption = (
-        f"{figure.title}: {counted(long['case'].nunique(), 'target')}{count_defended(long)}. Lines: medians over "
+        f"{figure.title}: {counted(long['case'].nunique(), 'target')}. Lines: medians over "
         f"targets; bands: the middle half of them; grey: guessing. {measured}. At {least:.2g}: {sentence}. Rates below "
         f"{floor:.2g} are drawn there.{steps}"
     )
