@@ -169,7 +169,10 @@ def test_each_inferred_attribute_is_named_wherever_it_is_shown():
     found = figure("ml-doctor-10").make(frame)
     panels = set(found.statistics["panel"])
     assert "Attribute inference, shadow: slant against membership, white-box, shadow" in panels and len(panels) == 2
-    by_epochs = figure("ml-doctor-9").make(frame).caption
+    frame["architecture"] = frame["case"].map({"c0": "a", "c1": "b", "c2": "a"})
+    apart = figure("ml-doctor-9").make(frame)  # nothing of the step from b to a is an effect of the epochs
+    assert set(apart.statistics["n"]) == {1} and "Means of the same architecture are joined." in apart.caption
+    by_epochs = figure("ml-doctor-9").make(frame.assign(architecture="a")).caption
     assert "Attribute inference, shadow: slant, digits, 5 epochs 0.750" in by_epochs
     assert "Attribute inference, shadow: thickness, digits, 10 epochs 0.700" in by_epochs
     assert "from the class alone, without the model: slant 0.500 to 0.500; thickness 0.500 to 0.500." in by_epochs

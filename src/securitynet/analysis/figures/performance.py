@@ -45,7 +45,10 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         long = grouped(long, column)
     by_ease = order_by_ease(tidy, long[x]) if figure.options.get("easiest_first") else None
     bounds = {quantity.label: quantity.bounds for quantity in quantities.values()}
-    table = summary(long, [panel, colour, x], bounds)
+    # A line over several architectures would show which were trained for how long.
+    split = ["architecture"] if ordered and long["architecture"].nunique() > 1 else []
+    long = long.assign(architecture=long["architecture"].fillna("not known"))
+    table = summary(long, list(dict.fromkeys([panel, colour, *split, x])), bounds)
     panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))[:MOST_PANELS]
     colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))[:MOST_GROUPS]
     quantity = next(iter(quantities.values()))
@@ -73,12 +76,13 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
     chance = any(quantity.chance is not None for quantity in quantities.values())
     sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
-    by = [panel, x] if x == "dataset" else [panel, colour, x] if ordered else [panel, colour]
+    by = [panel, x] if x == "dataset" else [panel, colour, *split, x] if ordered else [panel, colour]
     lines = "Lines: each measurement's 95% interval." if has_intervals(long) else "The values have no intervals."
     sentences += [_means(long, by, bounds), lines]
     lengths = sorted(pandas.to_numeric(long["epochs"]).dropna().unique()) if x != "epochs" else []
     if len(lengths) > 1:
         sentences.append(f"Models trained for {', '.join(f'{n:g}' for n in lengths)} epochs are shown together.")
+    sentences += ["Means of the same architecture are joined."] if split else []
     sentences += ["Dashed: guessing."] if chance else []
     sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
     sentences += (
@@ -190,7 +194,8 @@ def _panel(
     layers: list[alt.Chart] = [spans, points]
     if ordered:
         line = alt.Chart(table).mark_line(strokeWidth=1.5)
-        layers.insert(0, line.encode(x, alt.Y("mean:Q", title=measured, axis=y_axis), colour))
+        detail = [alt.Detail("architecture:N")] if "architecture" in table else []
+        layers.insert(0, line.encode(x, alt.Y("mean:Q", title=measured, axis=y_axis), colour, *detail))
     if quantity.chance is not None:
         level = alt.Chart(pandas.DataFrame({"chance": [quantity.chance]}))
         layers.insert(0, level.mark_rule(strokeDash=[3, 3], color=style.CHANCE.light).encode(y="chance:Q"))
