@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas
 
+from securitynet.analysis import frames
 from securitynet.analysis.figures import tables
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.analysis.figures.performance import melted
@@ -31,13 +32,15 @@ def named(cases: pandas.DataFrame) -> pandas.Series:
 
 
 def name_models(cases: pandas.DataFrame) -> pandas.Series:
-    """Name of each case's model, with its dataset, defense and backdoor where the name does not contain them.
+    """Name of each case's model, with its architecture, dataset, defense and backdoor unless the name contains them.
 
     Cases of the same name are distinguished by the beginning of their key.
     """
     defenses = named(cases).where(cases["defense"].notna(), None)
     names = []
-    for model, *others in zip(cases["model"], cases["dataset"], defenses, cases["backdoor"], strict=True):
+    for model, *others in zip(
+        cases["model"], cases["architecture"], cases["dataset"], defenses, cases["backdoor"], strict=True
+    ):
         name = str(model)
         for words in others:
             if pandas.notna(words) and str(words).partition(",")[0].casefold() not in name.casefold():
@@ -105,7 +108,10 @@ def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     lacking = sorted({str(case["pair"]) for _, case in cases[cases["defense"].notna()].iterrows()}
                      - set(cases.loc[cases["defense"].isna(), "pair"].astype(str)))  # fmt: skip
     without = f" Nothing without a defense to compare with: {', '.join(lacking)}." if lacking else ""
-    return Drawn(None, tables.caption(figure, long) + pairs + without, shown, table)
+    absent = [quantity for name, quantity in figure.quantities.items() if name not in quantities]
+    reasons = "; ".join(f"{quantity.label} ({frames.explain_absence(tidy, quantity)})" for quantity in absent)
+    empty = f" Without data here: {reasons}." if absent else ""
+    return Drawn(None, tables.caption(figure, long) + pairs + without + empty, shown, table)
 
 
 def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:

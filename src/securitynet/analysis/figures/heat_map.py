@@ -89,7 +89,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     )
     long = long[long["value"].notna()]
     long["attack"] = long["attack"].map({name: quantity.label for name, quantity in quantities.items()})
-    x = alt.X("attack:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=300))
+    x = alt.X("attack:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=420))
     y = alt.Y("_name:N", sort=list(rows["_name"]), title=None, axis=alt.Axis(labelLimit=330))
     cells = (
         alt.Chart(long)
