@@ -103,7 +103,7 @@ class Figure:
     def _about(self, drawn: Drawn) -> str:
         """The dataset of the models where there is one, and how many have a defense, unless the caption says it."""
         data = drawn.data
-        names = data["dataset"].dropna().astype(str).unique() if "dataset" in data else ()
+        names: list[str] = list(data["dataset"].dropna().astype(str).unique()) if "dataset" in data else []
         words = f" Dataset: {names[0]}." if len(names) == 1 and names[0] not in drawn.caption else ""
         if {"case", "defense"} <= set(data) and "defense" not in drawn.caption:
             defended = data.drop_duplicates("case")["defense"].notna()
