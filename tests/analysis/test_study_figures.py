@@ -188,7 +188,7 @@ def test_each_inferred_attribute_is_named_wherever_it_is_shown():
 def test_an_empty_panel_says_whether_the_attack_was_run():
     errors = rows("inversion", "fredrikson", "mse", [0.1, 0.2])
     without = figure("ml-doctor-3").make(frames.tidy(errors)).caption
-    assert "Without data here: Inversion, shadow: accuracy (not measured on any model here)." in without
+    assert "Without data here: Inversion, shadow: accuracy." in without
     unjudged = rows("inversion", "generative", "accuracy", [None, None])
     run = figure("ml-doctor-3").make(frames.tidy([*errors, *unjudged]))
     assert "Inversion, shadow: accuracy (run, but it could not be judged)." in run.caption

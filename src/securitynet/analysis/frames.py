@@ -166,6 +166,12 @@ def explain_absence(frame: pandas.DataFrame, quantity: Quantity) -> str:
     return "run, but it could not be judged" if len(chosen) else "not measured on any model here"
 
 
+def list_absent(frame: pandas.DataFrame, quantities: Iterable[Quantity]) -> str:
+    """The labels of quantities without a value, for a caption; where an attack was run, it says so."""
+    reasons = [(quantity.label, explain_absence(frame, quantity)) for quantity in quantities]
+    return "; ".join(label + (f" ({why})" if why.startswith("run") else "") for label, why in reasons)
+
+
 def _describe_ways(rows: pandas.DataFrame) -> pandas.Series:
     """How each value was measured, as a text: there are few ways, however many rows."""
     numbers = rows.groupby([*_WAY], dropna=False, sort=False).ngroup()

@@ -109,8 +109,7 @@ def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
                      - set(cases.loc[cases["defense"].isna(), "pair"].astype(str)))  # fmt: skip
     without = f" Nothing without a defense to compare with: {', '.join(lacking)}." if lacking else ""
     absent = [quantity for name, quantity in figure.quantities.items() if name not in quantities]
-    reasons = "; ".join(f"{quantity.label} ({frames.explain_absence(tidy, quantity)})" for quantity in absent)
-    empty = f" Without data here: {reasons}." if absent else ""
+    empty = f" Without data here: {frames.list_absent(tidy, absent)}." if absent else ""
     return Drawn(None, tables.caption(figure, long) + pairs + without + empty, shown, table)
 
 

@@ -85,11 +85,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     sentences += ["Means of the same architecture are joined."] if split else []
     sentences += ["Dashed: guessing."] if chance else []
     sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
-    sentences += (
-        [f"Without data here: {'; '.join(f'{one.label} ({frames.explain_absence(tidy, one)})' for one in empty)}."]
-        if empty
-        else []
-    )
+    sentences += [f"Without data here: {frames.list_absent(tidy, empty)}."] if empty else []
     if by_ease:
         sentences.append(
             f"Datasets from the least to the most complex, by the mean test accuracy of their targets: "
