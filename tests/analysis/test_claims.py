@@ -203,6 +203,8 @@ def test_architectures_are_compared_on_the_same_data() -> None:
     rows = rows.drop(index=rows.index[:15])
     matched = equal_groups("y", "architecture", match=("dataset", "epochs", "seed"))(rows, 0.90)
     assert decide_none(matched, 0.05) == "supported"
+    assert (matched.estimate.n, matched.units) == (25, "pairs")  # 20 seeds and 5, of the 40 less 15 that are left
+    assert "25 pairs" in matched.estimate.method and "models" not in matched.estimate.method
     assert decide_none(equal_groups("y", "architecture")(rows, 0.90), 0.05) != "supported"
 
 

@@ -72,6 +72,12 @@ def test_a_figure_says_what_it_lacks(hand_made):
         figure("securitynet-55")
 
 
+def test_a_format_is_named_with_or_without_its_dot():
+    assert [files.read_suffix(text) for text in ("png", ".png", ".PNG", " svg ")] == [".png", ".png", ".png", ".svg"]
+    with pytest.raises(ConfigurationError, match="no format 'gif'"):
+        files.read_suffix("gif")
+
+
 def test_files_of_all_kinds(hand_made, tmp_path):
     one = figure("securitynet-5")
     drawn = one.make(hand_made)

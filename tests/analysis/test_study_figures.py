@@ -122,6 +122,79 @@ def test_the_heat_map_shows_whatever_attacks_there_are():
     assert list(drawn.data["_name"].unique()) == ["m0 · digits", "m2 · digits", "m1 · digits"]
 
 
+def test_models_are_named_with_their_defense_unless_the_name_contains_it():
+    frame = frames.tidy(rows("membership", "lira", "auc", [0.9, 0.5, 0.6], auxiliary="shadow"))
+    frame["model"], frame["defense"] = (
+        ["cnn digits", "cnn digits", "cnn digits relaxloss"],
+        [None, "dp-sgd", "relaxloss"],
+    )
+    frame["epsilon"] = [None, 2.0, None]
+    drawn = figure("risk-heat-map").make(frame)
+    assert list(drawn.data["_name"]) == ["cnn digits", "cnn digits relaxloss", "cnn digits · dp-sgd, epsilon 2"]
+    frame["defense"] = frame["epsilon"] = None
+    frame["model"] = "cnn digits"
+    assert sorted(figure("risk-heat-map").make(frame).data["_name"]) == [f"cnn digits · c{n}" for n in range(3)]
+
+
+def test_bands_leave_out_attacks_without_a_threshold_at_low_rates():
+    """Correctness has two scores: drawn at zero, it would look worse than guessing."""
+    rates = {0.01: (0.1, 0.0), 0.1: (0.2, 0.0), 0.5: (0.7, 0.0), 1: (1.0, 1.0)}
+    both = [
+        row
+        for fpr, values in rates.items()
+        for method, value in zip(("entropy", "correctness"), values, strict=True)
+        for row in rows("membership", method, "roc", [value], at=f"fpr={fpr}")
+    ]
+    drawn = figure("roc-bands").make(frames.tidy(both).assign(defense=None))
+    assert set(drawn.statistics["method"]) == {"entropy"}
+    assert "Not drawn, since its scores take too few values for these rates: correctness." in drawn.caption
+    assert "correctness. Dataset: digits." in drawn.caption and "defense" not in drawn.caption
+    weak = [row for row in both if row["at"] in ("fpr=0.01", "fpr=1")]  # no rate that only ties would explain
+    assert set(figure("roc-bands").make(frames.tidy(weak)).statistics["method"]) == {"entropy", "correctness"}
+
+
+def inferred(attribute, values, auxiliary="shadow"):
+    settings = json.dumps({"of": attribute})
+    gains = rows("attribute", "embedding-mlp", "gain", [value - 0.5 for value in values], auxiliary=auxiliary)
+    accuracies = rows("attribute", "embedding-mlp", "accuracy", values, auxiliary=auxiliary)
+    baselines = rows("attribute", "embedding-mlp", "baseline-accuracy", [0.5] * len(values), auxiliary=auxiliary)
+    return [{**row, "settings": settings, "access": "white-box"} for row in gains + accuracies + baselines]
+
+
+def test_each_inferred_attribute_is_named_wherever_it_is_shown():
+    membership = rows("membership", "ml-doctor-white-box", "balanced-accuracy", [0.6, 0.7, 0.65], auxiliary="shadow")
+    membership += rows("membership", "lira", "auc", [0.6, 0.7, 0.65], auxiliary="shadow")
+    frame = frames.tidy([*membership, *inferred("slant", [0.8, 0.7, 0.6]), *inferred("thickness", [0.6, 0.6, 0.7])])
+    frame["epochs"] = frame["case"].map({"c0": 5, "c1": 5, "c2": 10})
+    found = figure("ml-doctor-10").make(frame)
+    panels = set(found.statistics["panel"])
+    assert "Attribute inference, shadow: slant against membership, white-box, shadow" in panels and len(panels) == 2
+    frame["architecture"] = frame["case"].map({"c0": "a", "c1": "b", "c2": "a"})
+    apart = figure("ml-doctor-9").make(frame)  # nothing of the step from b to a is an effect of the epochs
+    assert set(apart.statistics["n"]) == {1} and "Means of the same architecture are joined." in apart.caption
+    by_epochs = figure("ml-doctor-9").make(frame.assign(architecture="a")).caption
+    assert "Attribute inference, shadow: slant, digits, 5 epochs 0.750" in by_epochs
+    assert "Attribute inference, shadow: thickness, digits, 10 epochs 0.700" in by_epochs
+    assert "from the class alone, without the model: slant 0.500 to 0.500; thickness 0.500 to 0.500." in by_epochs
+    assert "Models trained for 5, 10 epochs are shown together." in figure("ml-doctor-7").make(frame).caption
+    labels = set(figure("risk-heat-map").make(frame).data["attack"])
+    alone = frames.tidy(
+        rows("membership", "x", "blind-auc", [0.5, 0.5, 0.6]) + rows("target", None, "overfitting", [0, 1, 0])
+    )
+    assert "any of: Prediction correctness" in figure("securitynet-13").missing(alone)[0]  # a control is no attack
+    assert {"embedding-mlp: accuracy gain: slant", "embedding-mlp: accuracy gain: thickness"} <= labels
+
+
+def test_an_empty_panel_says_whether_the_attack_was_run():
+    errors = rows("inversion", "fredrikson", "mse", [0.1, 0.2])
+    without = figure("ml-doctor-3").make(frames.tidy(errors)).caption
+    assert "Without data here: Inversion, shadow: accuracy." in without
+    unjudged = rows("inversion", "generative", "accuracy", [None, None])
+    run = figure("ml-doctor-3").make(frames.tidy([*errors, *unjudged]))
+    assert "Inversion, shadow: accuracy (run, but it could not be judged)." in run.caption
+    assert "Mean squared error" in json.dumps(run.chart.to_dict(validate=False))
+
+
 def test_accuracy_under_attack_is_the_mean_over_models():
     frame = frames.tidy(
         rows("evasion", "fgsm", "robust-accuracy", [0.8, 0.9, 0.7], at="epsilon=0.01")
@@ -130,7 +203,9 @@ def test_accuracy_under_attack_is_the_mean_over_models():
     )
     drawn = figure("accuracy-under-attack").make(frame)
     assert drawn.statistics["value"].tolist() == pytest.approx([0.8, 0.3]) and set(drawn.statistics["n"]) == {3}
-    assert "fgsm: 0.800" in drawn.caption and "pgd" not in drawn.caption
+    assert "fgsm: 0.800" in drawn.caption and "pgd" not in drawn.caption and "defense" not in drawn.caption
+    drawn = figure("accuracy-under-attack").make(frame.assign(defense=frame["case"].map({"c1": "relaxloss"})))
+    assert drawn.caption.endswith("1 of 3 models has a defense.")
 
 
 def test_each_panel_has_its_own_line_of_chance():

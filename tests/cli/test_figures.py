@@ -50,6 +50,7 @@ def test_where_takes_some_models(run_cli, catalog, tmp_path):
     "arguments, said",
     [
         (("securitynet-5", "--out", "x.gif"), "suffix of a known format"),
+        (("all", "--out", "figures", "--suffix", "gif"), "There is no format 'gif'"),
         (("securitynet-14", "--out", "x.svg"), "needs data that no model here has"),
         (("securitynet-55", "--out", "x.svg"), "Did you mean"),
         (("securitynet-5", "--out", "x.svg", "--where", "colour=red"), "no column"),

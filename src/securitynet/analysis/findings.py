@@ -102,7 +102,7 @@ def _reason(tested: Tested) -> str | None:
     if not result.resolved or not np.isfinite(result.low):
         return result.method
     if result.n < tested.fewest:
-        return f"{result.n} {tested.units} are too few, {tested.fewest} are needed"
+        return f"too few {tested.units}: {result.n}, where {tested.fewest} are needed"
     return None
 
 

@@ -158,6 +158,20 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     return rows.set_index("case")[[*_NUMBERS_OF_CASE]].sort_index()
 
 
+def explain_absence(frame: pandas.DataFrame, quantity: Quantity) -> str:
+    """Why no case has a value of a quantity: it was not measured, or the attack was run and could not be judged."""
+    chosen = frame[frame["measure"].isin(quantity.measure)]
+    for column, values in quantity.where.items():
+        chosen = chosen[allowed(chosen[column], values)]
+    return "run, but it could not be judged" if len(chosen) else "not measured on any model here"
+
+
+def list_absent(frame: pandas.DataFrame, quantities: Iterable[Quantity]) -> str:
+    """The labels of quantities without a value, for a caption; where an attack was run, it says so."""
+    reasons = [(quantity.label, explain_absence(frame, quantity)) for quantity in quantities]
+    return "; ".join(label + (f" ({why})" if why.startswith("run") else "") for label, why in reasons)
+
+
 def _describe_ways(rows: pandas.DataFrame) -> pandas.Series:
     """How each value was measured, as a text: there are few ways, however many rows."""
     numbers = rows.groupby([*_WAY], dropna=False, sort=False).ngroup()
@@ -201,6 +215,16 @@ def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) ->
             where = {**quantity.where, "settings": tuple(texts)}
             single[f"{name}_{number}"] = replace(quantity, label=f"{quantity.label}: {attribute}", where=where)
     return single
+
+
+def list_split(quantities: Mapping[str, Quantity], name: str) -> list[str]:
+    """The names of the quantities that `by_attribute` has put in place of one; its own name if it has not.
+
+    Args:
+        quantities: Name -> quantity, from `by_attribute`.
+        name: Name of a quantity before.
+    """
+    return [name] if name in quantities else [one for one in quantities if re.fullmatch(rf"{re.escape(name)}_\d+", one)]
 
 
 def families(wide: pandas.DataFrame) -> NDArray[np.object_]:

@@ -86,7 +86,9 @@ def draw(
     ] = None,
     doubtful: Doubtful = False,
     caption: Annotated[bool, typer.Option("--caption/--no-caption", help="Print the caption.")] = True,
-    suffix: Annotated[str, typer.Option("--suffix", help="Format of the files for all: .svg, .png or .pdf.")] = ".svg",
+    suffix: Annotated[
+        str, typer.Option("--suffix", help="Format of the files for all: svg, png, pdf, html, csv or json.")
+    ] = ".svg",
 ) -> None:
     """Draw a figure, or all that the data allows, and print its caption with n, intervals and tests.
 
@@ -96,7 +98,7 @@ def draw(
     """
     from securitynet.analysis import sources
     from securitynet.analysis.figures.declared import figure, figures
-    from securitynet.analysis.figures.files import check_folder, check_suffix, write
+    from securitynet.analysis.figures.files import check_folder, check_suffix, read_suffix, write
     from securitynet.errors import SecurityNetError
 
     if name != "all":
@@ -105,7 +107,7 @@ def draw(
     else:
         chosen = list(figures().values())
         check_folder(out)
-        check_suffix(Path(f"figure{suffix}"))
+        suffix = read_suffix(suffix)
     curves, pictures = name in ("all", "roc-bands"), any(one.options.get("pictures") for one in chosen)
     chosen_where = sources.parse_where(where or [])
     tidy = sources.load(
@@ -115,7 +117,8 @@ def draw(
     for one in chosen:
         try:
             drawn = one.make(tidy)
-            path = out if name != "all" else out / f"{one.name}{'.html' if drawn.chart is None else suffix}"
+            written = ".html" if drawn.chart is None and suffix != ".csv" else suffix
+            path = out if name != "all" else out / f"{one.name}{written}"
             write(one, drawn, path)
         except SecurityNetError as error:  # such as MissingData
             if name != "all":

@@ -72,6 +72,39 @@ threat_models = ["white-box/shadow"]
     assert len({trial.id for trial in found}) == len(found)
 
 
+def test_targets_without_a_label_are_named_by_their_defense_and_backdoor(tmp_path):
+    plan = planned(
+        """
+[[train]]
+architecture = "simple-cnn"
+epochs = 1
+[[train]]
+architecture = "simple-cnn"
+epochs = [1, 2]
+defense = "relaxloss"
+[[train]]
+architecture = "simple-cnn"
+epochs = 1
+backdoor = "badnets"
+[[train]]
+label = "mine"
+architecture = "simple-cnn"
+epochs = 3
+defense = "relaxloss"
+[[attacks]]
+name = "correctness"
+""",
+        tmp_path,
+    )
+    assert [target.label for target in plan.targets] == [
+        "simple-cnn digits",
+        "simple-cnn digits relaxloss epochs=1",
+        "simple-cnn digits relaxloss epochs=2",
+        "simple-cnn digits badnets",
+        "mine",
+    ]
+
+
 def test_what_cannot_be_played_out_is_skipped_with_the_reason(tmp_path):
     plan = planned(
         """

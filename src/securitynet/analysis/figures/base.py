@@ -10,7 +10,7 @@ import altair as alt
 import pandas
 
 from securitynet.analysis import frames
-from securitynet.analysis.figures.blind import describe_blind_baseline
+from securitynet.analysis.figures.blind import describe_attribute_baseline, describe_blind_baseline
 from securitynet.analysis.figures.texts import counted
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.papers.every import describe_for
@@ -76,8 +76,9 @@ class Figure:
             if len(frames.take(tidy, quantity)) < FEWEST_CASES
         }
         lacking = [label for name, label in absent.items() if name not in self.optional]
-        if len(self.optional) > 1 and set(self.optional) <= absent.keys():
-            lacking.append(f"any of: {' | '.join(absent[name] for name in self.optional)}")
+        shown = [name for name in self.optional if name not in self.options.get("controls", ())]
+        if len(shown) > 1 and set(shown) <= absent.keys():
+            lacking.append(f"any of: {' | '.join(absent[name] for name in shown)}")
         return [*lacking, *(self.check(tidy) if self.check else [])]
 
     def make(self, tidy: pandas.DataFrame) -> Drawn:
@@ -93,9 +94,22 @@ class Figure:
         shown = replace(self, quantities=frames.by_attribute(restricted, self.quantities)) if self._splits else self
         drawn = self.draw(frames.wide(restricted, dict(shown.quantities)), restricted, shown)
         membership = bool(self.options.get("membership"))
-        blind = describe_blind_baseline(restricted, tuple(self.quantities.values()), drawn=membership)
-        notes = self._absent(drawn) + self._backdoored(tidy, restricted)
+        measured = tuple(one for one in self.quantities.values() if len(frames.take(restricted, one)))
+        blind = describe_blind_baseline(restricted, measured, drawn=membership)
+        blind += describe_attribute_baseline(restricted, measured)
+        notes = self._about(drawn) + self._absent(drawn) + self._backdoored(tidy, restricted)
         return replace(drawn, caption=drawn.caption + notes + blind + describe_for(self.name, tidy))
+
+    def _about(self, drawn: Drawn) -> str:
+        """The dataset of the models where there is one, and how many have a defense, unless the caption says it."""
+        data = drawn.data
+        names: list[str] = list(data["dataset"].dropna().astype(str).unique()) if "dataset" in data else []
+        words = f" Dataset: {names[0]}." if len(names) == 1 and names[0] not in drawn.caption else ""
+        if {"case", "defense"} <= set(data) and "defense" not in drawn.caption:
+            defended = data.drop_duplicates("case")["defense"].notna()
+            number, have = int(defended.sum()), "has" if defended.sum() == 1 else "have"
+            words += f" {number} of {len(defended)} models {have} a defense." if 0 < number < len(defended) else ""
+        return words
 
     def _absent(self, drawn: Drawn) -> str:
         """Which of the paper's datasets are not drawn, where others of them are."""

@@ -1,6 +1,8 @@
-"""What a figure of membership inference must say of the blind baseline: the AUC that is reached without the model."""
+"""What a figure of membership or attribute inference must say of its baseline: what is reached without the model."""
 
 from __future__ import annotations
+
+import json
 
 import pandas
 
@@ -36,3 +38,26 @@ def describe_blind_baseline(tidy: pandas.DataFrame, quantities: tuple[Quantity, 
         f" Without the model (blind baseline), AUC from {number(float(values.min()))} to "
         f"{number(float(values.max()))}, {measured}: {finding}."
     )
+
+
+def describe_attribute_baseline(tidy: pandas.DataFrame, quantities: tuple[Quantity, ...]) -> str:
+    """A sentence for the caption of a figure that shows attribute inference; empty for others.
+
+    Args:
+        tidy: What the figure is drawn from.
+        quantities: Of the figure.
+    """
+    if not any(quantity.where.get("attack") == ("attribute",) for quantity in quantities):
+        return ""
+    measured = (tidy["attack"] == "attribute") & (tidy["measure"] == "baseline-accuracy") & tidy["value"].notna()
+    rows = tidy[measured]
+    if rows.empty:
+        return " What the class alone says of the attributes: not measured, so accuracies may come without the model."
+    names = rows["settings"].map(
+        lambda text: str(json.loads(text).get("of", "the attribute")) if isinstance(text, str) else ""
+    )
+    words = [
+        f"{name} {number(float(values.min()))} to {number(float(values.max()))}"
+        for name, values in rows.groupby(names.to_numpy(), sort=True)["value"]
+    ]
+    return f" Accuracy from the class alone, without the model: {'; '.join(words)}."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pandas
 
+from securitynet.analysis import frames
 from securitynet.analysis.figures import tables
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.analysis.figures.performance import melted
+from securitynet.analysis.figures.texts import lowered
 
 NONE = tables.NONE
 ABSENT = "–"
@@ -27,6 +29,26 @@ def named(cases: pandas.DataFrame) -> pandas.Series:
         return ", ".join(words)
 
     return cases.apply(name, axis=1).astype(object) if len(cases) else pandas.Series([], dtype=object)
+
+
+def name_models(cases: pandas.DataFrame) -> pandas.Series:
+    """Name of each case's model, with its architecture, dataset, defense and backdoor unless the name contains them.
+
+    Cases of the same name are distinguished by the beginning of their key.
+    """
+    defenses = named(cases).where(cases["defense"].notna(), None)
+    names = []
+    for model, *others in zip(
+        cases["model"], cases["architecture"], cases["dataset"], defenses, cases["backdoor"], strict=True
+    ):
+        name = str(model)
+        for words in others:
+            if pandas.notna(words) and str(words).partition(",")[0].casefold() not in name.casefold():
+                name += f" · {words}"
+        names.append(name)
+    unique = pandas.Series(names, index=cases.index, dtype=object)
+    repeated = unique.duplicated(keep=False)
+    return unique.where(~repeated, unique + " · " + cases["case"].astype(str).str[:6])
 
 
 def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
@@ -86,7 +108,9 @@ def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     lacking = sorted({str(case["pair"]) for _, case in cases[cases["defense"].notna()].iterrows()}
                      - set(cases.loc[cases["defense"].isna(), "pair"].astype(str)))  # fmt: skip
     without = f" Nothing without a defense to compare with: {', '.join(lacking)}." if lacking else ""
-    return Drawn(None, tables.caption(figure, long) + pairs + without, shown, table)
+    absent = [quantity for name, quantity in figure.quantities.items() if name not in quantities]
+    empty = f" Without data here: {frames.list_absent(tidy, absent)}." if absent else ""
+    return Drawn(None, tables.caption(figure, long) + pairs + without + empty, shown, table)
 
 
 def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -109,7 +133,8 @@ def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     epochs = ["epochs"] if long["epochs"].nunique(dropna=False) > 1 else []
     rows = ["defense in use", "architecture", *epochs, *(["condition"] if len(quantities) > 1 else [])]
     table = tables.cells(long, rows, ["dataset"])
-    return Drawn(None, tables.caption(figure, long), _crossed(table, rows, ["dataset"], {}), table)
+    what = f" Shown: {'; '.join(lowered(quantity.label) for quantity in quantities.values())}."
+    return Drawn(None, tables.caption(figure, long) + what, _crossed(table, rows, ["dataset"], {}), table)
 
 
 def _crossed(table: pandas.DataFrame, rows: list[str], columns: list[str], order: dict[str, int]) -> pandas.DataFrame:

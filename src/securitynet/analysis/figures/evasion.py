@@ -103,7 +103,8 @@ def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
         )
     caption = (
         f"{figure.title}: share of images that are still classified correctly at every ε up to the one named, mean "
-        f"over {counted(long['case'].nunique(), 'model')} with its 95% interval. {'; '.join(sentences)}."
+        f"over {counted(long['case'].nunique(), 'model')} with its 95% interval. "
+        f"{'; '.join(sentences)}."
     )
     return Drawn(_drawn(table, MEASURE, 420, 280, legend=True), caption, long, table)
 

@@ -24,6 +24,18 @@ def check_suffix(path: Path) -> None:
         )
 
 
+def read_suffix(text: str) -> str:
+    """The suffix of a format that is named with or without its dot: ``png`` and ``.png`` are both ``.png``.
+
+    Raises:
+        ConfigurationError: If there is no such format.
+    """
+    suffix = f".{text.strip().removeprefix('.')}".lower()
+    if suffix not in SUFFIXES:
+        raise ConfigurationError(f"There is no format {text!r} for figures.", hint=f"Use one of {', '.join(SUFFIXES)}.")
+    return suffix
+
+
 def check_folder(path: Path) -> None:
     """Raise `ConfigurationError` if a path cannot be the folder of several figures."""
     if path.is_file() or path.suffix.lower() in SUFFIXES:

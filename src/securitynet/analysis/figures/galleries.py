@@ -11,6 +11,7 @@ import pandas
 
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
+from securitynet.analysis.figures.defenses import name_models
 from securitynet.analysis.picture_rows import MEASURE
 
 SIDE = 96
@@ -40,9 +41,15 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     parts = pandas.DataFrame([json.loads(text) for text in rows["settings"]], index=rows.index)
     rows = rows.assign(**{name: parts[name] for name in ("row", "column", "png")})
     panels = []
-    suspicion = tidy[tidy["measure"] == SUSPICION].groupby(["model", "method"])["value"].max()
-    trials = sorted(rows.groupby(["model", "method"], sort=True), key=lambda trial: -suspicion.get(trial[0], -np.inf))
-    for (model, method), part in trials[:MOST_TRIALS]:
+    cases = rows.drop_duplicates("case")
+    rows["model"] = rows["case"].map(dict(zip(cases["case"], name_models(cases), strict=True)))
+    shown = tidy[(tidy["measure"] == SUSPICION) & tidy["method"].isin(figure.options["methods"])]
+    suspicion = shown.groupby(["case", "method"])["value"].max()
+    trials = sorted(
+        ((model, method, part) for (model, method), part in rows.groupby(["model", "method"], sort=True)),
+        key=lambda trial: -suspicion.get((trial[2]["case"].iloc[0], trial[1]), -np.inf),
+    )
+    for model, method, part in trials[:MOST_TRIALS]:
         columns, names = list(dict.fromkeys(part["column"])), list(dict.fromkeys(part["row"]))
         panels.append(
             alt.Chart(part[["row", "column", "png"]], title=_heading(f"{method} on {model}"))
@@ -59,9 +66,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     left = len(trials) - len(panels)
     which = "those of the largest anomaly index" if len(suspicion) else "the first"
     more = f" Of {len(trials)} trials with pictures, {which} are shown." if left else ""
-    caption = (
-        f"{figure.title}: {', '.join(f'{method} on {model}' for (model, method), _ in trials[:MOST_TRIALS])}.{more}"
-    )
+    caption = f"{figure.title}: {', '.join(f'{method} on {model}' for model, method, _ in trials[:MOST_TRIALS])}.{more}"
     data = rows[["model", "dataset", "method", "row", "column"]].reset_index(drop=True)
     return Drawn(style.styled(alt.vconcat(*panels, spacing=28)), caption, data)
 

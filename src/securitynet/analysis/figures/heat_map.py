@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 
 import altair as alt
 import pandas
@@ -10,6 +10,7 @@ import pandas
 from securitynet.analysis import frames
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
+from securitynet.analysis.figures.defenses import name_models
 from securitynet.analysis.figures.texts import counted
 from securitynet.analysis.frames import Quantity
 
@@ -20,7 +21,7 @@ _MEASURES: dict[str, tuple[str, ...]] = {
     "membership": ("auc",),
     "stealing": ("agreement", "accuracy"),
     "inversion": ("accuracy",),
-    "attribute": ("accuracy",),
+    "attribute": ("gain", "accuracy"),
     "evasion": ("accuracy-drop",),
 }
 """Measure of each family; higher is worse for the model's owner."""
@@ -52,10 +53,11 @@ def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
                 "at": (_EPSILON if family == "evasion" else None,),
             }
             quantities[f"risk{len(quantities)}"] = Quantity(label, (measure,), where, "plain")
-    return dict(list(quantities.items())[:MOST_ATTACKS])
+    return dict(list(frames.by_attribute(known, quantities).items())[:MOST_ATTACKS])
 
 
-_WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "accuracy-drop": "accuracy drop at ε = 0.03"}
+_WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "gain": "accuracy gain",
+          "accuracy-drop": "accuracy drop at ε = 0.03"}  # fmt: skip
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -81,15 +83,13 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     total = len(rows)
     if total > MOST_MODELS:  # the ends, where a reader looks
         rows = pandas.concat([rows.head(MOST_MODELS // 2), rows.tail(MOST_MODELS // 2)])
-    rows["_name"] = [_name(row) for row in rows.to_dict("records")]
-    repeated = rows["_name"].duplicated(keep=False)
-    rows.loc[repeated, "_name"] += " · " + rows.loc[repeated, "case"].astype(str).str[:6]
+    rows["_name"] = name_models(rows)
     long = rows.melt(["_name"], names, "attack", "value").assign(
         distance=distances.loc[rows.index].melt(value_name="distance")["distance"].to_numpy()
     )
     long = long[long["value"].notna()]
     long["attack"] = long["attack"].map({name: quantity.label for name, quantity in quantities.items()})
-    x = alt.X("attack:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=300))
+    x = alt.X("attack:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=420))
     y = alt.Y("_name:N", sort=list(rows["_name"]), title=None, axis=alt.Axis(labelLimit=330))
     cells = (
         alt.Chart(long)
@@ -135,9 +135,3 @@ def distances_from_chance(rows: pandas.DataFrame, quantities: Mapping[str, Quant
 def lacking(tidy: pandas.DataFrame) -> list[str]:
     """What a frame lacks for this figure."""
     return [] if columns(tidy) else ["measurements of attacks"]
-
-
-def _name(row: Mapping[Hashable, object]) -> str:
-    """A model and its dataset, unless the name contains it."""
-    model, dataset = str(row["model"]), str(row["dataset"])
-    return model if dataset.casefold() in model.casefold() else f"{model} · {dataset}"

@@ -13,6 +13,9 @@ from securitynet.analysis.figures.texts import counted, estimate
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import TARGET_ACCURACY
 
+TITLES = {"mse": "Mean squared error"}
+"""Titles of axes that are not the names of measures."""
+
 WIDTH, HEIGHT, MOST_PANELS, MOST_MEANS = 250, 220, 12, 16
 
 
@@ -42,12 +45,15 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         long = grouped(long, column)
     by_ease = order_by_ease(tidy, long[x]) if figure.options.get("easiest_first") else None
     bounds = {quantity.label: quantity.bounds for quantity in quantities.values()}
-    table = summary(long, [panel, colour, x], bounds)
+    # A line over several architectures would show which were trained for how long.
+    split = ["architecture"] if ordered and long["architecture"].nunique() > 1 else []
+    long = long.assign(architecture=long["architecture"].fillna("not known"))
+    table = summary(long, list(dict.fromkeys([panel, colour, *split, x])), bounds)
     panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))[:MOST_PANELS]
     colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))[:MOST_GROUPS]
     quantity = next(iter(quantities.values()))
     measures = {quantity.measure[0] for quantity in quantities.values()}
-    measured = measures.pop().replace("-", " ").capitalize() if len(measures) == 1 else None
+    measured = TITLES.get(name := measures.pop(), name.replace("-", " ").capitalize()) if len(measures) == 1 else None
     by_label = {quantity.label: quantity for quantity in quantities.values()}
     charts = [
         _panel(
@@ -65,15 +71,21 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     ]
     empty = [quantity for name, quantity in figure.quantities.items() if name not in quantities]
     if panel == "condition":
-        charts += [_empty_panel(quantity.label) for quantity in empty]
+        charts += [_empty_panel(quantity.label, frames.explain_absence(tidy, quantity)) for quantity in empty]
     columns = min(len(charts), 3)
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
     chance = any(quantity.chance is not None for quantity in quantities.values())
     sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
-    sentences += [_means(long, panel, colour, bounds), "Lines: each measurement's 95% interval."]
+    by = [panel, x] if x == "dataset" else [panel, colour, *split, x] if ordered else [panel, colour]
+    lines = "Lines: each measurement's 95% interval." if has_intervals(long) else "The values have no intervals."
+    sentences += [_means(long, by, bounds), lines]
+    lengths = sorted(pandas.to_numeric(long["epochs"]).dropna().unique()) if x != "epochs" else []
+    if len(lengths) > 1:
+        sentences.append(f"Models trained for {', '.join(f'{n:g}' for n in lengths)} epochs are shown together.")
+    sentences += ["Means of the same architecture are joined."] if split else []
     sentences += ["Dashed: guessing."] if chance else []
     sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
-    sentences += [f"Without data here: {'; '.join(quantity.label for quantity in empty)}."] if empty else []
+    sentences += [f"Without data here: {frames.list_absent(tidy, empty)}."] if empty else []
     if by_ease:
         sentences.append(
             f"Datasets from the least to the most complex, by the mean test accuracy of their targets: "
@@ -110,6 +122,11 @@ def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Da
         for name, quantity in quantities.items()
     ]
     return pandas.concat(parts, ignore_index=True).dropna(subset=["value"])
+
+
+def has_intervals(long: pandas.DataFrame) -> bool:
+    """Whether any value has an interval: what is published in a paper's tables has none."""
+    return bool((long["low"].notna() & long["high"].notna()).any())
 
 
 def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
@@ -173,15 +190,16 @@ def _panel(
     layers: list[alt.Chart] = [spans, points]
     if ordered:
         line = alt.Chart(table).mark_line(strokeWidth=1.5)
-        layers.insert(0, line.encode(x, alt.Y("mean:Q", title=measured, axis=y_axis), colour))
+        detail = [alt.Detail("architecture:N")] if "architecture" in table else []
+        layers.insert(0, line.encode(x, alt.Y("mean:Q", title=measured, axis=y_axis), colour, *detail))
     if quantity.chance is not None:
         level = alt.Chart(pandas.DataFrame({"chance": [quantity.chance]}))
         layers.insert(0, level.mark_rule(strokeDash=[3, 3], color=style.CHANCE.light).encode(y="chance:Q"))
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
-def _empty_panel(title: str) -> Chart:
-    text = alt.Chart(pandas.DataFrame({"text": ["not measured on any model here"]}), title=_heading(title))
+def _empty_panel(title: str, why: str) -> Chart:
+    text = alt.Chart(pandas.DataFrame({"text": [why]}), title=_heading(title))
     mark = text.mark_text(color=style.TEXT.light, fontSize=12)
     return alt.layer(mark.encode(text="text:N")).properties(width=WIDTH, height=HEIGHT)
 
@@ -190,14 +208,17 @@ def _heading(title: str) -> alt.TitleParams:
     return alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)
 
 
-def _means(long: pandas.DataFrame, panel: str, colour: str, bounds: dict[str, tuple[float, float]]) -> str:
-    """Means of each panel and colour over its models; the measured value where there is only one model."""
+def _means(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> str:
+    """Means of each group over its models; the measured value where there is only one model."""
     words = []
-    for (where, what), part in long.groupby([panel, colour], sort=True):
+    for key, part in long.groupby(by, sort=True):
+        group = ", ".join(
+            f"{value:g} {name}" if name == "epochs" else str(value) for name, value in zip(by, key, strict=True)
+        )
         mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
         alone = part.iloc[0] if len(part) == 1 else None
         low, high = (mean.low, mean.high) if alone is None else (alone["low"], alone["high"])
-        words.append(f"{where}, {what} {estimate(mean.value, low, high)}, n = {mean.n}")
+        words.append(f"{group} {estimate(mean.value, low, high)}, n = {mean.n}")
     sentence = f"Means over models with 95% intervals: {'; '.join(words)}."
     return sentence if len(words) <= MOST_MEANS else ""
 

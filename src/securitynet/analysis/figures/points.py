@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 
 import altair as alt
@@ -46,7 +47,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         figure: The declaration of the figure.
     """
     first, *rest = figure.quantities
-    declared = list(figure.options.get("pairs", [(first, y) for y in rest]))
+    declared = [
+        (x, y)
+        for pair in figure.options.get("pairs", [(first, y) for y in rest])
+        for x, y in itertools.product(*(frames.list_split(figure.quantities, name) for name in pair))
+    ]
     pairs = [pair for pair in declared if _both(wide, *pair)]
     if pairs and all(len(wide[[*pair]].dropna()) < 2 for pair in pairs):
         raise MissingData(figure.name, ["at least two models with both quantities (there is one)"])
@@ -68,7 +73,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         x, y = figure.quantities[x_name], figure.quantities[y_name]
         if (x_name, y_name) not in pairs:
             if y_name not in figure.options.get("controls", ()):
-                panels.append(empty_panel(x, y))
+                lacking = x if frames.take(tidy, x).empty else y
+                panels.append(empty_panel(x, y, frames.explain_absence(tidy, lacking)))
                 empty.append(y.label)
             continue
         rows = data[data[x_name].notna() & data[y_name].notna()]
@@ -95,16 +101,15 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     return Drawn(style.styled(chart), caption(figure, table) + notes, data, table)
 
 
-def empty_panel(x: Quantity, y: Quantity) -> Chart:
+def empty_panel(x: Quantity, y: Quantity, why: str = "not measured on any model here") -> Chart:
     """A panel for quantities that no model has, which says so.
 
     Args:
         x: Quantity of the horizontal axis.
         y: Quantity of the vertical axis.
+        why: What it says.
     """
-    text = alt.Chart(pandas.DataFrame({"text": ["not measured on any model here"]})).mark_text(
-        color=style.TEXT.light, fontSize=12
-    )
+    text = alt.Chart(pandas.DataFrame({"text": [why]})).mark_text(color=style.TEXT.light, fontSize=12)
     frame = alt.Axis(labels=False, ticks=False, grid=False)
     middle = alt.Scale(domain=[0, 1])
     return alt.layer(

@@ -10,13 +10,15 @@ import pandas
 
 from securitynet.analysis.figures import points, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
-from securitynet.analysis.figures.texts import number
+from securitynet.analysis.figures.texts import counted, number
 from securitynet.analysis.study_frames import CURVE_MEASURE
 
 WIDTH, HEIGHT = 420, 320
 FLOOR = 0.2
 """A logarithmic axis can't show a true-positive rate of 0: rates below this share of the least false-positive rate
 are drawn at it."""
+LOW = 0.1
+"""A true-positive rate of 0 at this false-positive rate or a higher one is due to tied scores, not to a weak attack."""
 
 
 def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -41,6 +43,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         rows.append({"method": method, "fpr": fpr, "median": middle, "low": low, "high": high, "n": len(part)})
     table = pandas.DataFrame(rows)
     table = table[table["n"] >= table.groupby("method")["n"].transform("max") / 2]
+    table, steps = _without_steps(table)
     whole = (long["measure"] == CURVE_MEASURE).all()
     least = float(table["fpr"].min())
     floor = FLOOR * least
@@ -79,11 +82,26 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         else f"Rates were measured at false-positive rates of {', '.join(f'{rate:g}' for rate in rates)}"
     )
     caption = (
-        f"{figure.title}: {long['case'].nunique():,} targets. Lines: medians over targets; bands: the middle half of "
-        f"them; dotted: guessing. {measured}. At {least:.2g}: {sentence}. Rates below {floor:.2g} are drawn there."
+        f"{figure.title}: {counted(long['case'].nunique(), 'target')}. Lines: medians over "
+        f"targets; bands: the middle half of them; grey: guessing. {measured}. At {least:.2g}: {sentence}. Rates below "
+        f"{floor:.2g} are drawn there.{steps}"
     )
     chart = alt.layer(guessing, bands, lines).properties(width=WIDTH, height=HEIGHT)
     return Drawn(style.styled(chart), caption, long, table)
+
+
+def _without_steps(table: pandas.DataFrame) -> tuple[pandas.DataFrame, str]:
+    """The rows of the methods that have a point besides 100%, and a sentence on the others.
+
+    A score of few values, such as whether the prediction is correct, has no threshold at low false-positive rates. Its
+    line would lie at zero, as if the attack did worse than guessing. If there are no others, all are kept.
+    """
+    inside = table[table["fpr"] < 1].groupby("method").agg(rate=("fpr", "max"), median=("median", "max"))
+    steps = sorted(inside.index[(inside["median"] == 0) & (inside["rate"] >= LOW)])
+    rows = table[~table["method"].isin(steps)]
+    if rows.empty or not steps:
+        return table, ""
+    return rows, f" Not drawn, since its scores take too few values for these rates: {', '.join(steps)}."
 
 
 def _named(long: pandas.DataFrame) -> pandas.Series:

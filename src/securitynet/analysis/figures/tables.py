@@ -6,8 +6,8 @@ import pandas
 
 from securitynet.analysis import statistics
 from securitynet.analysis.figures.base import Drawn, Figure
-from securitynet.analysis.figures.performance import melted
-from securitynet.analysis.figures.texts import estimate
+from securitynet.analysis.figures.performance import has_intervals, melted
+from securitynet.analysis.figures.texts import counted, estimate, number
 from securitynet.metrics import rates
 from securitynet.records import Direction
 
@@ -70,11 +70,12 @@ def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas
         columns: Columns whose values identify its columns.
     """
     entries = []
+    without = not has_intervals(long)  # which the caption says once
     for key, part in long.groupby([*rows, *columns], sort=True, dropna=False):
         where = dict(zip([*rows, *columns], key, strict=True))
         if len(part) == 1:
             value, low, high = (float(part[name].iloc[0]) for name in ("value", "low", "high"))
-            text = estimate(value, low, high)
+            text = number(value) if without else estimate(value, low, high)
         else:
             mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
             text = f"{estimate(mean.value, mean.low, mean.high)} ({mean.n} models)"
@@ -84,11 +85,12 @@ def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas
 
 def caption(figure: Figure, long: pandas.DataFrame) -> str:
     """The caption of a table, with the meaning of its intervals."""
-    count = long["case"].nunique()
-    return (
-        f"{figure.title}: {count:,} model{'' if count == 1 else 's'}. 95% intervals: each measurement's own, or of "
-        "the mean over models where there are several."
+    intervals = (
+        "95% intervals: each measurement's own, or of the mean over models where there are several."
+        if has_intervals(long)
+        else "The values have no intervals of their own; means over several models have 95% intervals."
     )
+    return f"{figure.title}: {counted(long['case'].nunique(), 'model')}. {intervals}"
 
 
 def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:

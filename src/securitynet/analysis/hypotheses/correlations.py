@@ -78,7 +78,7 @@ def between_datasets(x: str, y: str, kind: Kind = "spearman") -> Test:
         rows = measured(wide, x, y)
         means = rows.groupby("dataset")[[x, y]].mean()
         if len(means) < FEWEST_DATASETS:
-            few = f"{len(means)} datasets are too few, {FEWEST_DATASETS} are needed"
+            few = f"too few datasets: {len(means)}, where {FEWEST_DATASETS} are needed"
             return unresolved(few, len(means))
         estimate = statistics.correlation(means[x].to_numpy(float), means[y].to_numpy(float), kind=kind, level=level)
         note = f"The {len(rows)} models are of {len(means)} datasets, which are the units."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from securitynet.analysis import frames, resampling, statistics
 from securitynet.analysis.hypotheses.cases import measured
-from securitynet.analysis.hypotheses.tested import Test, Tested, bounded, list_words, unresolved
+from securitynet.analysis.hypotheses.tested import Test, Tested, bounded, list_words, of_units, unresolved
 from securitynet.analysis.resampling import Floats
 from securitynet.analysis.statistics import Estimate
 
@@ -127,13 +127,13 @@ def adjusted_between(quantity: str, covariate: str, words: str, column: str, fir
 def equal_groups(quantity: str, column: str, match: Sequence[str] = ()) -> Test:
     """A test whether all groups have the same mean: the largest absolute difference between two of them.
 
-    The interval is the widest of the pairs', each at a level that is adjusted for their number.
+    The interval is the widest of the differences', each at a level that is adjusted for their number.
 
     Args:
         quantity: Column of the quantity.
         column: Column that defines the groups; models of unknown group don't count.
         match: Columns that both models of a pair must share, such as dataset, epochs and seed; then the differences
-            are taken within what they share.
+            are taken within what they share, and the units are the pairs, over all differences.
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
@@ -159,10 +159,14 @@ def equal_groups(quantity: str, column: str, match: Sequence[str] = ()) -> Test:
         # What can't be compared may differ by anything.
         high = 1.0 if unknown else max(max(abs(pair.low), abs(pair.high)) for pair in differences.values())
         value = abs(differences[widest].value)
-        notes = (f"{unknown} of {len(pairs)} pairs can't be compared.",) if unknown else ()
+        notes = (f"{unknown} of {len(pairs)} differences can't be computed.",) if unknown else ()
         method = f"largest of {len(differences)} differences of means, {differences[widest].method}"
-        estimate = Estimate(value, min(low, value), high, None, len(rows), None, method)
-        return Tested(bounded(estimate), f"({widest[0]} and {widest[1]})", notes=notes)
+        n = sum(pair.n for pair in differences.values()) if match else len(rows)
+        estimate = bounded(Estimate(value, min(low, value), high, None, n, None, method))
+        label = f"({widest[0]} and {widest[1]})"
+        if match:
+            return Tested(of_units(estimate, "pairs"), label, notes=notes, units="pairs")
+        return Tested(estimate, label, notes=notes)
 
     return test
 

@@ -236,6 +236,9 @@ def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests
         train = _validate(TrainConfig, training).model_dump(mode="json", exclude_unset=True)
         shown = {**chosen, "architecture": strip_folder("architecture", chosen["architecture"])}
         words = [str(shown[name]) for name in ("architecture", "dataset") if name not in varied]
+        if source.label is None:  # what distinguishes it from a target of the same network
+            plain = [shown.get(name) for name in ("defense", "backdoor") if name not in varied]
+            words += [str(value) for value in plain if value not in (None, "none")]
         words += [_describe_option(name, shown.get(name)) for name in varied]
         yield _plan_target(
             {"model": _reference_of(train["architecture"]), **rest},
