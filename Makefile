@@ -20,9 +20,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	# The pip of Python 3.11 takes three times as long to decide what to install.
 	$(PIP) --upgrade pip
 	$(PIP) -e '.[dev]'
-	# Without what they ask for: torchattacks pins a `requests` of 2020, which it never imports and others refuse;
-	# of robustbench only the definitions of networks are used, while its evaluation pins an older timm.
-	$(PIP) --no-deps torchattacks robustbench torchdiffeq geotorch
+	# Without what it asks for: it pins a `requests` of 2020, which it never imports, and which others refuse.
+	$(PIP) --no-deps torchattacks
+	# Afterwards, since that brings an older copy. Only the definitions of networks are used; the evaluation pins an older timm.
+	$(PIP) --no-deps robustbench torchdiffeq geotorch
 	touch $@
 
 demo: $(VENV)/.installed  ## Train two small models on digits, assess both, write one report.

@@ -37,9 +37,9 @@ def make_frame(blind: dict[int, tuple[float, float]], models: int = 8):
 def test_captions_say_what_is_reached_without_the_model():
     everywhere = make_frame(dict.fromkeys(range(8), (0.47, 0.5)))
     said = describe_blind_baseline(everywhere, (q.MODIFIED_ENTROPY_AUC,))
-    assert "n = 8: none distinguishes the groups" in said
+    assert "n = 8, all models here: none distinguishes the groups" in said
     some = make_frame({0: (0.47, 0.5), 1: (0.6, 0.7)})
-    assert "2 of 8 models: in 1 of them members and non-members differ anyway" in describe_blind_baseline(
+    assert "2 of the 8 models here: in 1 of them members and non-members differ anyway" in describe_blind_baseline(
         some, (q.MODIFIED_ENTROPY_AUC,)
     )
     assert "not measured" in describe_blind_baseline(make_frame({}), (), drawn=True)

@@ -185,6 +185,16 @@ def test_each_inferred_attribute_is_named_wherever_it_is_shown():
     assert {"embedding-mlp: accuracy gain: slant", "embedding-mlp: accuracy gain: thickness"} <= labels
 
 
+def test_what_has_no_colour_of_its_own_is_named_instead_of_drawn():
+    attributes = [f"attribute {number}" for number in range(8)]
+    frame = frames.tidy([row for name in attributes for row in inferred(name, [0.6, 0.7])])
+    drawn = figure("ml-doctor-5").make(frame.assign(architecture="a"))
+    conditions = set(drawn.data["condition"])
+    assert len(conditions) == 6
+    missing = drawn.caption.partition("Not drawn, for lack of room: ")[2].partition(".")[0].split(", Attr")
+    assert len(missing) == 2 and not conditions.intersection(missing)
+
+
 def test_an_empty_panel_says_whether_the_attack_was_run():
     errors = rows("inversion", "fredrikson", "mse", [0.1, 0.2])
     without = figure("ml-doctor-3").make(frames.tidy(errors)).caption

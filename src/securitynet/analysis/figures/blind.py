@@ -33,7 +33,7 @@ def describe_blind_baseline(tidy: pandas.DataFrame, quantities: tuple[Quantity, 
     finding = (
         "none distinguishes the groups" if not differ else f"in {differ} of them members and non-members differ anyway"
     )
-    measured = f"{len(blind)} of {cases} models" if len(blind) < cases else f"n = {cases}"
+    measured = f"{len(blind)} of the {cases} models here" if len(blind) < cases else f"n = {cases}, all models here"
     return (
         f" Without the model (blind baseline), AUC from {number(float(values.min()))} to "
         f"{number(float(values.max()))}, {measured}: {finding}."

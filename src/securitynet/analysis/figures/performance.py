@@ -49,8 +49,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     split = ["architecture"] if ordered and long["architecture"].nunique() > 1 else []
     long = long.assign(architecture=long["architecture"].fillna("not known"))
     table = summary(long, list(dict.fromkeys([panel, colour, *split, x])), bounds)
-    panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))[:MOST_PANELS]
-    colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))[:MOST_GROUPS]
+    panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))
+    colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))
+    without_room = [*panels[MOST_PANELS:], *colours[MOST_GROUPS:]]
+    panels, colours = panels[:MOST_PANELS], colours[:MOST_GROUPS]
+    long = long[long[panel].isin(panels) & long[colour].isin(colours)]
     quantity = next(iter(quantities.values()))
     measures = {quantity.measure[0] for quantity in quantities.values()}
     measured = TITLES.get(name := measures.pop(), name.replace("-", " ").capitalize()) if len(measures) == 1 else None
@@ -85,6 +88,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     sentences += ["Means of the same architecture are joined."] if split else []
     sentences += ["Dashed: guessing."] if chance else []
     sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
+    sentences += [f"Not drawn, for lack of room: {', '.join(map(str, without_room))}."] if without_room else []
     sentences += [f"Without data here: {frames.list_absent(tidy, empty)}."] if empty else []
     if by_ease:
         sentences.append(
