@@ -300,8 +300,8 @@ def test_studies_of_others(run_refused, tmp_path, kind):
 
 
 DOCUMENTS = {
-    "a million empty trials": '{"trials":[' + "[]," * 10**6 + "[]]}",
     "a list": "[]",
+    "a million empty trials": '{"trials":[' + "[]," * 10**6 + "[]]}",
     "a number": "1",
     "a number without bound": '{"version": 1e999}',
     "a number of 5,000 digits": '{"version": ' + "9" * 5000 + "}",

@@ -55,6 +55,7 @@ def _load():
     return load("digits")
 
 
+@pytest.mark.slow
 def test_each_member_is_a_member_of_half_of_the_targets(measured, weights, digits):
     result, records = measured
     members = restore_splits(read_target_record(weights), digits).members

@@ -34,6 +34,7 @@ def trained(digits):
     return owned, others, stolen
 
 
+@pytest.mark.slow
 def test_copies_match_more_than_independent_networks(trained, digits):
     owned, others, stolen = trained
     fingerprint = make_fingerprint(owned, digits, public(digits).non_members, count=120, epsilon=0.3)

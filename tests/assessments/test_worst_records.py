@@ -99,6 +99,7 @@ def test_trainings_that_remember_nothing_are_at_chance():
     assert sum(rate.low > 0.1 for rate in rates) <= 1
 
 
+@pytest.mark.slow
 def test_labels_alone_lower_the_average_and_leave_the_worst_records_exposed(digits, splits, audited, models, tmp_path):
     """The defense that the judgement is for: average AUC near one half, canaries as exposed as before."""
     plain = measure_worst_case(models, audited, digits, splits, cache=tmp_path)

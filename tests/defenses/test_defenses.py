@@ -76,7 +76,9 @@ def train_plainly(tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "dp-sgd" else name for name in TRAINING]
+)
 def test_trained_with_it_killed_and_resumed(name, tmp_path, train_plainly):
     """The same weights as an undisturbed run, another model than without it, and a record that says so."""
     defense = make_defense(name, settings(name))

@@ -35,6 +35,7 @@ def badnet():
 """
 
 
+@pytest.mark.slow
 def test_neural_cleanse_flags_class_1_and_recovers_the_corner_patch(shared_data, tmp_path, run_cli):
     pixels, labels = read_mnist()
     root = tmp_path / "mnist"

@@ -176,6 +176,7 @@ def test_a_folder_of_timm(tmp_path, images):
         securitynet.load_target(f"hf:{tmp_path}")
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_real_keras_and_tflite_files_agree(shared_data):
     needs_keras()

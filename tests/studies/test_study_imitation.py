@@ -46,6 +46,7 @@ def run(weights, out, *configure):
     return trial, [fact["defense"] and fact["defense"]["name"] for fact in facts]
 
 
+@pytest.mark.slow
 def test_shadow_models_imitate_the_defense_unless_told_otherwise(trained, tmp_path):
     imitating, shadows = run(trained, tmp_path / "a")
     assert imitating.result.status == "ok", imitating.result.reason

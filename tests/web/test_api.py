@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import pytest
 import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ NAMED = {
 }
 
 
+@pytest.mark.slow
 def test_no_request_breaks_the_server(client: TestClient) -> None:
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", client.app, headers={"host": "127.0.0.1"})
     tried: list[str] = []

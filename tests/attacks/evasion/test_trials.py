@@ -49,6 +49,7 @@ def test_assessment_with_a_surrogate_on_the_command_line(weights, tmp_path, run_
     assert "perturbation, amplified" in page and "of the images that it classifies correctly" in page
 
 
+@pytest.mark.slow
 def test_an_onnx_file_gives_no_gradients_and_can_be_attacked_without(weights, data, context, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
