@@ -17,12 +17,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # The stamp is newer than the files that decide what is installed, or the installation runs again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	# The pip of Python 3.11 takes three times as long to decide what to install.
+	@# The pip of Python 3.11 takes three times as long to decide what to install.
 	$(PIP) --upgrade pip
 	$(PIP) -e '.[dev]'
-	# Without what it asks for: it pins a `requests` of 2020, which it never imports, and which others refuse.
+	@# Without what it asks for: it pins a `requests` of 2020, which it never imports, and which others refuse.
 	$(PIP) --no-deps torchattacks
-	# Afterwards, since that brings an older copy. Only the definitions of networks are used; the evaluation pins an older timm.
+	@# Afterwards, since that brings an older copy. Only the definitions of networks are used; the evaluation pins an older timm.
 	$(PIP) --no-deps robustbench torchdiffeq geotorch
 	touch $@
 
@@ -37,7 +37,7 @@ test-all: $(VENV)/.installed  ## The slow tests too.
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 collect: $(VENV)/.installed  ## Imports and compiles once what three processes would each compile at the same time.
-	$(BIN)/python -m pytest --collect-only --quiet >/dev/null
+	@output=$$($(BIN)/python -m pytest --collect-only --quiet 2>&1) || { echo "$$output"; exit 1; }
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks examples tools

@@ -10,6 +10,7 @@ import securitynet.datasets
 from securitynet.assessments import assess as assessment
 from securitynet.assessments.assessed_target import prepare
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.records import write_records
 from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress
 from securitynet.files import add_digest, write_json
@@ -88,6 +89,7 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgr
         target = prepare(config, dataset=dataset)
         assessments.append(assessment.run(config, target, TrialStore(out / name), progress))
         documents.append(add_grades(to_document(assessments[-1])))
+        write_records(assessments[-1], out / name / "exposed.csv")
         write_json(out / name / "result.json", add_digest(documents[-1].to_json()))
     report = write_report(
         documents, assessments, out / "report.html", title="An overfitted and a regularised model of digits"

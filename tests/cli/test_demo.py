@@ -16,6 +16,7 @@ def test_demo(run_cli, tmp_path):
     assert overfitted["target.overfitting"]["value"] > regularised["target.overfitting"]["value"]
     report = (tmp_path / "demo" / "report.html").read_text()
     assert "overfitted" in report and "regularised" in report
+    assert all((tmp_path / "demo" / name / "exposed.csv").is_file() for name in ("overfitted", "regularised"))
     again = run_cli("demo", "--out", tmp_path / "demo", "--json")
     assert [d["measurements"] for d in json.loads(again.stdout)] == [
         d["measurements"] for d in json.loads(finished.stdout)

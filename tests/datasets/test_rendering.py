@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from dataset_files import noise, png
 from securitynet.datasets.rendering import Rendering, UnexpectedColour, read_natural_shape, render
@@ -42,6 +42,15 @@ def test_grey_is_repeated() -> None:
     array = noise(1, 1, 4, 4)[0]
     for item in (array, png(array)):
         assert np.array_equal(render(item, "x", COLOUR), np.repeat(array, 3, axis=0))
+
+
+def test_an_image_cut_short_is_refused_whatever_the_process_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole = png(noise(1, 3, 32, 32)[0])
+    with pytest.raises(DatasetError, match="not a readable image"):
+        render(whole[: len(whole) // 2], "x", Rendering(3, 32, 32, resize=False))
+    render(whole, "x", Rendering(3, 32, 32, resize=False))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # as the process wants
 
 
 def test_resizing_is_antialiased() -> None:

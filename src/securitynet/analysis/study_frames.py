@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def from_study(
     curves: bool = False,
     pictures: bool = False,
     doubtful: bool = False,
-    trials: Iterable[TrialResult] | None = None,
+    observe: Callable[[Iterable[TrialResult]], Iterable[TrialResult]] | None = None,
 ) -> pandas.DataFrame:
     """All measured values under a study's root: one case per target, with its known annotations.
 
@@ -66,11 +66,10 @@ def from_study(
         pictures: Add the pictures of triggers and reconstructions (`securitynet.analysis.picture_rows`).
         doubtful: Include targets that failed a check: accuracy at chance or far from the stated one, another class
             order, or random outputs. Their measurements say nothing about a model.
-        trials: The trials, if the caller reads them anyway; each is dropped before the next is asked for.
+        observe: Passes the trials on, one by one, for a caller that needs more of them than their values.
     """
-    if trials is None:
-        trials = read_trials(locate_results(folder), logger.warning)
-    blocks = _blocks(TrialStore(folder), trials, curves, doubtful, pictures=pictures)
+    trials: Iterable[TrialResult] = read_trials(locate_results(folder), logger.warning)
+    blocks = _blocks(TrialStore(folder), observe(trials) if observe else trials, curves, doubtful, pictures=pictures)
     with pause_garbage_collection():
         frame = make_frame(blocks)
     if _SURROGATE in frame:

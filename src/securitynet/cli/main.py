@@ -110,7 +110,8 @@ def main() -> None:
         )
         sys.exit(1)
     except ValueError as error:
-        if "null" not in str(error):  # of Python, which opens no path with a NUL character, as JSON may hold one
+        # Python, and SQLite, open no path with a NUL character, as JSON may hold one.
+        if str(error) not in ("embedded null byte", "embedded null character"):
             raise
         console.print_error("A path holds a NUL character.", None)
         sys.exit(1)

@@ -7,16 +7,18 @@ equal those of `torchvision.transforms` on Pillow images, to the pixel.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from securitynet.datasets import depth
 from securitynet.datasets.depth import UnexpectedDepth, is_deep
@@ -215,16 +217,40 @@ def open_later(item: bytes | Path, name: str) -> Callable[[], Image.Image]:
     return lambda: open_image(item, name)
 
 
+_decoding = threading.Lock()
+_decoders: list[bool] = []
+"""For each image that is being decoded, what Pillow's flag was before the first of them."""
+
+
+@contextlib.contextmanager
+def _whole_images() -> Iterator[None]:
+    """Let Pillow refuse images that are cut short, whatever the process that imports this package wants.
+
+    Other libraries (WeasyPrint) let it fill them with grey, by a flag for the whole process, which is put back.
+    """
+    with _decoding:
+        _decoders.append(_decoders[0] if _decoders else ImageFile.LOAD_TRUNCATED_IMAGES)
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        with _decoding:
+            before = _decoders.pop()
+            if not _decoders:
+                ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 def _decode(item: bytes | Path, name: str, rendering: Rendering) -> Image.Image:
     with open_image(item, name) as image:
         deep = is_deep(image)
         if deep and rendering.shallow_only:
             raise UnexpectedDepth
         try:
-            if deep:
-                return depth.scale(open_later(item, name), rendering.white)
-            image.load()
-            return convert_plain(image)
+            with _whole_images():
+                if deep:
+                    return depth.scale(open_later(item, name), rendering.white)
+                image.load()
+                return convert_plain(image)
         except DatasetError:
             raise
         except Exception as error:  # as above

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,15 +29,13 @@ from securitynet.results.excluded_entries import group_by_reason, read_excluded
 from securitynet.results.root import open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
-from securitynet.studies.execution.inspect import inspect_study, read_trials
+from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.run import locate_results
 from securitynet.studies.execution.status import Status
 from securitynet.version import __version__
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
-
-logger = logging.getLogger(__name__)
 
 MOST_ROWS = 3000
 """Rows of the table of measurements; ``study export`` writes all."""
@@ -171,9 +168,8 @@ def render_study_report(folder: Path) -> str:
 def study_page(folder: Path) -> StudyPage:
     """The content of the page. Raises `ConfigurationError` if there are no results."""
     targets = list(StudyTargetStore(folder))
-    trials, location = TrialsSummary(), locate_results(folder)
-    every = trials.observe(read_trials(location, logger.warning))
-    tidy = study_frames.from_study(folder, curves=True, trials=every)
+    trials = TrialsSummary()
+    tidy = study_frames.from_study(folder, curves=True, observe=trials.observe)
     if not targets and not trials.count:
         raise ConfigurationError(
             f"There are no results of a study in {folder}.", hint="Run one: securitynet study run FILE --out FOLDER."
@@ -184,7 +180,7 @@ def study_page(folder: Path) -> StudyPage:
     named = _names(targets)
     measured = tidy[tidy["measure"] != study_frames.CURVE_MEASURE]
     columns, rows = _table(measured.head(MOST_ROWS))
-    status = inspect_study(location, trials.statuses)
+    status = inspect_study(locate_results(folder), trials.statuses)
     text = _study_file(folder)
     study = _declared(text)
     excluded = group_by_reason(read_excluded(open_root(folder)))

@@ -1,4 +1,4 @@
-"""Rows that come one by one, as a frame: a table of a million rows takes a tenth of the memory of its rows."""
+"""Rows that come one by one, as a frame: a table takes far less memory than its rows."""
 
 from __future__ import annotations
 

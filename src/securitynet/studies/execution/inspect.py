@@ -79,7 +79,7 @@ def open_index(location: StudyLocation, note: Note) -> Iterator[Index]:
 
 
 def read_trials(location: StudyLocation, note: Note) -> Iterator[TrialResult]:
-    """Read the trials of a study in the order of their ids: from its index if it has one, which takes half the time.
+    """Read the trials of a study in the order of their ids: from its index if it has one, which is faster.
 
     Args:
         location: Where the study is.

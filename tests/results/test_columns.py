@@ -1,0 +1,23 @@
+"""Frames of rows that come in blocks."""
+
+import pandas
+
+from securitynet.results.columns import make_frame
+
+
+def test_a_frame_is_that_of_the_plain_rows():
+    blocks = [
+        ({"model": "a", "tags": ["x"]}, [{"value": 1.0, "n": 3}, {"value": 2.0, "n": 4}]),
+        ({"model": "b"}, []),  # nothing of it is in the frame
+        ({"model": "c", "late": 1}, [{"value": None, "n": 5}, {"n": 6, "other": "z"}]),  # columns that differ
+        ({}, [{"model": "d", "value": 3.0}]),  # what others share, in a row
+    ]
+    plain = [{**shared, **row} for shared, rows in blocks for row in rows]
+    expected = pandas.DataFrame(plain)
+    frame = make_frame(iter(blocks))
+    assert len(frame) == 5 and set(frame) == set(expected)
+    pandas.testing.assert_frame_equal(frame[list(expected)], expected)
+
+
+def test_no_rows_are_an_empty_frame():
+    assert make_frame([({"model": "a"}, [])]).empty
