@@ -16,7 +16,7 @@ from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
 from securitynet.detectors._neural_cleanse import announcement
-from securitynet.detectors._neural_cleanse.blocks import label_bytes
+from securitynet.detectors._neural_cleanse.blocks import BlockSearch, label_bytes
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
 from securitynet.detectors._neural_cleanse.label_search import SearchPlan
@@ -142,6 +142,18 @@ def test_weight_of_the_norm_by_hand():
     assert float(costs.best[0]) == 5
 
 
+def test_which_norms_have_settled_by_hand():
+    """In order: settled, fell too far, weight never lowered, never raised, first reached at the end; finished early."""
+    costs = Costs.fresh(RULES, 6)
+    costs.best = torch.tensor([100.0, 100.0, 100.0, 100.0, math.inf, math.inf], dtype=torch.float64)
+    costs.mark()
+    costs.best = torch.tensor([86.0, 84.0, 100.0, 100.0, 50.0, math.inf], dtype=torch.float64)
+    costs.went_up = torch.tensor([True, True, True, False, True, False])
+    costs.went_down = torch.tensor([True, True, False, True, True, False])
+    finished = torch.tensor([False] * 5 + [True])
+    assert costs.find_settled(finished).tolist() == [True, False, False, False, False, True]
+
+
 def test_a_label_runs_the_same_whatever_runs_beside_it(innocent, digits):
     images = digits.batch(digits.parts["test"][:32])
     rules = SearchRules(RULES, 0.1, 16, seed=0)
@@ -174,6 +186,15 @@ def test_clean_models_are_accused_no_more_often_than_the_level_allows(innocent, 
     both = [measured(detector(target, data, Context(), WHITE)) for target in (innocent, other)]
     assert sum(one["verdict"].value >= 2 for one in both) <= 1
     assert max(one["p-value"].value for one in both) > 0.05
+
+
+@pytest.mark.parametrize("name", ["innocent", "backdoored"])
+def test_a_short_search_neither_accuses_nor_clears(name, digits, request):
+    detector = NeuralCleanse(images=64, epochs=12, patience=2, restarts=1)
+    measurements = measured(detector(request.getfixturevalue(name), data_of(digits), Context(), WHITE))
+    assert measurements["settled"].value < 0.75
+    assert measurements["verdict"].value == 1
+    assert "too short" in measurements["verdict"].note and "default settings" in measurements["verdict"].note
 
 
 def test_success_on_fresh_images_by_hand(backdoored, digits):
@@ -211,10 +232,10 @@ def test_restarts_are_left_out_of_ids_by_default():
 
 def test_results_of_earlier_versions_are_read(innocent, digits):
     arrays = NeuralCleanse(**QUICK)(innocent, data_of(digits), Context(), WHITE).arrays()
-    for name in ("fresh_hits", "fresh_totals", "transfer"):
+    for name in ("fresh_hits", "fresh_totals", "transfer", "settled"):
         del arrays[name]
     measurements = measured(Triggers.from_arrays(arrays))
-    assert "fresh-success" not in measurements
+    assert "fresh-success" not in measurements and "settled" not in measurements
     assert measurements["verdict"].value < 3, "nothing is found without fresh images"
 
 
@@ -267,6 +288,20 @@ def test_a_search_that_was_killed_goes_on_to_the_same_triggers(innocent, digits,
     assert seen == [4, 5]
     for key, array in whole.arrays().items():
         np.testing.assert_array_equal(array, resumed.arrays()[key])
+
+
+def test_a_search_that_an_earlier_version_stored_is_done_again(innocent, digits, tmp_path, monkeypatch):
+    data, method, store = data_of(digits), NeuralCleanse(**QUICK), BlockSearch.store
+
+    def store_like_earlier_versions(blocks, part, rows):
+        store(blocks, part, {name: value for name, value in rows.items() if name != "settled"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockSearch, "store", store_like_earlier_versions)
+        first = method(innocent, data, Context(cache=tmp_path), WHITE)
+    again = method(innocent, data, Context(cache=tmp_path), WHITE)
+    np.testing.assert_array_equal(again.settled, first.settled)
+    np.testing.assert_array_equal(again.norms, first.norms)
 
 
 def test_needs_the_weights(innocent, digits):

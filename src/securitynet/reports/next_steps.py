@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from securitynet.assessments.repair_config import RepairConfig
+from securitynet.metrics.backdoor_verdict import SETTLED
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.grades import GradedFamily
@@ -168,6 +169,17 @@ def write_repair(document: ResultDocument) -> str | None:
     return settings.write_command_line("repair", str(stated["model"]), RepairConfig, changed, ("defense", "configure"))
 
 
+def _was_too_short(document: ResultDocument) -> bool:
+    """Whether a search for triggers ended before enough norms had settled."""
+    return any(
+        measured.name.startswith("backdoor.neural-cleanse")
+        and measured.name.endswith(".settled")
+        and measured.value is not None
+        and measured.value < SETTLED
+        for measured in document.measurements
+    )
+
+
 def _propose_detector(
     document: ResultDocument, finding: GradedFamily, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
@@ -181,6 +193,10 @@ def _propose_detector(
         return NextStep(
             "Do not deploy the model before you can explain the trigger; try to remove it.", write_repair(document)
         )
+    if _was_too_short(document):
+        kept = [one for one in document.settings.get("configure", ()) if not one.startswith("neural-cleanse.")]
+        longer = document.model_copy(update={"settings": {**document.settings, "configure": kept}})
+        return NextStep("Search for triggers with the default settings, for long enough.", write_command(longer, out))
     if missing:
         return NextStep("Search for triggers.", write_command(document, out, detectors=missing[:1]))
     return NextStep("Assess the model again when it, its data or the detectors change.")
