@@ -50,7 +50,11 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     trials = [trial for trial in document.trials if trial.name.startswith(f"{finding.family}.")]
     ran = {trial.name.partition("@")[0] for trial in trials}
     if not any(trial.status == "ok" for trial in trials):
-        return NextStep("Find the reason under “What was not assessed” in the report.")
+        reason = "Find the reason under “What was not assessed” in the report"
+        if finding.family == "evasion" and "evasion.square" not in ran:
+            command = write_command(document, out, attacks=["square"])
+            return NextStep(f"{reason}, or try an attack that needs no gradients.", command)
+        return NextStep(f"{reason}.")
     if finding.family == "backdoor":
         return _propose_detector(document, finding, ran, out)
     if finding.family == "membership" and controls.groups_differ(document):

@@ -80,7 +80,8 @@ class BlockSearch:
             part: Name of this part of the search, for its checkpoint.
         """
         run = TriggerSearch(self.target, self.images, labels, self.rules)
-        end = max(first, last - max(1, int(LAST_SHARE * last)))
+        # Norms of light epochs do not count, so that there is one to compare with only after the first full epoch.
+        end = max(first, last - max(1, int(LAST_SHARE * last)), self.rules.light_epochs + 1)
         file, key = self.file(f"checkpoint-{part}"), f"{self.name}:{part}"
         saved = file.read(key) if file else None
         if saved is not None:
