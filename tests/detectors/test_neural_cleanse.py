@@ -143,15 +143,14 @@ def test_weight_of_the_norm_by_hand():
 
 
 def test_which_norms_have_settled_by_hand():
-    """In order: settled, fell too far, weight never lowered, never raised, first reached at the end; finished early."""
+    """In order: fell enough; fell until the end; stands at the start; lowered; reached at the end only; finished."""
     costs = Costs.fresh(RULES, 6)
-    costs.best = torch.tensor([100.0, 100.0, 100.0, 100.0, math.inf, math.inf], dtype=torch.float64)
+    costs.best = torch.tensor([100.0, 100.0, 500.0, 300.0, math.inf, math.inf], dtype=torch.float64)
     costs.mark()
-    costs.best = torch.tensor([86.0, 84.0, 100.0, 100.0, 50.0, math.inf], dtype=torch.float64)
-    costs.went_up = torch.tensor([True, True, True, False, True, False])
-    costs.went_down = torch.tensor([True, True, False, True, True, False])
+    costs.best = torch.tensor([86.0, 84.0, 490.0, 290.0, 50.0, math.inf], dtype=torch.float64)
+    costs.went_down[3] = True
     finished = torch.tensor([False] * 5 + [True])
-    assert costs.find_settled(finished).tolist() == [True, False, False, False, False, True]
+    assert costs.find_settled(finished, start=512).tolist() == [True, False, False, True, False, True]
 
 
 def test_a_label_runs_the_same_whatever_runs_beside_it(innocent, digits):

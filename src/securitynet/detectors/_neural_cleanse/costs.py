@@ -23,10 +23,10 @@ weight has been both raised and lowered: before that, a standstill only means th
 Which counter is reset by what follows the authors' program.
 
 A search that ends too early leaves norms that say how soon a label was reached, not how small its trigger can be. A
-norm counts as settled if its label is finished, or if the weight has been both raised and lowered and the norm has
-fallen by at most 15% during the last quarter of the epochs (`Costs.find_settled`). The weight alone is not enough: in a
-few short epochs a trigger also fails by chance, long before the weight is too high. Nor is the standstill: there is one
-at the start, too.
+norm counts as settled if it has fallen by at most 15% during the last quarter of the epochs (`Costs.find_settled`), or
+if its label is finished. Norms stand still at the start, too, while the weight is low: so the weight must have been
+lowered, or the norm have fallen below half of where it began. The first of these alone would be too strict: at the
+boundary, triggers may work and fail in turn, and never ``patience`` times in a row.
 """
 
 from __future__ import annotations
@@ -127,17 +127,18 @@ class Costs:
         """Remember the best norms, because the end of the search begins."""
         self.marked = self.best.clone()
 
-    def find_settled(self, finished: torch.Tensor) -> torch.Tensor:
+    def find_settled(self, finished: torch.Tensor, start: float) -> torch.Tensor:
         """Find the labels whose norms are close to their minimum; the module's documentation states the rule.
 
         Args:
             finished: Labels whose search ended before the last epoch, L bool.
+            start: Norm of a mask at the start of the search.
 
         Returns:
             L bool.
         """
         stands = torch.isfinite(self.marked) & (self.best >= (1 - SMALL_FALL) * self.marked)
-        return finished | (self.went_up & self.went_down & stands)
+        return finished | (stands & (self.went_down | (self.best <= start / 2)))
 
     def forget(self) -> None:
         """Reset the best norms and the epochs without progress; weights and their counters stay as they are."""

@@ -229,7 +229,7 @@ def _compact(run: TriggerSearch) -> Rows:
         "epochs": run.epochs,
         "masks": _bytes(run.masks()),
         "patterns": _bytes(run.patterns()),
-        "settled": run.costs.find_settled(~run.active),
+        "settled": run.settled(),
     }
 
 

@@ -101,6 +101,11 @@ class TriggerSearch:
         """Sums of the best masks, L float64 on the CPU; infinite where none worked."""
         return torch.where(self.converged, self.masks().double().sum(dim=(1, 2)).cpu(), torch.inf)
 
+    def settled(self) -> torch.Tensor:
+        """Labels whose norms are close to their minimum, L bool on the CPU."""
+        start = 0.5 * self.raw.shape[-2] * self.raw.shape[-1]  # masks begin as uniform random values
+        return self.costs.find_settled(~self.active, start)
+
     def _has_best(self) -> torch.Tensor:
         return self.converged.to(self.device)[:, None, None, None]
 
