@@ -10,10 +10,10 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.attacks import ATTACKS
 from securitynet.cli.main import app
 from securitynet.detectors import DETECTORS
-from securitynet.records import FAMILIES, Check, Direction, Measurement
+from securitynet.records import FAMILIES, Access, Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
-from securitynet.reports.next_steps import LADDERS, write_command
+from securitynet.reports.next_steps import BLACK_BOX_LADDERS, LADDERS, write_command
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
 from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
@@ -193,11 +193,25 @@ def test_families_that_were_not_tried_share_a_step_that_names_them(assessed):
     assert screen.name_families(screen.lines[0]) == screen.lines[0].finding.title
 
 
-def test_the_methods_that_are_proposed_exist_in_their_families():
-    assert set(LADDERS) == set(FAMILIES)
-    for family, names in LADDERS.items():
-        known = DETECTORS.names() if family == "backdoor" else ATTACKS.names(family)
-        assert {name if family == "backdoor" else f"{family}.{name}" for name in names} <= set(known)
+def test_under_black_box_access_nothing_is_proposed_that_needs_weights(assessed):
+    document = assessed[0]
+    target = document.target.model_copy(update={"access": "black-box"})
+    screen = make_first_screen(document.model_copy(update={"target": target}))
+    steps = [line for line in screen.lines if line.untried and line.step is not None]
+    assert [line.step.command is None for line in steps] == [False, True]
+    unable = [line for line in screen.lines if line.untried and not BLACK_BOX_LADDERS.get(line.finding.family, (1,))]
+    assert screen.name_families(steps[1]).lower().split(", ") == [line.finding.title.lower() for line in unable]
+    named = steps[0].step.command.split("--attacks ")[1].split()[0].split(",")
+    assert {"boundary-repulsion", "square"} <= set(named) and "--detectors" not in steps[0].step.command
+
+
+@pytest.mark.parametrize("ladders, access", [(LADDERS, "white-box"), (LADDERS | BLACK_BOX_LADDERS, "black-box")])
+def test_the_methods_that_are_proposed_run_under_the_access(ladders, access):
+    assert set(ladders) == set(FAMILIES)
+    for family, names in ladders.items():
+        for name in names:
+            method = DETECTORS.get(name) if family == "backdoor" else ATTACKS.get(f"{family}.{name}")
+            assert any(Access(access).covers(model.access) for model in method.threat_models)
 
 
 def test_defenses_are_tried_on_the_undefended_model(assessed):

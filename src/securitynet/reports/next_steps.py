@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from securitynet.assessments.repair_config import RepairConfig
+from securitynet.records import Access
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.grades import GradedFamily
@@ -23,6 +24,15 @@ LADDERS = {
 }
 """Family -> attacks or detectors in the order in which they are proposed: the first one is quick, so that its result
 can be waited for; the others find more and take longer."""
+
+BLACK_BOX_LADDERS = {
+    "inversion": ("boundary-repulsion",),
+    "attribute": (),
+    "evasion": ("square", "common-corruptions"),
+    "backdoor": (),
+}
+"""What stands in for those of `LADDERS` where the adversary has black-box access alone. Of backdoors, the detectors that
+need no weights judge inputs, not the model."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,8 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         return _propose_defense(document, finding, out)
     if finding.grade == "not assessed":  # what ran gives no number that could be graded
         return propose_first(document, [finding.family], out)
-    stronger = [name for name in LADDERS[finding.family][1:] if f"{finding.family}.{name}" not in ran]
+    ladder = list_proposed(document, finding.family)
+    stronger = [name for name in ladder[1:] if f"{finding.family}.{name}" not in ran]
     if stronger:
         return NextStep("Try a stronger attack.", write_command(document, out, attacks=[stronger[0]]))
     if finding.grade == "undecided" and document.settings.get("limit") is not None:
@@ -69,17 +80,31 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     return NextStep("Assess the model again when it, its data or the attacks change.")
 
 
+def list_proposed(document: ResultDocument, family: str) -> tuple[str, ...]:
+    """The attacks or detectors of a family that can be proposed: those of `LADDERS` that the access allows.
+
+    Args:
+        document: The result, which states the access.
+        family: Key in `LADDERS`.
+    """
+    able = LADDERS if document.target.access == Access.WHITE_BOX.value else LADDERS | BLACK_BOX_LADDERS
+    return able[family]
+
+
 def propose_first(document: ResultDocument, families: Sequence[str], out: Path | None = None) -> NextStep:
     """The step for families of which nothing was requested: one quick attack or detector of each.
 
     Args:
         document: The result.
-        families: Keys in `LADDERS`, at least one.
+        families: Keys in `LADDERS`, at least one; either all can be assessed under the access of the result, or none.
         out: As for `propose_step`.
     """
+    first = {family: list_proposed(document, family)[:1] for family in families}
+    if not any(first.values()):
+        return NextStep("Assess the weights: with black-box access alone this cannot be judged.")
     changes = {
-        "attacks": [LADDERS[family][0] for family in families if family != "backdoor"],
-        "detectors": [LADDERS[family][0] for family in families if family == "backdoor"],
+        "attacks": [name for family, names in first.items() if family != "backdoor" for name in names],
+        "detectors": [*first.get("backdoor", ())],
     }
     kinds = " or ".join(kind.removesuffix("s") for kind, names in changes.items() if names)
     each = f" {kinds} of each" if len(families) > 1 else f" {kinds}"
@@ -171,7 +196,7 @@ def write_repair(document: ResultDocument) -> str | None:
 def _propose_detector(
     document: ResultDocument, finding: GradedFamily, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
-    missing = [name for name in LADDERS["backdoor"] if f"backdoor.{name}" not in ran]
+    missing = [name for name in list_proposed(document, "backdoor") if f"backdoor.{name}" not in ran]
     if finding.grade == "moderate" and missing:
         return NextStep(
             "Do not deploy the model before another detector has confirmed or refuted this.",
@@ -183,4 +208,6 @@ def _propose_detector(
         )
     if missing:
         return NextStep("Search for triggers.", write_command(document, out, detectors=missing[:1]))
+    if not list_proposed(document, "backdoor"):
+        return propose_first(document, ["backdoor"], out)
     return NextStep("Assess the model again when it, its data or the detectors change.")
