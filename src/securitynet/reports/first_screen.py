@@ -30,8 +30,8 @@ class FamilyLine:
         finding: Its grade, and the number behind it.
         step: What to do next; None if the line above has it.
         rows: How many lines the step serves; 0 if the line above has it.
-        untried: Whether nothing of the family was requested; of such lines, those of families that can be assessed under
-            the access share a step, and so do the others.
+        untried: Whether nothing of the family was requested; of such lines, those of families that can be assessed
+            under the access share a step, and so do the others.
     """
 
     finding: GradedFamily

@@ -31,8 +31,8 @@ BLACK_BOX_LADDERS = {
     "evasion": ("square", "common-corruptions"),
     "backdoor": (),
 }
-"""What stands in for those of `LADDERS` where the adversary has black-box access alone. Of backdoors, the detectors that
-need no weights judge inputs, not the model."""
+"""What stands in for those of `LADDERS` where the adversary has black-box access alone. The detectors
+that need no weights judge inputs, not the model."""
 
 
 @dataclass(frozen=True)
