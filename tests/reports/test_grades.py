@@ -205,6 +205,18 @@ def test_under_black_box_access_nothing_is_proposed_that_needs_weights(assessed)
     assert {"boundary-repulsion", "square"} <= set(named) and "--detectors" not in steps[0].step.command
 
 
+def test_where_labels_are_all_that_is_revealed_nothing_else_is_proposed(assessed):
+    document = assessed[0]
+    target = document.target.model_copy(update={"access": "black-box", "head": "labels"})
+    hidden = document.trials[0].model_copy(update={"name": "membership.loss", "status": "skipped"})
+    document = document.model_copy(update={"target": target, "trials": (hidden,)})
+    first, *others = make_first_screen(document).lines
+    assert "augmentation-agreement" in first.step.command
+    step = next(line.step for line in others if line.step is not None)
+    assert "ml-doctor-surrogate" in step.command and "ml-doctor-surrogate.recipe.loss=cross-entropy" in step.command
+    assert "fgsm-transfer" in step.command and "square" not in step.command
+
+
 @pytest.mark.parametrize("ladders, access", [(LADDERS, "white-box"), (LADDERS | BLACK_BOX_LADDERS, "black-box")])
 def test_the_methods_that_are_proposed_run_under_the_access(ladders, access):
     assert set(ladders) == set(FAMILIES)

@@ -34,6 +34,16 @@ BLACK_BOX_LADDERS = {
 """What stands in for those of `LADDERS` where the adversary has black-box access alone. The detectors
 that need no weights judge inputs, not the model."""
 
+LABEL_LADDERS = BLACK_BOX_LADDERS | {
+    "membership": ("augmentation-agreement", "label-only-boundary", "label-only-lira"),
+    "stealing": ("ml-doctor-surrogate",),
+    "evasion": ("fgsm-transfer", "common-corruptions"),
+}
+"""The same where the target returns labels only."""
+
+LABEL_SETTINGS = {"ml-doctor-surrogate": "ml-doctor-surrogate.recipe.loss=cross-entropy"}
+"""Setting without which a method of `LABEL_LADDERS` would need posteriors."""
+
 
 @dataclass(frozen=True)
 class NextStep:
@@ -58,7 +68,10 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     """
     trials = [trial for trial in document.trials if trial.name.startswith(f"{finding.family}.")]
     ran = {trial.name.partition("@")[0] for trial in trials}
+    untried = [name for name in list_proposed(document, finding.family) if f"{finding.family}.{name}" not in ran]
     if not any(trial.status == "ok" for trial in trials):
+        if document.target.head == "labels" and untried and finding.family != "backdoor":
+            return NextStep("Try an attack that needs labels only.", write_command(document, out, attacks=untried[:1]))
         return NextStep("Find the reason under “What was not assessed” in the report.")
     if finding.family == "backdoor":
         return _propose_detector(document, finding, ran, out)
@@ -68,10 +81,9 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         return _propose_defense(document, finding, out)
     if finding.grade == "not assessed":  # what ran gives no number that could be graded
         return propose_first(document, [finding.family], out)
-    ladder = list_proposed(document, finding.family)
-    stronger = [name for name in ladder[1:] if f"{finding.family}.{name}" not in ran]
+    stronger = [name for name in untried if name != list_proposed(document, finding.family)[0]]
     if stronger:
-        return NextStep("Try a stronger attack.", write_command(document, out, attacks=[stronger[0]]))
+        return NextStep("Try a stronger attack.", write_command(document, out, attacks=stronger[:1]))
     if finding.grade == "undecided" and document.settings.get("limit") is not None:
         return NextStep("Use all records.", write_command(document, out, limit=None))
     if finding.grade == "undecided":
@@ -81,14 +93,15 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
 
 
 def list_proposed(document: ResultDocument, family: str) -> tuple[str, ...]:
-    """The attacks or detectors of a family that can be proposed: those of `LADDERS` that the access allows.
+    """The attacks or detectors of a family that can be proposed: those for which access and outputs suffice.
 
     Args:
-        document: The result, which states the access.
+        document: The result, which states both.
         family: Key in `LADDERS`.
     """
-    able = LADDERS if document.target.access == Access.WHITE_BOX.value else LADDERS | BLACK_BOX_LADDERS
-    return able[family]
+    if document.target.head == "labels":
+        return (LADDERS | LABEL_LADDERS)[family]
+    return (LADDERS if document.target.access == Access.WHITE_BOX.value else LADDERS | BLACK_BOX_LADDERS)[family]
 
 
 def propose_first(document: ResultDocument, families: Sequence[str], out: Path | None = None) -> NextStep:
@@ -123,6 +136,10 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
         **changes: Settings of `securitynet.assessments.config.AssessConfig`.
     """
     altered = dict(document.settings)
+    if document.target.head == "labels" or changes.get("defense") == "label-only":
+        added = changes.get("attacks")
+        needed = [LABEL_SETTINGS[name] for name in added if name in LABEL_SETTINGS] if isinstance(added, list) else []
+        changes |= {"configure": needed} if needed else {}
     if changes.get("defense"):
         altered["try_defenses"] = False
     if changes.get("try_defenses") and (defense := altered.pop("defense", None)):
@@ -157,8 +174,7 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
             "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
         )
     if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
-        # Of the attacks that invert models, one needs no more than the predicted class.
-        attacks = ["boundary-repulsion"] if finding.family == "inversion" else []
+        attacks = list(LABEL_LADDERS[finding.family])
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
             write_command(document, out, attacks=attacks, defense="label-only"),
