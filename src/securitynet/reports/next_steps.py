@@ -41,6 +41,9 @@ LABEL_LADDERS = BLACK_BOX_LADDERS | {
 }
 """The same where the target returns labels only."""
 
+NEED_SHADOW_DATA = frozenset({"plug-and-play", "generative", "boundary-repulsion"})
+"""Those that are left out where the split has no shadow data."""
+
 LABEL_SETTINGS = {"ml-doctor-surrogate": "ml-doctor-surrogate.recipe.loss=cross-entropy"}
 """Setting without which a method of `LABEL_LADDERS` would need posteriors."""
 
@@ -93,15 +96,22 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
 
 
 def list_proposed(document: ResultDocument, family: str) -> tuple[str, ...]:
-    """The attacks or detectors of a family that can be proposed: those for which access and outputs suffice.
+    """The attacks or detectors of a family that can be proposed: those for which access, outputs and data suffice.
 
     Args:
-        document: The result, which states both.
+        document: The result, which states them.
         family: Key in `LADDERS`.
     """
+    ladder = LADDERS[family]
+    if document.target.access != Access.WHITE_BOX.value:
+        ladder = BLACK_BOX_LADDERS.get(family, ladder)
     if document.target.head == "labels":
-        return (LADDERS | LABEL_LADDERS)[family]
-    return (LADDERS if document.target.access == Access.WHITE_BOX.value else LADDERS | BLACK_BOX_LADDERS)[family]
+        ladder = LABEL_LADDERS.get(family, ladder)
+    return _with_data(document, ladder)
+
+
+def _with_data(document: ResultDocument, ladder: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in ladder if document.dataset.split != "public" or name not in NEED_SHADOW_DATA)
 
 
 def propose_first(document: ResultDocument, families: Sequence[str], out: Path | None = None) -> NextStep:
@@ -114,7 +124,7 @@ def propose_first(document: ResultDocument, families: Sequence[str], out: Path |
     """
     first = {family: list_proposed(document, family)[:1] for family in families}
     if not any(first.values()):
-        return NextStep("Assess the weights: with black-box access alone this cannot be judged.")
+        return NextStep("Assess the weights: the access and the data of this assessment do not suffice to judge this.")
     changes = {
         "attacks": [name for family, names in first.items() if family != "backdoor" for name in names],
         "detectors": [*first.get("backdoor", ())],
@@ -173,11 +183,11 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
         return NextStep(
             "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
         )
-    if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
-        attacks = list(LABEL_LADDERS[finding.family])
+    by_labels = list(_with_data(document, LABEL_LADDERS[finding.family]))
+    if finding.family in ("stealing", "inversion") and by_labels and document.settings.get("defense") is None:
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
-            write_command(document, out, attacks=attacks, defense="label-only"),
+            write_command(document, out, attacks=by_labels, defense="label-only"),
         )
     if finding.family == "attribute":
         return NextStep("Do not give out embeddings or weights, from which attributes are inferred.")
