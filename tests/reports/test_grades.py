@@ -13,7 +13,7 @@ from securitynet.detectors import DETECTORS
 from securitynet.records import FAMILIES, Access, Auxiliary, Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
-from securitynet.reports.next_steps import (
+from securitynet.reports.next_steps import (, propose_step
     BLACK_BOX_LADDERS,
     LABEL_LADDERS,
     LADDERS,
@@ -299,3 +299,11 @@ def test_the_grade_of_evasion_is_that_of_the_strongest_attack_at_its_budget_and_
     document = document.model_copy(update={"measurements": (measured[0], measured[2])})
     finding = next(f for f in grade_families(document) if f.family == "evasion")
     assert finding.measurement == measured[2] and "gradients look masked" in finding.meaning
+
+
+def test_where_gradient_attacks_fail_one_without_gradients_is_proposed(assessed):
+    failed = assessed[0].trials[0].model_copy(update={"name": "evasion.pgd", "status": "failed"})
+    document = assessed[0].model_copy(update={"trials": (failed,), "measurements": ()})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    step = propose_step(document, finding)
+    assert "no gradients" in step.what and step.command and "square" in step.command
