@@ -13,11 +13,12 @@ from securitynet.detectors import DETECTORS
 from securitynet.records import FAMILIES, Access, Auxiliary, Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
-from securitynet.reports.next_steps import (, propose_step
+from securitynet.reports.next_steps import (
     BLACK_BOX_LADDERS,
     LABEL_LADDERS,
     LADDERS,
     NEED_SHADOW_DATA,
+    propose_step,
     write_command,
 )
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
