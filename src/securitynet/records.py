@@ -268,7 +268,7 @@ class Queries(Record):
 
     total: int = Field(default=0, ge=0)
     unique: int = Field(default=0, ge=0)
-    records: int | None = Field(default=None, ge=0)
+    records: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
 
 
 class TrialResult(Record):
