@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO
+from typing import IO, Any
 
 from securitynet.memory import pause_garbage_collection
 from securitynet.results.file_rows import FileRows, read_rows
@@ -96,13 +96,13 @@ def _ask(process: subprocess.Popen[bytes], part: Sequence[str]) -> FileRows:
     return FileRows(*_receive(process.stdout))
 
 
-def _send(stream: IO[bytes], value: object) -> None:
+def _send(stream: IO[bytes], value: Any) -> None:
     content = marshal.dumps(value)
     stream.write(len(content).to_bytes(8, "big") + content)
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> object:
+def _receive(stream: IO[bytes]) -> Any:
     """What was sent to a stream. Raises ``EOFError`` if it has ended."""
     size = stream.read(8)
     content = stream.read(int.from_bytes(size, "big"))
@@ -119,7 +119,7 @@ def _run(folder: str, name: str) -> None:
     root = FolderRoot(Path(folder))
     with pause_garbage_collection(), contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            _send(sys.stdout.buffer, tuple(read_rows(root, name, _receive(sys.stdin.buffer))))  # type: ignore[arg-type]
+            _send(sys.stdout.buffer, tuple(read_rows(root, name, _receive(sys.stdin.buffer))))
 
 
 if __name__ == "__main__":
