@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 INSIDE = "192.0.2.2"
-PATHS = ("/", "/?q=net1", "/plot", "/api/models?per_page=5", "/studies", "/download.csv", "/static/style.css")
+PATHS = ("/", "/?q=net1", "/plot", "/api/models?per_page=5", "/studies", "/download.csv", "/static/web.css")
 
 VISITOR = """
 import http.client, json, os, re, socket, subprocess, sys, time
