@@ -59,6 +59,10 @@ device = "cpu"
 """
 
 
+def write_nothing(folder: Path) -> None:
+    pass
+
+
 @dataclass
 class Command:
     """A command whose runs are killed.
@@ -73,7 +77,7 @@ class Command:
     """
 
     arguments: tuple[str, ...]
-    prepare: Callable[[Path], None] = lambda folder: None
+    prepare: Callable[[Path], None] = write_nothing
     before: tuple[tuple[str, ...], ...] = ()
     ignored: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
@@ -97,16 +101,13 @@ def write_table(folder: Path) -> None:
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_key(folder: Path) -> None:
+def write_key_and_policy(folder: Path) -> None:
     evidence = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
     from cryptography.hazmat.primitives import serialization as form
 
     key = evidence.Ed25519PrivateKey.from_private_bytes(bytes(32))
     secret = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     (folder / "key.pem").write_bytes(secret)
-
-
-def write_policy(folder: Path) -> None:
     (folder / "policy.toml").write_text('"target.test_accuracy" = { min = 0.0 }\n')
 
 
@@ -124,23 +125,25 @@ COMMANDS = {
         REPAIR, before=(TRAIN,), writes=("repaired.safetensors", "repaired.json"), refuses="exists already"
     ),
     **{
-        name: Command(("export", "report", "--as", form, "--out", file), before=(TRAIN, ASSESS), writes=(file,))
+        name: Command(
+            ("export", "report", "--as", form, "--out", file), write_key_and_policy, (TRAIN, ASSESS), writes=(file,)
+        )
         for name, form, file in (
             ("export", "cyclonedx", "bom.json"),
             ("model card", "model-card", "card.md"),
             ("table", "parquet", "table.parquet"),
         )
     },
-    "sign": Command(SIGN, write_key, before=(TRAIN, ASSESS), writes=("report/result.intoto.json",)),
+    "sign": Command(SIGN, write_key_and_policy, before=(TRAIN, ASSESS), writes=("report/result.intoto.json",)),
     "verify": Command(
         ("verify", "report", "--counter-sign", "key.pem", "--sample", "0.3"),
-        write_key,
+        write_key_and_policy,
         before=(TRAIN, ASSESS, SIGN),
         writes=("report/result.reproduced.intoto.json",),
     ),
     "compare": Command(
         ("compare", "report", "report", "--policy", "policy.toml", "--markdown", "comment.md"),
-        write_policy,
+        write_key_and_policy,
         before=(TRAIN, ASSESS),
         writes=("comment.md",),
     ),
@@ -230,20 +233,33 @@ def describe_database(path: Path) -> dict[str, Any]:
 def undisturbed(tmp_path_factory):
     """Name of a command -> (folder as before it, description of the folder after it, number of each kind of event)."""
     known: dict[str, tuple[Path, dict[str, Any], dict[str, int]]] = {}
+    prepared: dict[tuple[Any, ...], Path] = {}
+
+    def prepare(command: Command, count: int) -> Path:
+        """The folder after the first commands that run before a command; several commands share it."""
+        key = command.prepare, command.before[:count]
+        if key not in prepared:
+            home = tmp_path_factory.mktemp("prepared")
+            place = Place(home / "place", home)
+            if count:
+                shutil.copytree(prepare(command, count - 1), place.folder)
+                code, errors = place.run(*command.before[count - 1])
+                assert code == 0, errors
+            else:
+                place.folder.mkdir()
+                command.prepare(place.folder)
+            prepared[key] = place.folder
+        return prepared[key]
 
     def find(name: str) -> tuple[Path, dict[str, Any], dict[str, int]]:
         if name not in known:
             command, home = COMMANDS[name], tmp_path_factory.mktemp("undisturbed")
             place = Place(home / "place", home)
-            place.folder.mkdir()
-            command.prepare(place.folder)
-            for arguments in command.before:
-                code, errors = place.run(*arguments)
-                assert code == 0, errors
-            shutil.copytree(place.folder, home / "before")
+            before = prepare(command, len(command.before))
+            shutil.copytree(before, place.folder)
             code, errors = place.run(*command.arguments, **dying_environment(place.folder, home / "counts", None))
             assert code == 0, errors
-            known[name] = home / "before", describe_folder(place.folder, command.ignored), read_counts(home / "counts")
+            known[name] = before, describe_folder(place.folder, command.ignored), read_counts(home / "counts")
         return known[name]
 
     return find
