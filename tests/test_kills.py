@@ -42,7 +42,7 @@ limit = 200
 normalize = "none"
 
 [[train]]
-architecture = "mlp"
+architecture = "simple-cnn"
 epochs = 2
 
 [[attacks]]
