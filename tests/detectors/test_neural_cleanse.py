@@ -153,6 +153,15 @@ def test_which_norms_have_settled_by_hand():
     assert costs.find_settled(finished, start=512).tolist() == [True, False, False, True, False, True]
 
 
+def test_no_norm_has_settled_before_the_hundredth_step(innocent, digits):
+    search = TriggerSearch(innocent, digits.batch(np.arange(32)), [0, 1, 2], SearchRules(RULES, 0.1, 32, seed=0))
+    search.costs.best.fill_(1.0)
+    search.costs.mark()
+    search.active[2] = False
+    search.steps[:] = torch.tensor([99, 100, 9])
+    assert search.settled().tolist() == [False, True, True]
+
+
 def test_a_label_runs_the_same_whatever_runs_beside_it(innocent, digits):
     images = digits.batch(digits.parts["test"][:32])
     rules = SearchRules(RULES, 0.1, 16, seed=0)
