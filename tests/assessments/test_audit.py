@@ -171,6 +171,19 @@ def test_faults_that_final_weights_do_not_give_away_are_seen_in_the_record(fault
     assert audit.verdict == "not contradicted"
 
 
+def test_canaries_too_few_to_contradict_a_large_epsilon_are_named(monkeypatch):
+    trained = train_privately("noise missing", monkeypatch, 0, noise=1.15)
+    assert 8 < trained.privacy.epsilon < 10
+    audit = judge_scores(trained.scores, trained.included, "out-of-distribution", trained.privacy)
+    assert audit.verdict == "not contradicted" and "takes more canaries" in audit.sentences[-1]
+
+
+def test_right_dp_sgd_with_unusual_batches_is_not_accused(monkeypatch):
+    trained = train_privately("", monkeypatch, 11)  # its uses spread as they do in one of 200 trainings
+    audit = judge_scores(trained.scores, trained.included, "out-of-distribution", trained.privacy)
+    assert audit.verdict == "not contradicted"
+
+
 def test_right_dp_sgd_is_not_accused(monkeypatch):
     trained = train_privately("", monkeypatch, 0)
     audit = judge_scores(trained.scores, trained.included, "out-of-distribution", trained.privacy)
