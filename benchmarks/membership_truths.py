@@ -251,8 +251,11 @@ def simulate_removal(runs: int) -> Iterator[Row]:
             for gap in (0.0, 2.0, 4.0):
                 values = draw((10 * runs, count + 1))
                 said = [judge_removal(20, one[0] + gap, one[1:]).verdict == "remembered" for one in values]
-                name = "removed" if gap == 0 else f"kept, {gap:g} deviations"
-                yield Row("removal", str(count), f"{case}, {name}", len(said), 0, 0, float(np.mean(said)))
+                if gap == 0:
+                    yield count_alarms("removal", count, f"{case}, removed", said)
+                else:
+                    seen = f"{case}, kept, {gap:g} deviations: seen in {np.mean(said):.1%}"
+                    yield Row("removal", str(count), seen, len(said), 0, 0)
 
 
 def simulate_exposure(runs: int) -> Iterator[Row]:
