@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -259,7 +260,7 @@ def simulate_removal(runs: int) -> Iterator[Row]:
 
 
 def simulate_exposure(runs: int) -> Iterator[Row]:
-    """Single records over leave-one-out targets: useless attacks, and fifteen records of 300 exposed."""
+    """Single records over leave-one-out targets: useless attacks, and twenty records of 200 exposed."""
     random = np.random.default_rng(7)
     for models, records, fpr, heavy in ((8, 300, 0.05, False), (16, 400, 0.05, True), (32, 250, 0.1, True)):
         significant, reliable = [], []
@@ -273,19 +274,19 @@ def simulate_exposure(runs: int) -> Iterator[Row]:
             reliable.append(ranking.value > ranking.chance_high)
         yield count_alarms("a record is exposed", (models, records), f"useless, fpr {fpr}", significant)
         yield count_alarms("ranking is reliable", (models, records), f"useless, fpr {fpr}", reliable)
-    for models in (16, 32):
-        exposed = np.arange(300) < 15
+    for models, gap in itertools.product((16, 32, 64), (0.0, 1.0, 4.0)):
+        exposed = np.arange(200) < 20
         limits, shares = [], []
         for number in range(max(runs // 5, 40)):
-            included = ShadowPlan(count=models).training_sets(300, seed=number)
-            signals = draw_signals(random, included, 0.0, alike=True) + 4.0 * exposed * included
-            found = vulnerability.measure_vulnerability(attack_each(signals, number, included), included, fpr=0.05)
+            included = ShadowPlan(count=models).training_sets(200, seed=number)
+            signals = draw_signals(random, included, 0.0, alike=True) + gap * exposed * included
+            found = vulnerability.measure_vulnerability(attack_each(signals, number, included), included, fpr=0.1)
             limits.append(found.rate_limits(0.95))
             shares.append(found.identified / found.member_of)
         for name, group in (("exposed", exposed), ("others", ~exposed)):
             truth = float(np.stack(shares)[:, group].mean())
             ends = [(low, high) for lows, highs in limits for low, high in zip(lows[group], highs[group], strict=True)]
-            yield tally("share identified", (models, 300), f"{name}, truth {truth:.3f}", ends, truth, None)
+            yield tally("share identified", (models, 200), f"gap {gap}, {name}, truth {truth:.3f}", ends, truth, None)
 
 
 def attack_each(signals: Scores, seed: int, is_member: NDArray[np.bool_]) -> Scores:
