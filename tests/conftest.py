@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-
-# Tests train tiny networks: dividing their operations among cores costs more than it saves, most of all on a busy one.
-torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tests train tiny networks: dividing their operations among cores costs more than it saves on a busy one."""
+    import torch  # here, as the process that only deals the tests to others needs none
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
