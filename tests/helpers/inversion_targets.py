@@ -13,7 +13,7 @@ from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
 # Another architecture than the target's matters: patterns that fool one network of a kind fool the next one, too.
-EVALUATOR = {"architecture": "cifar-resnet20", "recipe": {"epochs": 4, "learning_rate": 3e-3}}
+EVALUATOR = {"architecture": "cifar-resnet20", "recipe": {"epochs": 10}}
 GAN = {"steps": 400, "width": 16, "previews": 1}
 
 QUICK = {
