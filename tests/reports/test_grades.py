@@ -10,10 +10,16 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.attacks import ATTACKS
 from securitynet.cli.main import app
 from securitynet.detectors import DETECTORS
-from securitynet.records import FAMILIES, Check, Direction, Measurement
+from securitynet.records import FAMILIES, Access, Auxiliary, Check, Direction, Measurement
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
-from securitynet.reports.next_steps import LADDERS, write_command
+from securitynet.reports.next_steps import (
+    BLACK_BOX_LADDERS,
+    LABEL_LADDERS,
+    LADDERS,
+    NEED_SHADOW_DATA,
+    write_command,
+)
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
 from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
@@ -193,11 +199,49 @@ def test_families_that_were_not_tried_share_a_step_that_names_them(assessed):
     assert screen.name_families(screen.lines[0]) == screen.lines[0].finding.title
 
 
-def test_the_methods_that_are_proposed_exist_in_their_families():
-    assert set(LADDERS) == set(FAMILIES)
-    for family, names in LADDERS.items():
-        known = DETECTORS.names() if family == "backdoor" else ATTACKS.names(family)
-        assert {name if family == "backdoor" else f"{family}.{name}" for name in names} <= set(known)
+def test_under_black_box_access_nothing_is_proposed_that_needs_weights(assessed):
+    document = assessed[0]
+    target = document.target.model_copy(update={"access": "black-box"})
+    screen = make_first_screen(document.model_copy(update={"target": target}))
+    steps = [line for line in screen.lines if line.untried and line.step is not None]
+    assert [line.step.command is None for line in steps] == [False, True]
+    unable = [line for line in screen.lines if line.untried and not BLACK_BOX_LADDERS.get(line.finding.family, (1,))]
+    assert screen.name_families(steps[1]).lower().split(", ") == [line.finding.title.lower() for line in unable]
+    named = steps[0].step.command.split("--attacks ")[1].split()[0].split(",")
+    assert {"boundary-repulsion", "square"} <= set(named) and "--detectors" not in steps[0].step.command
+
+
+def test_where_labels_are_all_that_is_revealed_nothing_else_is_proposed(assessed):
+    document = assessed[0]
+    target = document.target.model_copy(update={"access": "black-box", "head": "labels"})
+    hidden = document.trials[0].model_copy(update={"name": "membership.loss", "status": "skipped"})
+    document = document.model_copy(update={"target": target, "trials": (hidden,)})
+    public = document.model_copy(update={"dataset": document.dataset.model_copy(update={"split": "public"})})
+    assert "boundary-repulsion" in str(make_first_screen(document)) and "boundary" not in str(make_first_screen(public))
+    first, *others = make_first_screen(document).lines
+    assert "augmentation-agreement" in first.step.command
+    step = next(line.step for line in others if line.step is not None)
+    assert "ml-doctor-surrogate" in step.command and "ml-doctor-surrogate.recipe.loss=cross-entropy" in step.command
+    assert "fgsm-transfer" in step.command and "square" not in step.command
+
+
+@pytest.mark.parametrize(
+    "ladders, access",
+    [
+        (LADDERS, "white-box"),
+        (LADDERS | BLACK_BOX_LADDERS, "black-box"),
+        (LADDERS | LABEL_LADDERS, "black-box"),
+    ],
+)
+def test_the_methods_that_are_proposed_run_under_the_access(ladders, access):
+    assert set(ladders) == set(FAMILIES)
+    for family, names in ladders.items():
+        for name in names:
+            method = (DETECTORS.get(name) if family == "backdoor" else ATTACKS.get(f"{family}.{name}"))()
+            served = [model for model in method.threat_models if Access(access).covers(model.access)]
+            assert served
+            only_shadow = all(model.auxiliary is Auxiliary.SHADOW for model in served)
+            assert (name in NEED_SHADOW_DATA) == (only_shadow and method.needs_shadow_parts)
 
 
 def test_defenses_are_tried_on_the_undefended_model(assessed):

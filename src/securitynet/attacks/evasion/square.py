@@ -21,7 +21,7 @@ from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion._sequence import AttackPart, SequenceAttack
 from securitynet.attacks.evasion._torchattacks import CountedModel, import_torchattacks, use_seed
 from securitynet.attacks.evasion.base import Perturbed, Perturber
-from securitynet.errors import ConfigurationError
+from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
@@ -59,7 +59,7 @@ class Square(SequenceAttack):
         sample = super().sample(target, data, seed)
         check_shape(self.norm, data.dataset.image_shape)
         if target.head == "labels":
-            raise ConfigurationError(
+            raise AccessDenied(
                 f"{target.reference} returns labels only; the square attack needs posteriors.",
                 hint="Use fgsm-transfer, which needs no outputs.",
             )
