@@ -11,8 +11,9 @@ from securitynet.attacks import ATTACKS
 from securitynet.cli.main import app
 from securitynet.detectors import DETECTORS
 from securitynet.records import FAMILIES, Access, Auxiliary, Check, Direction, Measurement
+from securitynet.reports.evidence import FamilyEvidence
 from securitynet.reports.first_screen import make_first_screen
-from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
+from securitynet.reports.grades import CORRECTED, _explain, add_grades, find_wrong_verdicts, grade_families
 from securitynet.reports.next_steps import (
     BLACK_BOX_LADDERS,
     LABEL_LADDERS,
@@ -299,3 +300,25 @@ def test_the_grade_of_evasion_is_that_of_the_strongest_attack_at_its_budget_and_
     document = document.model_copy(update={"measurements": (measured[0], measured[2])})
     finding = next(f for f in grade_families(document) if f.family == "evasion")
     assert finding.measurement == measured[2] and "gradients look masked" in finding.meaning
+
+
+@pytest.mark.parametrize(
+    "scale, chance, factor, shown",
+    [
+        ("attribute.gain", 0.0, 1.0, (0.002, 0.052, 0.102)),
+        ("membership.tpr-over-fpr", 1.0, 100.0, (0.011, 0.02, 0.06)),
+        ("stealing.agreement", 0.12, 1.0, (0.13, 0.5, 0.9)),
+    ],
+)
+def test_no_sentence_says_that_an_interval_includes_what_lies_outside(scale, chance, factor, shown, assessed):
+    low, value, high = shown
+    number = Measurement(name="a.auc", value=value, low=low, high=high, n=90, direction=Direction.LOWER, method="m")
+    options = {"scale": scale, "measurement": number, "chance": chance, "factor": factor, "meaning": "", "nothing": ""}
+    corrected = FamilyEvidence(low=chance - 0.01, high=high * factor, **options)
+    text = _explain("undecided", corrected, assessed[0])
+    assert CORRECTED in text and "includes" not in text
+    wide = number.model_copy(update={"low": (chance - 0.01) / factor})
+    text = _explain(
+        "undecided", FamilyEvidence(low=chance - 0.01, high=high, **{**options, "measurement": wide}), assessed[0]
+    )
+    assert "includes" in text and CORRECTED not in text

@@ -158,7 +158,7 @@ def run_trial(
             status="skipped" if hidden else "failed",  # outputs that deny what an attack needs do their job
             reason=reason,
             traceback=None if hidden else traceback.format_exc(),
-            queries=context.queries(),
+            queries=context.queries(data.dataset),
             environment=environment.describe(target),
             finished=read_clock(),
         )
@@ -168,7 +168,7 @@ def run_trial(
         status="ok",
         measurements=tuple(measured),
         doubts=describe_doubts(target.checks),
-        queries=context.queries(),
+        queries=context.queries(data.dataset),
         seconds={phase: round(value, 4) for phase, value in seconds.items()},
         environment=environment.describe(target),
         finished=read_clock(),
