@@ -263,10 +263,12 @@ class Queries(Record):
     Attributes:
         total: Images sent, repeats included, had nothing been cached.
         unique: Distinct images among them: what a provider that caches its outputs would have to compute.
+        records: Records of the assessed dataset among these, which other trials query as well; None if not stated.
     """
 
     total: int = Field(default=0, ge=0)
     unique: int = Field(default=0, ge=0)
+    records: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
 
 
 class TrialResult(Record):

@@ -224,3 +224,17 @@ def test_the_interval_decides_on_agreement() -> None:
         rows = [{**about, "case": f"m{n}", "model": f"m{n}", "value": number} for n, number in enumerate(values)]
         (found,) = compare([ratio], frames.tidy(rows))
         assert found.agreement == agreement
+
+
+def test_models_that_were_not_stolen_are_not_counted_as_stolen() -> None:
+    (stolen,) = [one for one in securitynet.PRINTED if one.name == "stolen-models"]
+    about = {"dataset": "CIFAR-10", "settings": "{}", "purpose": "benchmark"}
+    rows = [
+        {**about, "case": name, "model": name, "attack": attack, "measure": measure, "value": 0.8}
+        for name, attack, measure in (
+            ("stolen", "stealing", "accuracy"),
+            ("stolen", "target", "test_accuracy"),
+            ("known", "target", "test_accuracy"),
+        )
+    ]
+    assert [item.here.value for item in compare([stolen], frames.tidy(rows))] == [1.0]

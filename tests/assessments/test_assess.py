@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from securitynet import catalog
 from securitynet.assessments import assess as assessment
 from securitynet.assessments import method_settings as methods
 from securitynet.assessments import trial_plan as planning
 from securitynet.assessments.assessed_target import AssessedTarget, prepare
 from securitynet.assessments.config import AssessConfig
+from securitynet.catalog.location import using
 from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.records import Access
 from securitynet.results.store import TrialStore
@@ -123,6 +125,15 @@ def test_split_follows_the_artefact_and_refuses_another_dataset(tmp_path, digits
         prepare(AssessConfig(dataset="digits", limit=300, **options))
     chosen = prepare(AssessConfig(dataset="digits", split="public", **options))
     assert (chosen.membership, chosen.splits.name) == ("assumed", "public")
+    assert "the model's record states which records trained it" in chosen.target.notes[-1]
+    same = prepare(AssessConfig(dataset="digits", split="four-way", split_seed=3, known=0.6, **options))
+    assert same.membership == "known" and same.target.notes == found.target.notes
+    url = str(tmp_path / "catalog.sqlite")
+    with catalog.open(url) as entries:
+        entries.add({"key": "mine/one", "name": "one", "reference": "arch:simple-cnn", "weights_file": str(weights)})
+    with using(url):
+        entry = prepare(AssessConfig(model="catalog:mine/one", dataset="digits", trust=True, cache=tmp_path / "c"))
+    assert (entry.membership, entry.splits.fingerprint) == ("known", found.splits.fingerprint)
 
 
 def test_recorded_outputs_need_no_dataset_and_no_model(tmp_path):

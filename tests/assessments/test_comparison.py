@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -65,6 +66,31 @@ def test_other_images_are_not_paired(folders, tmp_path):
     assert comparison.records == 0 and not comparison.exposure
     assert {d.difference.method for d in comparison.differences} == {MOVER}
     assert "different images" in comparison.notes[0]
+
+
+def advantage_of(value):
+    direction = Direction.LOWER
+    return Measurement(
+        name=f"{ATTACK}.advantage", value=value, low=value - 0.1, high=value + 0.1, n=N, direction=direction, method="m"
+    )
+
+
+def test_other_records_of_one_model_say_nothing_about_it(tmp_path):
+    write_result(tmp_path / "old", "a" * 64, np.zeros(N), np.ones(N, dtype=bool), extra=(advantage_of(0.2),))
+    write_result(tmp_path / "new", "b" * 64, np.zeros(N), np.ones(N, dtype=bool), extra=(advantage_of(0.5),))
+    old, new = (read_result(tmp_path / name) for name in ("old", "new"))
+    other = new.document.dataset.model_copy(update={"split_fingerprint": "0" * 16})
+
+    def compare_under(checksum):
+        target = new.document.target.model_copy(update={"checksum": checksum})
+        document = new.document.model_copy(update={"dataset": other, "target": target})
+        return compare_results(old, dataclasses.replace(new, document=document))
+
+    same, changed = compare_under("a" * 64), compare_under("b" * 64)
+    assert {d.verdict for d in same.differences if not d.paired} == {"other records"}
+    assert "other records" not in {d.verdict for d in (*changed.differences, *same.differences) if d.paired}
+    assert "nothing is concluded" in " ".join(describe_comparison(same))
+    assert {d.verdict for d in changed.differences if not d.paired} == {"worse"}
 
 
 def test_rates_of_independent_estimates_by_hand(folders, tmp_path):

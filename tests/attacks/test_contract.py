@@ -115,19 +115,20 @@ def make_cache(tmp_path_factory, shadow_store):
 
 @pytest.fixture(scope="module")
 def run_once(make_cache):
-    """Each attack on the overfitted target: run when its output is first wanted, which the tests then share."""
+    """(output, query count) of each attack on the overfitted target: run when first wanted, which the tests share."""
 
     @cache
     def run(name, model):
         case = testing.make_overfitted_case()
-        return make(name)(case.target, case.data, Context(cache=make_cache()), model)
+        context = Context(cache=make_cache())
+        return make(name)(case.target, case.data, context, model), context.queries()
 
     return run
 
 
 @pytest.mark.parametrize("name, model", SCORED, ids=[f"{name}/{model}" for name, model in SCORED])
 def test_beats_chance_on_an_overfitted_target(name, model, run_once):
-    testing.check_scores(run_once(name, model))
+    testing.check_scores(run_once(name, model)[0])
 
 
 @pytest.mark.parametrize("name, model", SCORED, ids=[f"{name}/{model}" for name, model in SCORED])
@@ -137,14 +138,15 @@ def test_is_at_chance_where_there_is_nothing_to_find(name, model, make_cache):
 
 @pytest.mark.parametrize("name, model", CASES, ids=IDS)
 def test_output_survives_being_kept(name, model, run_once):
-    testing.check_output(run_once(name, model))
+    testing.check_output(run_once(name, model)[0])
 
 
 @pytest.mark.parametrize("name, model", CASES, ids=IDS)
 def test_its_access_suffices_for_the_same_result_whatever_was_drawn_before(name, model, run_once, make_cache):
     """A second run with an empty cache, on outputs alone if the attack promises to need no more."""
     case, folder = testing.make_overfitted_case(), make_cache()
-    first = run_once(name, model).arrays()
+    output, queries = run_once(name, model)
+    first = output.arrays()
     backend = testing.OutputsOnly(case.target.backend)
     if model.access is Access.WHITE_BOX:
         testing.check_access(make(name), case, model)
@@ -159,6 +161,7 @@ def test_its_access_suffices_for_the_same_result_whatever_was_drawn_before(name,
     for key, array in first.items():
         if key != "notes":  # outputs alone do not give away the architecture, and notes say so
             np.testing.assert_array_equal(array, second[key], key)
+    assert context.queries() == queries, "the count is the attack's own, whatever the target was sent before"
     if model.access is Access.WHITE_BOX:
         return
     assert context.queries().total == backend.calls >= context.queries().unique
@@ -175,6 +178,6 @@ def test_refuses_threat_models_that_it_does_not_serve(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_measures_are_good_for_the_owner_when_low(name, run_once):
-    output = run_once(name, ATTACKS.get(name).threat_models[0])
+    output, _ = run_once(name, ATTACKS.get(name).threat_models[0])
     directions = {m.direction for m in output.measurements(level=0.95, fprs=(0.1, 0.01), seed=0)}
     assert directions == {Direction.LOWER}

@@ -70,6 +70,7 @@ def test_assess_writes_report_result_and_trials(invoke, weights, tmp_path):
     again = json.loads(stdout)
     assert code == 0 and again["measurements"] == content["measurements"]
     assert again["queries"]["sent"] == 0 and all(trial["reused"] for trial in again["trials"])
+    assert {**content["queries"], "sent": 0} == again["queries"], "the count is the same, whatever was cached"
 
 
 def test_published_schema_is_that_of_the_records():

@@ -44,6 +44,8 @@ def test_where_takes_some_models(run_cli, catalog, tmp_path):
     found = run_cli("figures", "draw", "securitynet-5", "--db", catalog, "--out", out, "--where", "year=2015,2016")
     assert found.returncode == 0, found.stderr
     assert len(out.read_text().splitlines()) == 11
+    run_cli("figures", "draw", "securitynet-5", "--db", catalog, "--out", tmp_path / "folder", "--suffix", "csv")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["securitynet-5.csv"]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def test_where_takes_some_models(run_cli, catalog, tmp_path):
     [
         (("securitynet-5", "--out", "x.gif"), "suffix of a known format"),
         (("all", "--out", "figures", "--suffix", "gif"), "There is no format 'gif'"),
+        (("securitynet-5", "--out", "x.svg", "--suffix", "svg"), "need a folder"),
         (("securitynet-14", "--out", "x.svg"), "needs data that no model here has"),
         (("securitynet-55", "--out", "x.svg"), "Did you mean"),
         (("securitynet-5", "--out", "x.svg", "--where", "colour=red"), "no column"),

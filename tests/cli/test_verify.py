@@ -182,3 +182,16 @@ def test_a_counter_signature_needs_a_reproduction(run, box, report, tmp_path):
     assert not (folder / "result.reproduced.intoto.json").exists()
     assert run("verify", folder, "--key", box / "model.pub", "--sample", 0.2, *counter)[0] == 0
     assert (folder / "result.reproduced.intoto.json").exists()
+
+
+def test_the_database_of_a_result_is_not_opened_unless_it_is_given(report, run, tmp_path):
+    copy = shutil.copytree(report, tmp_path / "copy")
+    document = read_result(copy).document
+    named = {"model": "catalog:mine/one", "db": "postgresql://host.invalid/catalog"}
+    stated = document.model_copy(update={"settings": {**document.settings, **named}})
+    write_json(copy / "result.json", add_digest(stated.to_json()))
+    (copy / "result.intoto.json").unlink(missing_ok=True)
+    code, _, error = run("verify", copy)
+    assert code == 1 and "--db" in error
+    code, _, error = run("verify", copy, "--db", tmp_path / "none.sqlite")
+    assert code == 1 and "there is no catalog" in error

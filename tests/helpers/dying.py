@@ -1,5 +1,7 @@
 """Ends a process by SIGKILL at the n-th event of a kind, of those that change what lies below a folder.
 
+Or fills its disk: what takes space fails from the n-th event on.
+
 `install` counts the events in this process. With the folder ``dying_site`` on ``PYTHONPATH``, the Python processes that
 a command starts count too, into the same files: the n-th event of all is the last of the process that meets it.
 """
@@ -10,6 +12,7 @@ a command starts count too, into the same files: the n-th event of all is the la
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
 import signal
@@ -20,6 +23,9 @@ from typing import Any
 KINDS = ("folder", "create", "write", "flush", "replace", "replaced", "remove", "statement", "commit")
 """A folder or a file was made; half of some content is written; it is about to be flushed, moved or deleted, or was
 moved; a statement that changes a database, or its commit, is about to run."""
+
+SPACE = "space"
+"""Each event that takes space, whatever its kind; from the n-th on the disk is full, and a write leaves a half."""
 
 UNDER, COUNTS, AT = "DYING_UNDER", "DYING_COUNTS", "DYING_AT"
 """Environment variables: the folder, another one for the counts, and ``KIND:N``; without that, events are counted."""
@@ -65,9 +71,14 @@ def install(*, databases: bool) -> None:
         write_file(descriptor, b".")
         number = os.lseek(descriptor, 0, os.SEEK_CUR)  # where this process's mark ended, whoever else writes
         os.close(descriptor)
+        if kind == kind_to_die == SPACE and number >= int(number_to_die):
+            before()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if kind == kind_to_die and number == int(number_to_die):
             before()
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind in ("write", "flush", "replace"):
+            reach(SPACE, before)
 
     def around(name: str, kind_before: str | None, kind_after: str | None) -> None:
         function = getattr(os, name)

@@ -10,10 +10,17 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.attacks import ATTACKS
 from securitynet.cli.main import app
 from securitynet.detectors import DETECTORS
-from securitynet.records import FAMILIES, Check, Direction, Measurement
+from securitynet.records import FAMILIES, Access, Auxiliary, Check, Direction, Measurement
+from securitynet.reports.evidence import FamilyEvidence
 from securitynet.reports.first_screen import make_first_screen
-from securitynet.reports.grades import CORRECTED, add_grades, find_wrong_verdicts, grade_families
-from securitynet.reports.next_steps import LADDERS, write_command
+from securitynet.reports.grades import CORRECTED, _explain, add_grades, find_wrong_verdicts, grade_families
+from securitynet.reports.next_steps import (
+    BLACK_BOX_LADDERS,
+    LABEL_LADDERS,
+    LADDERS,
+    NEED_SHADOW_DATA,
+    write_command,
+)
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
 from securitynet.results.policy import PolicyCheck, PolicyOutcome
 
@@ -193,11 +200,49 @@ def test_families_that_were_not_tried_share_a_step_that_names_them(assessed):
     assert screen.name_families(screen.lines[0]) == screen.lines[0].finding.title
 
 
-def test_the_methods_that_are_proposed_exist_in_their_families():
-    assert set(LADDERS) == set(FAMILIES)
-    for family, names in LADDERS.items():
-        known = DETECTORS.names() if family == "backdoor" else ATTACKS.names(family)
-        assert {name if family == "backdoor" else f"{family}.{name}" for name in names} <= set(known)
+def test_under_black_box_access_nothing_is_proposed_that_needs_weights(assessed):
+    document = assessed[0]
+    target = document.target.model_copy(update={"access": "black-box"})
+    screen = make_first_screen(document.model_copy(update={"target": target}))
+    steps = [line for line in screen.lines if line.untried and line.step is not None]
+    assert [line.step.command is None for line in steps] == [False, True]
+    unable = [line for line in screen.lines if line.untried and not BLACK_BOX_LADDERS.get(line.finding.family, (1,))]
+    assert screen.name_families(steps[1]).lower().split(", ") == [line.finding.title.lower() for line in unable]
+    named = steps[0].step.command.split("--attacks ")[1].split()[0].split(",")
+    assert {"boundary-repulsion", "square"} <= set(named) and "--detectors" not in steps[0].step.command
+
+
+def test_where_labels_are_all_that_is_revealed_nothing_else_is_proposed(assessed):
+    document = assessed[0]
+    target = document.target.model_copy(update={"access": "black-box", "head": "labels"})
+    hidden = document.trials[0].model_copy(update={"name": "membership.loss", "status": "skipped"})
+    document = document.model_copy(update={"target": target, "trials": (hidden,)})
+    public = document.model_copy(update={"dataset": document.dataset.model_copy(update={"split": "public"})})
+    assert "boundary-repulsion" in str(make_first_screen(document)) and "boundary" not in str(make_first_screen(public))
+    first, *others = make_first_screen(document).lines
+    assert "augmentation-agreement" in first.step.command
+    step = next(line.step for line in others if line.step is not None)
+    assert "ml-doctor-surrogate" in step.command and "ml-doctor-surrogate.recipe.loss=cross-entropy" in step.command
+    assert "fgsm-transfer" in step.command and "square" not in step.command
+
+
+@pytest.mark.parametrize(
+    "ladders, access",
+    [
+        (LADDERS, "white-box"),
+        (LADDERS | BLACK_BOX_LADDERS, "black-box"),
+        (LADDERS | LABEL_LADDERS, "black-box"),
+    ],
+)
+def test_the_methods_that_are_proposed_run_under_the_access(ladders, access):
+    assert set(ladders) == set(FAMILIES)
+    for family, names in ladders.items():
+        for name in names:
+            method = (DETECTORS.get(name) if family == "backdoor" else ATTACKS.get(f"{family}.{name}"))()
+            served = [model for model in method.threat_models if Access(access).covers(model.access)]
+            assert served
+            only_shadow = all(model.auxiliary is Auxiliary.SHADOW for model in served)
+            assert (name in NEED_SHADOW_DATA) == (only_shadow and method.needs_shadow_parts)
 
 
 def test_defenses_are_tried_on_the_undefended_model(assessed):
@@ -255,3 +300,25 @@ def test_the_grade_of_evasion_is_that_of_the_strongest_attack_at_its_budget_and_
     document = document.model_copy(update={"measurements": (measured[0], measured[2])})
     finding = next(f for f in grade_families(document) if f.family == "evasion")
     assert finding.measurement == measured[2] and "gradients look masked" in finding.meaning
+
+
+@pytest.mark.parametrize(
+    "scale, chance, factor, shown",
+    [
+        ("attribute.gain", 0.0, 1.0, (0.002, 0.052, 0.102)),
+        ("membership.tpr-over-fpr", 1.0, 100.0, (0.011, 0.02, 0.06)),
+        ("stealing.agreement", 0.12, 1.0, (0.13, 0.5, 0.9)),
+    ],
+)
+def test_no_sentence_says_that_an_interval_includes_what_lies_outside(scale, chance, factor, shown, assessed):
+    low, value, high = shown
+    number = Measurement(name="a.auc", value=value, low=low, high=high, n=90, direction=Direction.LOWER, method="m")
+    options = {"scale": scale, "measurement": number, "chance": chance, "factor": factor, "meaning": "", "nothing": ""}
+    corrected = FamilyEvidence(low=chance - 0.01, high=high * factor, **options)
+    text = _explain("undecided", corrected, assessed[0])
+    assert CORRECTED in text and "includes" not in text
+    wide = number.model_copy(update={"low": (chance - 0.01) / factor})
+    text = _explain(
+        "undecided", FamilyEvidence(low=chance - 0.01, high=high, **{**options, "measurement": wide}), assessed[0]
+    )
+    assert "includes" in text and CORRECTED not in text

@@ -1,5 +1,7 @@
 """Frames of rows that come in blocks."""
 
+import random
+
 import pandas
 
 from securitynet.results.columns import make_frame
@@ -17,6 +19,19 @@ def test_a_frame_is_that_of_the_plain_rows():
     frame = make_frame(iter(blocks))
     assert len(frame) == 5 and set(frame) == set(expected)
     pandas.testing.assert_frame_equal(frame[list(expected)], expected)
+
+
+def test_rows_are_sorted_as_pandas_sorts_them():
+    draw = random.Random(0)
+    texts = [None, "", "a", "B", "é", "zz", "z"]
+    blocks = [
+        ({"case": draw.choice(texts)}, [{"name": draw.choice(texts), "n": 10 * block + row} for row in range(3)])
+        for block in range(50)
+    ]
+    blocks.append(({}, [{"n": 1000}]))
+    order = ["case", "name"]
+    expected = make_frame(blocks).sort_values(order, kind="stable", na_position="first", ignore_index=True)
+    pandas.testing.assert_frame_equal(make_frame(blocks, order), expected)
 
 
 def test_no_rows_are_an_empty_frame():

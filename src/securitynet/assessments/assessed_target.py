@@ -152,9 +152,16 @@ def prepare(
     if isinstance(target.backend, RecordedBackend):
         dataset = dataset or state_members(config, target.backend.dataset())
     assert dataset is not None  # checked above
+    if trained is None and target.backend.weights is not None:  # the file of a catalog's entry
+        trained = read_target_record(target.backend.weights)
     target = examine(target, dataset, allow_random=config.allow_random)
     require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
+    if trained is not None and membership == "assumed" and trained.dataset.fingerprint == dataset.fingerprint:
+        target.notes += (
+            f"WARNING: the model's record states which records trained it (split {trained.split.protocol}); with "
+            f"--split {config.split}, others are taken for members. Leave --split out.",
+        )
     auxiliary = load_auxiliary(config, dataset, auxiliary)
     return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
 
@@ -254,4 +261,5 @@ def choose_split(
         return restore_splits(trained, dataset, known=config.known), trained.split.seed, "known"
     protocol = "public" if config.split == "auto" else config.split
     made = splits.make(protocol, dataset, seed=config.split_seed, known=config.known)
-    return made, config.split_seed, "known" if recorded else "assumed"
+    of_record = trained is not None and trained.split.fingerprint == made.fingerprint
+    return made, config.split_seed, "known" if recorded or of_record else "assumed"

@@ -112,15 +112,15 @@ def compare_results(old: StoredResult, new: StoredResult) -> ResultComparison:
     scored = _find_scored(old, new) if same_data else {}
     if same_data and not scored:
         notes.append("No membership attack of both results has stored scores, so that records cannot be paired.")
-    for one in scored.values():
-        left = max(len(one.records), 0)
-        totals = [r.document.dataset.members + r.document.dataset.non_members for r in (old, new)]
-        if left < 0.9 * min(totals):
-            notes.append(f"{left:,} records are members, or non-members, in both results; only these are paired.")
-        break
-    if old.document.target.checksum == new.document.target.checksum:
+    records = max((len(one.records) for one in scored.values()), default=0)
+    totals = [r.document.dataset.members + r.document.dataset.non_members for r in (old, new)]
+    if 0 < records < 0.9 * min(totals):
+        notes.append(f"{records:,} records are members, or non-members, in both results; only these are paired.")
+    same_model = old.document.target.checksum == new.document.target.checksum
+    if same_model:
         notes.append("Both results are about the same model, with the same weights.")
-    differences = _list_differences(old.document, new.document, scored)
+    same_records = old.document.dataset.split_fingerprint == new.document.dataset.split_fingerprint
+    differences = _list_differences(old.document, new.document, scored, comparable=same_records or not same_model)
     if not differences:
         raise ConfigurationError(
             "The two results have no measurement in common.", hint="Assess both models with the same attacks."
@@ -130,7 +130,7 @@ def compare_results(old: StoredResult, new: StoredResult) -> ResultComparison:
         against=old.document.created,
         old_model=_name_model(old.document),
         new_model=_name_model(new.document),
-        records=max((len(one.records) for one in scored.values()), default=0),
+        records=records,
         notes=tuple(notes),
         differences=tuple(differences),
         exposure=tuple(
@@ -188,8 +188,9 @@ def _pair(old: dict[str, NDArray[Any]], new: dict[str, NDArray[Any]]) -> _Scored
 
 
 def _list_differences(
-    old: ResultDocument, new: ResultDocument, scored: Mapping[str, _ScoredRecords]
+    old: ResultDocument, new: ResultDocument, scored: Mapping[str, _ScoredRecords], *, comparable: bool
 ) -> list[MeasuredDifference]:
+    """The differences; without pairs, those of one model on other records say nothing about it."""
     earlier = {m.name: m for m in old.measurements if m.value is not None}
     correct = next((one for one in scored.values() if one.correct is not None), None)
     rows = []
@@ -213,7 +214,7 @@ def _list_differences(
                 new=measurement.value,
                 difference=difference,
                 paired=of_pairs is not None,
-                verdict=_judge(difference),
+                verdict=_judge(difference) if comparable or of_pairs else "other records",
             )
         )
     return rows

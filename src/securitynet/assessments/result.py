@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.records import list_exposed
 from securitynet.assessments.run_trial import Trial
+from securitynet.records import Queries
 from securitynet.results.document import (
     DatasetDescription,
     ResultDocument,
@@ -23,8 +25,6 @@ def to_document(assessment: Assessment) -> ResultDocument:
     """Convert an assessment to its machine-readable form, without grades, comparison and policy."""
     assessed, signals = assessment.assessed_target, assessment.signals
     target, dataset, splits = assessed.target, assessed.dataset, assessed.splits
-    sent_by_attacks = target.query_counter.total - signals.sent
-    reused = [trial.result.queries for trial in assessment.trials if trial.reused]
     return ResultDocument(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         target=TargetDescription(
@@ -75,14 +75,9 @@ def to_document(assessment: Assessment) -> ResultDocument:
             for trial in assessment.trials
         ),
         not_assessed=tuple(assessment.not_assessed),
-        queries={
-            # What an earlier run sent counts as well, so that a run that goes on ends with the same numbers.
-            "total": signals.queries.total + sent_by_attacks + sum(queries.total for queries in reused),
-            "unique": target.query_counter.unique
-            + max(0, signals.queries.unique - signals.sent)
-            + sum(queries.unique for queries in reused),
-            "sent": target.query_counter.total,
-        },
+        queries=count_queries(
+            signals.queries, [trial.result.queries for trial in assessment.trials], sent=target.query_counter.total
+        ),
         seconds={phase: round(value, 3) for phase, value in assessment.seconds.items()},
         environment=environment.describe(target),
         settings=_settings(assessment.config),
@@ -91,6 +86,23 @@ def to_document(assessment: Assessment) -> ResultDocument:
         audit=assessment.audit,
         controls=assessment.controls.facts,
     )
+
+
+def count_queries(records: Queries, trials: Sequence[Queries], *, sent: int) -> dict[str, int]:
+    """Return the query count of an assessment: the same, whatever was cached and wherever an earlier run stopped.
+
+    Args:
+        records: That of the pass over the records of the assessment.
+        trials: Those of its trials. Records of the dataset that several of them query are distinct images only once;
+            the largest number is taken as their union. Other images count for each trial.
+        sent: Images that this run sent to the target.
+    """
+    own = [min(trial.unique, records.unique) if trial.records is None else trial.records for trial in trials]
+    return {
+        "total": records.total + sum(trial.total for trial in trials),
+        "unique": max(records.unique, *own, 0) + sum(trial.unique for trial in trials) - sum(own),
+        "sent": sent,
+    }
 
 
 def _settings(config: AssessConfig) -> dict[str, Any]:

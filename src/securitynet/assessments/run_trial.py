@@ -150,15 +150,15 @@ def run_trial(
     except (Exception, SystemExit) as error:  # code of a plug-in may try to end the process
         if is_full_disk(error):  # not caused by the trial, and all following trials would fail as well
             raise
-        hidden = isinstance(error, AccessDenied) and target.interface is not None
+        hidden = isinstance(error, AccessDenied) and (target.interface is not None or target.head == "labels")
         logger.log(logging.DEBUG if hidden else logging.ERROR, "%s failed: %s", planned.name, error)
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
         failure = TrialResult(
             spec=planned.spec,
-            status="skipped" if hidden else "failed",  # a defense that denies what an attack needs does its job
+            status="skipped" if hidden else "failed",  # outputs that deny what an attack needs do their job
             reason=reason,
             traceback=None if hidden else traceback.format_exc(),
-            queries=context.queries(),
+            queries=context.queries(data.dataset),
             environment=environment.describe(target),
             finished=read_clock(),
         )
@@ -168,7 +168,7 @@ def run_trial(
         status="ok",
         measurements=tuple(measured),
         doubts=describe_doubts(target.checks),
-        queries=context.queries(),
+        queries=context.queries(data.dataset),
         seconds={phase: round(value, 4) for phase, value in seconds.items()},
         environment=environment.describe(target),
         finished=read_clock(),

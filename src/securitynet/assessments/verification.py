@@ -16,6 +16,7 @@ from securitynet.assessments import environment
 from securitynet.assessments.assessed_target import AssessedTarget, prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.run_trial import ReportProgress, name_phase
+from securitynet.catalog.location import using
 from securitynet.errors import ConfigurationError
 from securitynet.records import Measurement
 from securitynet.results.document import ResultDocument
@@ -96,6 +97,12 @@ def make_configuration(
                 f"The result names {reference} as {name.replace('_', ' ')}, which would run code or query a server.",
                 hint=f"A result may come from anybody. If you trust it, give it yourself with {option}.",
             )
+    settings["db"] = changes.get("db")
+    if str(settings["model"]).startswith("catalog:") and document.settings.get("db") and settings["db"] is None:
+        raise ConfigurationError(
+            f"The model, {settings['model']}, is an entry of a catalog that the result names.",
+            hint="Give the catalog's database with --db.",
+        )
     methods = {name.partition("@")[0] for name in trials}
     attacks = sorted(name for name in methods if not name.startswith("backdoor."))
     detectors = sorted(name.removeprefix("backdoor.") for name in methods if name.startswith("backdoor."))
@@ -151,7 +158,7 @@ def reproduce(
     """
     with tempfile.TemporaryDirectory(prefix="securitynet-verify-") as name:
         config = make_configuration(document, trials, Path(name), changes)
-        target = prepare(config, name_phase(report_progress, "loading"))
+        target = _prepare(config, report_progress)
         check_identity(document, target)
         finished = assessment.run(config, target, TrialStore(Path(name)), report_progress)
         here = environment.describe(target.target)
@@ -172,7 +179,12 @@ def check_given(document: ResultDocument, changes: dict[str, Any]) -> None:
         OtherIdentity: If the model, the images or the split at hand are not those of the result.
     """
     with tempfile.TemporaryDirectory(prefix="securitynet-verify-") as name:
-        check_identity(document, prepare(make_configuration(document, [], Path(name), changes)))
+        check_identity(document, _prepare(make_configuration(document, [], Path(name), changes)))
+
+
+def _prepare(config: AssessConfig, report_progress: ReportProgress | None = None) -> AssessedTarget:
+    with using(config.db):
+        return prepare(config, name_phase(report_progress, "loading"))
 
 
 def is_measured(name: str, document: ResultDocument, trials: Sequence[str]) -> bool:

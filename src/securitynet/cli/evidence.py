@@ -68,6 +68,7 @@ def verify(
     members: Annotated[Path | None, typer.Option(help="The list of members, where it lies elsewhere.")] = None,
     non_members: Annotated[Path | None, typer.Option(help="The list of non-members, likewise.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder with the dataset's files.")] = None,
+    db: Annotated[str | None, typer.Option(help="The catalog's database, for catalog:ENTRY.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Run the code in the model's file (TorchScript).")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default: as in the result.")] = None,
     counter_sign: Annotated[
@@ -113,7 +114,7 @@ def verify(
         "data_root": data_root,
     }  # fmt: skip
     given = any(value is not None for value in changes.values())
-    changes |= {"device": device, "trust": trust or None}
+    changes |= {"db": db, "device": device, "trust": trust or None}
     try:
         if sample > 0:
             names = verification.draw_trials(stored.document, sample, seed)

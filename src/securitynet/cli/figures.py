@@ -71,7 +71,12 @@ def list_(
 def draw(
     name: Annotated[str, typer.Argument(metavar="NAME|all", help="A figure from `figures list`, or all.")],
     out: Annotated[
-        Path, typer.Option("--out", help="File (.svg, .pdf, .png, .html, .csv); for all, a folder.", show_default=False)
+        Path,
+        typer.Option(
+            "--out",
+            help="File (.svg, .pdf, .png, .html, .csv); for all, or with --suffix, a folder.",
+            show_default=False,
+        ),
     ],
     source: From = None,
     db: Db = None,
@@ -87,8 +92,13 @@ def draw(
     doubtful: Doubtful = False,
     caption: Annotated[bool, typer.Option("--caption/--no-caption", help="Print the caption.")] = True,
     suffix: Annotated[
-        str, typer.Option("--suffix", help="Format of the files for all: svg, png, pdf, html, csv or json.")
-    ] = ".svg",
+        str | None,
+        typer.Option(
+            "--suffix",
+            help="Format of files in a folder: svg (default), png, pdf, html, csv or json.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Draw a figure, or all that the data allows, and print its caption with n, intervals and tests.
 
@@ -101,13 +111,13 @@ def draw(
     from securitynet.analysis.figures.files import check_folder, check_suffix, read_suffix, write
     from securitynet.errors import SecurityNetError
 
-    if name != "all":
-        chosen = [figure(name)]
-        check_suffix(out)
-    else:
-        chosen = list(figures().values())
+    chosen = list(figures().values()) if name == "all" else [figure(name)]
+    in_folder = name == "all" or suffix is not None
+    if in_folder:
         check_folder(out)
-        suffix = read_suffix(suffix)
+    else:
+        check_suffix(out)
+    suffix = read_suffix(suffix or ".svg")
     curves, pictures = name in ("all", "roc-bands"), any(one.options.get("pictures") for one in chosen)
     chosen_where = sources.parse_where(where or [])
     tidy = sources.load(
@@ -118,7 +128,7 @@ def draw(
         try:
             drawn = one.make(tidy)
             written = ".html" if drawn.chart is None and suffix != ".csv" else suffix
-            path = out if name != "all" else out / f"{one.name}{written}"
+            path = out / f"{one.name}{written}" if in_folder else out
             write(one, drawn, path)
         except SecurityNetError as error:  # such as MissingData
             if name != "all":

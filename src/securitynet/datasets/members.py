@@ -82,9 +82,10 @@ def resolve_members(
         others = _resolve(non_members, "non-members", lookup)[0]
     if others is None:
         others = np.setdiff1d(np.arange(len(names), dtype=np.int64), chosen, assume_unique=True)
-        rest = "all others are non-members"
+        rest = "; all others are non-members"
     else:
-        rest = f"{len(names) - len(chosen) - len(others):,} are neither and were left out"
+        neither = len(names) - len(chosen) - len(others)
+        rest = f"; {neither:,} are neither and were left out" if neither else ""
     both = np.intersect1d(chosen, others)
     if len(both):
         raise SplitError(
@@ -93,7 +94,7 @@ def resolve_members(
     for what, indices in (("member", chosen), ("non-member", others)):
         if not len(indices):
             raise SplitError(f"No record of {reference} is a {what} by what is stated; there must be some of both.")
-    note = f"Membership as stated: {len(chosen):,} members and {len(others):,} non-members of {len(names):,}; {rest}."
+    note = f"Membership as stated: {len(chosen):,} members and {len(others):,} non-members of {len(names):,}{rest}."
     return Membership(chosen, others, (note,))
 
 

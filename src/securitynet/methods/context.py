@@ -70,15 +70,19 @@ class Context:
         self.used.setdefault(dataset.fingerprint, []).append(signals)
         return signals
 
-    def queries(self) -> Queries:
+    def queries(self, dataset: ImageDataset | None = None) -> Queries:
         """The query count: the signals used so far, plus `extra_queries`.
 
         Of several signals of one dataset, the largest is taken as their union, because methods that collect signals
         more than once collect subsets of the same records.
+
+        Args:
+            dataset: The assessed dataset, whose records are then counted apart as well.
         """
-        largest = sum(max(signals.queries.unique for signals in used) for used in self.used.values())
+        of_dataset = {key: max(signals.queries.unique for signals in used) for key, used in self.used.items()}
         total = sum(signals.queries.total for used in self.used.values() for signals in used)
         return Queries(
             total=total + sum(queries.total for queries in self.extra_queries),
-            unique=largest + sum(queries.unique for queries in self.extra_queries),
+            unique=sum(of_dataset.values()) + sum(queries.unique for queries in self.extra_queries),
+            records=None if dataset is None else of_dataset.get(dataset.fingerprint, 0),
         )

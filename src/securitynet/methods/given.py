@@ -107,8 +107,8 @@ def prepare_trial(
         target.backend.architecture = find_architecture(name).reference
     target = examine(target, dataset, allow_random=allow_random)
     require_constant(target, allow_random=allow_random)
-    weights = options.get("weights")
-    trained = read_target_record(Path(weights)) if weights is not None else None
+    weights = target.backend.weights
+    trained = read_target_record(weights) if weights is not None else None
     if trained is not None and split is None and not dataset.members_stated:
         made = restore_splits(trained, dataset, known=known)
     else:

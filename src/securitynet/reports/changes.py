@@ -63,7 +63,7 @@ class Changes:
 def describe_changes(comparison: ResultComparison) -> Changes:
     """Describe a comparison as a page shows it."""
     rows = list_differences(comparison)
-    shown = max(MOST_ROWS, sum(row.verdict != "no difference shown" for row in rows))
+    shown = max(MOST_ROWS, sum(row.verdict in ("worse", "better") for row in rows))
     change = find_most_changed(comparison)
     return Changes(
         sentences=describe_comparison(comparison),
@@ -78,11 +78,17 @@ def describe_comparison(comparison: ResultComparison) -> list[str]:
     """Describe a comparison in sentences."""
     worse, better = ([d for d in comparison.differences if d.verdict == which] for which in ("worse", "better"))
     number = len(comparison.differences)
+    incomparable = sum(d.verdict == "other records" for d in comparison.differences)
+    rest = number - len(worse) - len(better) - incomparable
     sentences = [
         f"Of {words.plural(number, 'measurement')} in both results, {len(worse)} "
         f"{'is' if len(worse) == 1 else 'are'} shown to be worse for the owner, and {len(better)} better; "
-        f"{number - len(worse) - len(better)} show no difference."
+        f"{rest} {'shows' if rest == 1 else 'show'} no difference."
     ]
+    if incomparable:
+        sentences.append(
+            f"Of {incomparable}, nothing is concluded: the model is the same, its members or non-members are others."
+        )
     if number > 20:
         sentences.append("Of so many, about one in twenty may show a difference by chance.")
     if comparison.records:
@@ -97,7 +103,7 @@ def list_differences(comparison: ResultComparison, *, most: int | None = None) -
         comparison: The comparison.
         most: How many to return.
     """
-    order = {"worse": 0, "better": 1, "no difference shown": 2}
+    order = {"worse": 0, "better": 1, "no difference shown": 2, "other records": 3}
     ordered = sorted(comparison.differences, key=lambda d: (order[d.verdict], not d.paired))
     return [_row(difference) for difference in ordered[:most]]
 
@@ -137,7 +143,7 @@ def write_markdown(comparison: ResultComparison, policy: PolicyOutcome | None = 
     lines += [_escape(" ".join(describe_comparison(comparison))), ""]
     lines += ["| measurement | before | now | change | |", "|---|--:|--:|--:|---|"]
     rows = list_differences(comparison)
-    notable = [row for row in rows if row.verdict != "no difference shown"] or rows[:10]
+    notable = [row for row in rows if row.verdict in ("worse", "better")] or rows[:10]
     lines += [f"| {_escape(r.label)} | {r.old} | {r.new} | {r.change} | {r.verdict} |" for r in notable]
     change = find_most_changed(comparison)
     if change is not None:

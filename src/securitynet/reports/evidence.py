@@ -33,6 +33,7 @@ class FamilyEvidence:
         nothing: A sentence for the case that it is not shown to be better than chance.
         obstacle: Why the number can show nothing, or cannot show that there is nothing; None if it can.
         blocks: Whether the obstacle stands against any grade, rather than only against ``none shown``.
+        factor: By which the measurement is multiplied on the scale.
     """
 
     scale: str
@@ -44,6 +45,7 @@ class FamilyEvidence:
     nothing: str
     obstacle: str | None = None
     blocks: bool = False
+    factor: float = 1.0
 
 
 STANDARD_BUDGETS = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0, "l0": 0.05, "patch": 0.05}
@@ -112,6 +114,7 @@ def _describe_tpr(tpr: Measurement, fpr: float, among: int, unit: membership.Uni
     return FamilyEvidence(
         scale="membership.tpr-over-fpr",
         measurement=tpr,
+        factor=1 / fpr,
         low=membership.lower_end(tpr, among) / fpr,
         high=high / fpr,
         chance=1.0,

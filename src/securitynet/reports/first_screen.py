@@ -14,7 +14,7 @@ from securitynet.reports import verdict, words
 from securitynet.reports.families import membership
 from securitynet.reports.families._membership_controls import find_blind_auc, groups_differ
 from securitynet.reports.grades import GradedFamily, grade_families
-from securitynet.reports.next_steps import NextStep, propose_first, propose_step
+from securitynet.reports.next_steps import NextStep, list_proposed, propose_first, propose_step
 from securitynet.results.document import ResultDocument
 from securitynet.results.grades import GRADES
 
@@ -30,7 +30,8 @@ class FamilyLine:
         finding: Its grade, and the number behind it.
         step: What to do next; None if the line above has it.
         rows: How many lines the step serves; 0 if the line above has it.
-        untried: Whether nothing of the family was requested; such lines share the step of the first of them.
+        untried: Whether nothing of the family was requested; of such lines, those of families that can be assessed
+            under the access share a step, and so do the others.
     """
 
     finding: GradedFamily
@@ -62,8 +63,8 @@ class FirstScreen:
 
     def name_families(self, line: FamilyLine) -> str:
         """Titles of the families that the step of a line serves, such as "Evasion, model stealing"."""
-        served = [other for other in self.lines if other.untried] if line.untried else [line]
-        titles = [other.finding.title for other in served]
+        start = self.lines.index(line)
+        titles = [served.finding.title for served in self.lines[start : start + line.rows]]
         return ", ".join([titles[0], *(title.lower() for title in titles[1:])])
 
 
@@ -78,11 +79,13 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
     names = {trial.name.partition(".")[0] for trial in document.trials}
     untried = [finding for finding in findings if finding.family not in names]
     lines = [FamilyLine(f, propose_step(document, f, out)) for f in findings if f not in untried]
-    if untried:
-        step = propose_first(document, [finding.family for finding in untried], out)
+    for able in (True, False):
+        group = [finding for finding in untried if bool(list_proposed(document, finding.family)) is able]
         lines += [
-            FamilyLine(finding, None if number else step, 0 if number else len(untried), untried=True)
-            for number, finding in enumerate(untried)
+            FamilyLine(finding, None, 0, untried=True)
+            if number
+            else FamilyLine(finding, propose_first(document, [f.family for f in group], out), len(group), untried=True)
+            for number, finding in enumerate(group)
         ]
     troubled = {"Controls"} if groups_differ(document) else set()
     if verdict.doubt_sentences(document):

@@ -206,13 +206,15 @@ def _qualify(grade: Grade, evidence: FamilyEvidence, table: GradeTable) -> str:
     return f" So few data allow for much less, too ({words.unbroken(numbers.interval)})."
 
 
-CORRECTED = "The interval lies above guessing only until it is corrected for the choice of the strongest attack."
+CORRECTED = (
+    "The interval lies above chance only until it is corrected for the choice of the strongest of several results."
+)
 
 
 def _is_above_chance_uncorrected(evidence: FamilyEvidence) -> bool:
     """Whether the interval that is shown lies above chance, and the corrected one does not."""
     low = evidence.measurement.low
-    return evidence.scale == "membership.auc" and low is not None and low > evidence.chance >= evidence.low
+    return low is not None and low * evidence.factor > evidence.chance >= evidence.low
 
 
 def _describe_chance(evidence: FamilyEvidence) -> str:

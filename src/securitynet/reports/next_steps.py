@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from securitynet.assessments.repair_config import RepairConfig
+from securitynet.records import Access
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.grades import GradedFamily
@@ -23,6 +24,28 @@ LADDERS = {
 }
 """Family -> attacks or detectors in the order in which they are proposed: the first one is quick, so that its result
 can be waited for; the others find more and take longer."""
+
+BLACK_BOX_LADDERS = {
+    "inversion": ("boundary-repulsion",),
+    "attribute": (),
+    "evasion": ("square", "common-corruptions"),
+    "backdoor": (),
+}
+"""What stands in for those of `LADDERS` where the adversary has black-box access alone. The detectors
+that need no weights judge inputs, not the model."""
+
+LABEL_LADDERS = BLACK_BOX_LADDERS | {
+    "membership": ("augmentation-agreement", "label-only-boundary", "label-only-lira"),
+    "stealing": ("ml-doctor-surrogate",),
+    "evasion": ("fgsm-transfer", "common-corruptions"),
+}
+"""The same where the target returns labels only."""
+
+NEED_SHADOW_DATA = frozenset({"plug-and-play", "generative", "boundary-repulsion"})
+"""Those that are left out where the split has no shadow data."""
+
+LABEL_SETTINGS = {"ml-doctor-surrogate": "ml-doctor-surrogate.recipe.loss=cross-entropy"}
+"""Setting without which a method of `LABEL_LADDERS` would need posteriors."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +71,10 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     """
     trials = [trial for trial in document.trials if trial.name.startswith(f"{finding.family}.")]
     ran = {trial.name.partition("@")[0] for trial in trials}
+    untried = [name for name in list_proposed(document, finding.family) if f"{finding.family}.{name}" not in ran]
     if not any(trial.status == "ok" for trial in trials):
+        if document.target.head == "labels" and untried and finding.family != "backdoor":
+            return NextStep("Try an attack that needs labels only.", write_command(document, out, attacks=untried[:1]))
         return NextStep("Find the reason under “What was not assessed” in the report.")
     if finding.family == "backdoor":
         return _propose_detector(document, finding, ran, out)
@@ -58,9 +84,9 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         return _propose_defense(document, finding, out)
     if finding.grade == "not assessed":  # what ran gives no number that could be graded
         return propose_first(document, [finding.family], out)
-    stronger = [name for name in LADDERS[finding.family][1:] if f"{finding.family}.{name}" not in ran]
+    stronger = [name for name in untried if name != list_proposed(document, finding.family)[0]]
     if stronger:
-        return NextStep("Try a stronger attack.", write_command(document, out, attacks=[stronger[0]]))
+        return NextStep("Try a stronger attack.", write_command(document, out, attacks=stronger[:1]))
     if finding.grade == "undecided" and document.settings.get("limit") is not None:
         return NextStep("Use all records.", write_command(document, out, limit=None))
     if finding.grade == "undecided":
@@ -69,17 +95,39 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     return NextStep("Assess the model again when it, its data or the attacks change.")
 
 
+def list_proposed(document: ResultDocument, family: str) -> tuple[str, ...]:
+    """The attacks or detectors of a family that can be proposed: those for which access, outputs and data suffice.
+
+    Args:
+        document: The result, which states them.
+        family: Key in `LADDERS`.
+    """
+    ladder = LADDERS[family]
+    if document.target.access != Access.WHITE_BOX.value:
+        ladder = BLACK_BOX_LADDERS.get(family, ladder)
+    if document.target.head == "labels":
+        ladder = LABEL_LADDERS.get(family, ladder)
+    return _with_data(document, ladder)
+
+
+def _with_data(document: ResultDocument, ladder: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in ladder if document.dataset.split != "public" or name not in NEED_SHADOW_DATA)
+
+
 def propose_first(document: ResultDocument, families: Sequence[str], out: Path | None = None) -> NextStep:
     """The step for families of which nothing was requested: one quick attack or detector of each.
 
     Args:
         document: The result.
-        families: Keys in `LADDERS`, at least one.
+        families: Keys in `LADDERS`, at least one; either all can be assessed under the access of the result, or none.
         out: As for `propose_step`.
     """
+    first = {family: list_proposed(document, family)[:1] for family in families}
+    if not any(first.values()):
+        return NextStep("Assess the weights: the access and the data of this assessment do not suffice to judge this.")
     changes = {
-        "attacks": [LADDERS[family][0] for family in families if family != "backdoor"],
-        "detectors": [LADDERS[family][0] for family in families if family == "backdoor"],
+        "attacks": [name for family, names in first.items() if family != "backdoor" for name in names],
+        "detectors": [*first.get("backdoor", ())],
     }
     kinds = " or ".join(kind.removesuffix("s") for kind, names in changes.items() if names)
     each = f" {kinds} of each" if len(families) > 1 else f" {kinds}"
@@ -98,6 +146,10 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
         **changes: Settings of `securitynet.assessments.config.AssessConfig`.
     """
     altered = dict(document.settings)
+    if document.target.head == "labels" or changes.get("defense") == "label-only":
+        added = changes.get("attacks")
+        needed = [LABEL_SETTINGS[name] for name in added if name in LABEL_SETTINGS] if isinstance(added, list) else []
+        changes |= {"configure": needed} if needed else {}
     if changes.get("defense"):
         altered["try_defenses"] = False
     if changes.get("try_defenses") and (defense := altered.pop("defense", None)):
@@ -131,12 +183,11 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
         return NextStep(
             "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
         )
-    if finding.family in ("stealing", "inversion") and document.settings.get("defense") is None:
-        # Of the attacks that invert models, one needs no more than the predicted class.
-        attacks = ["boundary-repulsion"] if finding.family == "inversion" else []
+    by_labels = list(_with_data(document, LABEL_LADDERS[finding.family]))
+    if finding.family in ("stealing", "inversion") and by_labels and document.settings.get("defense") is None:
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",
-            write_command(document, out, attacks=attacks, defense="label-only"),
+            write_command(document, out, attacks=by_labels, defense="label-only"),
         )
     if finding.family == "attribute":
         return NextStep("Do not give out embeddings or weights, from which attributes are inferred.")
@@ -171,7 +222,7 @@ def write_repair(document: ResultDocument) -> str | None:
 def _propose_detector(
     document: ResultDocument, finding: GradedFamily, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
-    missing = [name for name in LADDERS["backdoor"] if f"backdoor.{name}" not in ran]
+    missing = [name for name in list_proposed(document, "backdoor") if f"backdoor.{name}" not in ran]
     if finding.grade == "moderate" and missing:
         return NextStep(
             "Do not deploy the model before another detector has confirmed or refuted this.",
@@ -183,4 +234,6 @@ def _propose_detector(
         )
     if missing:
         return NextStep("Search for triggers.", write_command(document, out, detectors=missing[:1]))
+    if not list_proposed(document, "backdoor"):
+        return propose_first(document, ["backdoor"], out)
     return NextStep("Assess the model again when it, its data or the detectors change.")

@@ -10,7 +10,9 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
+    from numpy.typing import NDArray
 
 _MISSING = float("nan")
 
@@ -35,18 +37,27 @@ class _Column:
         self.counts.extend(repeat(1, len(values)))
         self.length += len(values)
 
+    def places(self) -> NDArray[np.intp]:
+        """The place in ``values`` of each row's value."""
+        import numpy as np
+
+        return np.repeat(np.arange(len(self.values)), self.counts)
+
     def fill(self, length: int) -> None:
         """Add missing values up to a length."""
         if self.length < length:
             self.add(_MISSING, length - self.length)
 
 
-def make_frame(blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> pandas.DataFrame:
+def make_frame(
+    blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]], order: Sequence[str] = ()
+) -> pandas.DataFrame:
     """A frame of rows.
 
     Args:
         blocks: (column -> value that some rows share, (column -> value) of each of these rows). The two have no column
             in common. Each block is dropped before the next is asked for.
+        order: Columns of texts by which the rows are sorted, missing ones first; equal rows stay in their order.
 
     Returns:
         The columns in the order in which they first occur. NaN stands for a value that a row does not have.
@@ -72,10 +83,14 @@ def make_frame(blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, A
                 column.fill(total)
                 column.extend([texts.setdefault(value, value) if type(value) is str else value for value in values])
             total += len(part)
+    for name in {*columns, *order}:
+        columns[name].fill(total)
+    # Sorted before there is a frame, which would be in memory twice.
+    ranks = [pandas.factorize(pandas.Series(column.values), sort=True)[0][column.places()]
+             for column in (columns[name] for name in reversed(order))]  # fmt: skip
+    rows_in_order = np.lexsort(ranks) if ranks else slice(None)
     series = {}
     for name in list(columns):
         column = columns.pop(name)  # so that memory holds only one column twice
-        column.fill(total)
-        places = np.repeat(np.arange(len(column.values)), column.counts)
-        series[name] = pandas.Series(column.values).take(places).reset_index(drop=True)
+        series[name] = pandas.Series(column.values).take(column.places()[rows_in_order]).reset_index(drop=True)
     return pandas.DataFrame(series, copy=False)

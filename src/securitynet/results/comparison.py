@@ -18,7 +18,8 @@ class MeasuredDifference(Record):
         new: The value now.
         difference: New minus old, with an interval.
         paired: Whether the interval is that of the same records, measured twice.
-        verdict: What the interval shows, for the owner.
+        verdict: What the interval shows, for the owner; "other records" if the results are about one model and other
+            members or non-members, so that the difference comes from these.
     """
 
     name: str
@@ -26,7 +27,7 @@ class MeasuredDifference(Record):
     new: float
     difference: Measurement
     paired: bool = Field(description="Whether the interval is that of the same records, measured twice.")
-    verdict: Literal["worse", "better", "no difference shown"]
+    verdict: Literal["worse", "better", "no difference shown", "other records"]
 
 
 class ChangedRecord(Record):

@@ -332,7 +332,9 @@ class ResultDocument(Record):
     measurements: Annotated[tuple[Measurement, ...], FailFast()]
     trials: Annotated[tuple[TrialSummary, ...], FailFast()]
     not_assessed: Annotated[tuple[NotAssessed, ...], FailFast()]
-    queries: dict[str, int] = Field(description="total; unique; sent: those of this run, the rest was cached.")
+    queries: dict[str, int] = Field(
+        description="total and unique, whatever was cached; sent: images that this run sent to the target."
+    )
     seconds: dict[str, float]
     environment: dict[str, str]
     settings: dict[str, Any] = Field(description="The configuration, as in a TOML file for --config.")

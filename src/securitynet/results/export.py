@@ -71,7 +71,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     import pandas
 
     with pause_garbage_collection():
-        frame = make_frame(read_blocks(index, defaults))
+        frame = make_frame(read_blocks(index, defaults), order=("case", "trial", "name"))
     extra = sorted(set(frame.columns) - set(COLUMNS))
     frame = frame.reindex(columns=[*COLUMNS, *extra])
     for column in _WHOLE:
@@ -79,8 +79,7 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     for column in extra:
         if frame[column].dropna().map(type).nunique() > 1:  # one name, of several methods
             frame[column] = frame[column].map(lambda value: None if pandas.isna(value) else str(value))
-    order = ["case", "trial", "name"]
-    return frame.sort_values(order, kind="stable", na_position="first", ignore_index=True)
+    return frame
 
 
 def read_blocks(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -25,16 +24,17 @@ from securitynet.errors import SecurityNetError
 from securitynet.memory import pause_garbage_collection
 from securitynet.records import TrialResult
 from securitynet.results import store, study_targets
+from securitynet.results.file_readers import read_parts
+from securitynet.results.file_rows import FileRows, Row, text_checksum
 from securitynet.results.root import Root
-from securitynet.results.store import parse_identified_trial, restore_trial
-from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
+from securitynet.results.store import restore_trial
+from securitynet.results.study_targets import StudyTargetRecord, parse_study_target
 from securitynet.untrusted import list_foreign_queries
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 500
 _MALFORMED = re.compile("malformed|not a database|file is encrypted")
-_FPR = re.compile(r"^.*[@.]fpr=")
 
 metadata = sa.MetaData()
 
@@ -104,9 +104,6 @@ targets = sa.Table(
 
 
 Result = TypeVar("Result")
-
-Row = tuple[Any, ...]
-"""A row of a table, in the order of its columns."""
 
 
 class IndexFailure(SecurityNetError):
@@ -207,8 +204,11 @@ class Index:
             self._forget(connection, [*gone, *(path for path in changed if path in known)])
             refreshed.gone = len(gone)
             with pause_garbage_collection():
-                for part in _parts(sorted(changed)):  # in the order of the keys, in which a tree is filled fastest
-                    refreshed.read += self._read(connection, {path: seen[path] for path in part}, refreshed.damaged)
+                parts = list(_parts(sorted(changed)))  # in the order of the keys, in which a tree is filled fastest
+                for rows in read_parts(self.root, self.name, parts):
+                    self._write(connection, rows, seen)
+                    refreshed.read += len(rows.read)
+                    refreshed.damaged |= rows.damaged
         return refreshed
 
     def rebuild(self) -> Refreshed:
@@ -249,7 +249,7 @@ class Index:
                 for id_, text, checksum in connection.execute(part):
                     # The digest and the id were checked in the file; whether the copy is the same is soon known.
                     # In a file of someone else, a column of texts may hold bytes or nothing.
-                    if not isinstance(text, str) or _checksum(text) != checksum:
+                    if not isinstance(text, str) or text_checksum(text) != checksum:
                         raise ValueError(f"trial {id_} is not as it was written")
                     yield id_, restore_trial(text)
 
@@ -312,38 +312,15 @@ class Index:
             hint="Make it again from the files: securitynet study reindex RESULTS.",
         )
 
-    def _read(self, connection: Connection, part: Mapping[str, str], damaged: dict[str, str]) -> int:
-        trial_rows: list[Row] = []
-        measurement_rows: list[Row] = []
-        target_rows: list[Row] = []
-        file_rows: list[Row] = []
-        for path, version in part.items():
-            try:
-                text = self.root.read(path)
-                if path.startswith(f"{store.FOLDER}/"):
-                    trial, result = parse_identified_trial(text)
-                    if path.rpartition("/")[2] != f"{trial}.json":
-                        raise ValueError("its name is not its id")
-                    trial_rows.append(_trial_row(self.name, trial, result, text.decode("utf-8")))
-                    measurement_rows += _measurement_rows(self.name, trial, result)
-                else:
-                    record = parse_study_target(text)
-                    target_rows.append(_target_row(self.name, record, text.decode("utf-8")))
-            except FileNotFoundError:
-                continue
-            except (ValueError, OSError) as error:
-                damaged[path] = str(error)
-                continue
-            file_rows.append((self.name, path, version))
-        for table, rows in (
-            (files, file_rows),
-            (trials, trial_rows),
-            (measurements, measurement_rows),
-            (targets, target_rows),
+    def _write(self, connection: Connection, rows: FileRows, versions: Mapping[str, str]) -> None:
+        for table, content in (
+            (files, [(self.name, path, versions[path]) for path in rows.read]),
+            (trials, rows.trials),
+            (measurements, rows.measurements),
+            (targets, rows.targets),
         ):
-            if rows:
-                _insert(connection, table, rows)
-        return len(file_rows)
+            if content:
+                _insert(connection, table, content)
 
     def _forget(self, connection: Connection, paths: list[str]) -> None:
         for part in _parts(paths):
@@ -369,46 +346,6 @@ def _insert(connection: Connection, table: sa.Table, rows: list[Row]) -> None:
         if isinstance(column.type, sa.JSON):
             rows = [(*row[:place], json.dumps(row[place]), *row[place + 1 :]) for row in rows]
     connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({columns}) VALUES ({marks})', rows)
-
-
-def _trial_row(root: str, trial: str, result: TrialResult, text: str) -> Row:
-    spec, given = result.spec, result.measurements
-    return (
-        root,
-        trial,
-        target_key(spec.target, spec.dataset, spec.split, spec.precision),
-        result.status,
-        result.reason,
-        spec.kind,
-        spec.method,
-        spec.threat_model.access.value,
-        spec.threat_model.auxiliary.value,
-        spec.configuration,
-        spec.seed,
-        given[0].level if given else None,
-        ",".join(sorted({_FPR.sub("", m.name) for m in given if "fpr=" in m.name and _FPR.match(m.name)})),
-        result.queries.total,
-        result.queries.unique,
-        sum(result.seconds.values()) if result.seconds else None,
-        result.environment.get("securitynet"),
-        result.finished,
-        text,
-        _checksum(text),
-    )
-
-
-def _measurement_rows(root: str, trial: str, result: TrialResult) -> Iterator[Row]:
-    for m in {m.name: m for m in result.measurements}.values():
-        yield root, trial, m.name, m.value, m.low, m.high, m.level, m.n, m.direction.value, m.method, m.note
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _target_row(root: str, record: StudyTargetRecord, text: str) -> Row:
-    subject = record.means.key if record.means else None
-    return root, record.key, subject, record.label, record.status, record.reason, record.catalog, text
 
 
 def _parts(items: list[str]) -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ knows which trials are finished without loading anything, and what tables need t
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -126,17 +127,14 @@ def target_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIde
         split: Who is a member.
         precision: Arithmetic of the target.
     """
-    return stable_hash(
-        [
-            target.checksum,
-            target.preprocessing,
-            target.head,
-            dataset.fingerprint,
-            split.fingerprint,
-            precision,
-        ],
-        16,
-    )
+    preprocessing = json.dumps(target.preprocessing, sort_keys=True)
+    return _hash_target(target.checksum, preprocessing, target.head, dataset.fingerprint, split.fingerprint, precision)
+
+
+@functools.lru_cache(4096)
+def _hash_target(checksum: str, preprocessing: str, *others: str) -> str:
+    """Many trials have one target."""
+    return stable_hash([checksum, json.loads(preprocessing), *others], 16)
 
 
 class StudyTargetStore:

@@ -115,7 +115,9 @@ def test_recordings_can_be_seen_through_an_interface(tmp_path):
     assert signals.posteriors.max() == pytest.approx(np.exp(2) / (np.exp(2) + 2))
 
 
-@pytest.mark.parametrize("name", ["confidence", "loss", "entropy", "modified-entropy", "mlp-posteriors", "lira"])
+@pytest.mark.parametrize(
+    "name", ["confidence", "loss", "entropy", "modified-entropy", "mlp-posteriors", "lira", "square", "sparse-rs"]
+)
 def test_attacks_that_need_posteriors_are_denied_under_labels_only(name, overfitted):
     target, splits, dataset = overfitted
     attack = ATTACKS.get(name)()

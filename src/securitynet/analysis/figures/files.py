@@ -39,7 +39,7 @@ def read_suffix(text: str) -> str:
 def check_folder(path: Path) -> None:
     """Raise `ConfigurationError` if a path cannot be the folder of several figures."""
     if path.is_file() or path.suffix.lower() in SUFFIXES:
-        raise ConfigurationError(f"{path} is a file, but several figures need a folder.", hint="Name a folder.")
+        raise ConfigurationError(f"{path} is a file; `all` and --suffix need a folder.", hint="Name a folder.")
 
 
 def write(figure: Figure, drawn: Drawn, path: Path) -> None:

@@ -120,16 +120,17 @@ def mean_ratio(numerator: str, denominators: tuple[str, ...]) -> Test:
     return test
 
 
-def count(column: str = "case", **values: str) -> Test:
+def count(column: str = "case", *, having: str | None = None, **values: str) -> Test:
     """The number of models, or of distinct values of a column; without an interval.
 
     Args:
         column: Column.
+        having: Quantity that a model must have; by default, models without any count, too.
         values: Column -> value that a model must have.
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
-        rows = wide
+        rows = wide if having is None else wide[wide[having].notna()]
         for name, value in values.items():
             rows = rows[rows[name] == value]
         number = float(rows[column].nunique())

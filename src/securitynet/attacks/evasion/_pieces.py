@@ -1,4 +1,4 @@
-"""Intermediate results of evasion attacks, stored until the attack is complete, and the oracle that counts queries.
+"""Intermediate results of evasion attacks, stored until the attack is complete.
 
 A piece is one file: a digest followed by an ``.npz``. It is written atomically, so an interrupted run resumes with the
 first missing piece; a piece whose digest does not match is computed again.
@@ -14,53 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from securitynet.files import read_with_digest, write_with_digest
-from securitynet.models.targets import heads
-from securitynet.models.targets.query_count import image_keys
-from securitynet.models.targets.target import Target
-from securitynet.records import Queries
 
 logger = logging.getLogger(__name__)
-
-
-class Oracle:
-    """Queries the target with the images that an attack generates, and counts the queries.
-
-    Args:
-        target: The target; black-box access suffices.
-        known: Images that were queried before, N×C×H×W, and do not count as distinct again.
-    """
-
-    def __init__(self, target: Target, known: torch.Tensor) -> None:
-        self._target = target
-        self._total = 0
-        self._keys: set[bytes] = set()
-        self._known = set(image_keys(known))
-
-    def labels(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the predicted classes of images in [0, 1], N int64 on the CPU."""
-        return self._outputs(images).argmax(dim=1) if len(images) else torch.empty(0, dtype=torch.int64)
-
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits up to a constant per row, N×K float32 on the CPU."""
-        return heads.to_logits(self._outputs(images), self._target.head)
-
-    @property
-    def queries(self) -> Queries:
-        """Return the query count so far."""
-        return Queries(total=self._total, unique=len(self._keys - self._known))
-
-    def _outputs(self, images: torch.Tensor) -> torch.Tensor:
-        outputs = []
-        for part in torch.split(images, self._target.batch_size):
-            keys = image_keys(part)
-            outputs.append(self._target.raw_outputs(part, keys=keys))
-            self._total += len(keys) * self._target.backend.repeats
-            self._keys.update(keys)
-        return torch.cat(outputs)
 
 
 class PieceStore:

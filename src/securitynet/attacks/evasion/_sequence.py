@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, SmoothNorm, measure_norms
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import EvasionAttack, Perturbed
+from securitynet.methods.oracle import Oracle
 from securitynet.randomness import derived_seed
 
 

@@ -16,11 +16,11 @@ from securitynet.attacks.evasion._apgd import run_l1
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, find_vanished
 from securitynet.attacks.evasion._norms import Norm
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator

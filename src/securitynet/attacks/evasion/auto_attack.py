@@ -17,7 +17,6 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import GradientAttack, find_vanished
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion._sequence import AttackPart, SequenceAttack
 from securitynet.attacks.evasion._targeted_apgd import FEWEST_FOR_RATIO, MOST_TARGETS, make_targeted, make_untargeted
@@ -26,6 +25,7 @@ from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.attacks.evasion.square import LEAST_SIDE, make_square
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
 

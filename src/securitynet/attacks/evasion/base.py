@@ -23,7 +23,7 @@ from securitynet.attacks.evasion import _gallery
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, measure_norms
 from securitynet.attacks.evasion._outcome import Evasion
-from securitynet.attacks.evasion._pieces import Oracle, PieceStore
+from securitynet.attacks.evasion._pieces import PieceStore
 from securitynet.attacks.evasion._random_targets import IMAGES, average_random, describe
 from securitynet.datasets.ordering import shuffled
 from securitynet.errors import ConfigurationError, SplitError
@@ -31,6 +31,7 @@ from securitynet.files import stable_hash
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Queries
@@ -160,7 +161,7 @@ class EvasionAttack(Attack):
                 images = data.dataset.batch(sample[part]).float() / 255
                 labels, clean = (torch.from_numpy(values[part]) for values in (signals.labels, signals.predictions))
                 batch = Batch(images, labels, labels == clean, sample[part], number)
-                piece = self._piece(Oracle(target, images), perturber, batch, clean)
+                piece = self._piece(Oracle(target, [images]), perturber, batch, clean)
                 store.write(f"{number:06d}", piece)
             pieces.append(piece)
             context.extra_queries.append(Queries(total=int(piece["queries"][0]), unique=int(piece["queries"][1])))

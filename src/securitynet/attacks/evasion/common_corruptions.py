@@ -16,12 +16,12 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import choose_sample
 from securitynet.datasets.corruptions.kinds import KINDS, SEVERITIES, corrupt
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.metrics import rates
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
@@ -137,7 +137,7 @@ class CommonCorruptions(Attack):
         for start in range(0, len(sample), size):
             part = slice(start, start + size)
             images = data.dataset.batch(sample[part])
-            oracle = Oracle(target, images.float() / 255)
+            oracle = Oracle(target, [images])
             for k, kind in enumerate(self.kinds):
                 for severity in range(SEVERITIES):
                     random = generator(context.seed, f"{kind} {severity + 1}", start)

@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, signs, take_step
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
 

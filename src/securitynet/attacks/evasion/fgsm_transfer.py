@@ -17,13 +17,14 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, signs, take_step
-from securitynet.attacks.evasion._pieces import Oracle, PieceStore
+from securitynet.attacks.evasion._pieces import PieceStore
 from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_spec, train_surrogate
 from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
 from securitynet.files import stable_hash
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.methods.shared_models import shared_model
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target

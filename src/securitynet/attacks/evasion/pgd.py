@@ -21,12 +21,12 @@ from securitynet.attacks.evasion._gradient import (
     iterate,
 )
 from securitynet.attacks.evasion._norms import SmoothNorm
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
 

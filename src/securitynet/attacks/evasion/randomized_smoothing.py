@@ -20,11 +20,11 @@ from scipy import special
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion.base import choose_sample
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.metrics import rates
 from securitynet.metrics.evasion import epsilon_text
 from securitynet.models.targets.target import Target
@@ -139,7 +139,7 @@ class RandomizedSmoothing(Attack):
         radii = np.zeros(len(sample))
         for number, index in enumerate(sample.tolist()):
             image = data.dataset.batch(sample[number : number + 1]).float() / 255
-            oracle = Oracle(target, image[:0])
+            oracle = Oracle(target)
             random = generator(context.seed, "smoothing", index)
             choice = self._vote(oracle, image, self.selection, random)
             votes = self._vote(oracle, image, self.estimation, random)

@@ -17,12 +17,12 @@ from typing_extensions import override
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._few_pixels import count_pixels, describe_empty
 from securitynet.attacks.evasion._norms import Norm
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
-from securitynet.errors import ConfigurationError
+from securitynet.errors import AccessDenied
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import margin
 from securitynet.models.targets.target import Target
 from securitynet.randomness import generator
@@ -62,7 +62,7 @@ class SparseRs(EvasionAttack):
     @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
         if target.head == "labels":
-            raise ConfigurationError(
+            raise AccessDenied(
                 f"{target.reference} returns labels only; sparse-rs needs posteriors.",
                 hint="Use fgsm-transfer, which needs no outputs.",
             )

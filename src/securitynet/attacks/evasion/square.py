@@ -16,14 +16,14 @@ from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import SmoothNorm
-from securitynet.attacks.evasion._pieces import Oracle
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion._sequence import AttackPart, SequenceAttack
 from securitynet.attacks.evasion._torchattacks import CountedModel, import_torchattacks, use_seed
 from securitynet.attacks.evasion.base import Perturbed, Perturber
-from securitynet.errors import ConfigurationError
+from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -59,7 +59,7 @@ class Square(SequenceAttack):
         sample = super().sample(target, data, seed)
         check_shape(self.norm, data.dataset.image_shape)
         if target.head == "labels":
-            raise ConfigurationError(
+            raise AccessDenied(
                 f"{target.reference} returns labels only; the square attack needs posteriors.",
                 hint="Use fgsm-transfer, which needs no outputs.",
             )

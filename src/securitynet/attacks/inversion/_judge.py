@@ -169,7 +169,7 @@ def _posteriors(attacked: AttackedClasses, pixels: torch.Tensor) -> NDArray[np.f
 def _embedded(target: Target, images: torch.Tensor) -> NDArray[np.float32] | None:
     try:
         return _answers(target, images, embeddings=True)
-    except ModelError:
+    except (AccessDenied, ModelError):  # outputs alone, or no layer that could serve
         return None
 
 

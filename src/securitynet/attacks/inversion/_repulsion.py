@@ -15,7 +15,7 @@ import torch
 from securitynet.attacks.inversion._search import Tensors
 from securitynet.randomness import generator
 
-Oracle = Callable[[torch.Tensor], torch.Tensor]
+CodeOracle = Callable[[torch.Tensor], torch.Tensor]
 """Maps latent vectors, N×D, to the predicted classes of their images, N int64 on the CPU."""
 
 _LARGEST_STEP = 3.0
@@ -47,7 +47,9 @@ class WalkRules:
     seed: int
 
 
-def start_walk(oracle: Oracle, classes: torch.Tensor, latent: int, rules: WalkRules, place: torch.device) -> Tensors:
+def start_walk(
+    oracle: CodeOracle, classes: torch.Tensor, latent: int, rules: WalkRules, place: torch.device
+) -> Tensors:
     """Draw random latent vectors until each requested class has enough to start from, or the draws are spent.
 
     Args:
@@ -84,7 +86,7 @@ def start_walk(oracle: Oracle, classes: torch.Tensor, latent: int, rules: WalkRu
     }
 
 
-def advance_walk(state: Tensors, step: int, oracle: Oracle, classes: torch.Tensor, rules: WalkRules) -> bool:
+def advance_walk(state: Tensors, step: int, oracle: CodeOracle, classes: torch.Tensor, rules: WalkRules) -> bool:
     """Perform one step of all vectors that are active (algorithm 1, lines 4 to 17), in place.
 
     A move that would leave the class is not made.

@@ -6,6 +6,7 @@ so it also applies to interfaces that return labels only. Every image that is cl
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from securitynet.attacks.inversion._repulsion import WalkRules, advance_walk, st
 from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, identity
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.records import Access, Auxiliary, Queries, ThreatModel
 
 
@@ -69,27 +71,27 @@ class BoundaryRepulsion(GenerativeAttack):
             seed=context.seed,
         )
 
-        def oracle(codes: torch.Tensor) -> torch.Tensor:
+        def query(oracle: Oracle, codes: torch.Tensor) -> torch.Tensor:
             seen = []
             for part in torch.split(codes, attacked.part):
                 # Queries are 8-bit images: what the adversary can send.
                 pixels = (generate(gan, part, attacked.part).clamp(0, 1) * 255).round().to(torch.uint8)
-                seen += [target.labels(images) for images in torch.split(pixels, target.batch_size)]
+                seen.append(oracle.labels(pixels))
             return torch.cat(seen)
 
-        def counted(before: Queries) -> torch.Tensor:
-            after = target.query_counter.snapshot()
-            return torch.tensor([after.total - before.total, after.unique - before.unique], dtype=torch.int64)
+        def counted(oracle: Oracle) -> torch.Tensor:
+            return torch.tensor([oracle.queries.total, oracle.queries.unique], dtype=torch.int64)
 
+        # Each step has an oracle of its own, so that the count does not depend on where an interrupted search goes on.
         def start() -> Tensors:
-            before = target.query_counter.snapshot()
-            state = start_walk(oracle, classes, gan.latent, rules, attacked.device)
-            return {**state, "queries": counted(before)}
+            oracle = Oracle(target)
+            state = start_walk(functools.partial(query, oracle), classes, gan.latent, rules, attacked.device)
+            return {**state, "queries": counted(oracle)}
 
         def advance(state: Tensors, step: int) -> bool:
-            before = target.query_counter.snapshot()
-            more = advance_walk(state, step, oracle, classes, rules)
-            state["queries"] = state["queries"].cpu() + counted(before)
+            oracle = Oracle(target)
+            more = advance_walk(state, step, functools.partial(query, oracle), classes, rules)
+            state["queries"] = state["queries"].cpu() + counted(oracle)
             return more
 
         def finish(state: Tensors) -> InversionResult:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from securitynet.attacks.membership._label_only import Oracle
+from securitynet.attacks.membership._label_only import LabelOracle
 
 BISECTIONS = 8
 """Queries per bisection, which locate the boundary to 1/256 of the segment."""
@@ -31,7 +31,7 @@ Wrong = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def distances(
-    oracle: Oracle,
+    oracle: LabelOracle,
     images: torch.Tensor,
     labels: torch.Tensor,
     starts: torch.Tensor,

@@ -22,11 +22,12 @@ from securitynet.datasets.ordering import shuffled, union
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
-from securitynet.records import Access, Auxiliary, Queries, ThreatModel
+from securitynet.records import Access, Auxiliary, ThreatModel
 
-Oracle = Callable[[torch.Tensor], torch.Tensor]
+LabelOracle = Callable[[torch.Tensor], torch.Tensor]
 """Maps images in [0, 1], N×C×H×W, to predicted classes, N int64."""
 
 NUMBERS_AT_ONCE = 1 << 24
@@ -51,7 +52,7 @@ class LabelOnlyAttack(Attack):
 
     @abstractmethod
     def scores(
-        self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
+        self, oracle: LabelOracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
         """Return one score per record; a higher score means "more likely a member".
 
@@ -72,14 +73,10 @@ class LabelOnlyAttack(Attack):
         sample, helping = self._sample(data, context.seed), self.helping(data, context.seed)
         queried = context.signals(target, data, union(sample, helping))
         signals = queried.select(sample)
-        before = target.query_counter.snapshot()
-
-        def oracle(images: torch.Tensor) -> torch.Tensor:
-            return torch.cat([target.labels(batch) for batch in torch.split(images, target.batch_size)])
-
-        scores = self.scores(oracle, signals, queried.select(helping), data, context)
-        after = target.query_counter.snapshot()
-        context.extra_queries.append(Queries(total=after.total - before.total, unique=after.unique - before.unique))
+        records = data.dataset.batches(queried.indices, target.batch_size)
+        oracle = Oracle(target, known=(images for _, images in records))
+        scores = self.scores(oracle.labels, signals, queried.select(helping), data, context)
+        context.extra_queries.append(oracle.queries)
         known = known_records(signals.indices, data)
         threshold = tune_threshold(scores, np.isin(signals.indices, data.splits.members), known)
         return MembershipScores.of(signals, data, scores, threshold, ~known)

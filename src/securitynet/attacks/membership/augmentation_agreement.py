@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
+from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, LabelOracle, as_floats
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.signals import Signals
@@ -40,7 +40,7 @@ class AugmentationAgreement(LabelOnlyAttack):
 
     @override
     def scores(
-        self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
+        self, oracle: LabelOracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
         random = generator(context.seed, "noise")
         agreed = signals.correct.astype(np.float64)

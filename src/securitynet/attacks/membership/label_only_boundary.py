@@ -15,7 +15,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership import _boundary
-from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, Oracle, as_floats
+from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, LabelOracle, as_floats
 from securitynet.datasets.ordering import shuffled, union
 from securitynet.errors import TargetError
 from securitynet.methods.context import Context
@@ -45,7 +45,7 @@ class LabelOnlyBoundary(LabelOnlyAttack):
 
     @override
     def scores(
-        self, oracle: Oracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
+        self, oracle: LabelOracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
         scores = np.zeros(len(signals))
         correct = np.flatnonzero(signals.correct)

@@ -76,7 +76,7 @@ def _open_network(
             lost = model_record_path(options.weights).name
             notes.append(
                 f"WARNING: these weights were trained by securitynet, and their record {lost}, which says on what, is "
-                "missing: members are assumed, and may be others. Put it back, or state them with --members."
+                "missing: unless members are stated with --members, they are assumed and may be others. Put it back."
             )
     if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
         trained_as = record.architecture if ":" in record.architecture else f"arch:{record.architecture}"
@@ -145,6 +145,7 @@ def _open_network(
     )
     if reference.declaration.takes_weights:
         backend.architecture = describe_architecture(reference, source).reference
+    backend.weights = options.weights
     if counted:
         backend.num_classes = max(shape.num_classes, 2)
     if backend.channels is None and not reference.declaration.takes_weights:

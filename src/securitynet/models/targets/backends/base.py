@@ -109,6 +109,7 @@ class Backend(ABC):
         charges: Whether queries may cost money.
         architecture: What networks like this one are built from (`securitynet.models.training.trainable`); None if
             unknown.
+        weights: The file of weights that a user or a catalog's entry names; None if there is none.
         rounding: Largest change of an output between batches that its arithmetic may cause, relative to the largest
             output.
         within_process: Whether the checksum holds for this process only, so that its outputs are not stored for others.
@@ -123,6 +124,7 @@ class Backend(ABC):
     repeats: int = 1
     charges: bool = False
     architecture: str | None = None
+    weights: Path | None = None
     rounding: float = 1e-3
     within_process: bool = False
 

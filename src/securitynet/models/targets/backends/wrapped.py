@@ -19,6 +19,7 @@ class WrappedBackend(Backend):
         self.inner = inner
         self.channels = inner.channels
         self.within_process = inner.within_process
+        self.weights = inner.weights
 
     @property
     def num_classes(self) -> int | None:
