@@ -80,7 +80,7 @@ def noise_data(channels=1, height=8, width=8, classes=10, count=400):
 def test_many_labels_at_once_find_what_one_at_a_time_finds(backdoored, digits, stop_patience):
     images = digits.batch(digits.parts["test"][:64])
     rules = SearchRules(RULES.model_copy(update={"stop_patience": stop_patience, "patience": 2}), 0.1, 32, seed=5)
-    labels, epochs = [0, 3, 7], 40 if stop_patience else 25
+    labels, epochs = [0, 3, 7], 40 if stop_patience else 15
     run = TriggerSearch(backdoored, images, labels, rules)
     starts = run.raw.clone()
     for epoch in range(epochs):
