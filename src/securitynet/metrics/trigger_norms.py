@@ -104,7 +104,7 @@ def measure_trigger_norms(searched: SearchedNorms, *, level: float = 0.95, seed:
         counts = int(searched.settled[converged].sum()), int(converged.sum())
         measured.append(
             rates.rate("settled", *counts, direction=Direction.HIGHER, level=level).with_notes(
-                "The norms of the others were still falling when the search ended."
+                "In a longer search the norms of the others might have fallen further."
             )
         )
     return measured

@@ -56,11 +56,11 @@ def describe_verdict(
 
 
 def _describe_short_search(evidence: BackdoorEvidence, label: str, share: float | None) -> str:
-    """What is known when norms were still falling: nothing that compares them."""
+    """What is known when norms had not settled: nothing that compares them."""
     measures = "; ".join(_list_measures(replace(evidence, ratio=None), share))
-    falling = 1 - (evidence.settled or 0)
+    unsettled = 1 - (evidence.settled or 0)
     return (
-        f"Undecided: the search was too short. The norms of {100 * falling:.0f}% of the labels were still falling when "
+        f"Undecided: the search was too short. The norms of {100 * unsettled:.0f}% of the labels had not settled when "
         f"it ended, so they cannot be compared. The smallest trigger so far leads to {label} ({measures}). Search "
         "again with the default settings, or with neural-cleanse.preset=original and without neural-cleanse.epochs: "
         "then each label is searched until its norm falls no further."
