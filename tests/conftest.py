@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-# Tests train tiny networks: dividing their operations among cores costs more than it saves, most of all on a busy one.
-torch.set_num_threads(1)
+# To collect the tests imports libraries that stay: to look for garbage among them all the time takes a fifth of it.
+gc.disable()
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """Look for garbage as usual while tests run, though not among what was imported."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tests train tiny networks: dividing their operations among cores costs more than it saves on a busy one."""
+    import torch  # here, as the process that only deals the tests to others needs none
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import opacus.optimizers.optimizer
 import pytest
 import torch
 from torch import nn
@@ -83,6 +82,8 @@ class Trained:
 
 def train_privately(fault, monkeypatch, seed, *, side=16, noise=4.0, batch=20):
     """A linear classifier of noise images, trained with DP-SGD or with a faulty one."""
+    import opacus.optimizers.optimizer  # here, as every process that collects the tests would import it
+
     factors = {
         "noise missing": 0.0,
         "noise scaled by the batch": 1 / batch,
@@ -168,6 +169,19 @@ def test_faults_that_final_weights_do_not_give_away_are_seen_in_the_record(fault
         return
     unrecorded = trained.privacy.model_copy(update={"sampling": None})
     audit = judge_scores(trained.scores, trained.included, "out-of-distribution", unrecorded)
+    assert audit.verdict == "not contradicted"
+
+
+def test_canaries_too_few_to_contradict_a_large_epsilon_are_named(monkeypatch):
+    trained = train_privately("noise missing", monkeypatch, 0, noise=1.15)
+    assert 8 < trained.privacy.epsilon < 10
+    audit = judge_scores(trained.scores, trained.included, "out-of-distribution", trained.privacy)
+    assert audit.verdict == "not contradicted" and "takes more canaries" in audit.sentences[-1]
+
+
+def test_right_dp_sgd_with_unusual_batches_is_not_accused(monkeypatch):
+    trained = train_privately("", monkeypatch, 11)  # its uses spread as they do in one of 200 trainings
+    audit = judge_scores(trained.scores, trained.included, "out-of-distribution", trained.privacy)
     assert audit.verdict == "not contradicted"
 
 

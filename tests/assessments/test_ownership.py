@@ -20,23 +20,27 @@ RECIPE = {"epochs": 8, "optimizer": "adam", "learning_rate": 2e-3, "batch_size":
 
 
 @pytest.fixture(scope="module")
-def trained(digits):
-    """The owner's network, three independent ones, and one that learned the owner's posteriors."""
+def train(digits):
+    """Trains a network on the owner's records, with their labels or other targets."""
     members = public(digits).members[::2]
 
-    def train(targets, seed):
+    def call(seed, targets=digits.labels[members]):
         spec = ModelSpec(digits, members, targets, 10, "simple-cnn", Recipe(**RECIPE, seed=seed))
         return obtain_model(spec, kind="owned", device="cpu").target
 
-    labels = digits.labels[members]
-    owned, *others = [train(labels, seed) for seed in range(4)]
-    stolen = train(owned.posteriors(digits.batch(members)).numpy(), 7)
-    return owned, others, stolen
+    return call
+
+
+@pytest.fixture(scope="module")
+def owned(train):
+    """The owner's network."""
+    return train(0)
 
 
 @pytest.mark.slow
-def test_copies_match_more_than_independent_networks(trained, digits):
-    owned, others, stolen = trained
+def test_copies_match_more_than_independent_networks(train, owned, digits):
+    others = [train(seed) for seed in range(1, 4)]
+    stolen = train(7, owned.posteriors(digits.batch(public(digits).members[::2])).numpy())
     fingerprint = make_fingerprint(owned, digits, public(digits).non_members, count=120, epsilon=0.3)
     assert fingerprint.matches(owned).all()
     view = Target(stolen.backend, preprocessing=stolen.preprocessing, access=Access.BLACK_BOX)
@@ -46,8 +50,7 @@ def test_copies_match_more_than_independent_networks(trained, digits):
     assert found.verdict == "undecided"  # three references resolve nothing
 
 
-def test_the_images_stay_near_and_are_wrong(trained, digits):
-    owned, *_ = trained
+def test_the_images_stay_near_and_are_wrong(owned, digits):
     records = public(digits).non_members[:50]
     fingerprint = make_fingerprint(owned, digits, records, count=50, epsilon=0.3)
     real = digits.batch(records).float()
@@ -57,8 +60,7 @@ def test_the_images_stay_near_and_are_wrong(trained, digits):
     assert torch.equal(fingerprint.images, again.images)
 
 
-def test_bad_input(trained, digits):
-    owned, *_ = trained
+def test_bad_input(owned, digits):
     with pytest.raises(ConfigurationError, match="there are none"):
         make_fingerprint(owned, digits, np.empty(0, np.int64))
     with pytest.raises(TargetError, match="--epsilon"):

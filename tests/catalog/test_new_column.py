@@ -38,7 +38,7 @@ def test_a_column_needs_a_field_and_a_migration_and_nothing_else(tmp_path: Path)
     with securitynet.catalog.open(database) as catalog:  # as it was before the column
         catalog.add({"name": "first"})
     copied = tmp_path / "src" / "securitynet"
-    shutil.copytree(ROOT / "src" / "securitynet", copied, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src" / "securitynet", copied)
     recipe = (ROOT / "docs" / "catalog.md").read_text().split("## Adding a column")[1].split("## Codebook")[0]
     field, migration = re.findall(r"```python\n(.*?)```", recipe, re.DOTALL)
     schema = copied / "catalog" / "schema.py"

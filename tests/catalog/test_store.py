@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 import securitynet.catalog
 from securitynet.catalog import store
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.database import CatalogError, Database
+from securitynet.catalog.database import CatalogError, Database, newest_revision
 from securitynet.catalog.history import state_at
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item, Measured
@@ -43,6 +48,19 @@ def test_migrations_make_the_tables_that_the_code_declares(catalog: Catalog) -> 
         differences = compare_metadata(context, metadata)
     # Search indexes are made by hand in the migration; every column, table and other index must match.
     assert [d for d in differences if "entry_text" not in str(d) and "ix_entries_search" not in str(d)] == []
+
+
+def test_the_newest_migration_is_the_one_whose_file_has_the_largest_number() -> None:
+    config = Config()
+    config.set_main_option("script_location", "securitynet.catalog:migrations")
+    assert newest_revision() == ScriptDirectory.from_config(config).get_current_head()
+
+
+def test_opening_a_catalog_of_todays_tables_loads_no_alembic(tmp_path: Path) -> None:
+    path = str(tmp_path / "catalog.sqlite")
+    Catalog(path).close()
+    code = f"import sys, securitynet.catalog as c; c.open({path!r}); assert 'alembic' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def _declared(name: str | None, kind: str, _parents: object) -> bool:

@@ -49,7 +49,8 @@ def test_neural_cleanse_flags_class_1_and_recovers_the_corner_patch(shared_data,
         "assess", f"python:{tmp_path / 'factory.py'}:badnet", "--dataset", "mnist", "--data-root", root,
         "--weights", shared_data / "badnet-mnist" / "badnet-MNIST.pth", "--normalize", "half",
         "--attacks", "none", "--detectors", "neural-cleanse",
-        "--configure", "neural-cleanse.images=64,neural-cleanse.epochs=40,neural-cleanse.restarts=1",
+        "--configure", "neural-cleanse.images=64,neural-cleanse.epochs=50,neural-cleanse.batch_size=16",
+        "--configure", "neural-cleanse.patience=3,neural-cleanse.restarts=1",
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.detectors import DETECTORS
 from securitynet.detectors._neural_cleanse import announcement
-from securitynet.detectors._neural_cleanse.blocks import label_bytes
+from securitynet.detectors._neural_cleanse.blocks import BlockSearch, label_bytes
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
 from securitynet.detectors._neural_cleanse.label_search import SearchPlan
@@ -80,7 +80,7 @@ def noise_data(channels=1, height=8, width=8, classes=10, count=400):
 def test_many_labels_at_once_find_what_one_at_a_time_finds(backdoored, digits, stop_patience):
     images = digits.batch(digits.parts["test"][:64])
     rules = SearchRules(RULES.model_copy(update={"stop_patience": stop_patience, "patience": 2}), 0.1, 32, seed=5)
-    labels, epochs = [0, 3, 7], 40 if stop_patience else 25
+    labels, epochs = [0, 3, 7], 40 if stop_patience else 15
     run = TriggerSearch(backdoored, images, labels, rules)
     starts = run.raw.clone()
     for epoch in range(epochs):
@@ -142,6 +142,26 @@ def test_weight_of_the_norm_by_hand():
     assert float(costs.best[0]) == 5
 
 
+def test_which_norms_have_settled_by_hand():
+    """In order: fell enough; fell until the end; stands at the start; lowered; reached at the end only; finished."""
+    costs = Costs.fresh(RULES, 6)
+    costs.best = torch.tensor([100.0, 100.0, 500.0, 300.0, math.inf, math.inf], dtype=torch.float64)
+    costs.mark()
+    costs.best = torch.tensor([86.0, 84.0, 490.0, 290.0, 50.0, math.inf], dtype=torch.float64)
+    costs.went_down[3] = True
+    finished = torch.tensor([False] * 5 + [True])
+    assert costs.find_settled(finished, start=512).tolist() == [True, False, False, True, False, True]
+
+
+def test_no_norm_has_settled_before_the_hundredth_step(innocent, digits):
+    search = TriggerSearch(innocent, digits.batch(np.arange(32)), [0, 1, 2], SearchRules(RULES, 0.1, 32, seed=0))
+    search.costs.best.fill_(1.0)
+    search.costs.mark()
+    search.active[2] = False
+    search.steps[:] = torch.tensor([99, 100, 9])
+    assert search.settled().tolist() == [False, True, True]
+
+
 def test_a_label_runs_the_same_whatever_runs_beside_it(innocent, digits):
     images = digits.batch(digits.parts["test"][:32])
     rules = SearchRules(RULES, 0.1, 16, seed=0)
@@ -174,6 +194,15 @@ def test_clean_models_are_accused_no_more_often_than_the_level_allows(innocent, 
     both = [measured(detector(target, data, Context(), WHITE)) for target in (innocent, other)]
     assert sum(one["verdict"].value >= 2 for one in both) <= 1
     assert max(one["p-value"].value for one in both) > 0.05
+
+
+@pytest.mark.parametrize("name", ["innocent", "backdoored"])
+def test_a_short_search_neither_accuses_nor_clears(name, digits, request):
+    detector = NeuralCleanse(images=64, epochs=12, patience=2, restarts=1)
+    measurements = measured(detector(request.getfixturevalue(name), data_of(digits), Context(), WHITE))
+    assert measurements["settled"].value < 0.75
+    assert measurements["verdict"].value == 1
+    assert "too short" in measurements["verdict"].note and "default settings" in measurements["verdict"].note
 
 
 def test_success_on_fresh_images_by_hand(backdoored, digits):
@@ -211,10 +240,10 @@ def test_restarts_are_left_out_of_ids_by_default():
 
 def test_results_of_earlier_versions_are_read(innocent, digits):
     arrays = NeuralCleanse(**QUICK)(innocent, data_of(digits), Context(), WHITE).arrays()
-    for name in ("fresh_hits", "fresh_totals", "transfer"):
+    for name in ("fresh_hits", "fresh_totals", "transfer", "settled"):
         del arrays[name]
     measurements = measured(Triggers.from_arrays(arrays))
-    assert "fresh-success" not in measurements
+    assert "fresh-success" not in measurements and "settled" not in measurements
     assert measurements["verdict"].value < 3, "nothing is found without fresh images"
 
 
@@ -267,6 +296,20 @@ def test_a_search_that_was_killed_goes_on_to_the_same_triggers(innocent, digits,
     assert seen == [4, 5]
     for key, array in whole.arrays().items():
         np.testing.assert_array_equal(array, resumed.arrays()[key])
+
+
+def test_a_search_that_an_earlier_version_stored_is_done_again(innocent, digits, tmp_path, monkeypatch):
+    data, method, store = data_of(digits), NeuralCleanse(**QUICK), BlockSearch.store
+
+    def store_like_earlier_versions(blocks, part, rows):
+        store(blocks, part, {name: value for name, value in rows.items() if name != "settled"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockSearch, "store", store_like_earlier_versions)
+        first = method(innocent, data, Context(cache=tmp_path), WHITE)
+    again = method(innocent, data, Context(cache=tmp_path), WHITE)
+    np.testing.assert_array_equal(again.settled, first.settled)
+    np.testing.assert_array_equal(again.norms, first.norms)
 
 
 def test_needs_the_weights(innocent, digits):

@@ -93,12 +93,29 @@ def test_p_values_of_the_audit_are_undecided_not_usual():
         ({"reference_p": 1 / 3, "references": 2}, "backdoor found"),  # two clean models cannot contradict
         ({"outliers": 0, "p_value": 0.2, "reference_p": 0.05, "references": 19}, "backdoor found"),
         ({"outliers": 0, "p_value": 0.04, "ratio": 0.6}, "undecided"),
+        ({"settled": 0.75}, "backdoor found"),
+        ({"settled": 0.7}, "undecided"),
+        ({"settled": 0.7, "ratio": 0.45}, "undecided"),
+        ({"settled": 0.7, "reference_p": 0.05, "references": 19}, "undecided"),
+        ({"settled": 0.7, "outliers": 0, "p_value": 0.5, "ratio": 0.8, "anomaly_index": 1.0}, "undecided"),
     ],
 )
 def test_each_condition_of_the_verdict(change, word):
     verdict = decide(dataclasses.replace(FOUND, **change))
     assert verdict.word == word
     assert bool(verdict.reasons) == (word in ("suspicious", "undecided"))
+
+
+def test_norms_that_were_still_falling_are_not_compared():
+    """The shares are of the labels that were reached: one that was not has no norm that could settle."""
+    settled = np.array([True] * 6 + [False] * 4)
+    for norms in (CLEAN, CIFAR):
+        verdict, measured, _ = judge(norms, settled=settled)
+        assert verdict.word == "undecided"
+        assert measured["settled"].value == 0.6
+        assert judge(norms, settled=np.ones(10, bool))[0] == judge(norms)[0]
+    unreached = np.where(settled, CLEAN, np.inf)
+    assert judge(unreached, settled=settled)[1]["settled"].value == 1
 
 
 def test_two_classes_get_a_verdict_from_clean_models():

@@ -19,6 +19,7 @@ from securitynet.reports.next_steps import (
     LABEL_LADDERS,
     LADDERS,
     NEED_SHADOW_DATA,
+    propose_step,
     write_command,
 )
 from securitynet.results.grades import DEFAULT_BOUNDS, GRADES, GradeBounds, decide_grade
@@ -300,6 +301,14 @@ def test_the_grade_of_evasion_is_that_of_the_strongest_attack_at_its_budget_and_
     document = document.model_copy(update={"measurements": (measured[0], measured[2])})
     finding = next(f for f in grade_families(document) if f.family == "evasion")
     assert finding.measurement == measured[2] and "gradients look masked" in finding.meaning
+
+
+def test_where_gradient_attacks_fail_one_without_gradients_is_proposed(assessed):
+    failed = assessed[0].trials[0].model_copy(update={"name": "evasion.pgd", "status": "failed"})
+    document = assessed[0].model_copy(update={"trials": (failed,), "measurements": ()})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    step = propose_step(document, finding)
+    assert "no gradients" in step.what and step.command and "square" in step.command
 
 
 @pytest.mark.parametrize(

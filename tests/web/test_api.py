@@ -6,13 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-import schemathesis
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
-from hypothesis.errors import Unsatisfiable
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 NAMED = {
     "/api/models/{identifier}",
@@ -24,6 +18,10 @@ NAMED = {
 
 @pytest.mark.slow
 def test_no_request_breaks_the_server(client: TestClient) -> None:
+    import schemathesis  # here, as every process that collects the tests would import it
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis import GenerationMode
+
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", client.app, headers={"host": "127.0.0.1"})
     tried: list[str] = []
     for operation in (found.ok() for found in schema.get_all_operations()):
@@ -33,12 +31,16 @@ def test_no_request_breaks_the_server(client: TestClient) -> None:
     assert set(tried) == set(client.get("/api/openapi.json").json()["paths"]) and len(tried) > 60
 
 
-def try_operation(operation: Any, mode: GenerationMode, tried: list[str]) -> None:
+def try_operation(operation: Any, mode: Any, tried: list[str]) -> None:
     """Send requests that fit the description, or that do not; what fits is answered."""
+    from hypothesis import HealthCheck, given, settings
+    from schemathesis import GenerationMode
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-    def check(case: schemathesis.Case) -> None:
+    def check(case: Any) -> None:
         tried.append(case.operation.path)
         response = case.call_and_validate(
             headers={"host": "127.0.0.1"},

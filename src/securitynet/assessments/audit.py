@@ -31,6 +31,9 @@ from securitynet.results.audit import PrivacyAudit, PrivacyClaim
 
 Scores = NDArray[np.float64]
 
+BATCHES_SHARE = 0.02
+"""Share of the error probability that all tests of the batches have: the p-values of other sampling are far below."""
+
 
 def audit_weights(config: AuditConfig) -> PrivacyAudit:
     """Audit the model that a configuration names.
@@ -129,13 +132,13 @@ def judge_scores(
         for compute in (one_run_audit.epsilon_lower_bound, f_dp_audit.gaussian_epsilon_lower_bound):
             measurements.append(compute(values, included, delta=delta, level=each).renamed(f"audit.{name}"))
     tests: dict[str, bool] = {}
-    claim = None
+    claim, is_resolvable = None, True
     if privacy is not None:
         is_bound = privacy.accountant != "zcdp"
         claim = PrivacyClaim(
             epsilon=privacy.epsilon, delta=privacy.delta, accountant=privacy.accountant, is_bound=is_bound
         )
-        tests = _test_claim(by_name, included, privacy, claim, level)
+        tests, is_resolvable = _test_claim(by_name, included, privacy, claim, level)
     contradictions = tuple(name for name, is_contradicted in tests.items() if is_contradicted)
     audit = PrivacyAudit(
         kind=kind,
@@ -150,33 +153,41 @@ def judge_scores(
         verdict="no claim" if claim is None else "contradicted" if contradictions else "not contradicted",
         sentences=(),
     )
-    return audit.model_copy(update={"sentences": tuple(_describe(audit))})
+    return audit.model_copy(update={"sentences": tuple(_describe(audit, is_resolvable))})
 
 
 def _test_claim(
     by_name: Mapping[str, Scores], included: NDArray[np.bool_], privacy: Privacy, claim: PrivacyClaim, level: float
-) -> dict[str, bool]:
-    """Whether each score rules out the stated epsilon, and the whole trade-off curve of the stated noise and steps.
+) -> tuple[dict[str, bool], bool]:
+    """Whether each test contradicts the claim, and whether the scores of so many canaries could do so at all.
 
-    Where the trainer recorded its batches, they are tested as well: whether they were drawn by Poisson sampling. That
-    epsilon is not less than the stated noise, sampling rate and steps spend is arithmetic, without an error
-    probability.
+    Each score may rule out the stated epsilon, and the whole trade-off curve of the stated noise and steps. Where the
+    trainer recorded its batches, they are tested as well: whether they were drawn by Poisson sampling. That epsilon is
+    not less than the stated noise, sampling rate and steps spend is arithmetic, without an error probability.
     """
     curve = f_dp_audit.profile_curve(privacy_profile(privacy))
     pairs = {"epsilon and delta": (claim.epsilon, claim.delta)} if claim.is_bound else {}
     batches = _test_batches(privacy)
-    each = 1 - (1 - level) / (len(by_name) * (len(pairs) + 1) + len(batches))
-    tests: dict[str, bool] = {}
-    for name, values in by_name.items():
+    left = (1 - level) * (1 - BATCHES_SHARE if batches else 1)
+    each = 1 - left / (len(by_name) * (len(pairs) + 1))
+
+    def test_scores(values: Scores) -> dict[str, bool]:
         attempts = one_run_audit.guess(values, included)
-        for what, (epsilon, delta) in pairs.items():
-            tests[f"{name}: {what}"] = any(
+        tests = {
+            what: any(
                 one_run_audit.one_run_p_value(attempt, epsilon, delta) <= error
                 for attempt, error in one_run_audit.share_error(attempts, each)
             )
-        tests[f"{name}: trade-off curve"] = f_dp_audit.contradicts_curve(values, included, curve, level=each)
-    tests |= {f"batches: {name}": p_value <= 1 - each for name, p_value in batches.items()}
-    return tests | ({"epsilon of the stated noise, sampling and steps": spends_more(privacy)} if pairs else {})
+            for what, (epsilon, delta) in pairs.items()
+        }
+        return tests | {"trade-off curve": f_dp_audit.contradicts_curve(values, included, curve, level=each)}
+
+    tests = {f"{name}: {what}": said for name, values in by_name.items() for what, said in test_scores(values).items()}
+    tests |= {
+        f"batches: {name}": p_value <= (1 - level) * BATCHES_SHARE / len(batches) for name, p_value in batches.items()
+    }
+    tests |= {"epsilon of the stated noise, sampling and steps": spends_more(privacy)} if pairs else {}
+    return tests, any(tests.values()) or any(test_scores(included.astype(np.float64)).values())
 
 
 def _test_batches(privacy: Privacy) -> dict[str, float]:
@@ -195,7 +206,7 @@ def _test_batches(privacy: Privacy) -> dict[str, float]:
     return dict(zip(sampling.TESTS, p_values, strict=True))
 
 
-def _describe(audit: PrivacyAudit) -> list[str]:
+def _describe(audit: PrivacyAudit, is_resolvable: bool) -> list[str]:
     """The outcome in words that claim no more than the bounds show."""
 
     def find_largest(kind: str) -> float | None:
@@ -235,6 +246,11 @@ def _describe(audit: PrivacyAudit) -> list[str]:
             f"Nothing contradicts the model record, which states {stated}. That does not prove it: a stronger audit "
             "could show more."
         )
+        if not is_resolvable:
+            sentences.append(
+                f"Even if the coins of all {audit.canaries:,} canaries had been guessed correctly, the guesses "
+                "would not contradict it: that takes more canaries."
+            )
     return sentences
 
 

@@ -32,7 +32,7 @@ def check_removal(
     removed: NDArray[np.int64],
     original: TargetRecord,
     *,
-    count: int = 19,
+    count: int = 39,
     defense: TrainingDefense | None = None,
     cache: Path | None = None,
     seed: int = 0,
@@ -48,7 +48,7 @@ def check_removal(
         dataset: The dataset of the original training.
         removed: The removed records, sorted: members of the original model.
         original: The model record of the training before the removal.
-        count: Number of models to train; 19 or more for a verdict.
+        count: Number of models to train; 39 or more for a verdict.
         defense: The defense that the record names, if any.
         cache: Folder of trained models and signals.
         seed: Determines the seeds of the models.

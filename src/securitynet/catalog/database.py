@@ -24,6 +24,7 @@ from securitynet.untrusted import list_foreign_queries
 # All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
 WRITER_LOCK = 0x5EC0_CA7A
 WAIT_SECONDS = 120
+_MIGRATIONS = files("securitynet.catalog") / "migrations"
 _POOL = 10
 """Connections that stay open once they were needed: of more, each would be made anew for every transaction."""
 
@@ -102,41 +103,44 @@ class Database:
         self.engine.dispose()
 
     def _migrate(self) -> None:
-        # Imported here, for it takes half a second that whoever only reads frames need not wait.
-        from alembic import command
-        from alembic.config import Config
-        from alembic.script import ScriptDirectory
+        newest = newest_revision()
+        try:
+            with self.read() as connection:
+                if self._revision(connection) == newest:
+                    return
+            # Imported here, for it takes a quarter of a second, and most catalogs have these tables already.
+            from alembic import command
+            from alembic.config import Config
 
-        with as_file(files("securitynet.catalog") / "migrations") as folder:
-            config = Config()
-            config.set_main_option("script_location", str(folder).replace("%", "%%"))
-            head = ScriptDirectory.from_config(config).get_current_head()
-            try:
-                with self.read() as connection:
-                    if self._revision(connection) == head:
-                        return
-                with self.write() as connection:
-                    # Looked at again: another process may have migrated while this one waited for the lock.
-                    if self._revision(connection) != head:
-                        config.attributes["connection"] = connection
-                        command.upgrade(config, "head")
-            except sa.exc.DatabaseError as error:
-                raise CatalogError(
-                    f"The catalog {self.engine.url.render_as_string()} cannot be opened: {error.orig}.",
-                    hint="Give another --db, or mend or remove what is there.",
-                ) from None
+            with as_file(_MIGRATIONS) as folder, self.write() as connection:
+                # Looked at again: another process may have migrated while this one waited for the lock.
+                if self._revision(connection) != newest:
+                    config = Config()
+                    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+        except sa.exc.DatabaseError as error:
+            raise CatalogError(
+                f"The catalog {self.engine.url.render_as_string()} cannot be opened: {error.orig}.",
+                hint="Give another --db, or mend or remove what is there.",
+            ) from None
 
     def _revision(self, connection: Connection) -> str | None:
-        from alembic.migration import MigrationContext
-
-        revision = MigrationContext.configure(connection).get_current_revision()
         tables = sa.inspect(connection).get_table_names()
+        revision: str | None = None
+        if "alembic_version" in tables:
+            revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
         if revision is None and "entries" not in tables and tables and self.sqlite:
             raise CatalogError(
                 f"{self.engine.url.database} is a SQLite file of something else (tables: {', '.join(tables[:5])}).",
                 hint="Give another --db.",
             )
         return revision
+
+
+def newest_revision() -> str:
+    """The revision of today's tables: the number in the name of the last migration, ``v0002_weights_file.py``."""
+    return max(file.name[1:5] for file in (_MIGRATIONS / "versions").iterdir() if file.name.startswith("v"))
 
 
 def _engine(url: str) -> Engine:

@@ -18,7 +18,7 @@ def removal(
     ],
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset of the original training.")],
     removed: Annotated[Path, typer.Option("--removed", help="List of the removed records, as for --members.")],
-    count: Annotated[int, typer.Option("--count", min=1, help="Models to train without them.")] = 19,
+    count: Annotated[int, typer.Option("--count", min=1, help="Models to train without them.")] = 39,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="As for the original training.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",

@@ -345,6 +345,7 @@ def _collect(results: list[SearchResult], plan: SearchPlan, data: TrialData, cho
         class_means=_class_means(data, numbers[order], chosen),
         names=tuple(names[label] if label < len(names) else f"class {label}" for label in labels),
         reference=np.empty((0, len(labels))),
+        settled=np.stack([one.settled[where] for one, where in zip(results, at, strict=True)]),
         planted_mask=mask,
         backdoored_target=goal,
     )

@@ -9,8 +9,8 @@ from securitynet.records import Record
 
 Verdict = Literal["remembered", "no sign", "undecided"]
 
-ALPHA = 0.05
-"""Largest p-value that is called remembered."""
+ALPHA = 0.025
+"""Largest p-value that is called remembered: one tail of 95%, as in all other verdicts."""
 
 
 class RemovalTest(Record):
@@ -45,7 +45,7 @@ class RemovalTest(Record):
             return f"{sentence} The model still knows them, or was trained in another way than the models beside it."
         if self.verdict == "undecided":
             return (
-                f"{sentence} {len(self.retrained)} models cannot resolve {ALPHA:.0%}: {fewest_retrained()} or more are "
+                f"{sentence} {len(self.retrained)} models cannot resolve {ALPHA:.1%}: {fewest_retrained()} or more are "
                 "needed for a verdict."
             )
         if self.below <= ALPHA:

@@ -40,6 +40,7 @@ class SearchedNorms:
         reference: Norms of M clean models, from one search each, M×N; empty if there are none.
         success: Share of fresh images of other classes that the trigger of the smallest norm sends to its label; None
             if it was not tried.
+        settled: Labels whose search went on until the norm was close to its minimum, N; None if that is not known.
     """
 
     norms: Values
@@ -49,6 +50,7 @@ class SearchedNorms:
     population: int | None = None
     reference: Sequence[Values] = ()
     success: float | None = None
+    settled: NDArray[np.bool_] | None = None
 
     @property
     def bulk(self) -> NDArray[np.bool_]:
@@ -75,8 +77,8 @@ def measure_trigger_norms(searched: SearchedNorms, *, level: float = 0.95, seed:
     Returns:
         The ``p-value`` of the test for blocks of outliers and, with clean models, ``reference-p-value``; the rule's
         ``anomaly-index`` and ``flagged-labels``, and ``rule-false-positives``; ``smallest-trigger`` and
-        ``smallest-to-median``; ``detectable-ratio``; ``converged``. Those that cannot be computed have no value, and a
-        note that says why.
+        ``smallest-to-median``; ``detectable-ratio``; ``converged`` and, if it is known, ``settled``. Those that cannot
+        be computed have no value, and a note that says why.
     """
     norms, converged = searched.norms, np.isfinite(searched.norms)
     measured = [_measure_p_value(searched, level, seed)]
@@ -97,8 +99,15 @@ def measure_trigger_norms(searched: SearchedNorms, *, level: float = 0.95, seed:
                 "A label is named an outlier only if its norm is below this share of the median."
             )
         )
-    rate = rates.rate("converged", int(converged.sum()), len(norms), direction=Direction.HIGHER, level=level)
-    return [*measured, rate]
+    measured.append(rates.rate("converged", int(converged.sum()), len(norms), direction=Direction.HIGHER, level=level))
+    if searched.settled is not None and converged.any():
+        counts = int(searched.settled[converged].sum()), int(converged.sum())
+        measured.append(
+            rates.rate("settled", *counts, direction=Direction.HIGHER, level=level).with_notes(
+                "The norms of the others were still falling when the search ended."
+            )
+        )
+    return measured
 
 
 def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -> BackdoorEvidence:
@@ -110,6 +119,7 @@ def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -
     """
     by_name = {measurement.name: measurement for measurement in measured}
     p_value, reference = by_name["p-value"], by_name.get("reference-p-value")
+    settled = by_name.get("settled")
     accused = find_accused(searched)
     index = _compute_indices(searched).max(initial=-np.inf) if searched.bulk.sum() >= FEWEST_FOR_RULE else None
     converged = np.isfinite(searched.norms).any()
@@ -125,6 +135,7 @@ def collect_evidence(searched: SearchedNorms, measured: Sequence[Measurement]) -
         ratio=compute_ratio(searched, accused) if converged else None,
         stable=lowest <= set(accused),
         success=searched.success,
+        settled=None if settled is None else settled.value,
     )
 
 

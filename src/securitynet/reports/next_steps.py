@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from securitynet.assessments.repair_config import RepairConfig
+from securitynet.metrics.backdoor_verdict import SETTLED
 from securitynet.records import Access
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
@@ -75,7 +76,11 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     if not any(trial.status == "ok" for trial in trials):
         if document.target.head == "labels" and untried and finding.family != "backdoor":
             return NextStep("Try an attack that needs labels only.", write_command(document, out, attacks=untried[:1]))
-        return NextStep("Find the reason under “What was not assessed” in the report.")
+        reason = "Find the reason under “What was not assessed” in the report"
+        if finding.family == "evasion" and "square" in untried:
+            command = write_command(document, out, attacks=["square"])
+            return NextStep(f"{reason}, or try an attack that needs no gradients.", command)
+        return NextStep(f"{reason}.")
     if finding.family == "backdoor":
         return _propose_detector(document, finding, ran, out)
     if finding.family == "membership" and controls.groups_differ(document):
@@ -219,6 +224,17 @@ def write_repair(document: ResultDocument) -> str | None:
     return settings.write_command_line("repair", str(stated["model"]), RepairConfig, changed, ("defense", "configure"))
 
 
+def _was_too_short(document: ResultDocument) -> bool:
+    """Whether a search for triggers ended before enough norms had settled."""
+    return any(
+        measured.name.startswith("backdoor.neural-cleanse")
+        and measured.name.endswith(".settled")
+        and measured.value is not None
+        and measured.value < SETTLED
+        for measured in document.measurements
+    )
+
+
 def _propose_detector(
     document: ResultDocument, finding: GradedFamily, ran: Sequence[str] | set[str], out: Path | None
 ) -> NextStep:
@@ -232,6 +248,10 @@ def _propose_detector(
         return NextStep(
             "Do not deploy the model before you can explain the trigger; try to remove it.", write_repair(document)
         )
+    if _was_too_short(document):
+        kept = [one for one in document.settings.get("configure", ()) if not one.startswith("neural-cleanse.")]
+        longer = document.model_copy(update={"settings": {**document.settings, "configure": kept}})
+        return NextStep("Search for triggers with the default settings, for long enough.", write_command(longer, out))
     if missing:
         return NextStep("Search for triggers.", write_command(document, out, detectors=missing[:1]))
     if not list_proposed(document, "backdoor"):

@@ -1,6 +1,7 @@
 """NetworkThreads: the same outputs, one thread each, nothing shared but weights."""
 
 import os
+import threading
 
 import pytest
 import torch
@@ -31,6 +32,18 @@ def test_outputs_are_in_order_and_nothing_is_mixed_up():
     for _ in range(5):
         together = threads.map(lambda module, part: module(part), inputs, 7)
         assert torch.equal(together, alone), "the number of threads changes nothing, not even rounding"
+
+
+def test_one_thread_of_a_process_of_one_is_the_callers():
+    used = []
+
+    def call(module, part):
+        used.append((threading.get_ident(), torch.is_inference_mode_enabled()))
+        return module(part)
+
+    with torch.inference_mode():
+        NetworkThreads(nn.Linear(3, 2).requires_grad_(False), 1).map(call, torch.zeros(8, 3), 4)
+    assert used == 2 * [(threading.get_ident(), False)], "and in the mode that a thread of its own would be in"
 
 
 def test_weights_are_shared_between_threads():

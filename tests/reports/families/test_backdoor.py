@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -14,12 +16,13 @@ from securitynet.reports import words
 from securitynet.reports.families import backdoor
 from securitynet.reports.families.backdoor import describe_smallest_trigger
 from securitynet.reports.grades import grade_families
+from securitynet.reports.next_steps import propose_step, write_command
 from securitynet.results.store import TrialStore
 
 CLEAN = [89.3, 79.0, 80.0, 93.6, 102.8, 89.8, 101.3, 102.1, 84.7, 101.3]
 
 
-def measure(norms, success=0.97):
+def measure(norms, success=0.97, settled=True):
     """Measurements of made-up norms of images of 32×32 pixels; all triggers work on the same share of fresh images."""
     count = len(norms)
     norms = np.asarray(norms, np.float64)
@@ -42,6 +45,7 @@ def measure(norms, success=0.97):
         planted_mask=np.zeros((0, 0), np.uint8),
         fresh_hits=np.full((count, count), round(100 * success)),
         fresh_totals=np.full(count, 100),
+        settled=np.full((1, count), settled),
     )
     return {m.name: m for m in output.measurements(level=0.95, fprs=(), seed=0)}
 
@@ -59,6 +63,16 @@ def test_an_outlier_whose_trigger_fails_on_fresh_images_is_suspicious():
     sentence = describe_smallest_trigger(measure([152, 24.2, 79, 100, 110, 95, 120, 130, 88, 141], 0.3))[0]
     assert sentence.startswith("Suspicious: label 1 (automobile)")
     assert "but its trigger often fails on fresh images" in sentence
+
+
+@pytest.mark.parametrize("norms", [CLEAN, [152, 24.2, 79, 100, 110, 95, 120, 130, 88, 141]], ids=["clean", "outlier"])
+def test_a_search_that_was_too_short_says_what_to_run(norms):
+    sentence = describe_smallest_trigger(measure(norms, settled=False))[0]
+    assert sentence.startswith(
+        "Undecided: the search was too short. The norms of 100% of the labels were still falling"
+    )
+    assert "neural-cleanse.preset=original" in sentence
+    assert "median" not in sentence
 
 
 def test_a_clean_model_hears_what_would_be_missed():
@@ -167,3 +181,24 @@ def test_what_one_scan_accuses_is_not_cleared_by_the_others(scanned):
     assert (finding.grade, finding.meaning) == ("undecided", sentence)
     nothing = replace_scan(clean, "mm-bd", rank=0, p_value=0.4, label=3)
     assert describe(nothing)[1].grade == "none shown"
+
+
+def test_after_a_search_that_was_too_short_comes_one_with_the_default_settings(scanned):
+    short = Measurement(
+        name="backdoor.neural-cleanse.settled",
+        value=0.1,
+        low=0.0,
+        high=0.4,
+        n=10,
+        direction=Direction.HIGHER,
+        method="m",
+    )
+    chosen = {**scanned.settings, "detectors": ["mm-bd", "neural-cleanse"]}
+    chosen["configure"] = ["mm-bd.starts=2", "neural-cleanse.epochs=12"]
+    document = scanned.model_copy(update={"measurements": (*scanned.measurements, short), "settings": chosen})
+    finding = next(found for found in grade_families(document) if found.family == "backdoor")
+    step = propose_step(document, dataclasses.replace(finding, grade="undecided"))
+    assert "long enough" in step.what
+    assert "neural-cleanse" in step.command and "mm-bd.starts=2" in step.command and "epochs" not in step.command
+    settled = document.model_copy(update={"measurements": scanned.measurements})
+    assert "epochs=12" in write_command(settled, None)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from securitynet.detectors._neural_cleanse.costs import LAST_SHARE
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
 from securitynet.models.targets.target import Target
 from securitynet.models.targets.threads import leave_cores_to_threads
@@ -79,6 +80,8 @@ class BlockSearch:
             part: Name of this part of the search, for its checkpoint.
         """
         run = TriggerSearch(self.target, self.images, labels, self.rules)
+        # Norms of light epochs do not count, so that there is one to compare with only after the first full epoch.
+        end = max(first, last - max(1, int(LAST_SHARE * last)), self.rules.light_epochs + 1)
         file, key = self.file(f"checkpoint-{part}"), f"{self.name}:{part}"
         saved = file.read(key) if file else None
         if saved is not None:
@@ -90,6 +93,8 @@ class BlockSearch:
         for epoch in range(first, last):
             if not bool(run.active.any()):
                 break
+            if epoch == end:
+                run.costs.mark()
             running, before = int(run.active.sum()), self.done
 
             def report(count: int, running: int = running) -> None:

@@ -21,6 +21,12 @@ With ``stop_patience``, a label is finished when its best norm has not improved 
 weight has been both raised and lowered: before that, a standstill only means that the weight is still too low.
 
 Which counter is reset by what follows the authors' program.
+
+A search that ends too early leaves norms that say how soon a label was reached, not how small its trigger can be. A
+norm counts as settled if it has fallen by at most 15% during the last quarter of the epochs (`Costs.find_settled`), or
+if its label is finished. Norms stand still at the start, too, while the weight is low: so the weight must have been
+lowered, or the norm have fallen below half of where it began. The first of these alone would be too strict: at the
+boundary, triggers may work and fail in turn, and never ``patience`` times in a row.
 """
 
 from __future__ import annotations
@@ -30,6 +36,12 @@ from dataclasses import dataclass
 import torch
 
 from securitynet.records import Record
+
+SMALL_FALL = 0.15
+"""Largest share by which a norm that has settled may fall at the end of the search."""
+
+LAST_SHARE = 0.25
+"""Share of the epochs that are the end of the search in this sense."""
 
 
 class CostRules(Record):
@@ -67,6 +79,7 @@ class Costs:
         still: Epochs in a row without progress.
         best: Smallest norms of working triggers; infinite where none worked.
         best_before: The same, as of the epoch before.
+        marked: The same, as of the last call of `mark`.
     """
 
     rules: CostRules
@@ -79,6 +92,7 @@ class Costs:
     still: torch.Tensor
     best: torch.Tensor
     best_before: torch.Tensor
+    marked: torch.Tensor
 
     @classmethod
     def fresh(cls, rules: CostRules, labels: int) -> Costs:
@@ -90,7 +104,7 @@ class Costs:
         """
         counts = [torch.zeros(labels, dtype=torch.int64) for _ in range(4)]
         flags = [torch.zeros(labels, dtype=torch.bool) for _ in range(2)]
-        norms = [torch.full((labels,), torch.inf, dtype=torch.float64) for _ in range(2)]
+        norms = [torch.full((labels,), torch.inf, dtype=torch.float64) for _ in range(3)]
         return cls(
             rules,
             cost=torch.zeros(labels, dtype=torch.float64),
@@ -102,16 +116,35 @@ class Costs:
             went_down=flags[1],
             best=norms[0],
             best_before=norms[1],
+            marked=norms[2],
         )
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors by name, for checkpoints."""
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
+    def mark(self) -> None:
+        """Remember the best norms, because the end of the search begins."""
+        self.marked = self.best.clone()
+
+    def find_settled(self, finished: torch.Tensor, start: float) -> torch.Tensor:
+        """Find the labels whose norms are close to their minimum; the module's documentation states the rule.
+
+        Args:
+            finished: Labels whose search ended before the last epoch, L bool.
+            start: Norm of a mask at the start of the search.
+
+        Returns:
+            L bool.
+        """
+        stands = torch.isfinite(self.marked) & (self.best >= (1 - SMALL_FALL) * self.marked)
+        return finished | (stands & (self.went_down | (self.best <= start / 2)))
+
     def forget(self) -> None:
         """Reset the best norms and the epochs without progress; weights and their counters stay as they are."""
         self.best.fill_(torch.inf)
         self.best_before.fill_(torch.inf)
+        self.marked.fill_(torch.inf)
         self.still.zero_()
 
     def update(

@@ -86,6 +86,7 @@ class SearchResult:
         epochs: Epochs that each label was searched, N int64.
         masks: N×H×W uint8, 255 for a mask of 1.
         patterns: N×C×H×W uint8.
+        settled: Whether the search went on until the norm was close to its minimum (`Costs.find_settled`), N.
         verified: Whether the network was computed in fp32, N.
     """
 
@@ -95,6 +96,7 @@ class SearchResult:
     epochs: NDArray[np.int64]
     masks: NDArray[np.uint8]
     patterns: NDArray[np.uint8]
+    settled: NDArray[np.bool_]
     verified: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
     def sampled(self, plan: SearchPlan) -> NDArray[np.bool_]:
@@ -111,7 +113,7 @@ class SearchResult:
     def replace(self, other: SearchResult) -> None:
         """Replace the triggers of some of the labels by those of another search."""
         rows = np.searchsorted(self.labels, other.labels)
-        for name in ("norms", "success", "epochs", "masks", "patterns", "verified"):
+        for name in ("norms", "success", "epochs", "masks", "patterns", "settled", "verified"):
             getattr(self, name)[rows] = getattr(other, name)
 
 
@@ -155,7 +157,7 @@ def search(
     )
     folder = None if cache is None else cache / "neural-cleanse" / name
     blocks = BlockSearch(target, images, rules, folder, name, report_progress, work)
-    finished = blocks.stored("all")
+    finished = _read_finished(blocks, "all")
     if finished is not None:
         report_progress(1.0)
         return _gather(finished, target.precision)
@@ -168,7 +170,7 @@ def search(
     results = []
     for number, start in enumerate(range(0, len(labels), length)):
         part = f"full-{number}"
-        result = blocks.stored(part)
+        result = _read_finished(blocks, part)
         if result is None:
             chosen = slice(start, start + length)
             state = None if held is None else {name: held[name][chosen] for name in held if name != "labels"}
@@ -211,6 +213,12 @@ def _screen(blocks: BlockSearch, labels: list[int], plan: SearchPlan, epochs: in
     return held
 
 
+def _read_finished(blocks: BlockSearch, part: str) -> Rows | None:
+    """Return the rows of a finished block; None too where an earlier version stored them, without `settled`."""
+    rows = blocks.stored(part)
+    return rows if rows is not None and "settled" in rows else None
+
+
 def _compact(run: TriggerSearch) -> Rows:
     """Return the rows that are stored of a finished block."""
     success = torch.where(run.converged, run.success, 0.0)
@@ -221,6 +229,7 @@ def _compact(run: TriggerSearch) -> Rows:
         "epochs": run.epochs,
         "masks": _bytes(run.masks()),
         "patterns": _bytes(run.patterns()),
+        "settled": run.settled(),
     }
 
 

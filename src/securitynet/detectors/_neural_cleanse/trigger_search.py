@@ -28,6 +28,13 @@ EPSILON = 1e-7
 GROUP_NUMBERS = 1 << 24
 """Most numbers in the triggered images of one step: 64 MiB."""
 
+LEAST_WAY = 10.0
+"""Least product of learning rate and steps after which a norm can have settled.
+
+A step of Adam changes a value before tanh by about the learning rate, and tanh rises between -3 and 3. In fewer steps,
+100 by default, a norm can look settled only because it cannot fall any faster.
+"""
+
 BETAS = (0.5, 0.9)
 ADAM_EPSILON = 1e-8
 
@@ -100,6 +107,12 @@ class TriggerSearch:
     def norms(self) -> torch.Tensor:
         """Sums of the best masks, L float64 on the CPU; infinite where none worked."""
         return torch.where(self.converged, self.masks().double().sum(dim=(1, 2)).cpu(), torch.inf)
+
+    def settled(self) -> torch.Tensor:
+        """Labels whose norms are close to their minimum, L bool on the CPU."""
+        start = 0.5 * self.raw.shape[-2] * self.raw.shape[-1]  # masks begin as uniform random values
+        far_enough = ~self.active | (self.steps * self.rules.learning_rate >= LEAST_WAY)
+        return self.costs.find_settled(~self.active, start) & far_enough
 
     def _has_best(self) -> torch.Tensor:
         return self.converged.to(self.device)[:, None, None, None]

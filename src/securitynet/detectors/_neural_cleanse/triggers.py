@@ -52,6 +52,8 @@ class Triggers(Output):
         fresh_totals: Those images by true class, K int64.
         transfer: Share of those images of other classes that the pictured triggers send to their labels in each clean
             model, M×P; empty likewise.
+        settled: Whether each search went on until the label's norm was close to its minimum, R×N; empty in results of
+            earlier versions.
     """
 
     labels: NDArray[np.int64]
@@ -73,6 +75,7 @@ class Triggers(Output):
     fresh_hits: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     fresh_totals: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     transfer: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    settled: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
 
     headline: ClassVar[tuple[str, ...]] = ("verdict", "suspect-label", "p-value", "anomaly-index")
 
@@ -121,6 +124,7 @@ class Triggers(Output):
             population=self._population,
             reference=list(self.reference),
             success=fresh[0].value if fresh else None,
+            settled=self._find_settled(),
         )
         measured = trigger_norms.measure_trigger_norms(searched, level=level, seed=seed)
         evidence = trigger_norms.collect_evidence(searched, measured)
@@ -141,6 +145,13 @@ class Triggers(Output):
                 detection.measure_overlap(self.masks[at[0]] / 255.0, self.planted_mask / 255.0, level=level)
             )
         return measured
+
+    def _find_settled(self) -> NDArray[np.bool_] | None:
+        """Whether the smallest norm of each label had settled, N; None if that is not known."""
+        if not len(self.settled):
+            return None
+        settled: NDArray[np.bool_] = np.take_along_axis(self.settled, self.repeats.argmin(axis=0)[None], axis=0)[0]
+        return settled
 
     def _measure_fresh(self, level: float) -> list[Measurement]:
         """Success of the smallest trigger on fresh images of other classes, on the worst class, and on clean models."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from securitynet.metrics.backdoor_verdict import BackdoorEvidence, Verdict
 
@@ -30,6 +31,8 @@ def describe_verdict(
         return f"Nothing found{_in_brackets(evidence)}. {_describe_misses(detectable)}"
     if not labels:
         return "Undecided: no label has a trigger that works, so there is nothing to compare."
+    if evidence.too_short:
+        return _describe_short_search(evidence, labels[0], share)
     measures = "; ".join([*_list_measures(evidence, share), *_list_p_values(evidence)])
     named, several = _join(labels), len(labels) > 1
     if several:
@@ -50,6 +53,18 @@ def describe_verdict(
             "neural-cleanse.reference=19."
         )
     return f"Undecided: the tests disagree about {named} ({measures}): no test accuses it, but {because}."
+
+
+def _describe_short_search(evidence: BackdoorEvidence, label: str, share: float | None) -> str:
+    """What is known when norms were still falling: nothing that compares them."""
+    measures = "; ".join(_list_measures(replace(evidence, ratio=None), share))
+    falling = 1 - (evidence.settled or 0)
+    return (
+        f"Undecided: the search was too short. The norms of {100 * falling:.0f}% of the labels were still falling when "
+        f"it ended, so they cannot be compared. The smallest trigger so far leads to {label} ({measures}). Search "
+        "again with the default settings, or with neural-cleanse.preset=original and without neural-cleanse.epochs: "
+        "then each label is searched until its norm falls no further."
+    )
 
 
 def _describe_misses(detectable: float | None) -> str:

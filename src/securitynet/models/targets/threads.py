@@ -58,6 +58,11 @@ class NetworkThreads:
             size: Largest number of inputs in one part.
         """
         parts = torch.split(inputs, size)
+        if self.count == torch.get_num_threads() == 1:
+            # The only thread would compute the same, and each part would wait for two changes of threads.
+            with torch.inference_mode(False):
+                results = [self._run(function, part) for part in parts]
+            return torch.cat(results)
         return torch.cat(list(thread_pool(self.count).map(lambda part: self._run(function, part), parts)))
 
     def _run(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], part: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ KINDS: dict[str, Kind] = {
     "fresh-success-worst-class": Kind("Its success on the class where it works least", "share"),
     "trigger-transfer": Kind("Its success on clean models", "share"),
     "converged": Kind("Labels for which the search converged", "share"),
+    "settled": Kind("Of these, labels whose norm had settled when the search ended", "share"),
     "localisation-iou": Kind("Overlap with the known trigger", "share"),
     "true-positive-rate": Kind("Backdoored models detected", "share"),
     "false-positive-rate": Kind("Clean models flagged", "share"),
