@@ -247,6 +247,18 @@ def test_a_defense_that_does_no_more_than_dp_sgd_is_said_to():
     assert "not shown to beat" in describe_outcome(dearer, plain, baseline)
 
 
+def test_a_defense_with_which_records_leak_that_do_not_leak_without_it_is_no_remedy():
+    none = (0.0, 0.04, 0.24)
+    plain = effect("none", 0.45, 0.5, 0.55, canaries=none, exposed=none)
+    leaking = effect("dp-sgd", 0.45, 0.5, 0.55, canaries=(0.16, 0.31, 0.44), exposed=none)
+    assert describe_outcome(leaking, plain) == (
+        "with it, canaries are shown to leak; without it, no leak of them is shown"
+    )
+    assert "no leak that it could reduce" in describe_outcome(
+        effect("x", 0.45, 0.5, 0.55, canaries=none, exposed=none), plain
+    )
+
+
 def test_the_section_names_what_helps_the_worst_records_and_what_beats_dp_sgd():
     high, low = (0.6, 0.8, 0.9), (0.02, 0.06, 0.2)
     plain = effect("none", 0.65, 0.7, 0.75, canaries=high, exposed=high)

@@ -120,15 +120,15 @@ def test_unlearning_shows_a_share_of_the_images_with_a_trigger_and_all_with_thei
     mask = torch.zeros(4, 4)
     mask[:, 3] = 1
     triggers = tuple(ReconstructedTrigger(label, mask, torch.full((1, 4, 4), 0.5 + label / 2)) for label in (0, 1))
-    task = small_task(count=400, triggers=triggers)
+    task = small_task(count=500, triggers=triggers)
     shown = []
     task.network.register_forward_hook(
         lambda network, inputs, _output: shown.append(inputs[0].detach()) if network.training else None
     )
     (note,) = Unlearning(epochs=1, share=0.6).repair(task)
-    rows = torch.cat(task.batches(64, "fine-tuning", 0))
+    rows = torch.cat(task.batches(64, "fine-tuning", 0, task.hold_out()[1]))
     images, _ = task.batch(rows)
-    seen = torch.cat(shown)
+    seen = torch.cat(shown)[-len(rows) :]  # in the last training, should a learning rate have been refused
     same = (seen == images).flatten(1).all(dim=1)
     by_trigger = [(seen == trigger.apply(images)).flatten(1).all(dim=1) for trigger in triggers]
     assert bool((same | by_trigger[0] | by_trigger[1]).all())
@@ -150,25 +150,48 @@ def test_networks_that_a_defense_does_not_fit_and_divergence_are_reported():
         fine_tune(small_task(), epochs=9, learning_rate=1e30, batch_size=16)
 
 
-def test_a_learning_rate_that_breaks_the_network_is_halved(monkeypatch):
+def test_a_learning_rate_that_breaks_the_network_is_divided(monkeypatch):
     """The trainings with the first two rates are replaced by what a collapse leaves: every image in one class."""
-    task, rates, train = small_task(), [], _repair._train
+    task, rates, train = small_task(count=60), [], _repair._train
+    rarer = int(task.labels[task.hold_out()[0]].bincount().argmin())
 
-    def train_or_collapse(task, epochs, learning_rate, *others):
+    def train_or_collapse(task, rows, epochs, learning_rate, *others):
         rates.append(learning_rate)
         if learning_rate > 0.02:
             with torch.no_grad():
                 task.network[-1].weight.zero_()
-                task.network[-1].bias.copy_(torch.tensor([9.0, 0.0]))
+                task.network[-1].bias.copy_(torch.eye(2)[rarer])
         else:
-            train(task, epochs, learning_rate, *others)
+            train(task, rows, epochs, learning_rate, *others)
 
     fine_tune(task, epochs=10, learning_rate=0.05, batch_size=16)
-    accuracy = task.measure_accuracy()
+    accuracy = task.measure_accuracy(task.hold_out()[0])
     assert accuracy > 0.8
     monkeypatch.setattr(_repair, "_train", train_or_collapse)
     fine_tune(task, epochs=2, learning_rate=0.08, batch_size=16)
-    assert rates == [0.08, 0.04, 0.02] and task.measure_accuracy() >= accuracy - 0.02
+    assert rates == pytest.approx([0.08, 0.08 / 3, 0.08 / 9])
+    assert task.measure_accuracy(task.hold_out()[0]) >= accuracy - 0.02
+
+
+def test_images_that_are_not_trained_on_judge_the_learning_rate():
+    """With wrong labels, each step towards the images that are trained on is one away from those held out."""
+    task, seen = small_task(count=60), []
+    fine_tune(task, epochs=20, learning_rate=0.05, batch_size=16)
+    held, used = task.hold_out()
+    assert len(held) == 12 and sorted([*held.tolist(), *used.tolist()]) == list(range(60))
+    before = task.measure_accuracy(held)
+    assert before > 0.8
+    task.labels[used] = 1 - task.labels[used]
+
+    def record(images, random):
+        seen.extend(images)
+        return images
+
+    fine_tune(task, epochs=3, learning_rate=0.2, batch_size=16, change=record)
+    assert task.measure_accuracy(held) > 0.5 > task.measure_accuracy(used)
+    assert len(seen) > 3 * len(used)  # a rate was refused
+    images, _ = task.batch(held)
+    assert not any(torch.equal(one, other) for one in images for other in seen)
 
 
 def test_anp_prunes_and_restores_gradients():

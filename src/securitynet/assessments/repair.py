@@ -195,6 +195,7 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
         target.head,
         config.seed,
     )
+    task = replace(task, kept=task.accuracy_to_keep())
     notes = list(target.notes)
     for defense in defenses:
         if defense.needs_triggers and not triggers and len(defenses) > 1:
@@ -322,15 +323,19 @@ def choose_records(
 
 
 def read_triggers(scanned: Any) -> tuple[ReconstructedTrigger, ...]:
-    """The triggers that a search found to work, the smallest first."""
-    if scanned is None:
+    """The triggers that a search found to work of the classes that it accuses, or of the one with the smallest.
+
+    Those of the other classes are features of the class: to unlearn them costs accuracy.
+    """
+    if scanned is None or not np.isfinite(scanned.norms).any():
         return ()
+    accused = scanned.flagged or scanned.suspects or [int(scanned.norms.argmin())]
     return tuple(
         ReconstructedTrigger(
             int(scanned.labels[position]), torch.from_numpy(mask).float() / 255, torch.from_numpy(pattern).float() / 255
         )
         for position, mask, pattern in zip(scanned.pictured.tolist(), scanned.masks, scanned.patterns, strict=True)
-        if np.isfinite(scanned.norms[position])
+        if position in accused and np.isfinite(scanned.norms[position])
     )
 
 

@@ -51,6 +51,7 @@ class Anp(RepairDefense):
         layers = list_neurons(task.network)
         if not layers:
             raise ModelError("ANP needs a hidden layer; this network has none.", hint="Choose i-bau.")
+        accuracy = task.accuracy_to_keep()
         masks = self.learn_masks(task, layers)
         count, pruned = _prune(task, layers, masks, self.threshold, task.measure_accuracy() - self.tolerance)
         if self.epochs:
@@ -60,6 +61,7 @@ class Anp(RepairDefense):
                 learning_rate=self.fine_tuning_rate,
                 batch_size=self.batch_size // 2 or 1,
                 after_step=pruned.enforce,
+                accuracy=accuracy,
             )
         return (f"Pruned {count} of {sum(map(len, masks))} neurons.",)
 

@@ -23,7 +23,7 @@ class FinePruning(RepairDefense):
     Attributes:
         tolerance: Largest loss of accuracy on the clean images by pruning alone (0.04 in the paper's evaluation).
         epochs: Passes of fine-tuning over the clean images.
-        learning_rate: First learning rate; one that breaks the network is halved.
+        learning_rate: First learning rate; one that breaks the network is divided by three.
         batch_size: Images per step.
     """
 
@@ -35,6 +35,7 @@ class FinePruning(RepairDefense):
     @override
     def repair(self, task: RepairTask) -> tuple[str, ...]:
         layers = _find_last_convolution(task.network)
+        accuracy = task.accuracy_to_keep()
         order = torch.argsort(_measure_activations(task, layers[-1]), stable=True)
         count = _count_prunable(task, layers, order, task.measure_accuracy() - self.tolerance)
         mask = PruneMask(bias=True)
@@ -47,6 +48,7 @@ class FinePruning(RepairDefense):
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
             after_step=mask.enforce,
+            accuracy=accuracy,
         )
         return (f"Pruned {count} of {len(order)} channels of the last convolution.",)
 

@@ -22,7 +22,7 @@ class Unlearning(RepairDefense):
     Attributes:
         epochs: Passes over the clean images.
         share: Share of the images that carry a trigger.
-        learning_rate: First learning rate; one that breaks the network is halved.
+        learning_rate: First learning rate; one that breaks the network is divided by three.
         batch_size: Images per step.
     """
 

@@ -145,15 +145,29 @@ def compare_worst(tried: DefenseEffect, undefended: DefenseEffect) -> dict[str, 
     """
     if tried.worst is None or undefended.worst is None:
         return {}
-    groups = {
-        "canaries": (tried.worst.canaries, undefended.worst.canaries),
-        "exposed members": (tried.worst.exposed, undefended.worst.exposed),
-    }
+    pairs = {name: (_find_worst(tried, name), _find_worst(undefended, name)) for name in WORST}
     return {
-        name: (plain.low > undefended.worst.fpr, _apart(now, plain))
-        for name, (now, plain) in groups.items()
+        name: (_leaks(undefended, name), _apart(now, plain))
+        for name, (now, plain) in pairs.items()
         if now is not None and plain is not None and now.value is not None and plain.low is not None
     }
+
+
+WORST = ("canaries", "exposed members")
+"""Groups of the worst records, as sentences name them."""
+
+
+def _find_worst(effect: DefenseEffect, name: str) -> Measurement | None:
+    """The true-positive rate on a group of the worst records."""
+    if effect.worst is None:
+        return None
+    return effect.worst.canaries if name == "canaries" else effect.worst.exposed
+
+
+def _leaks(effect: DefenseEffect, name: str) -> bool:
+    """Whether a group is shown to be identified more often than records that the model has not seen."""
+    rate = _find_worst(effect, name)
+    return effect.worst is not None and rate is not None and rate.low is not None and rate.low > effect.worst.fpr
 
 
 def _describe_risk(tried: DefenseEffect, undefended: DefenseEffect) -> str:
@@ -175,6 +189,9 @@ def _describe_risk(tried: DefenseEffect, undefended: DefenseEffect) -> str:
         rest = [name for name, (leaks, change) in groups.items() if leaks and change == 0]
         return f"helps {' and '.join(better)}, not {' and '.join(rest)}"
     if not any(leaks for leaks, _ in groups.values()):
+        leaking = [name for name in groups if _leaks(tried, name)]
+        if leaking:
+            return f"with it, {' and '.join(leaking)} are shown to leak; without it, no leak of them is shown{also}"
         return f"the worst records show no leak that it could reduce{also}"
     return f"not shown to help the worst records{also}"
 
