@@ -31,6 +31,9 @@ CHANGING = {
 }  # fmt: skip
 """Fields that differ between two undisturbed runs, or repeat those that do."""
 
+RUNNER = ("out/run/", "out/term")
+"""Of a study: what its workers say while they run, and the number of the runner that holds it."""
+
 RECIPE = ("--dataset", "digits", "--limit", "200", "--device", "cpu")
 
 STUDY = """
@@ -154,8 +157,8 @@ COMMANDS = {
         before=(("catalog", "import", "table.jsonl", "--db", "catalog.sqlite"),),
         writes=("out.csv",),
     ),
-    "study": Command(("study", "run", "study.toml", "--out", "out"), write_study, ignored=("out/run/",)),
-    "ray study": Command(("study", "run", "study.toml", "--out", "out"), write_ray_study, ignored=("out/run/",)),
+    "study": Command(("study", "run", "study.toml", "--out", "out"), write_study, ignored=RUNNER),
+    "ray study": Command(("study", "run", "study.toml", "--out", "out"), write_ray_study, ignored=RUNNER),
     "study export": Command(
         ("study", "export", "out", "table.csv"),
         write_study,
@@ -223,7 +226,9 @@ def describe_database(path: Path) -> dict[str, Any]:
         content = {}
         for table in tables:
             cursor = connection.execute(f'SELECT * FROM "{table}"')
-            kept = [number for number, column in enumerate(cursor.description) if column[0] not in CHANGING]
+            # The checksum of a trial is that of its record, with its times.
+            changing = CHANGING | ({"checksum"} if table == "result_trials" else set())
+            kept = [number for number, column in enumerate(cursor.description) if column[0] not in changing]
             content[table] = sorted(repr([row[number] for number in kept]) for row in cursor)
     connection.close()
     return content
