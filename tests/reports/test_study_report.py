@@ -111,6 +111,6 @@ def test_command_writes_a_pdf(tmp_path, run_cli):
         to_pdf("<p>A page.</p>")  # importing WeasyPrint here would change how Pillow reads images in other tests
     except SecurityNetError as error:
         pytest.skip(error.message)
-    fill(tmp_path)
+    fill(tmp_path, count=3)
     assert run_cli("report", tmp_path, "--out", tmp_path / "r.pdf").returncode == 0
     assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF")
