@@ -115,6 +115,7 @@ def _open_network(
             _check_count(reference, shape.num_classes, options, dataset)
             network = fitting.build(source, shape, frozenset(match[1].state))
             loaded = fitting.load_weights(network, match[1].state, reference=str(reference))
+            stated = match[1].normalization or stated
             notes.append(match[1].note)
     if is_own and source.set_own_flags is not None:
         source.set_own_flags(network)
