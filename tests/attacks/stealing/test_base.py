@@ -94,7 +94,8 @@ def test_a_smaller_budget_is_a_run_of_its_own_on_the_first_queries(name, model, 
     assert curve.budgets.tolist() == [small, large]
     np.testing.assert_array_equal(curve.surrogate[1], theft.output.surrogate[0])
     np.testing.assert_array_equal(curve.surrogate[0], alone.surrogate[0])
-    np.testing.assert_array_equal(curve.confidence[0], alone.confidence[0])
+    # The target's outputs for these images came from a larger batch, whose last digits differ on some processors.
+    np.testing.assert_allclose(curve.confidence[0], alone.confidence[0], atol=1e-4)
     if model.auxiliary is not Auxiliary.NONE:  # made-up images are another dataset where there are more of them
         assert curve.saved[0] == alone.saved[0] != curve.saved[1]
 
