@@ -87,15 +87,15 @@ def test_a_second_run_asks_nothing(name, model, steal, all_data):
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
 def test_a_smaller_budget_is_a_run_of_its_own_on_the_first_queries(name, model, steal, sealed, all_data, tmp_path):
     theft, large = steal(name, model), BUDGET.get(name, 120)
-    small = large // 3
+    # Both runs send the same batches: the last digits of outputs depend on their sizes on some processors.
+    small = large // 2
     # In the cache of the larger run, so that only the smaller one is left to do.
     curve = make(name, budgets=(small, large))(theft.target, all_data, context(theft.cache), model)
     alone = make(name, budgets=small)(sealed, all_data, context(tmp_path), model)
     assert curve.budgets.tolist() == [small, large]
     np.testing.assert_array_equal(curve.surrogate[1], theft.output.surrogate[0])
     np.testing.assert_array_equal(curve.surrogate[0], alone.surrogate[0])
-    # The target's outputs for these images came from a larger batch, whose last digits differ on some processors.
-    np.testing.assert_allclose(curve.confidence[0], alone.confidence[0], atol=1e-4)
+    np.testing.assert_array_equal(curve.confidence[0], alone.confidence[0])
     if model.auxiliary is not Auxiliary.NONE:  # made-up images are another dataset where there are more of them
         assert curve.saved[0] == alone.saved[0] != curve.saved[1]
 
