@@ -41,8 +41,8 @@ _STAGES = (64, 160, 400)
 _HOPELESS = 1e-3
 _LEVEL = 0.01
 _ROUNDING = 1e-4
-"""Mean difference of losses, in nats, that arithmetic alone may make; a test finds it significant where all images share
-it."""
+"""Mean difference of losses, in nats, that arithmetic alone may make. Where all images share it, a test finds it
+significant."""
 _SCOUTS = ("imagenet", "none", "bytes", "caffe")
 """Conventions that lie near all the others: if none of them shows that the network knows the classes, none will."""
 _USELESS = 0.1
