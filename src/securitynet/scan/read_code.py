@@ -82,12 +82,12 @@ def read_code_files(paths: list[Path]) -> list[TrainingCode]:
     Args:
         paths: Files of one repository.
     """
-    found = []
+    codes = []
     for path in sorted(paths)[:MAX_FILES]:
         code = read_code(path)
         if code is not None:
-            found.append(code)
-    return found
+            codes.append(code)
+    return codes
 
 
 def read_code(path: Path) -> TrainingCode | None:
