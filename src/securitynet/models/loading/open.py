@@ -195,6 +195,7 @@ def _build(
         return _LoadedNetwork(network, loaded, shape, counted, None)
     fitted = fit_names(state, network.state_dict())
     notes += fitted.notes
+    stated = fitted.normalization
     try:
         loaded = fitting.load_weights(network, fitted.state, reference=str(reference), convert=source.convert)
     except WeightsMismatch as mismatch:
@@ -205,8 +206,9 @@ def _build(
         _check_count(reference, shape.num_classes, options, dataset)
         network = fitting.build(source, shape, frozenset(match[1].state))
         loaded = fitting.load_weights(network, match[1].state, reference=str(reference))
+        stated = match[1].normalization or stated
         notes.append(match[1].note)
-    return _LoadedNetwork(network, loaded, shape, counted, fitted.normalization)
+    return _LoadedNetwork(network, loaded, shape, counted, stated)
 
 
 def _stated_preprocessing(
