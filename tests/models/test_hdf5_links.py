@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from securitynet.errors import UnsafeFile
+from securitynet.models.sources import keras
 
 h5py = pytest.importorskip("h5py")
-keras = pytest.importorskip("securitynet.models.sources.keras")
+pytest.importorskip("keras")
 
 
 def external_link(file, secret):

@@ -7,7 +7,13 @@ import torch
 
 from securitynet.errors import ModelError
 from securitynet.models.loading.load import load_target
-from securitynet.models.sources._transformers import _class_names, _preprocessing, _without_code, transformers_source
+from securitynet.models.sources._transformers import (
+    _class_names,
+    _preprocessing,
+    _without_code,
+    import_transformers,
+    transformers_source,
+)
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 
@@ -68,7 +74,8 @@ def test_preprocessing_without_equal_is_not_guessed():
 
 def saved(folder, kind):
     """A tiny network of transformers, saved as its users do."""
-    transformers = pytest.importorskip("securitynet.models.sources._transformers").import_transformers()
+    pytest.importorskip("transformers")
+    transformers = import_transformers()
     torch.manual_seed(0)
     config = {
         "vit": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

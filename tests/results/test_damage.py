@@ -14,27 +14,12 @@ import torch
 from failing_disk import failing_disk
 from securitynet.files import read_with_digest, write_json, write_with_digest
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
-from securitynet.records import TrialResult
 from securitynet.results.export import write_table
 from securitynet.results.index import Index, IndexFailure
 from securitynet.results.root import FolderRoot
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
-
-SPEC = {
-    "target": {"reference": "arch:a", "checksum": "c", "preprocessing": {}, "head": "logits"},
-    "dataset": {"reference": "d", "fingerprint": "f"},
-    "split": {"name": "public", "fingerprint": "s"},
-    "kind": "attack",
-    "method": "membership.loss",
-    "threat_model": {"access": "black-box", "auxiliary": "none"},
-}
-
-
-def make_trial(seed=0, reason="old"):
-    return TrialResult.model_validate(
-        {"spec": {**SPEC, "seed": seed}, "status": "failed", "reason": reason, "finished": "2026"}
-    )
+from trial_files import make_trial
 
 
 def make_target(reason):
@@ -213,7 +198,7 @@ def test_an_index_of_another_version_is_made_again(index_file):
 def test_an_index_on_a_full_disk(index_file):
     path, root = index_file
     for seed in range(5, 200):
-        TrialStore(root).save(make_trial(seed, "x" * 500))
+        TrialStore(root).save(make_trial(seed, reason="x" * 500))
     index = Index(path, root)
     with index._engine.connect() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {path.stat().st_size // 4096 + 2}")

@@ -2,30 +2,16 @@
 
 import pytest
 
-from securitynet.records import TrialResult
 from securitynet.results import file_readers
 from securitynet.results.file_readers import read_parts
 from securitynet.results.file_rows import read_rows
 from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot
 from securitynet.results.store import TrialStore
+from trial_files import make_trial
 
-SPEC = {
-    "target": {"reference": "arch:a", "checksum": "c", "preprocessing": {}, "head": "logits"},
-    "dataset": {"reference": "d", "fingerprint": "f"},
-    "split": {"name": "public", "fingerprint": "s"},
-    "kind": "attack",
-    "method": "membership.loss",
-    "threat_model": {"access": "black-box", "auxiliary": "none"},
-}
 AUC = {"name": "membership.loss.auc", "value": 0.5, "low": 1e-05, "high": 0.9, "n": 9, "direction": "lower",
        "method": "by hand"}  # fmt: skip
-
-
-def make_trial(seed):
-    return TrialResult.model_validate(
-        {"spec": {**SPEC, "seed": seed}, "status": "ok", "measurements": [AUC], "finished": "2026"}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +19,9 @@ def root(tmp_path_factory):
     """Thirty trials; one is damaged, and one has the name of another."""
     root = FolderRoot(tmp_path_factory.mktemp("results"))
     store = TrialStore(root)
-    paths = [store.path(store.save(make_trial(seed)).id) for seed in range(30)]
+    paths = [
+        store.path(store.save(make_trial(seed, status="ok", reason=None, measurements=[AUC])).id) for seed in range(30)
+    ]
     paths[3].write_text(paths[3].read_text().replace("finished", "ended"))
     paths[4].write_text(paths[5].read_text())
     return root

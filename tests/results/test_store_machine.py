@@ -12,29 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from failing_disk import failing_disk
-from securitynet.records import TrialResult
 from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot
 from securitynet.results.store import TrialStore
+from trial_files import make_trial
 
 SEEDS = st.integers(0, 2)
 REASONS = st.sampled_from(["disk", "memory", "crash"])
 
 
-def make_trial(seed: int, reason: str) -> TrialResult:
-    spec = {
-        "target": {"reference": "arch:a", "checksum": "c", "preprocessing": {}, "head": "logits"},
-        "dataset": {"reference": "d", "fingerprint": "f"},
-        "split": {"name": "public", "fingerprint": "s"},
-        "kind": "attack",
-        "method": "membership.loss",
-        "threat_model": {"access": "black-box", "auxiliary": "none"},
-        "seed": seed,
-    }
-    return TrialResult.model_validate({"spec": spec, "status": "failed", "reason": reason, "finished": "2026"})
-
-
-IDS = {seed: make_trial(seed, "").id for seed in range(3)}
+IDS = {seed: make_trial(seed).id for seed in range(3)}
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -52,7 +39,7 @@ class StoreMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def save(self, seed: int, reason: str) -> None:
-        self.store.save(make_trial(seed, reason), {"scores": np.full(2, len(reason))})
+        self.store.save(make_trial(seed, reason=reason), {"scores": np.full(2, len(reason))})
 
     @rule(seed=SEEDS, reason=REASONS)
     def write(self, seed: int, reason: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +84,29 @@ def test_slow_clients_hold_up_nobody(server: tuple[int, int]) -> None:
                 client.sendall(b"GET /download.csv HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
         assert read_often(server[1], 6) == {200}
     assert read_often(server[1], 6) == {200}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are read from /proc")
+def test_several_processes_serve_one_page_and_end_with_the_first(filled: tuple[str, list[str]]) -> None:
+    with start_server(filled[0], "--processes", "2") as (process, port, _):
+        with ThreadPoolExecutor(4) as readers:
+            assert set().union(*readers.map(lambda _: read_often(port, 6), range(4))) == {200}
+        children = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        serving = [child for child in children if "multiprocessing.spawn" in read_command(child)]
+        assert len(serving) == 2
+        os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while any("multiprocessing.spawn" in read_command(child) for child in serving):
+            assert time.monotonic() < deadline, "orphans hold the port"
+            time.sleep(0.05)
+
+
+def read_command(process: int) -> str:
+    """The command line of a process; empty if there is none."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")

@@ -193,6 +193,8 @@ def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Dat
 def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
     """Quantities, with one for each attribute in place of those of attribute inference, where several were inferred.
 
+    Values of which no attribute is stated, such as those that a paper prints, have one of their own.
+
     Args:
         frame: Tidy frame.
         quantities: Name -> quantity.
@@ -200,9 +202,7 @@ def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) ->
     inferred = frame.loc[(frame["attack"] == "attribute") & frame["value"].notna(), "settings"].dropna().unique()
     settings: dict[str, list[str]] = {}
     for text in inferred:
-        name = json.loads(text).get("of")
-        if name is not None:
-            settings.setdefault(str(name), []).append(text)
+        settings.setdefault(str(json.loads(text).get("of") or ""), []).append(text)
     if len(settings) < 2:
         return dict(quantities)
     single: dict[str, Quantity] = {}
@@ -212,7 +212,8 @@ def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) ->
             continue
         for number, (attribute, texts) in enumerate(sorted(settings.items())):
             where = {**quantity.where, "settings": tuple(texts)}
-            single[f"{name}_{number}"] = replace(quantity, label=f"{quantity.label}: {attribute}", where=where)
+            label = f"{quantity.label}: {attribute}" if attribute else quantity.label
+            single[f"{name}_{number}"] = replace(quantity, label=label, where=where)
     return single
 
 

@@ -42,7 +42,7 @@ def correlate_groups(
         codes: N, the group of each, from 0.
         names: Number of a group -> its name; groups without one are left out.
     """
-    found = []
+    within = []
     # Sorted once instead of searched for each group; numbers of 16 bits are sorted in linear time.
     small = codes.astype(np.uint16) if len(codes) and codes.max() < 1 << 16 else codes
     order = np.argsort(small, kind="stable")
@@ -51,8 +51,8 @@ def correlate_groups(
         rows = order[starts[code] : starts[code + 1]]
         a, b = x[rows], y[rows]
         if len(a) >= FEWEST and np.ptp(a) > 0 and np.ptp(b) > 0:
-            found.append(CorrelationInGroup(name, len(a), float(np.corrcoef(a, b)[0, 1])))
-    return sorted(found, key=lambda group: (-group.n, group.group))
+            within.append(CorrelationInGroup(name, len(a), float(np.corrcoef(a, b)[0, 1])))
+    return sorted(within, key=lambda group: (-group.n, group.group))
 
 
 def describe_mixed_signs(groups: Iterable[tuple[str, float]], pooled: float | None = None) -> str | None:

@@ -87,9 +87,9 @@ def _blocks(
     for record in StudyTargetStore(store.files):
         if record.means is None or (record.doubtful and not doubtful):
             continue
-        means = record.means
+        capabilities = record.means
         case = describe(record)
-        known[target_key(means.target, means.dataset, means.split, means.precision)] = case
+        known[capabilities.key] = case
         yield case, [values(measurement) for measurement in record.measurements]
     for result in trials:
         spec = result.spec

@@ -158,10 +158,12 @@ def prepare(
     require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     if trained is not None and membership == "assumed" and trained.dataset.fingerprint == dataset.fingerprint:
-        target.notes += (
+        warning = (
             f"WARNING: the model's record states which records trained it (split {trained.split.protocol}); with "
-            f"--split {config.split}, others are taken for members. Leave --split out.",
+            f"--split {config.split}, others are taken for members. Leave --split out."
         )
+        if warning not in target.notes:  # a target that was given may have been assessed before
+            target.notes += (warning,)
     auxiliary = load_auxiliary(config, dataset, auxiliary)
     return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
 

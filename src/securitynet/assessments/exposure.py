@@ -60,10 +60,12 @@ def measure_exposure(
     def attack_each(memberships: NDArray[np.bool_]) -> NDArray[np.float64]:
         return score_each_model(signals, memberships, balanced=True, seed=config.seed)
 
-    found = vulnerability.measure_vulnerability(attack_each(included), included, fpr=config.fpr, share=config.top_share)
+    measured = vulnerability.measure_vulnerability(
+        attack_each(included), included, fpr=config.fpr, share=config.top_share
+    )
     reliability = vulnerability.measure_reliability(attack_each, included, config.top_share, seed=config.seed)
     traces = read_loss_traces(config.weights, trained.key)
-    records = list(_describe_records(exposed, found, traces, config.level))
+    records = list(_describe_records(exposed, measured, traces, config.level))
     records.sort(key=lambda r: (r.accused / max(r.non_member_of, 1) - r.identified / max(r.member_of, 1), r.share))
     chosen = {name: (values[indices], names) for name, (values, names) in columns.items()}
     compared = groups.compare_groups(
@@ -86,7 +88,7 @@ def measure_exposure(
             chance_high=reliability.chance_high,
             pairs=reliability.pairs,
         ),
-        significant=int((found.p_values <= 1 - config.level).sum()),
+        significant=int((measured.p_values <= 1 - config.level).sum()),
         most_exposed=tuple(records[:SHOWN]),
         groups=tuple(compared),
         removal=removal,
@@ -127,12 +129,12 @@ def _measure_target(exposed: ExposedTarget, config: ExposureConfig) -> Iterator[
 
 
 def _describe_records(
-    exposed: ExposedTarget, found: vulnerability.Vulnerability, traces: LossTraces | None, level: float
+    exposed: ExposedTarget, measured: vulnerability.Vulnerability, traces: LossTraces | None, level: float
 ) -> Iterator[RecordExposure]:
     """The exposure of each member, in the order of the records."""
     dataset, indices = exposed.data.dataset, exposed.signals.indices
     shares = roc.count_share(exposed.scores[~exposed.is_member], exposed.scores)
-    low, high = found.rate_limits(level)
+    low, high = measured.rate_limits(level)
     spread: dict[int, float] = {}
     if traces is not None and len(traces.losses) > 1:
         values = vulnerability.loss_trace_iqr(traces.losses)
@@ -143,14 +145,14 @@ def _describe_records(
             record=record,
             name=dataset.get_record_name(record),
             label=dataset.class_names[int(dataset.labels[record])],
-            member_of=int(found.member_of[at]),
-            identified=int(found.identified[at]),
-            non_member_of=int(found.non_member_of[at]),
-            accused=int(found.accused[at]),
-            among_top=int(found.among_top[at]),
+            member_of=int(measured.member_of[at]),
+            identified=int(measured.identified[at]),
+            non_member_of=int(measured.non_member_of[at]),
+            accused=int(measured.accused[at]),
+            among_top=int(measured.among_top[at]),
             low=float(low[at]),
             high=float(high[at]),
-            p_value=float(found.p_values[at]),
+            p_value=float(measured.p_values[at]),
             share=float(shares[at]),
             loss_trace_iqr=spread.get(record),
         )

@@ -108,7 +108,7 @@ def prepare_given(
         raise ConfigurationError(
             "mean, std and class_names are for datasets that are given as objects.", hint="Leave them out."
         )
-    subject = prepare(
+    assessed = prepare(
         config,
         loading,
         model=None if isinstance(model, str | os.PathLike | Target) else model,
@@ -117,7 +117,7 @@ def prepare_given(
         transform=transform,
         auxiliary=other,
     )
-    return config, subject
+    return config, assessed
 
 
 def name_architecture(architecture: Any) -> str:

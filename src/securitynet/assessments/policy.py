@@ -143,7 +143,9 @@ def judge(
         comparison: The result against an earlier one, for bounds on a rise or a fall.
     """
     by_name = {measurement.name: measurement for measurement in measurements}
-    changes = {d.name: d.difference for d in comparison.differences} if comparison is not None else {}
+    differences = comparison.differences if comparison is not None else ()
+    # What differs because other records were judged is no change of the model.
+    changes = {d.name: d.difference for d in differences if d.verdict != "other records"}
     violations: list[Violation] = []
     checks: list[PolicyCheck] = []
     bounds = 0

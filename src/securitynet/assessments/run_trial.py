@@ -155,7 +155,7 @@ def run_trial(
         reason = error.message if isinstance(error, SecurityNetError) else f"{type(error).__name__}: {error}"
         failure = TrialResult(
             spec=planned.spec,
-            status="skipped" if hidden else "failed",  # outputs that deny what an attack needs do their job
+            status="skipped" if hidden else "failed",  # the interface hides what the attack needs, as it is meant to
             reason=reason,
             traceback=None if hidden else traceback.format_exc(),
             queries=context.queries(data.dataset),

@@ -122,7 +122,7 @@ class Database:
         except sa.exc.DatabaseError as error:
             raise CatalogError(
                 f"The catalog {self.engine.url.render_as_string()} cannot be opened: {error.orig}.",
-                hint="Give another --db, or mend or remove what is there.",
+                hint="Give another --db, or repair or remove this one.",
             ) from None
 
     def _revision(self, connection: Connection) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +43,9 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=64, help="Processes that answer visitors; more for many at once.")
+    ] = 1,
 ) -> None:
     """Serve the catalog as a web page and a JSON API, read-only and without loading anything from other servers.
 
@@ -55,14 +57,10 @@ def serve(
     import socket
 
     from securitynet.errors import ConfigurationError, MissingExtra
-    from securitynet.results.collection import read_keys
 
     try:
-        import uvicorn
-
-        from securitynet.web.app import create_app
-        from securitynet.web.results import Results
         from securitynet.web.security import is_loopback
+        from securitynet.web.serving import PageOptions, prepare_server, serve_page
     except ModuleNotFoundError as error:
         if error.name in ("uvicorn", "fastapi", "starlette", "polars"):
             raise MissingExtra(str(error.name), "web", "The web page") from None
@@ -70,12 +68,9 @@ def serve(
     for folder in studies or []:
         if not folder.is_dir():
             raise ConfigurationError(f"There is no folder {folder}.", hint="Name a folder with results of studies.")
-    collected = None
-    if results is not None:
-        if not results.is_dir():
-            raise ConfigurationError(f"There is no folder {results}.", hint="Name a folder with results.")
-        collected = Results(results, read_keys(keys) if keys is not None else {})
-    elif keys is not None:
+    if results is not None and not results.is_dir():
+        raise ConfigurationError(f"There is no folder {results}.", hint="Name a folder with results.")
+    if results is None and keys is not None:
         raise ConfigurationError("--keys says who signed results, and there are none.", hint="Give --results too.")
     local = is_loopback(host)
     if token is not None and len(token) < 8:
@@ -96,7 +91,7 @@ def serve(
                 hint="Choose another --port.",
             ) from None
         names = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host}]"}) if local else None
-        app = create_app(db, studies=tuple(studies or ()), results=collected, token=token, names=names)
+        config = prepare_server(PageOptions(db, tuple(studies or ()), results, keys, token, names), processes)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         if token is not None:
@@ -109,7 +104,4 @@ def serve(
                 )
             address += f"?token={token}"
         console.stdout.print(address, soft_wrap=True, markup=False)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-        gc.collect()
-        gc.freeze()  # exempts imported modules from garbage collection, which would hold up every visitor for 0.15 s
-        uvicorn.Server(config).run(sockets=[listening])
+        serve_page(config, listening)

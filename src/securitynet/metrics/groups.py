@@ -87,10 +87,10 @@ def compare_groups(
         raw.append(float(stats.fisher_exact(table).pvalue))
     adjusted = clusters.adjust_p_values(np.array(raw), len(raw))
     each = 1 - (1 - level) / len(parts)
-    found = []
+    tested = []
     for (by, name, part, rest), p_value in zip(parts, adjusted, strict=True):
         members, non_members = part & is_member, part & ~is_member
-        found.append(
+        tested.append(
             GroupExposure(
                 by=by,
                 name=name,
@@ -103,7 +103,7 @@ def compare_groups(
                 p_value=float(p_value),
             )
         )
-    return sorted(found, key=lambda group: -(group.identified.value or 0.0))
+    return sorted(tested, key=lambda group: -(group.identified.value or 0.0))
 
 
 def _rate(name: str, above: NDArray[np.bool_], each: float, level: float, among: int) -> Measurement:

@@ -87,7 +87,7 @@ def describe_comparison(comparison: ResultComparison) -> list[str]:
     ]
     if incomparable:
         sentences.append(
-            f"Of {incomparable}, nothing is concluded: the model is the same, its members or non-members are others."
+            f"Nothing is concluded from {incomparable}: the model is the same, and its members or non-members differ."
         )
     if number > 20:
         sentences.append("Of so many, about one in twenty may show a difference by chance.")

@@ -81,12 +81,10 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
     lines = [FamilyLine(f, propose_step(document, f, out)) for f in findings if f not in untried]
     for able in (True, False):
         group = [finding for finding in untried if bool(list_proposed(document, finding.family)) is able]
-        lines += [
-            FamilyLine(finding, None, 0, untried=True)
-            if number
-            else FamilyLine(finding, propose_first(document, [f.family for f in group], out), len(group), untried=True)
-            for number, finding in enumerate(group)
-        ]
+        if group:
+            step = propose_first(document, [finding.family for finding in group], out)
+            lines.append(FamilyLine(group[0], step, len(group), untried=True))
+            lines += [FamilyLine(finding, None, 0, untried=True) for finding in group[1:]]
     troubled = {"Controls"} if groups_differ(document) else set()
     if verdict.doubt_sentences(document):
         troubled.add("Checks")

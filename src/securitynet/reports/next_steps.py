@@ -11,7 +11,7 @@ from securitynet.metrics.backdoor_verdict import SETTLED
 from securitynet.records import Access
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
-from securitynet.reports.grades import GradedFamily
+from securitynet.reports.grades import GradedFamily, find_blind_judge
 from securitynet.reports.what_helps import describe_outcome, helps
 from securitynet.results.document import DefenseEffect, ResultDocument
 
@@ -32,8 +32,8 @@ BLACK_BOX_LADDERS = {
     "evasion": ("square", "common-corruptions"),
     "backdoor": (),
 }
-"""What stands in for those of `LADDERS` where the adversary has black-box access alone. The detectors
-that need no weights judge inputs, not the model."""
+"""What stands in for those of `LADDERS` where the adversary has black-box access alone. The detectors that need no
+weights judge inputs, not the model."""
 
 LABEL_LADDERS = BLACK_BOX_LADDERS | {
     "membership": ("augmentation-agreement", "label-only-boundary", "label-only-lira"),
@@ -87,6 +87,11 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         return NextStep("Give non-members from the same source as the members, with --non-members.")
     if finding.grade in ("high", "moderate"):
         return _propose_defense(document, finding, out)
+    if finding.family == "inversion" and find_blind_judge(document) is not None:
+        learns = "the classifier that judges reconstructions learns from non-members."
+        if document.settings.get("limit") is not None:
+            return NextStep(f"Use all records: {learns}", write_command(document, out, limit=None))
+        return NextStep(f"Give more non-members: {learns}")
     if finding.grade == "not assessed":  # what ran gives no number that could be graded
         return propose_first(document, [finding.family], out)
     stronger = [name for name in untried if name != list_proposed(document, finding.family)[0]]
@@ -100,7 +105,7 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
     return NextStep("Assess the model again when it, its data or the attacks change.")
 
 
-def list_proposed(document: ResultDocument, family: str) -> tuple[str, ...]:
+def list_proposed(document: ResultDocument, family: str) -> list[str]:
     """The attacks or detectors of a family that can be proposed: those for which access, outputs and data suffice.
 
     Args:
@@ -112,11 +117,11 @@ def list_proposed(document: ResultDocument, family: str) -> tuple[str, ...]:
         ladder = BLACK_BOX_LADDERS.get(family, ladder)
     if document.target.head == "labels":
         ladder = LABEL_LADDERS.get(family, ladder)
-    return _with_data(document, ladder)
+    return _select_with_data(document, ladder)
 
 
-def _with_data(document: ResultDocument, ladder: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in ladder if document.dataset.split != "public" or name not in NEED_SHADOW_DATA)
+def _select_with_data(document: ResultDocument, ladder: Sequence[str]) -> list[str]:
+    return [name for name in ladder if document.dataset.split != "public" or name not in NEED_SHADOW_DATA]
 
 
 def propose_first(document: ResultDocument, families: Sequence[str], out: Path | None = None) -> NextStep:
@@ -188,7 +193,7 @@ def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path 
         return NextStep(
             "No defense that was tried is shown to help: give fewer people access, or train without sensitive records."
         )
-    by_labels = list(_with_data(document, LABEL_LADDERS[finding.family]))
+    by_labels = _select_with_data(document, LABEL_LADDERS[finding.family])
     if finding.family in ("stealing", "inversion") and by_labels and document.settings.get("defense") is None:
         return NextStep(
             "Measure whether it helps to give out the predicted class alone.",

@@ -10,6 +10,9 @@ from securitynet.reports import words
 from securitynet.reports.families._membership_controls import find_blind_auc
 from securitynet.results.document import DefenseEffect, DefenseEffects, ResultDocument
 
+WORST = ("canaries", "exposed members")
+"""Groups of the worst records, as sentences name them."""
+
 
 @dataclass(frozen=True)
 class DefenseRow:
@@ -151,10 +154,6 @@ def compare_worst(tried: DefenseEffect, undefended: DefenseEffect) -> dict[str, 
         for name, (now, plain) in pairs.items()
         if now is not None and plain is not None and now.value is not None and plain.low is not None
     }
-
-
-WORST = ("canaries", "exposed members")
-"""Groups of the worst records, as sentences name them."""
 
 
 def _find_worst(effect: DefenseEffect, name: str) -> Measurement | None:

@@ -1,7 +1,8 @@
 """Processes that read the files of a large study at once, for the index that one process writes.
 
 Each is this module run as a program: it gets lists of paths on its standard input, and answers with their rows. They
-are processes of our own program only, so that what they say is trusted.
+are processes of our own program only, so that what they say is trusted. Those of ``multiprocessing`` would first run
+the caller's main module again.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _start(folder: Path, name: str) -> Iterator[subprocess.Popen[bytes] | None]:
         yield process
     finally:
         process.kill()
-        with contextlib.suppress(OSError):  # what it was still to be told
+        with contextlib.suppress(OSError):  # of a process that has ended, a full pipe cannot be flushed
             process.communicate()
 
 

@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from securitynet.scan.constants import (
     pair_named,
 )
 from securitynet.scan.dataset_names import find_named_dataset, list_named_datasets
+from securitynet.scan.evaluate import evaluate, list_values, pair_assigned
 from securitynet.untrusted import read_bytes
 
 MAX_BYTES = 1 << 20
@@ -62,6 +63,7 @@ class TrainingCode:
         normalizations: Constants of each call of ``Normalize``; where a call takes names, those that the file defines.
         class_names: Lists of names that it calls classes.
         networks: Class of a network -> names of the layers that it makes.
+        factories: Class of a network -> functions without arguments that make it; itself, if it needs none.
         libraries: Networks of libraries that it makes: references such as ``timm:resnet18``.
     """
 
@@ -72,6 +74,7 @@ class TrainingCode:
     normalizations: list[StatedNormalization] = field(default_factory=list)
     class_names: list[tuple[str, ...]] = field(default_factory=list)
     networks: dict[str, frozenset[str]] = field(default_factory=dict)
+    factories: dict[str, list[str]] = field(default_factory=dict)
     libraries: list[str] = field(default_factory=list)
 
 
@@ -81,12 +84,12 @@ def read_code_files(paths: list[Path]) -> list[TrainingCode]:
     Args:
         paths: Files of one repository.
     """
-    found = []
+    codes = []
     for path in sorted(paths)[:MAX_FILES]:
         code = read_code(path)
         if code is not None:
-            found.append(code)
-    return found
+            codes.append(code)
+    return codes
 
 
 def read_code(path: Path) -> TrainingCode | None:
@@ -111,9 +114,11 @@ def read_code(path: Path) -> TrainingCode | None:
         return None
     code = TrainingCode(path, text, mentioned=list_named_datasets(text))
     used = {item.id for item in ast.walk(tree) if isinstance(item, ast.Name)}
+    values = list_values(tree)
+    functions = [item for item in tree.body if isinstance(item, ast.FunctionDef)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            _read_call(node, code)
+            _read_call(node, values, code)
         elif isinstance(node, ast.Attribute):
             _read_attribute(node, code)
         elif isinstance(node, ast.ImportFrom):
@@ -124,6 +129,8 @@ def read_code(path: Path) -> TrainingCode | None:
             layers = frozenset(_layers(node))
             if layers:
                 code.networks[node.name] = layers
+                makers = [item.name for item in functions if _makes(item, node.name)]
+                code.factories[node.name] = [node.name] if _needs_nothing(node) else makers
     _read_constants(tree.body, None, code)
     return code
 
@@ -138,14 +145,18 @@ def _list_cells(text: str) -> list[str]:
     return lines
 
 
-def _read_call(node: ast.Call, code: TrainingCode) -> None:
+def _read_call(node: ast.Call, values: Mapping[str, Any], code: TrainingCode) -> None:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if name in ("Normalize", "normalize", "dict"):
         given = {word.arg: word.value for word in node.keywords}
-        given |= dict(zip(("mean", "std"), node.args, strict=False)) if name == "Normalize" else {}
-        if "mean" in given and "std" in given:
-            item = make_normalization(_literal(given["mean"]), _literal(given["std"]))
-            code.normalizations += [item] if item is not None else []
+        found: dict[str, Any] = {word: evaluate(given[word], values) for word in ("mean", "std") if word in given}
+        if name == "Normalize" and len(node.args) == 1 and isinstance(node.args[0], ast.Starred):
+            both = evaluate(node.args[0].value, values)
+            found |= dict(zip(("mean", "std"), both, strict=False)) if isinstance(both, list | tuple) else {}
+        elif name == "Normalize":
+            found |= {word: evaluate(item, values) for word, item in zip(("mean", "std"), node.args, strict=False)}
+        item = make_normalization(found.get("mean"), found.get("std"))
+        code.normalizations += [item] if item is not None else []
         return
     if name == "transforms" and not node.args and "_Weights" in code.text:  # weights.transforms() of torchvision
         code.normalizations.append(StatedNormalization(*IMAGENET))
@@ -236,12 +247,7 @@ def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCod
 
 def _assigned(target: ast.expr, value: ast.expr) -> dict[str, Any]:
     """Names and literal values of an assignment, also of several at once."""
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        pairs = (_assigned(*pair) for pair in zip(target.elts, value.elts, strict=True))
-        return {name: item for pair in pairs for name, item in pair.items()}
-    name = getattr(target, "id", getattr(target, "attr", None))
-    literal = _literal(value)
-    return {} if name is None or literal is None else {str(name): literal}
+    return {name: item for name, part in pair_assigned(target, value) if (item := evaluate(part, {})) is not None}
 
 
 def _read_assignment(node: ast.Assign, code: TrainingCode) -> None:
@@ -256,11 +262,30 @@ def _read_assignment(node: ast.Assign, code: TrainingCode) -> None:
         code.class_names.append(tuple(value))
 
 
+def _needs_nothing(node: ast.ClassDef) -> bool:
+    """Whether an object of a class can be made without arguments."""
+    made = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+    return made is None or _has_defaults(made.args, but=1)
+
+
+def _makes(node: ast.FunctionDef, name: str) -> bool:
+    """Whether a function needs no arguments and returns an object of a class."""
+    if not _has_defaults(node.args):
+        return False
+    ends = [item.value for item in ast.walk(node) if isinstance(item, ast.Return)]
+    return bool(ends) and all(isinstance(end, ast.Call) and getattr(end.func, "id", "") == name for end in ends)
+
+
+def _has_defaults(arguments: ast.arguments, but: int = 0) -> bool:
+    needed = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
+    return needed <= but and None not in arguments.kw_defaults
+
+
 def _layers(node: ast.ClassDef) -> Iterator[str]:
     """Names of attributes to which a class assigns the result of a call, as networks do with their layers."""
     for inner in ast.walk(node):
-        if isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Call):
-            for target in inner.targets:
+        if isinstance(inner, ast.Assign | ast.AnnAssign) and isinstance(inner.value, ast.Call):
+            for target in inner.targets if isinstance(inner, ast.Assign) else [inner.target]:
                 if isinstance(target, ast.Attribute) and getattr(target.value, "id", "") == "self":
                     yield target.attr
 

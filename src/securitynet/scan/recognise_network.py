@@ -17,6 +17,7 @@ from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.tensor_names import separate_normalizer
 from securitynet.models.sources.weights import StateDict
 from securitynet.scan.candidates import Evidence
 
@@ -36,6 +37,12 @@ _LEAST_OF_TORCHVISION = 340_000
 
 EXACT, IN_ORDER = 0.97, 0.75
 """Confidence that weights belong to a network whose tensors have the same names and shapes, or the same shapes."""
+
+_BODY = 0.85
+"""Confidence in an architecture whose body the weights have, with another head: there is no reference that loads it."""
+
+_OF_HEADS = 24
+"""Tensors of the heads that people put on a body, and of the one that was there."""
 
 _HEADS = re.compile(r"(^|\.)(fc|classifier|head|heads|linear|output|out|last_linear|logits|dense)\d*(\.|$)")
 
@@ -72,7 +79,7 @@ def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Eviden
         fitting = (_fit_by_name(scheme, name, shapes) for scheme, _, name in parts)
         network = next((match for match in fitting if match is not None), network)
     if network is None:
-        return evidence
+        return evidence + _describe_body(state)
     name = network.reference.partition(":")[2]
     confidence = EXACT if network.exact else IN_ORDER
     reason = f"the tensors have the {'names and shapes' if network.exact else 'shapes'} of {network.reference}"
@@ -118,6 +125,7 @@ def _find_cached(signature: tuple[tuple[str, tuple[int, ...]], ...]) -> Network 
         network = _fit_by_name(scheme, name, state) if _kinds_of(scheme, name) <= kinds else None
         if network is not None:
             return network
+    kinds = _count_kinds(separate_normalizer(state)[0])
     for name in ARCHITECTURES.names():
         if _kinds_of("arch", name) != kinds:
             continue
@@ -200,6 +208,34 @@ def _describe_head(state: StateDict) -> list[Evidence]:
         reason = f"the first convolution, {name}, takes {tensor.shape[1]} channels"
         evidence.append(Evidence(code="image_channels", value=int(tensor.shape[1]), reason=reason, confidence=0.9))
     return evidence
+
+
+def _describe_body(state: StateDict) -> list[Evidence]:
+    """The network of torchvision whose tensors these are but for the head, which people replace by layers of theirs."""
+    if sum(tensor.numel() for tensor in state.values()) < _LEAST_OF_TORCHVISION:
+        return []
+    kinds = _count_kinds(state)
+    for name in _TORCHVISION:
+        if not _differ_in_head(kinds, _kinds_of("torchvision", name)):
+            continue
+        source = open_source(ModelReference(scheme="torchvision", name=name))
+        wanted = fitting.build(source, Shape(1000, 3, _LIBRARY_SIZES[0]), meta=True).state_dict()
+        fitted = fitting.fit_keys(state, wanted)
+        head = list(wanted)[-1].partition(".")[0]
+        body = {key: tensor.shape for key, tensor in wanted.items() if not _optional(key, head)}
+        if body == {key: tensor.shape for key, tensor in fitted.items() if not _optional(key, head)}:
+            reason = f"the tensors have the names and shapes of torchvision:{name}, but for {head}"
+            return [Evidence(code="architecture", value=name, reason=reason, confidence=_BODY)]
+    return []
+
+
+def _optional(key: str, head: str) -> bool:
+    return key.partition(".")[0] == head or key.endswith("num_batches_tracked")
+
+
+def _differ_in_head(kinds: Counter[tuple[str, int]], wanted: Counter[tuple[str, int]]) -> bool:
+    """Whether tensors differ from those of a network in a few of the kinds that a head has."""
+    return (kinds - wanted).total() + (wanted - kinds).total() <= _OF_HEADS
 
 
 def _describe_layers(state: StateDict) -> list[Evidence]:

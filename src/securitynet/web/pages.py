@@ -278,8 +278,8 @@ def find_blind_baselines(groups: dict[str, list[Measured]]) -> dict[str, Measure
         family, _, rest = name.partition(".")
         if family != "membership" or not rest.endswith(".auc") or rest == "blind.auc":
             continue
-        found = groups.get(f"{name.removesuffix('auc')}blind-auc") or groups.get("membership.blind.auc")
-        beside[name] = found[0] if found else None
+        blind = groups.get(f"{name.removesuffix('auc')}blind-auc") or groups.get("membership.blind.auc")
+        beside[name] = blind[0] if blind else None
     return beside
 
 

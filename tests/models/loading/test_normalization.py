@@ -13,6 +13,8 @@ from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetEr
 from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.models.loading.normalization import (
+    ConventionFit,
+    _is_worse,
     choose_normalization,
     list_conventions,
     mixed_indices,
@@ -163,6 +165,16 @@ def test_what_images_cannot_tell_apart_is_said_and_a_fixed_order_decides(network
     assert {"none", "mnist", "fmnist"} <= set(choice.equals)
     assert "do not distinguish it from none" in choice.note
     assert "fits best" not in choice.note
+
+
+@pytest.mark.parametrize("gap, worse", [(1e-6, False), (1e-2, True)])
+def test_rounding_decides_nothing(gap, worse):
+    losses = np.linspace(0.1, 2, 200)
+    fits = [
+        ConventionFit(name, Normalization((), ()), np.zeros(200, int), np.zeros(200, int), values)
+        for name, values in (("none", losses), ("half", losses + gap * np.linspace(0.9, 1.1, 200)))
+    ]
+    assert _is_worse(fits[1], fits[0]) is worse and not _is_worse(fits[0], fits[1])
 
 
 @pytest.mark.parametrize("gain", [1, 30])

@@ -137,6 +137,11 @@ def test_equal_layers_are_matched_only_where_the_order_is_certain():
     assert match_in_order(three(("layer1", "layer2", "layer3")), wanted) is not None
     # As safetensors sorts them: is the first the first?
     assert match_in_order(three(("eta", "theta", "zeta")), wanted) is None
+    # Nobody sorted a file in which weights come before biases.
+    kept = {f"{name}.{kind}": zeros(4) for name in ("eta", "theta", "zeta") for kind in ("weight", "bias")}
+    ours = {f"{name}.{kind}": zeros(4) for name in "abc" for kind in ("weight", "bias")}
+    assert match_in_order(kept, ours) is not None
+    assert match_in_order(dict(sorted(kept.items())), ours) is None
     many = three([f"x{i}" for i in range(12)])
     assert match_in_order(three(sorted(f"layer{i}" for i in range(12))), many) is None
     assert match_in_order(three([f"layer{i}" for i in range(12)]), many) is not None

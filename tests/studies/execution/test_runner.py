@@ -135,6 +135,10 @@ weights = "absent.safetensors"
     assert "weights is missing" in ahead
     status = box.run()
     assert (status.total, status.ok, status.failed) == (12, 4, 8)
+    for told in (status, box.run()):  # each time: the exit code says each time that something failed
+        reasons = dict(told.failures)
+        assert "no such thing" in reasons["opening python:broken.py:make"]
+        assert "weights is missing" in reasons["opening arch:simple-cnn absent"]
     records = {record.label: record for record in StudyTargetStore(box.out)}
     assert "no such thing" in records["python:broken.py:make"].traceback
     frame = box.table()

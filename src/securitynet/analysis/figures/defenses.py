@@ -69,7 +69,8 @@ def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
         for dataset, own, teacher in zip(with_it["dataset"], with_it["architecture"], with_it["teacher"], strict=True)
     ]
     with_it["origin"] = origins
-    several = with_it["_epochs"].nunique() > 1
+    # A paper's targets and a study's were trained for other numbers of epochs, but on other datasets.
+    several = with_it.groupby(["dataset", "architecture"])["_epochs"].nunique().gt(1).any()
     with_it["pair"] = [
         (own if own == origin else f"{origin} → {own}") + (f", {epochs:g} epochs" if several else "")
         for own, origin, epochs in zip(with_it["architecture"], origins, with_it["_epochs"], strict=True)
@@ -130,7 +131,8 @@ def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     cases["_defense"] = named(cases)
     quantities = {name: quantity for name, quantity in figure.quantities.items() if cases[name].notna().any()}
     long = melted(cases, quantities).rename(columns={"_defense": "defense in use"})
-    epochs = ["epochs"] if long["epochs"].nunique(dropna=False) > 1 else []
+    lengths = long.groupby(["dataset", "architecture"], dropna=False)["epochs"].nunique(dropna=False)
+    epochs = ["epochs"] if lengths.gt(1).any() else []
     rows = ["defense in use", "architecture", *epochs, *(["condition"] if len(quantities) > 1 else [])]
     table = tables.cells(long, rows, ["dataset"])
     what = f" Shown: {'; '.join(lowered(quantity.label) for quantity in quantities.values())}."

@@ -18,7 +18,7 @@ SIDE = 96
 """Height and width of a picture, in pixels."""
 
 MOST_TRIALS = 4
-SUSPICION = "anomaly-index"
+ANOMALY_INDEX = "anomaly-index"
 """The trials that a detector finds most suspicious come first, as the paper shows triggers of flagged models."""
 
 
@@ -43,11 +43,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     panels = []
     cases = rows.drop_duplicates("case")
     rows["model"] = rows["case"].map(dict(zip(cases["case"], name_models(cases), strict=True)))
-    shown = tidy[(tidy["measure"] == SUSPICION) & tidy["method"].isin(figure.options["methods"])]
-    suspicion = shown.groupby(["case", "method"])["value"].max()
+    shown = tidy[(tidy["measure"] == ANOMALY_INDEX) & tidy["method"].isin(figure.options["methods"])]
+    indices = shown.groupby(["case", "method"])["value"].max()
     trials = sorted(
         ((model, method, part) for (model, method), part in rows.groupby(["model", "method"], sort=True)),
-        key=lambda trial: -suspicion.get((trial[2]["case"].iloc[0], trial[1]), -np.inf),
+        key=lambda trial: -indices.get((trial[2]["case"].iloc[0], trial[1]), -np.inf),
     )
     for model, method, part in trials[:MOST_TRIALS]:
         columns, names = list(dict.fromkeys(part["column"])), list(dict.fromkeys(part["row"]))
@@ -64,7 +64,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             .properties(width=(SIDE + 24) * len(columns), height=(SIDE + 8) * len(names))
         )
     left = len(trials) - len(panels)
-    which = "those of the largest anomaly index" if len(suspicion) else "the first"
+    which = "those of the largest anomaly index" if len(indices) else "the first"
     more = f" Of {len(trials)} trials with pictures, {which} are shown." if left else ""
     caption = f"{figure.title}: {', '.join(f'{method} on {model}' for model, method, _ in trials[:MOST_TRIALS])}.{more}"
     data = rows[["model", "dataset", "method", "row", "column"]].reset_index(drop=True)

@@ -76,11 +76,11 @@ class SparseRs(EvasionAttack):
                 pixels = count_pixels(epsilon, height, width)
                 if len(rows) and pixels:
                     random = generator(context.seed, f"sparse-rs at {epsilon:g}", batch.number)
-                    found, wrong, count = self._search(oracle, batch.images[rows], batch.labels[rows], pixels, random)
+                    changed, wrong, count = self._search(oracle, batch.images[rows], batch.labels[rows], pixels, random)
                     if is_averaged(target) and bool(wrong.any()):  # a single output of a random target may be chance
-                        wrong[wrong.clone()] = oracle.labels(found[wrong]) != batch.labels[rows][wrong]
+                        wrong[wrong.clone()] = oracle.labels(changed[wrong]) != batch.labels[rows][wrong]
                     spent[e, rows.numpy()] = count
-                    best[rows[wrong]] = found[wrong]
+                    best[rows[wrong]] = changed[wrong]
                     rows = rows[~wrong]
                 examples.append(best.clone())
             return Perturbed(torch.stack(examples)[None], spent=spent)
@@ -122,10 +122,10 @@ class SparseRs(EvasionAttack):
             rows = rows[best[rows] <= 0]
             if not len(rows):
                 break
-        found = torch.where(chosen[:, None], colours, flat).view_as(images)
+        changed = torch.where(chosen[:, None], colours, flat).view_as(images)
         wrong = best > 0
         count[wrong.numpy()] += 1  # the query by which the result is judged
-        return found, wrong, count
+        return changed, wrong, count
 
     def _swap(self, query: int, pixels: int) -> int:
         of_ten_thousand = query / self.queries * 10000

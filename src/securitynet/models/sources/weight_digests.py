@@ -63,18 +63,18 @@ def verify_weights(path: Path, stated: str, reference: str, *, fetched: bool = F
     if fetched and kind == "sha256" and len(digits) < _FULL_SHA256 and path.suffix == ".safetensors":
         return False
     if kind == TENSORS:
-        found = digest_tensors(read_weights(path).tensors)
-        if not found.removeprefix(f"{TENSORS}:").startswith(digits):
+        actual = digest_tensors(read_weights(path).tensors)
+        if not actual.removeprefix(f"{TENSORS}:").startswith(digits):
             raise WeightsMismatch(
-                f"{path.name} holds other weights than those of {reference}: their digest is {found[:24]}…, "
+                f"{path.name} holds other weights than those of {reference}: their digest is {actual[:24]}…, "
                 f"where {stated[:24]}… is stated.",
                 hint=_HINT,
             )
         return True
-    found = _digest_file(path, kind)
-    if not found.startswith(digits):
+    actual = _digest_file(path, kind)
+    if not actual.startswith(digits):
         raise WeightsMismatch(
-            f"{path.name} does not hold the weights of {reference}: its {kind} is {found[:16]}…, "
+            f"{path.name} does not hold the weights of {reference}: its {kind} is {actual[:16]}…, "
             f"where {digits[:16]}{'…' if len(digits) > 16 else ''} is stated.",
             hint=_HINT,
         )

@@ -81,8 +81,8 @@ def render_eval_results(document: ResultDocument) -> bytes:
 def _headline(document: ResultDocument) -> list[Measurement]:
     """The accuracies, and the numbers behind the grades."""
     names = ["target.test_accuracy", *(grade.measurement for grade in document.grades if grade.measurement)]
-    found = [find_measurement(document, name) for name in dict.fromkeys(names)]
-    return [measurement for measurement in found if measurement is not None and measurement.value is not None]
+    measurements = [find_measurement(document, name) for name in dict.fromkeys(names)]
+    return [measurement for measurement in measurements if measurement is not None and measurement.value is not None]
 
 
 def _name(measurement: Measurement) -> str:

@@ -44,7 +44,7 @@ def read(state: Path, digest: str) -> Status | None:
     except (OSError, ValueError):
         return None
     status = study_status.read_status(state)
-    return None if status is None else replace(status, finished_now=0, failures=[])
+    return None if status is None else replace(status, finished_now=0)
 
 
 def write(state: Path, digest: str) -> None:

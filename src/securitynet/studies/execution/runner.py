@@ -172,6 +172,7 @@ class Runner:
             record = self.progress.records.get(target.key)
             if target.obstacle is not None:
                 self._record_unopened(target.key, target.obstacle, None)
+                self._reporter.report_failure(f"opening {target.label}", target.obstacle)
             elif record is None or (record.status == "failed" and self.options.retry_failed):
                 yield TargetTasks(target)
             elif record.status == "ok":
@@ -179,6 +180,8 @@ class Runner:
                 self._record_skipped(pending)
                 if pending.run or pending.recompute:
                     yield TargetTasks(target)
+            else:
+                self._reporter.report_failure(f"opening {target.label}", record.reason or "")
 
     def _make_worker_task(self, task: Task) -> WorkerTask:
         trials = task.target.trials if task.kind == "list_dependencies" else [task.trial] if task.trial else []
