@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from securitynet.assessments.config import AssessConfig
 from securitynet.catalog.weights import TENSORS, locate_weights, names_weights, same_weights
 from securitynet.datasets.options import ImageOptions
-from securitynet.errors import ConfigurationError, SecurityNetError
+from securitynet.errors import ConfigurationError, SecurityNetError, first_problems
 from securitynet.files import stable_hash
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.versions import builder_version
@@ -401,6 +401,6 @@ def _validate(model: type[Any], values: dict[str, Any]) -> BaseModel:
         return validated
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}" for p in error.errors()
+            f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}" for p in first_problems(error)
         )
         raise ConfigurationError(f"{problems}.") from error
