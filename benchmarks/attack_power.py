@@ -217,11 +217,11 @@ def print_table(rows: dict[tuple[int, str, int, int], tuple[float, float]], fpr:
         by_attack[tuple(key)][target] = values
     for (attack, models, queries), found in sorted(by_attack.items(), key=lambda item: (item[0][2], item[0][1])):
         aucs, tprs = np.array([found[target] for target in sorted(found)]).T
-        auc, tpr = statistics.mean(aucs), statistics.mean(tprs)
+        auc, tpr = statistics.estimate_mean(aucs), statistics.estimate_mean(tprs)
         lira = by_attack.get(("lira" if attack in ONLINE else "lira-offline", models, queries), {})
         against = ""
         if lira.keys() == found.keys() and not attack.startswith("lira"):
-            gap = statistics.paired_difference(np.array([lira[target][1] for target in sorted(lira)]), tprs)
+            gap = statistics.estimate_paired_difference(np.array([lira[target][1] for target in sorted(lira)]), tprs)
             against = f"{gap.value:+.2%} ({gap.low:+.2%} to {gap.high:+.2%})"
         print(
             f"{attack:22} {models:6} {queries:7}  {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}) "

@@ -154,8 +154,8 @@ def report(rows: list[dict[str, float | str]]) -> None:
         recipe = np.array([row["recipe"] for row in chosen])
         for key in ("TNR of the loss", "AUC of the loss", "overfitting"):
             values = np.array([float(row[key]) for row in chosen])
-            over_all = statistics.correlation(values, truth, kind="spearman")
-            within = statistics.correlation(values, truth, kind="spearman", strata=recipe)
+            over_all = statistics.estimate_correlation(values, truth, kind="spearman")
+            within = statistics.estimate_correlation(values, truth, kind="spearman", strata=recipe)
             fitted = stats.linregress(values, truth)
             error = float(np.sqrt(np.mean((truth - fitted.intercept - fitted.slope * values) ** 2)))
             print(

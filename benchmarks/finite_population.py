@@ -107,7 +107,7 @@ def measure(signals: NDArray[np.float64], included: NDArray[np.bool_]) -> dict[s
 
 
 def print_row(name: str, values: dict[str, NDArray[np.float64]]) -> None:
-    cells = [(key, statistics.mean(array)) for key, array in values.items()]
+    cells = [(key, statistics.estimate_mean(array)) for key, array in values.items()]
     text = "; ".join(f"{key} {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})" for key, mean in cells)
     print(f"{name}, {len(values['AUC'])} records: {text}", flush=True)
 

@@ -189,9 +189,9 @@ def simulate_models(effort: Effort) -> Iterator[Row]:
             for _ in range(effort.runs):
                 x, z = random.normal(size=(2, len(sizes)))[:, family] + 0.5 * random.normal(size=(2, len(family)))
                 y = rho * x + (1 - rho**2) ** 0.5 * z
-                found = statistics.correlation(x, y, clusters=clusters, resamples=1)
+                found = statistics.estimate_correlation(x, y, clusters=clusters, resamples=1)
                 ends["correlation"].append((found.low, found.high))
-                found = statistics.mean(x, clusters=clusters)
+                found = statistics.estimate_mean(x, clusters=clusters)
                 ends["mean"].append((found.low, found.high))
             name = f"{len(family)} models, {len(sizes)} families" if clusters is not None else f"{len(family)} models"
             yield row("correlation", name, rho, np.array(ends["correlation"]).T, rho, 0.0 if rho == 0 else None)
@@ -218,7 +218,7 @@ def simulate_skewed(effort: Effort) -> Iterator[Row]:
     cases |= {f"growing, {c}": (draw_growing(c), float(1 / np.sqrt(1 + 2 * c**2))) for c in (0.7, 1.5)}
     for n in (8, 15, 30):
         for name, (draw, truth) in cases.items():
-            found = [statistics.correlation(*draw(n), resamples=1) for _ in range(effort.runs)]
+            found = [statistics.estimate_correlation(*draw(n), resamples=1) for _ in range(effort.runs)]
             yield row("skewed correlation", f"{n} models", name, np.array([(f.low, f.high) for f in found]).T, truth)
 
 

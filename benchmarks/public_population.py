@@ -184,12 +184,12 @@ def _is_above(network: Network, name: str, bound: float) -> bool:
 
 
 def _mean(values: Floats, bounds: tuple[float, float] = (0, 1)) -> str:
-    estimate = statistics.mean(values, bounds=bounds)
+    estimate = statistics.estimate_mean(values, bounds=bounds)
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _correlation(x: Floats, y: Floats) -> str:
-    estimate = statistics.correlation(x, y)
+    estimate = statistics.estimate_correlation(x, y)
     return f"r = {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})" if estimate.resolved else "–"
 
 

@@ -103,7 +103,7 @@ def test_correlation_from_sums_is_that_of_models() -> None:
     x = random.normal(size=400) + clusters
     y = 0.4 * x + random.normal(size=400) * 2
     ours = clustered_pearson(x, y, clusters)
-    slow = statistics.correlation(x, y, clusters=clusters, resamples=500)
+    slow = statistics.estimate_correlation(x, y, clusters=clusters, resamples=500)
     assert (ours.n, ours.clusters) == (slow.n, slow.clusters)
     assert np.allclose([ours.value, ours.low, ours.high], [slow.value, slow.low, slow.high], atol=1e-9)
     noise = clustered_pearson(x, random.normal(size=400), clusters)

@@ -88,9 +88,9 @@ def _blocks(
         if record.means is None or (record.doubtful and not doubtful):
             continue
         capabilities = record.means
-        case = describe(record)
+        case = describe_target(record)
         known[capabilities.key] = case
-        yield case, [values(measurement) for measurement in record.measurements]
+        yield case, [tabulate_measurement(measurement) for measurement in record.measurements]
     for result in trials:
         spec = result.spec
         of = known.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
@@ -100,13 +100,13 @@ def _blocks(
         yield {**of, **how}, rows
         more: list[dict[str, Any]] = []
         if curves and rows and spec.method.startswith("membership."):
-            more += curve_rows(store.load_arrays(result) or {}, {**of, **rows[-1], **how})
+            more += tabulate_curve(store.load_arrays(result) or {}, {**of, **rows[-1], **how})
         if pictures and rows and spec.method in picture_rows.SHOWN:
             more += picture_rows.list_pictures(result, store, {**of, **rows[-1], **how})
         yield {}, more
 
 
-def describe(record: StudyTargetRecord) -> dict[str, Any]:
+def describe_target(record: StudyTargetRecord) -> dict[str, Any]:
     """What is known about an assessed target, by the columns of a tidy frame."""
     assert record.means is not None
     training = record.training or {}
@@ -130,7 +130,7 @@ def describe(record: StudyTargetRecord) -> dict[str, Any]:
     }
 
 
-def values(measurement: Measurement) -> dict[str, Any]:
+def tabulate_measurement(measurement: Measurement) -> dict[str, Any]:
     """A measurement's name and numbers, by columns."""
     numbers = {name: getattr(measurement, name) for name in ("value", "low", "high", "level", "n")}
     return {**_parse_name(measurement.name), **numbers}
@@ -150,10 +150,10 @@ def _trial_rows(result: TrialResult) -> tuple[dict[str, Any], list[dict[str, Any
         how["surrogate"] = "usual"
         if isinstance(architecture, str):
             how[_SURROGATE] = architecture
-    changed = json.dumps(changes(spec.kind, spec.method, spec.configuration), sort_keys=True)
+    changed = json.dumps(list_changed_settings(spec.kind, spec.method, spec.configuration), sort_keys=True)
     rows = []
     for measurement in result.measurements:
-        columns = values(measurement)
+        columns = tabulate_measurement(measurement)
         columns["settings"] = _merge_settings(changed, columns["settings"])
         rows.append({name: value for name, value in columns.items() if name not in how})
     return how, rows
@@ -165,7 +165,7 @@ def _merge_settings(first: str, second: str) -> str:
     return json.dumps({**json.loads(first), **json.loads(second)}, sort_keys=True)
 
 
-def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tabulate_curve(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """An ROC curve at those of `CURVE_RATES` that its non-members resolve, on the records of the measured rates: all.
 
     Args:
@@ -212,7 +212,7 @@ def _depth(architecture: str) -> int:
     return int(numbers[0]) if numbers else 0
 
 
-def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
+def list_changed_settings(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
     """The settings of a method that are not its defaults; all of them if this version does not know it.
 
     Args:

@@ -88,13 +88,13 @@ def _figure(
     )
     content = [[measurement.model_dump(mode="json") for measurement in points] for points in plain.values()]
     svg = draw_once(content, lambda: _draw(plain), cache)
-    picture = render.inline(
+    picture = render.inline_svg(
         svg, prefix, title="Accuracy under attack", description=f"Robust accuracy over epsilon, {norm}. {sentence}."
     )
     return RobustnessFigure(
         norm=norm,
         picture=Markup(picture),
-        legend=[(swatch(number, style.dash(number)), name) for number, name in enumerate(lines)],
+        legend=[(swatch(number, style.choose_dash(number)), name) for number, name in enumerate(lines)],
         header=header,
         table=table,
         left_out=left_out,
@@ -104,7 +104,7 @@ def _figure(
 def _draw(lines: dict[str, list[Measurement]]) -> str:
     from securitynet.analysis.figures import evasion
 
-    return render.to_svg(evasion.chart(lines, legend=False))
+    return render.to_svg(evasion.draw_evasion_chart(lines, legend=False))
 
 
 def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measurement]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from markupsafe import Markup
 
 from securitynet.analysis.figures import render, style
-from securitynet.analysis.figures.roc_lines import RocLine, tpr_at
+from securitynet.analysis.figures.roc_lines import RocLine, read_tpr_at
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics import roc as metrics
 from securitynet.metrics.roc import curve
@@ -139,13 +139,13 @@ def roc_figure(
         content = [scale, list(fprs), [_identify(line) for line in lines.values()]]
         svg = draw_once(content, functools.partial(_draw, plain, fprs, scale), cache)
         description = "True-positive rate against false-positive rate. " + " ".join(_describe(lines))
-        drawn[scale] = Markup(render.inline(svg, f"{prefix}-{scale}", title=title, description=description))
+        drawn[scale] = Markup(render.inline_svg(svg, f"{prefix}-{scale}", title=title, description=description))
     floor = min(line.floor for line in lines.values())
     header = sorted({fpr for fpr in (*READ_AT, *fprs) if fpr >= floor})
     return RocFigure(
         linear=drawn["linear"],
         log=drawn["log"],
-        legend=[(swatch(line.ink, style.dash(line.dash)), name) for name, line in lines.items()],
+        legend=[(swatch(line.ink, style.choose_dash(line.dash)), name) for name, line in lines.items()],
         header=[words.percent(fpr) for fpr in header],
         table=[(name, [_tpr(line, fpr) for fpr in header]) for name, line in lines.items()],
         left_out=left_out,
@@ -155,7 +155,7 @@ def roc_figure(
 def _draw(lines: Mapping[str, RocLine], fprs: Sequence[float], scale: Literal["linear", "log"]) -> str:
     from securitynet.analysis.figures import roc
 
-    return render.to_svg(roc.chart(roc.frame(lines, keep=fprs), lines, scale, legend=False))
+    return render.to_svg(roc.draw_roc_chart(roc.tabulate_curves(lines, keep=fprs), lines, scale, legend=False))
 
 
 def _identify(line: RocLine) -> list[str | int]:
@@ -171,4 +171,4 @@ def _describe(lines: Mapping[str, RocLine]) -> list[str]:
 def _tpr(line: RocLine, fpr: float) -> str:
     if not metrics.resolves(line.non_members, fpr):
         return "not resolvable"
-    return words.rate(tpr_at(line.curve, metrics.count_allowed(fpr, line.non_members) / line.non_members))
+    return words.rate(read_tpr_at(line.curve, metrics.count_allowed(fpr, line.non_members) / line.non_members))

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from securitynet.analysis import claims, findings, study_frames
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
-from securitynet.analysis.figures.declared import figures
+from securitynet.analysis.figures.declared import list_figures
 from securitynet.analysis.findings import ClaimFinding
 from securitynet.analysis.papers.compare import Compared
 from securitynet.analysis.papers.every import compare_every
@@ -176,7 +176,7 @@ def study_page(folder: Path) -> StudyPage:
         )
     shown, lacking = _figures(tidy)
     compared = compare_every(tidy) if len(tidy) else []
-    judged = findings.judge(claims.EVERY, tidy, compared=compared) if len(tidy) else []
+    judged = findings.judge_claims(claims.EVERY, tidy, compared=compared) if len(tidy) else []
     named = _names(targets)
     measured = tidy[tidy["measure"] != study_frames.CURVE_MEASURE]
     columns, rows = _table(measured.head(MOST_ROWS))
@@ -209,7 +209,7 @@ def study_page(folder: Path) -> StudyPage:
 
 def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figure, str]]]:
     shown, lacking = [], []
-    for figure in figures().values():
+    for figure in list_figures().values():
         if figure.options.get("pictures"):
             continue  # the report shows the pictures themselves
         try:
@@ -222,7 +222,9 @@ def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figu
             continue
         picture, width = None, 0
         if drawn.chart is not None:
-            svg = render.inline(render.to_svg(drawn.chart), figure.name, title=figure.title, description=drawn.caption)
+            svg = render.inline_svg(
+                render.to_svg(drawn.chart), figure.name, title=figure.title, description=drawn.caption
+            )
             picture = Markup(svg)  # made by Vega from escaped text
             box = re.search(r'viewBox="\S+ \S+ (\S+) ', svg)
             width = round(1.15 * float(box[1])) if box else 0

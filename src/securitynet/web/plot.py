@@ -217,7 +217,7 @@ def _centred(values: Floats, groups: Codes) -> Floats:
 def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
     """Compute Pearson's r and its jackknife interval over clusters from sums per cluster: fast for a million models.
 
-    The result is that of `securitynet.analysis.statistics.correlation` with clusters.
+    The result is that of `securitynet.analysis.statistics.estimate_correlation` with clusters.
 
     Args:
         x: N, one value per model.
@@ -240,7 +240,7 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
             return np.asarray((sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n)))
 
     count = sums.shape[1]
-    resampled = resampling.jackknife(lambda w: resampling.fisher_z(pearson(w), len(x), "pearson"), count, None)
+    resampled = resampling.jackknife(lambda w: resampling.transform_to_z(pearson(w), len(x), "pearson"), count, None)
     value = float(pearson(np.ones((1, count)))[0])
     low, high = np.tanh(resampled.interval(0.95))
     method = f"Pearson's r, jackknife over {count} families"
@@ -279,8 +279,8 @@ def _correlations(x: Floats, y: Floats, families: Codes, groups: Codes) -> tuple
     strata = groups if len(np.unique(groups)) > 1 else None
     if len(x) <= MOST_POINTS:
         # As many permutations as a page can wait for.
-        pearson = statistics.correlation(x, y, clusters=families, strata=strata, resamples=400)
-        ranks = statistics.correlation(x, y, kind="spearman", clusters=families, strata=strata, resamples=200)
+        pearson = statistics.estimate_correlation(x, y, clusters=families, strata=strata, resamples=400)
+        ranks = statistics.estimate_correlation(x, y, kind="spearman", clusters=families, strata=strata, resamples=200)
         return pearson, ranks
     if strata is not None:
         x, y = (_centred(values, groups) for values in (x, y))

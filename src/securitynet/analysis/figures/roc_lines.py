@@ -57,12 +57,12 @@ class RocLine:
         return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
-def tpr_at(curve: Curve, fpr: float) -> float:
+def read_tpr_at(curve: Curve, fpr: float) -> float:
     """TPR at the best threshold whose FPR is at most ``fpr``, as the curve is drawn."""
     return float(curve.tpr[np.searchsorted(curve.fpr, fpr + 1e-12, side="right") - 1])
 
 
-def thin(curve: Curve, keep: Sequence[float] = (), most: int = MOST_POINTS) -> NDArray[np.int64]:
+def thin_curve(curve: Curve, keep: Sequence[float] = (), most: int = MOST_POINTS) -> NDArray[np.int64]:
     """Indices of the points that draw the curve: a part of its own points, none moved.
 
     Points inside a straight run are dropped first. If too many are left, those stay that hold at FPRs spaced evenly in

@@ -17,8 +17,8 @@ import pandas
 from securitynet.analysis import frames
 from securitynet.analysis import quantities as q
 from securitynet.analysis.frames import Quantity
-from securitynet.analysis.hypotheses.correlations import correlation
-from securitynet.analysis.hypotheses.shares import mean
+from securitynet.analysis.hypotheses.correlations import correlate
+from securitynet.analysis.hypotheses.shares import average
 from securitynet.analysis.ml_doctor_quantities import EVERY, MEMBERSHIP, STEALING
 from securitynet.analysis.papers.printed import Printed
 from securitynet.catalog.known import completed
@@ -134,7 +134,7 @@ def _cell_printed(cell: Cell) -> Printed:
     quantities = {"y": q.TARGET_ACCURACY if cell.quantity == "epsilon" else _QUANTITIES[cell.quantity]}
     return Printed(name, "ML-Doctor", cell.where, f"{what}, {cell.architecture}, {cell.dataset}{defense}",
                    "mean over five runs", cell.value, 2, quantities,
-                   mean("epsilon" if cell.quantity == "epsilon" else "y"), only, with_defenses=True,
+                   average("epsilon" if cell.quantity == "epsilon" else "y"), only, with_defenses=True,
                    figures=tuple(shown))  # fmt: skip
 
 
@@ -144,5 +144,5 @@ PRINTED = [
     Printed("membership-stealing", "ML-Doctor", "section 6.4, Figure 10",
             "Membership × stealing, black-box, shadow data", "Pearson's r, pooled over four datasets", -0.90, 2,
             {"x": MEMBERSHIP["black_shadow"], "y": STEALING["stealing_shadow"]},
-            correlation("x", "y", estimand="pooled"), {"dataset": DATASETS}, figures=("ml-doctor-10",)),
+            correlate("x", "y", estimand="pooled"), {"dataset": DATASETS}, figures=("ml-doctor-10",)),
 ]  # fmt: skip
