@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from securitynet.errors import RefusedFile
-from securitynet.untrusted import describe_size, max_growth
+from securitynet.untrusted import describe_size, limit_growth
 
 SECONDS = 20
 """Time limit of a first run."""
@@ -37,7 +37,7 @@ def run_once(module: str, path: Path, reference: str, *arguments: str) -> None:
     Raises:
         RefusedFile: If the run does not end in time, needs too much memory, or crashes.
     """
-    limit = largest_run(path)
+    limit = limit_run_memory(path)
     command = [sys.executable, "-m", module, str(path.absolute()), str(limit), *arguments]
     try:
         done = subprocess.run(command, timeout=SECONDS, capture_output=True, stdin=subprocess.DEVNULL, check=False)
@@ -59,9 +59,9 @@ def run_once(module: str, path: Path, reference: str, *arguments: str) -> None:
         )
 
 
-def largest_run(path: Path) -> int:
+def limit_run_memory(path: Path) -> int:
     """The most memory in bytes that a model's file may take for one image."""
-    return (1 << 28) + max_growth(path.stat().st_size)
+    return (1 << 28) + limit_growth(path.stat().st_size)
 
 
 def limit_run(run: Callable[[str], None]) -> int:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from securitynet.analysis.figures import evasion, render
-from securitynet.metrics.evasion import measure
+from securitynet.metrics.evasion import measure_evasion
 
 
 def measured(*evading, epsilons=(0.01, 0.03, 0.1)):
     labels = np.zeros(100, dtype=np.int64)
     perturbed = np.stack([(np.arange(100) < count).astype(np.int64) for count in evading])
-    return measure(labels, labels, perturbed, epsilons, level=0.95)
+    return measure_evasion(labels, labels, perturbed, epsilons, level=0.95)
 
 
 def test_points_are_the_measurements():

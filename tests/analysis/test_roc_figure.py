@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from securitynet.analysis.figures import render, roc, roc_lines, style
-from securitynet.metrics.roc import count_allowed, curve, resolves, tpr_at_fpr, tpr_limits
+from securitynet.metrics.roc import compute_curve, compute_tpr_limits, count_allowed, measure_tpr_at_fpr, resolves
 
 FPRS = (0.1, 0.01, 0.001)
 
@@ -19,11 +19,11 @@ def scores(members=6000, non_members=4000, shift=0.5):
 
 
 def line(members, non_members, number=0):
-    return roc_lines.RocLine(curve(members, non_members), len(members), len(non_members), number, number)
+    return roc_lines.RocLine(compute_curve(members, non_members), len(members), len(non_members), number, number)
 
 
 def test_thinned_points_are_points_of_the_curve_and_few():
-    whole = curve(*scores())
+    whole = compute_curve(*scores())
     chosen = roc_lines.thin_curve(whole, FPRS)
     assert len(whole.fpr) > 9000
     assert len(chosen) <= roc_lines.MOST_POINTS
@@ -34,11 +34,11 @@ def test_thinned_points_are_points_of_the_curve_and_few():
 
 def test_drawn_steps_equal_the_metric():
     members, non_members = scores()
-    whole = curve(members, non_members)
+    whole = compute_curve(members, non_members)
     chosen = roc_lines.thin_curve(whole, FPRS)
     drawn = type(whole)(whole.fpr[chosen], whole.tpr[chosen])
     for fpr in FPRS:
-        measured = tpr_at_fpr(members, non_members, fpr).value
+        measured = measure_tpr_at_fpr(members, non_members, fpr).value
         bound = count_allowed(fpr, len(non_members)) / len(non_members)
         assert measured is None or roc_lines.read_tpr_at(whole, bound) == pytest.approx(measured, abs=1e-12)
         assert roc_lines.read_tpr_at(drawn, fpr) == roc_lines.read_tpr_at(whole, fpr)
@@ -48,7 +48,7 @@ def test_drawn_steps_equal_the_metric():
 
 
 def test_thinning_keeps_the_area():
-    whole = curve(*scores())
+    whole = compute_curve(*scores())
     chosen = roc_lines.thin_curve(whole, FPRS)
     exact = np.trapezoid(whole.tpr, whole.fpr)
     assert np.trapezoid(whole.tpr[chosen], whole.fpr[chosen]) == pytest.approx(exact, abs=2e-3)
@@ -56,7 +56,7 @@ def test_thinning_keeps_the_area():
 
 def test_short_curves_lose_only_points_on_straight_runs():
     members, non_members = np.array([4.0, 3.0, 1.0]), np.array([2.0, 0.0])
-    whole = curve(members, non_members)
+    whole = compute_curve(members, non_members)
     chosen = roc_lines.thin_curve(whole)
     assert list(zip(whole.fpr[chosen], whole.tpr[chosen].round(3), strict=True)) == [
         (0, 0),
@@ -68,7 +68,7 @@ def test_short_curves_lose_only_points_on_straight_runs():
 
 
 def test_a_curve_of_one_threshold_is_a_line():
-    assert list(roc_lines.thin_curve(curve(np.ones(5), np.ones(5)))) == [0, 1]
+    assert list(roc_lines.thin_curve(compute_curve(np.ones(5), np.ones(5)))) == [0, 1]
 
 
 def test_log_points_start_at_what_can_be_resolved():
@@ -88,7 +88,7 @@ def test_bands_are_the_intervals_of_the_metric_whatever_the_scores():
     members[:50] = non_members[:50]  # ties
     for fpr in (0.02, 0.1, 0.5):
         low, high = line(members, non_members).limits(np.array([fpr]))
-        assert (low[0], high[0]) == tpr_limits(members, non_members, fpr, 0.95)
+        assert (low[0], high[0]) == compute_tpr_limits(members, non_members, fpr, 0.95)
     bands = roc.tabulate_bands({"a": line(members, non_members)}, 1 / 400)
     assert (bands["low"] <= bands["high"]).all() and bands["low"].min() >= 1 / 400
 

@@ -250,7 +250,9 @@ def test_roc_curves_of_kept_scores_agree_with_the_measured_rates():
     assert min(float(item["at"].partition("=")[2]) for item in rows) >= 1 / 500
     for item, rate in zip(rows[:-1], study_frames.CURVE_RATES[-len(rows) : -1], strict=True):
         assert item["at"] == f"fpr={rate:.4g}"
-        assert item["value"] == pytest.approx(roc.tpr_at_fpr(members, non_members, float(rate)).value, abs=1e-12)
+        assert item["value"] == pytest.approx(
+            roc.measure_tpr_at_fpr(members, non_members, float(rate)).value, abs=1e-12
+        )
     assert study_frames.tabulate_curve({}, row) == []
     measured = {**row, "measure": "tpr", "at": "fpr=0.1", "value": 0.5}
     drawn = find_figure("roc-bands").make(frames.tidy([row, measured, *rows]))

@@ -87,7 +87,7 @@ def from_catalog(catalog: Catalog, query: Query | None = None) -> pandas.DataFra
 
     query = query or catalog.query()
     entries = query.to_frame()
-    values = frames.measured(catalog.database, query)
+    values = frames.load_measured(catalog.database, query)
     how = pandas.DataFrame([parse_name(name) for name in values["name"]], index=values.index)
     values = pandas.concat([values, how], axis=1) if len(values) else values
     known = entries[["id", "name", *ANNOTATIONS]].rename(columns={"name": "model"})

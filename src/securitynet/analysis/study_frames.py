@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from securitynet.analysis import picture_rows
 from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
-from securitynet.catalog.known import completed, dataset_name
+from securitynet.catalog.known import complete_entry, spell_dataset
 from securitynet.memory import pause_garbage_collection
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.columns import make_frame
 from securitynet.results.store import TrialStore
-from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, make_target_key
 from securitynet.studies.execution.inspect import read_trials
 from securitynet.studies.execution.run import locate_results
 
@@ -93,7 +93,7 @@ def _blocks(
         yield case, [tabulate_measurement(measurement) for measurement in record.measurements]
     for result in trials:
         spec = result.spec
-        of = known.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
+        of = known.get(make_target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if result.status != "ok" or of is None:
             continue
         how, rows = _trial_rows(result)
@@ -112,9 +112,9 @@ def describe_target(record: StudyTargetRecord) -> dict[str, Any]:
     training = record.training or {}
     reference = record.means.target.reference
     architecture = training.get("architecture") or record.codes.get("architecture") or reference.partition(":")[2]
-    codes = {"architecture": architecture, "dataset": dataset_name(record.means.dataset.reference.partition("@")[0])}
+    codes = {"architecture": architecture, "dataset": spell_dataset(record.means.dataset.reference.partition("@")[0])}
     given = {name: value for name, value in record.codes.items() if name in ANNOTATIONS}
-    entry, _ = completed({"key": record.key, "source": "study", "name": record.label, **codes, **given})
+    entry, _ = complete_entry({"key": record.key, "source": "study", "name": record.label, **codes, **given})
     annotations = {name: getattr(entry, name) for name in ANNOTATIONS}
     annotations["family"] = annotations["family"] or architecture
     recipe = training.get("recipe") or {}
@@ -184,8 +184,8 @@ def tabulate_curve(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -
         return []
     n = len(non_members)
     resolved = [rate for rate in CURVE_RATES.tolist() if rate == 1 or roc.resolves(n, rate)]
-    whole = roc.curve(members, non_members)
-    # The threshold that `roc.tpr_at_fpr` takes.
+    whole = roc.compute_curve(members, non_members)
+    # The threshold that `roc.measure_tpr_at_fpr` takes.
     bounds = np.array([1.0 if rate == 1 else roc.count_allowed(rate, n) / n for rate in resolved])
     values = whole.tpr[np.searchsorted(whole.fpr, bounds + 1e-12, side="right") - 1]
     how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
@@ -274,11 +274,11 @@ def _words(field: str, value: Any) -> str:
 
 def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
     """Name and settings of the output defense of an assessed target."""
-    from securitynet.defenses.base import parse_settings
+    from securitynet.defenses.base import parse_defense_settings
 
     name = str(record.declared["defense"])
     texts = [text for text in record.declared.get("configure") or () if text.strip().startswith(f"{name}.")]
-    return name, parse_settings(name, texts)
+    return name, parse_defense_settings(name, texts)
 
 
 def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.analysis.figures.texts import write_count as plural
-from securitynet.catalog.stats import FIGURE_1, statistics
+from securitynet.catalog.stats import FIGURE_1, count_entries
 
 MOST_BARS = 12
 WIDTH, ROW = 210, 15
@@ -24,7 +24,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """
     models = tidy.drop_duplicates("case")
     models = models.assign(task_type="classification", countries=models["countries"].map(_listed))
-    counted = statistics(models)
+    counted = count_entries(models)
     panels, drawn = [], []
     purposes = list(counted.purposes)
     for code, title in FIGURE_1.items():

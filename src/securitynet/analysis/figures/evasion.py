@@ -10,7 +10,7 @@ import pandas as pd
 from securitynet.analysis.figures import groups, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
 from securitynet.analysis.figures.texts import estimate, write_count
-from securitynet.metrics.evasion import ROBUST_ACCURACY, epsilon_text
+from securitynet.metrics.evasion import ROBUST_ACCURACY, write_epsilon
 from securitynet.records import Measurement
 
 MEASURE = ROBUST_ACCURACY
@@ -98,8 +98,8 @@ def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
     for line, part in table.groupby("line", sort=True):
         first, last = part.iloc[0], part.iloc[-1]
         sentences.append(
-            f"{line!s}: {estimate(first['value'], first['low'], first['high'])} at {epsilon_text(first['epsilon'])}, "
-            f"{estimate(last['value'], last['low'], last['high'])} at {epsilon_text(last['epsilon'])}, n = {last['n']}"
+            f"{line!s}: {estimate(first['value'], first['low'], first['high'])} at {write_epsilon(first['epsilon'])}, "
+            f"{estimate(last['value'], last['low'], last['high'])} at {write_epsilon(last['epsilon'])}, n = {last['n']}"
         )
     caption = (
         f"{figure.title}: share of images that are still classified correctly at every ε up to the one named, mean "
@@ -127,5 +127,5 @@ def _robust(tidy: pd.DataFrame) -> pd.DataFrame:
 
 def _labels(ticks: Sequence[float]) -> str:
     """Labels of the ticks as in the names of measurements: the drawing library would round some of them."""
-    cases = [f"datum.value == {tick!r} ? '{epsilon_text(tick)}'" for tick in ticks]
+    cases = [f"datum.value == {tick!r} ? '{write_epsilon(tick)}'" for tick in ticks]
     return " : ".join([*cases, "''"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.errors import ConfigurationError
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 from securitynet.results.export import encode_csv
 
 SUFFIXES = (".svg", ".pdf", ".png", ".html", ".csv", ".json")
@@ -60,7 +60,7 @@ def write_figure(figure: Figure, drawn: Drawn, path: Path) -> None:
     suffix = path.suffix.lower()
     if drawn.chart is None and suffix not in (".csv", ".html"):
         raise ConfigurationError(f"{figure.name} is a table.", hint="Write it as .csv or .html.")
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(_content(figure, drawn, suffix))
 
 

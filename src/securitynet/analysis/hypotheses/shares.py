@@ -57,7 +57,7 @@ def measure_share(quantity: str, *, above: float | None = None, below: float | N
             inside &= values > above
         if below is not None:
             inside &= values < below
-        low, high = map(float, rates.clopper_pearson(int(inside.sum()), len(inside), level))
+        low, high = map(float, rates.compute_clopper_pearson(int(inside.sum()), len(inside), level))
         over = statistics.estimate_mean(
             inside.astype(float), clusters=frames.find_families(rows), bounds=(0, 1), level=level
         )

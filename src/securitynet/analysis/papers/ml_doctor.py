@@ -21,7 +21,7 @@ from securitynet.analysis.hypotheses.correlations import correlate
 from securitynet.analysis.hypotheses.shares import average
 from securitynet.analysis.ml_doctor_quantities import EVERY, MEMBERSHIP, STEALING
 from securitynet.analysis.papers.printed import Printed
-from securitynet.catalog.known import completed
+from securitynet.catalog.known import complete_entry
 
 DATASETS = ("CelebA", "Fashion-MNIST", "STL-10", "UTKFace")
 SOURCE = "ml-doctor"
@@ -102,7 +102,7 @@ def read_tables() -> pandas.DataFrame:
 
 def _describe(cell: Cell) -> dict[str, Any]:
     """What is known about a target, by the columns of a tidy frame."""
-    entry, _ = completed({"key": cell.case, "source": SOURCE, "name": cell.case, "architecture": cell.architecture,
+    entry, _ = complete_entry({"key": cell.case, "source": SOURCE, "name": cell.case, "architecture": cell.architecture,
                           "dataset": cell.dataset})  # fmt: skip
     annotations = {name: getattr(entry, name) for name in frames.ANNOTATIONS}
     annotations["family"] = annotations["family"] or cell.architecture

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from securitynet.errors import ModelError, UnsafeFile
 from securitynet.models.sources.storages import check_storages
-from securitynet.models.sources.weight_sets import choose_set, other_parts
+from securitynet.models.sources.weight_sets import choose_set, list_other_parts
 from securitynet.untrusted import check_archive, open_regular
 
 StateDict = dict[str, torch.Tensor]
@@ -82,7 +82,7 @@ def read_weights(path: str | Path, weight_set: str | None = None, preferred: tup
     return Weights(_tensors(chosen.content, path), chosen.notes)
 
 
-def read_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
+def read_weight_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
     """Read a file that may hold several parts of a model, each under its own names.
 
     Args:
@@ -98,7 +98,7 @@ def read_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
     """
     content = _read_mapping(path)
     chosen = choose_set(content, None, preferred).content
-    return [_tensors(part, path) for part in (chosen, *other_parts(content, chosen))]
+    return [_tensors(part, path) for part in (chosen, *list_other_parts(content, chosen))]
 
 
 def _read_mapping(path: Path) -> Mapping[Any, Any]:
