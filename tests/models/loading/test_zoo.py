@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.loading.load import load_target
 from securitynet.models.sources import open_source
-from securitynet.models.sources._download import fetch_weights, find_models_folder
+from securitynet.models.sources._download import fetch_address, find_models_folder
 from securitynet.models.sources.preprocessing import CONVENTIONS
 from securitynet.models.sources.pytorchcv import unpack_weights
 from securitynet.models.sources.references import parse_reference
@@ -346,19 +346,19 @@ def test_downloads_are_whole_and_checked_or_absent(files):
     served["/net.pth"] = b"weights" * 1000
     digest = hashlib.sha256(served["/net.pth"]).hexdigest()
     calls = []
-    path = fetch_weights(
+    path = fetch_address(
         f"{address}/net.pth", reference="r", sha256=digest[:8], progress=lambda *done: calls.append(done)
     )
     assert path.read_bytes() == served["/net.pth"]
     assert calls[-1] == (7000, 7000)
     served.clear()
-    assert fetch_weights(f"{address}/net.pth", reference="r", sha256=digest[:8]) == path  # kept
+    assert fetch_address(f"{address}/net.pth", reference="r", sha256=digest[:8]) == path  # kept
     served["/bad.pth"] = b"something else"
     with pytest.raises(ModelError, match="another checksum"):
-        fetch_weights(f"{address}/bad.pth", reference="r", sha256=digest[:8])
+        fetch_address(f"{address}/bad.pth", reference="r", sha256=digest[:8])
     served["/short.pth"] = b"cut"
     with pytest.raises(ModelError, match="could not be downloaded"):
-        fetch_weights(f"{address}/short.pth", reference="r")
+        fetch_address(f"{address}/short.pth", reference="r")
     with pytest.raises(ModelError, match="returned status 404"):
-        fetch_weights(f"{address}/absent.pth", reference="r")
+        fetch_address(f"{address}/absent.pth", reference="r")
     assert [file.name for file in find_models_folder().iterdir()] == ["net.pth"]

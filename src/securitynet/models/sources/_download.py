@@ -22,7 +22,7 @@ def find_models_folder() -> Path:
     return find_cache_folder() / "models"
 
 
-def fetch_weights(
+def fetch_address(
     url: str,
     *,
     reference: str,

@@ -90,12 +90,12 @@ def fetch_weights(location: str, identifier: str, checksum: str | None, progress
         ModelError: If there is no such file, or it cannot be downloaded.
     """
     if location.startswith(("https://", "http://")):
-        from securitynet.models.sources._download import fetch_weights
+        from securitynet.models.sources._download import fetch_address
 
         name = location.partition("?")[0].rstrip("/").rpartition("/")[2]
         sha256 = checksum.partition(":")[2] if checksum and checksum.startswith("sha256:") else None
         reference = f"catalog:{identifier}"
-        return fetch_weights(
+        return fetch_address(
             location, reference=reference, sha256=sha256, name=f"{identifier}-{name}", progress=progress
         )
     path = expand_home(location)

@@ -12,7 +12,7 @@ from torch import nn
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
-from securitynet.models.sources._download import fetch_weights
+from securitynet.models.sources._download import fetch_address
 from securitynet.models.sources._hub import fetch_hub_file, is_hub_file
 from securitynet.models.sources.base import NetworkSource, Progress, Shape, explain_unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
@@ -54,7 +54,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
             preferred = pretrained.get("hf_hub_filename")
             names = (preferred,) if preferred else WEIGHTS_FILES
             return fetch_hub_file(pretrained["hf_hub_id"], names, revision=None, reference=str(reference))
-        return fetch_weights(pretrained["url"], reference=str(reference), progress=progress)
+        return fetch_address(pretrained["url"], reference=str(reference), progress=progress)
 
     def is_own(path: Path) -> bool:
         if pretrained.get("hf_hub_id") and is_hub_file(path, pretrained["hf_hub_id"], WEIGHTS_FILES):

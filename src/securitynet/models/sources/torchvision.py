@@ -10,7 +10,7 @@ from torch import nn
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
-from securitynet.models.sources._download import fetch_weights
+from securitynet.models.sources._download import fetch_address
 from securitynet.models.sources.base import NetworkSource, Progress, Shape, explain_unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
@@ -59,7 +59,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     digits = re.search(r"-([0-9a-f]{8,})\.", chosen.url)
 
     def fetch_own(progress: Progress | None) -> Path:
-        return fetch_weights(
+        return fetch_address(
             chosen.url, reference=str(reference), sha256=digits[1] if digits else None, progress=progress
         )
 
