@@ -11,7 +11,7 @@ from securitynet.metrics.ownership import count_fewest_references, rank_suspect
 def test_by_hand():
     found = rank_suspect(80, 100, [0.1] * 18 + [0.9])
     assert found.p_value == pytest.approx(2 / 20) and found.verdict == "no sign"
-    assert found.match.value == 0.8 and "does not clear it" in found.describe()
+    assert found.match.value == 0.8 and "does not clear it" in found.describe() and "neither of two" in found.describe()
     assert "not shown to be a copy" in found.describe()
     assert rank_suspect(80, 100, [0.1] * 19).verdict == "copy"
     assert rank_suspect(80, 100, [0.8] * 19).p_value == 1  # ties do not accuse

@@ -135,8 +135,7 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     """
     columns = dict.fromkeys(("case", "measure", *_NUMBERS_OF_CASE, *_WAY, *quantity.where))
     # Each condition leaves fewer rows for the next: a study has a million, of which a quantity needs a thousand.
-    chosen = frame[[*columns]]
-    chosen = chosen[chosen["measure"].isin(quantity.measure)]
+    chosen = frame.loc[frame["measure"].isin(quantity.measure), [*columns]]
     for column, values in quantity.where.items():
         chosen = chosen[match_values(chosen[column], values)]
     chosen = chosen[chosen["value"].notna()]

@@ -51,7 +51,8 @@ class Ownership(Record):
             return f"{text} {count} references cannot resolve {ALPHA:.0%}: {needed} or more are needed for a verdict."
         return (
             f"{text} It is not shown to be a copy: independent models are as close to your model. That does not clear "
-            "it: a copy that was distilled, that is, trained anew on your model's outputs, can be as far away."
+            "it: copies that were distilled, that is, trained anew on its outputs, can be as far away (when this was "
+            "measured, neither of two was recognised)."
         )
 
 

@@ -17,6 +17,7 @@ from securitynet.reports import verdict, words
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.families import backdoor, evasion, membership
 from securitynet.results.document import ResultDocument, TrialSummary
+from securitynet.results.grades import DEFAULT_BOUNDS
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,11 @@ def find_stealing(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
 
 def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:
     """How many reconstructions are recognised as the requested class, beside guessing."""
-    measured = [(trial, _by_name(document, trial)) for trial in trials]
-    able = [m["accuracy"] for _, m in measured if "accuracy" in m]
+    able = [measured for trial in trials if "accuracy" in (measured := _by_name(document, trial))]
     if not able:
         return []
-    best = max(able, key=_ends)
+    strongest = max(able, key=lambda measured: _ends(measured["accuracy"]))
+    best, judge = strongest["accuracy"], strongest.get("judge-accuracy")
     _, value, high = _ends(best)
     chance = 1 / document.target.num_classes
     return [
@@ -190,8 +191,20 @@ def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
                 f"the class that was asked for; guessing gives {_of_hundred(chance, '')}."
             ),
             nothing="The images that attackers reconstructed are not recognised as the class that was asked for.",
+            obstacle=None if judge is None else _doubt_judge(judge),
         )
     ]
+
+
+def _doubt_judge(judge: Measurement) -> str | None:
+    """Why a judge cannot show that reconstructions are bad: it may miss images that are as good as real ones."""
+    low, value, high = _ends(judge)
+    if low >= DEFAULT_BOUNDS["inversion.accuracy"].moderate:
+        return None
+    return (
+        f"But the classifier that judges them recognises {_of_hundred(value)} real images "
+        f"(interval {100 * low:.0f} to {100 * high:.0f}), so it may miss good ones, too."
+    )
 
 
 def find_attribute(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[FamilyEvidence]:

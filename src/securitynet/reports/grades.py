@@ -221,9 +221,26 @@ def _describe_chance(evidence: FamilyEvidence) -> str:
     return "no effect" if evidence.chance == 0 else "guessing"
 
 
+def find_blind_judge(document: ResultDocument) -> Measurement | None:
+    """How many real images the judge of reconstructions recognises, where that is too few for it to judge any.
+
+    Args:
+        document: The result.
+    """
+    measured = [m for m in document.measurements if m.name.startswith("inversion.") and m.value is not None]
+    judges = [m for m in measured if m.name.endswith(".judge-accuracy")]
+    return judges[0] if judges and not any(m.name.endswith(".accuracy") for m in measured) else None
+
+
 def _explain_absence(document: ResultDocument, family: str) -> str:
     """Why there is no grade: the trials failed or were skipped, show nothing that is graded, or did not run."""
     own = [trial for trial in document.trials if trial.name.startswith(f"{family}.")]
+    if family == "inversion" and (judge := find_blind_judge(document)) is not None:
+        numbers = words.write_numbers(judge)
+        seen = (
+            f"{numbers.value} of {words.count_noun(judge.n, 'real image')} ({numbers.interval})" if numbers else "none"
+        )
+        return f"Cannot be judged: the classifier that judges reconstructions recognises {seen}, as guessing might."
     if any(trial.status == "ok" for trial in own):
         return "What ran gives no number that could be graded; see below."
     if own:

@@ -11,7 +11,7 @@ from securitynet.metrics.backdoor_verdict import SETTLED
 from securitynet.records import Access
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
-from securitynet.reports.grades import GradedFamily
+from securitynet.reports.grades import GradedFamily, find_blind_judge
 from securitynet.reports.what_helps import describe_outcome, helps
 from securitynet.results.document import DefenseEffect, ResultDocument
 
@@ -87,6 +87,11 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         return NextStep("Give non-members from the same source as the members, with --non-members.")
     if finding.grade in ("high", "moderate"):
         return _propose_defense(document, finding, out)
+    if finding.family == "inversion" and find_blind_judge(document) is not None:
+        learns = "the classifier that judges reconstructions learns from non-members."
+        if document.settings.get("limit") is not None:
+            return NextStep(f"Use all records: {learns}", write_command(document, out, limit=None))
+        return NextStep(f"Give more non-members: {learns}")
     if finding.grade == "not assessed":  # what ran gives no number that could be graded
         return propose_first(document, [finding.family], out)
     stronger = [name for name in untried if name != list_proposed(document, finding.family)[0]]

@@ -17,6 +17,7 @@ from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
 from securitynet.analysis.figures.declared import list_figures
 from securitynet.analysis.findings import ClaimFinding
+from securitynet.analysis.frames import keep
 from securitynet.analysis.papers.compare import Compared
 from securitynet.analysis.papers.every import compare_every
 from securitynet.errors import ConfigurationError, SecurityNetError
@@ -178,7 +179,7 @@ def make_study_page(folder: Path) -> StudyPage:
     compared = compare_every(tidy) if len(tidy) else []
     judged = findings.judge_claims(claims.EVERY, tidy, compared=compared) if len(tidy) else []
     named = _names(targets)
-    measured = tidy[tidy["measure"] != study_frames.CURVE_MEASURE]
+    measured = keep(tidy, tidy["measure"] != study_frames.CURVE_MEASURE)
     columns, rows = _table(measured.head(MOST_ROWS))
     status = inspect_study(locate_results(folder), trials.statuses)
     text = _study_file(folder)

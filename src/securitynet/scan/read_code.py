@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.catalog.known import find_dataset_facts
+from securitynet.errors import RefusedFile
 from securitynet.scan.constants import (
     IMAGENET,
     StatedNormalization,
@@ -21,6 +22,7 @@ from securitynet.scan.constants import (
 )
 from securitynet.scan.dataset_names import find_named_dataset, list_named_datasets
 from securitynet.scan.evaluate import evaluate_expression, list_assigned, list_values
+from securitynet.untrusted import read_bytes
 
 MAX_BYTES = 1 << 20
 MAX_FILES = 300
@@ -97,9 +99,10 @@ def read_code(path: Path) -> TrainingCode | None:
         path: A ``.py`` or ``.ipynb`` file.
     """
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        if not path.is_file():
             return None
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8", "replace")
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         cells = _list_cells(text) if path.suffix == ".ipynb" else None
         text = text if cells is None else "\n".join(cells)
         # Lines of a notebook for the shell and for itself are no Python.
@@ -107,7 +110,7 @@ def read_code(path: Path) -> TrainingCode | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes in other people's texts
             tree = ast.parse(python)
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError, AttributeError):
+    except (RefusedFile, OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError, AttributeError):
         return None
     code = TrainingCode(path, text, mentioned=list_named_datasets(text))
     used = {item.id for item in ast.walk(tree) if isinstance(item, ast.Name)}

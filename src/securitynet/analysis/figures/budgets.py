@@ -101,6 +101,7 @@ def list_lacking(tidy: pandas.DataFrame) -> list[str]:
 
 
 def _with_budget(tidy: pandas.DataFrame) -> pandas.DataFrame:
-    of_budget = tidy["at"].astype(object).fillna("").astype(str).str.extract(r"^budget=(\d+)$")[0]
-    chosen = (tidy["attack"] == "stealing") & of_budget.notna() & tidy["value"].notna()
-    return tidy[chosen].assign(budget=of_budget[chosen].astype(int))
+    rows = tidy[(tidy["attack"] == "stealing") & tidy["value"].notna()]
+    of_budget = rows["at"].astype(object).fillna("").astype(str).str.extract(r"^budget=(\d+)$")[0]
+    known = of_budget.notna()
+    return rows[known].assign(budget=of_budget[known].astype(int))

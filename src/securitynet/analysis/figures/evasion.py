@@ -116,9 +116,10 @@ def list_lacking(tidy: pd.DataFrame) -> list[str]:
 
 def _robust(tidy: pd.DataFrame) -> pd.DataFrame:
     """Robust accuracies with columns ``line`` and ``epsilon``, of attacks with two epsilons or more."""
-    epsilon = tidy["at"].astype(object).fillna("").astype(str).str.extract(r"^epsilon=([0-9.e-]+)$")[0]
-    chosen = (tidy["attack"] == "evasion") & (tidy["measure"] == MEASURE) & epsilon.notna() & tidy["value"].notna()
-    rows = tidy[chosen].assign(epsilon=epsilon[chosen].astype(float))
+    rows = tidy[(tidy["attack"] == "evasion") & (tidy["measure"] == MEASURE) & tidy["value"].notna()]
+    epsilon = rows["at"].astype(object).fillna("").astype(str).str.extract(r"^epsilon=([0-9.e-]+)$")[0]
+    known = epsilon.notna()
+    rows = rows[known].assign(epsilon=epsilon[known].astype(float))
     l2 = rows["settings"].astype(str).str.contains('"norm": "l2"', regex=False)
     rows = rows.assign(line=rows["method"].astype(str).where(~l2, rows["method"].astype(str) + ", l2"))
     lines = set(rows["line"].value_counts().index[: len(style.SERIES)])

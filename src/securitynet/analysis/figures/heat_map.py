@@ -32,7 +32,7 @@ _EPSILON = "epsilon=0.03"
 
 def choose_quantities(tidy: pandas.DataFrame) -> dict[str, Quantity]:
     """A quantity for each attack and threat model that was measured, families in order, most measured first."""
-    known = tidy[tidy["value"].notna()]
+    known = frames.keep(tidy, tidy["value"].notna())
     quantities: dict[str, Quantity] = {}
     for family, measures in _MEASURES.items():
         rows = known[(known["attack"] == family) & known["measure"].isin(measures)]

@@ -117,10 +117,10 @@ def list_lacking(tidy: pandas.DataFrame) -> list[str]:
 
 def _rates(tidy: pandas.DataFrame) -> pandas.DataFrame:
     rates = tidy["measure"].isin((CURVE_MEASURE, "tpr"))
-    known = tidy[rates & (tidy["attack"] == "membership") & tidy["value"].notna()]
-    at = known["at"].astype(object).fillna("").astype(str)
-    known = known.assign(fpr=at.str.extract(r"^fpr=([0-9.e-]+)$")[0].astype(float))
-    known = known[known["fpr"].notna()]
-    whole = known["measure"] == CURVE_MEASURE
-    rows = known[whole if whole.any() else ~whole]
-    return rows[rows["fpr"] > 0]
+    places = np.flatnonzero(rates & (tidy["attack"] == "membership") & tidy["value"].notna())
+    at = tidy["at"].iloc[places].astype(object).fillna("").astype(str)
+    fpr = at.str.extract(r"^fpr=([0-9.e-]+)$")[0].astype(float).to_numpy()
+    whole = (tidy["measure"].iloc[places] == CURVE_MEASURE).to_numpy()
+    of_kind = whole if whole[~np.isnan(fpr)].any() else ~whole
+    chosen = of_kind & (fpr > 0)  # nowhere where it is unknown
+    return tidy.iloc[places[chosen]].assign(fpr=fpr[chosen])

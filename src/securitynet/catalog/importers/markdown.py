@@ -38,10 +38,10 @@ _PAPER_COLUMNS = frozenset({"Title", "Conference", "Conference Type", "Year", "P
 _VENUE_TYPES = {"cv": "computer vision", "ml": "machine learning", "arxiv": "preprint", "security": "security"}
 _COUNTRIES = {"Korea": "South Korea", "Netherland": "Netherlands"}
 _CELL = re.compile(r"(?<!\\)\|")
-_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
+_DASHES = re.compile(r":?-+:?")
 _MARKDOWN_LINK = re.compile(r"\]\(\s*<?(https?:[^)\s>]+)>?|\]\(\s*([^)\s]+)")
-_HTML_LINK = re.compile(r"<a\s[^>]*href\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
-_TAG = re.compile(r"<[^>]*>")
+_HTML_LINK = re.compile(r"<a\s[^<>]*href\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
 _DATASET_SUFFIX = re.compile(r"_(cifar10|cifar100|svhn|cub)$")
 _MEDMNIST_RUN = re.compile(r"_(?:28_|224_|acs_|2\.5D_|3D_)?\d+(?:\.pth)?$")
 _ADVERSARIAL = re.compile(r"^(?P<architecture>.+?)_(?P<norm>l2|linf)_eps(?P<size>[\d.]+?)(?:\.ckpt)?$")
@@ -90,7 +90,7 @@ def _tables(lines: list[str]) -> Iterator[tuple[str, list[str], list[tuple[int, 
         line = lines[number]
         if line.startswith("#"):
             heading = line.lstrip("# ").strip()
-        if "|" in line and number + 1 < len(lines) and _RULE.match(lines[number + 1]) and "-" in lines[number + 1]:
+        if "|" in line and number + 1 < len(lines) and _is_rule(lines[number + 1]):
             header = _cells(line)
             rows = []
             number += 2
@@ -99,9 +99,15 @@ def _tables(lines: list[str]) -> Iterator[tuple[str, list[str], list[tuple[int, 
                 number += 1
             yield heading, header, rows
         else:
-            if line.lstrip().startswith("|") and not _RULE.match(line):
+            if line.lstrip().startswith("|") and not _is_rule(line):
                 yield heading, [], [(number + 1, [])]
             number += 1
+
+
+def _is_rule(line: str) -> bool:
+    """Whether a line is the row of dashes below a heading row."""
+    cells = line.strip().removeprefix("|").removesuffix("|").split("|")
+    return all(_DASHES.fullmatch(cell.strip()) for cell in cells)
 
 
 def _cells(line: str) -> list[str]:
@@ -236,7 +242,7 @@ def _paper(values: dict[str, str]) -> dict[str, Any]:
 def strip_markup(cell: str) -> str:
     """The text of a cell: no HTML tags, no Markdown links, entities decoded."""
     text = _TAG.sub("", html.unescape(cell))
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"\[([^\[\]]*)\]\([^)\[]*\)", r"\1", text)
     return " ".join(text.split())
 
 

@@ -274,6 +274,8 @@ def read_keras_config(path: Path, reference: str) -> dict[str, Any]:
             with h5py.File(path) as file:
                 check_self_contained(file, reference)
                 text = file.attrs.get("model_config")
+        if not isinstance(text, str | bytes | None):
+            raise ValueError("its configuration is no text")
         config = None if text is None else parse_json(text)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(

@@ -265,7 +265,7 @@ def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
     except ImportError as error:
         raise MissingExtra("onnxruntime", "onnx", "Running an ONNX file") from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: what matters comes as an exception
+    options.log_severity_level = 4  # errors come as exceptions; the log prints names in the file as they are
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
