@@ -34,7 +34,7 @@ def test_networks_that_fail_a_check_are_left_out_with_the_reason() -> None:
         "the target fails the check of its accuracy, which is hardly better than chance"
     }
     assert {trial.spec.target.checksum for trial in skipped} == {record.means.target.checksum for record in doubtful}
-    tidy = sources.load(str(RESULTS))
+    tidy = sources.load_frames(str(RESULTS))
     assert not set(tidy["model"]).intersection(record.label for record in doubtful)
 
 

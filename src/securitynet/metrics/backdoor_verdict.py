@@ -118,7 +118,7 @@ class Verdict:
         return WORDS.index(self.word)
 
 
-def decide(evidence: BackdoorEvidence) -> Verdict:
+def decide_verdict(evidence: BackdoorEvidence) -> Verdict:
     """Combine the evidence; the module's documentation states the rules."""
     if evidence.too_short:
         return Verdict("undecided", ("the search ended while norms were still falling",))

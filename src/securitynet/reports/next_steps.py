@@ -174,7 +174,7 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
             altered[name] = value
     if out is not None and not PurePath(out).is_absolute():
         altered["out"] = str(out)
-    return settings.command_line(document.model_copy(update={"settings": altered}))
+    return settings.write_assess_command(document.model_copy(update={"settings": altered}))
 
 
 def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path | None) -> NextStep:

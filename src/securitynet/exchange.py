@@ -53,14 +53,17 @@ class Client:
     Args:
         timeout: Seconds that a whole exchange may take.
         headers: Sent with each request.
+        follow_redirects: Whether redirects are followed; else they are reported. A token must not travel to another
+            host.
     """
 
-    def __init__(self, *, timeout: float, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, timeout: float, headers: Mapping[str, str] | None = None, follow_redirects: bool = False
+    ) -> None:
         self._timeout = timeout
-        # Redirects are reported, not followed: a token must not travel to another host. Of compressions, only one is
-        # accepted whose output can be bounded while it is decompressed.
+        # Of compressions, only one is accepted whose output can be bounded while it is decompressed.
         self._client = httpx.Client(
-            timeout=timeout, headers={**headers, "Accept-Encoding": "gzip"}, follow_redirects=False
+            timeout=timeout, headers={**(headers or {}), "Accept-Encoding": "gzip"}, follow_redirects=follow_redirects
         )
         self._socket: Any = None
 
@@ -72,7 +75,7 @@ class Client:
         """Send a request and read the response.
 
         Args:
-            method: ``GET`` or ``POST``.
+            method: ``GET``, ``HEAD`` or ``POST``.
             url: The address.
             body: The body of the request.
             limit: Largest size in bytes of the body of a response with status 200, decompressed.
