@@ -25,6 +25,7 @@ from securitynet.attacks.membership.dataset_usage import UsageEstimate
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.attacks.membership.range_membership import average_largest
 from securitynet.metrics import groups, membership, roc, vulnerability
+from securitynet.metrics.rates import clopper_pearson
 from securitynet.metrics.removal import judge_removal
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import Access, Auxiliary, Measurement, Queries, ThreatModel
@@ -279,17 +280,20 @@ def simulate_exposure(runs: int) -> Iterator[Row]:
         yield count_alarms("ranking is reliable", (models, records), f"useless, fpr {fpr}", reliable)
     for models, gap in itertools.product((16, 32, 64), (0.0, 1.0, 4.0)):
         exposed = np.arange(200) < 20
-        limits, shares = [], []
+        limits, binomial, shares = [], [], []
         for number in range(max(runs // 5, 40)):
             included = ShadowPlan(count=models).training_sets(200, seed=number)
             signals = draw_signals(random, included, 0.0, alike=True) + gap * exposed * included
             found = vulnerability.measure_vulnerability(attack_each(signals, number, included), included, fpr=0.1)
             limits.append(found.rate_limits(0.95))
+            binomial.append(clopper_pearson(found.identified, found.member_of, 0.95))
             shares.append(found.identified / found.member_of)
         for name, group in (("exposed", exposed), ("others", ~exposed)):
             truth = float(np.stack(shares)[:, group].mean())
-            ends = [(low, high) for lows, highs in limits for low, high in zip(lows[group], highs[group], strict=True)]
-            yield tally("share identified", (models, 200), f"gap {gap}, {name}, truth {truth:.3f}", ends, truth, None)
+            for kind, intervals in (("share identified", limits), ("binomial intervals", binomial)):
+                pairs = [zip(lows[group], highs[group], strict=True) for lows, highs in intervals]
+                ends = [pair for lows_and_highs in pairs for pair in lows_and_highs]
+                yield tally(kind, (models, 200), f"gap {gap}, {name}, truth {truth:.3f}", ends, truth, None)
 
 
 def attack_each(signals: Scores, seed: int, is_member: NDArray[np.bool_]) -> Scores:
