@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from command_line import run_command
 from dying import KINDS, SPACE, dying_environment, read_counts
@@ -43,7 +45,6 @@ name = "small"
 dataset = "digits"
 limit = 200
 normalize = "none"
-
 [[train]]
 architecture = "simple-cnn"
 epochs = 2
@@ -55,6 +56,8 @@ name = ["correctness", "modified-entropy"]
 name = "lira"
 settings = { shadows = { count = 4 } }
 
+"""
+RUN = """
 [run]
 workers = 1
 threads = 1
@@ -88,12 +91,29 @@ class Command:
 
 
 def write_study(folder: Path) -> None:
-    (folder / "study.toml").write_text(STUDY)
+    (folder / "study.toml").write_text(STUDY + RUN)
+
+
+def write_small_study(folder: Path) -> None:
+    """Two trials of an entry of the catalog, whose weights lie beside the study."""
+    from securitynet.models.architectures.factory import build_architecture
+
+    torch.manual_seed(0)
+    save_file(build_architecture("simple-cnn", 10, 1, 8).state_dict(), folder / "model.safetensors")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    codes = {"key": "test:a", "source": "test", "name": "a", "reference": "arch:simple-cnn", "dataset": "digits",
+             "head": "classifier", "task_type": "classification", "checksum": f"sha256:{digest}"}  # fmt: skip
+    (folder / "table.jsonl").write_text(json.dumps(codes) + "\n")
+    data, trained, attacks = STUDY.partition('[[train]]\narchitecture = "simple-cnn"\nepochs = 2\n')
+    assert trained
+    model = '[[models]]\ncatalog = "test:a"\nweights = "model.safetensors"\n'
+    few = attacks.partition('[[attacks]]\nname = "lira"')[0]
+    (folder / "study.toml").write_text(f'catalog = "catalog.sqlite"\n{data}head = "logits"\n{model}{few}{RUN}')
 
 
 def write_ray_study(folder: Path) -> None:
     pytest.importorskip("ray")
-    (folder / "study.toml").write_text(STUDY.replace("[run]", '[run]\nexecutor = "ray"'))
+    (folder / "study.toml").write_text(STUDY + RUN.replace("[run]", '[run]\nexecutor = "ray"'))
 
 
 def write_table(folder: Path) -> None:
@@ -118,12 +138,16 @@ TRAIN = ("train", "simple-cnn", *RECIPE, "--epochs", "3", "--out", "model.safete
 ASSESS = ("assess", "arch:simple-cnn", "--weights", "model.safetensors", *RECIPE, "--attacks",
           "correctness,modified-entropy,lira,pgd", "--detectors", "none", "--configure", "lira.shadows.count=4",
           "--out", "report")  # fmt: skip
+SMALL_ASSESS = (*ASSESS[: ASSESS.index("--attacks")], "--attacks", "loss", "--detectors", "none", "--out", "report")
 REPAIR = ("repair", "arch:simple-cnn", "--weights", "model.safetensors", *RECIPE, "--defense", "fine-pruning",
           "--configure", "fine-pruning.epochs=2", "--no-scan", "--out", "repaired.safetensors")  # fmt: skip
 SIGN = ("sign", "report", "--key", "key.pem")
+IMPORT = ("catalog", "import", "table.jsonl", "--db", "catalog.sqlite")
+STUDY_RUN = ("study", "run", "study.toml", "--out", "out")
 COMMANDS = {
     "train": Command(TRAIN, writes=("model.safetensors", "model.json")),
     "assess": Command(ASSESS, before=(TRAIN,), writes=("report/result.json", "report/report.html")),
+    "small assess": Command(SMALL_ASSESS, before=(TRAIN,), writes=("report/result.json", "report/report.html")),
     "repair": Command(
         REPAIR, before=(TRAIN,), writes=("repaired.safetensors", "repaired.json"), refuses="exists already"
     ),
@@ -150,20 +174,26 @@ COMMANDS = {
         before=(TRAIN, ASSESS),
         writes=("comment.md",),
     ),
-    "import": Command(("catalog", "import", "table.jsonl", "--db", "catalog.sqlite"), write_table),
+    "import": Command(IMPORT, write_table),
     "catalog export": Command(
         ("catalog", "export", "out.csv", "--db", "catalog.sqlite"),
         write_table,
-        before=(("catalog", "import", "table.jsonl", "--db", "catalog.sqlite"),),
+        before=(IMPORT,),
         writes=("out.csv",),
     ),
-    "study": Command(("study", "run", "study.toml", "--out", "out"), write_study, ignored=RUNNER),
-    "ray study": Command(("study", "run", "study.toml", "--out", "out"), write_ray_study, ignored=RUNNER),
+    "study": Command(STUDY_RUN, write_study, ignored=RUNNER),
+    "ray study": Command(STUDY_RUN, write_ray_study, ignored=RUNNER),
     "study export": Command(
         ("study", "export", "out", "table.csv"),
         write_study,
-        before=(("study", "run", "study.toml", "--out", "out"),),
+        before=(STUDY_RUN,),
         writes=("table.csv",),
+    ),
+    "small study": Command(STUDY_RUN, write_small_study, before=(IMPORT,), ignored=RUNNER),
+    "reindex": Command(("study", "reindex", "out"), write_small_study, before=(IMPORT, STUDY_RUN)),
+    "merge": Command(("study", "merge", "out", "--out", "merged"), write_small_study, before=(IMPORT, STUDY_RUN)),
+    "publish": Command(
+        ("study", "publish", "out", "--catalog", "catalog.sqlite"), write_small_study, before=(IMPORT, STUDY_RUN)
     ),
 }
 

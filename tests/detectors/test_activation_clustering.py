@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from backdoored import GOAL, PATCH
-from securitynet.detectors._activation_clustering.clusters import Clusters, Division, avoidance, divide
+from securitynet.detectors._activation_clustering.clusters import Clusters, Division, divide, measure_avoidance
 from securitynet.detectors.activation_clustering import ActivationClustering
 from securitynet.errors import SplitError
 from securitynet.methods.context import Context
@@ -151,7 +151,7 @@ def test_of_two_divisions_the_one_that_clean_images_avoid_counts_and_p_is_double
     half = Division(np.repeat([0, 1], 50), np.repeat([0, 1], 25), 0.2)
     foreign = Division(np.repeat([0, 1], [80, 20]), np.zeros(50, np.int64), 0.2)
     expected = stats.fisher_exact([[20, 80], [0, 50]], alternative="greater").pvalue
-    assert avoidance(half) == 1.0 and avoidance(foreign) == pytest.approx(expected)
+    assert measure_avoidance(half) == 1.0 and measure_avoidance(foreign) == pytest.approx(expected)
     counts = np.array([[80, 20]]), np.array([[50, 0]])
     common = np.arange(100), np.zeros(100, np.int64), foreign.owner, np.array([0]), ("a",), np.array([0.2]), *counts
     assert Clusters(*common).judged()[1] == pytest.approx([expected])

@@ -12,7 +12,7 @@ from securitynet.models.sources._transformers import (
     _preprocessing,
     _without_code,
     import_transformers,
-    transformers_source,
+    open_transformers,
 )
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
@@ -28,7 +28,7 @@ NAMES = {0: "cat", 1: "dog", 2: "owl"}
 )
 def test_configurations_that_need_more_than_themselves_are_refused(config, words):
     with pytest.raises(ModelError, match=words):
-        transformers_source(config, None, name="hf:./folder")
+        open_transformers(config, None, name="hf:./folder")
 
 
 def test_keys_that_choose_code_are_dropped():

@@ -14,7 +14,7 @@ from securitynet.models.architectures.in_process import register_factory, regist
 from securitynet.models.loading.load import load_target
 from securitynet.models.shadows.plan import ShadowTraining, find_own_architecture, resolve_training
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.sources.versions import builder_version, digest_source_files
+from securitynet.models.sources.versions import describe_builder, digest_source_files
 from securitynet.models.store.cached_model import ModelSpec, build_fresh_network, obtain_model
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
@@ -73,7 +73,7 @@ def test_names_and_references_are_resolved(net):
     assert timm.reference == timm.name == "timm:resnet18"
     assert timm.version == f"timm {importlib.metadata.version('timm')}"
     for library in ("torchvision", "pytorchcv"):  # nothing is imported for it
-        version = builder_version(parse_reference(f"{library}:resnet18"))
+        version = describe_builder(parse_reference(f"{library}:resnet18"))
         assert version == f"{library} {importlib.metadata.version(library)}"
     own = find_architecture(f"python:{net}:make")
     assert own.name == "python:net.py:make" and own.reference == f"python:{net}:make"

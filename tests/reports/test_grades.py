@@ -331,3 +331,42 @@ def test_no_sentence_says_that_an_interval_includes_what_lies_outside(scale, cha
         "undecided", FamilyEvidence(low=chance - 0.01, high=high, **{**options, "measurement": wide}), assessed[0]
     )
     assert "includes" in text and CORRECTED not in text
+
+
+@pytest.mark.parametrize(
+    ("judge", "accuracy", "grade", "says"),
+    [
+        ((0.9, 0.8, 0.95), (0.1, 0.0, 0.4), "none shown", "not recognised"),
+        ((0.67, 0.35, 0.9), (0.1, 0.0, 0.4), "undecided", "recognises 67 of 100 real images"),
+        ((0.67, 0.35, 0.9), (0.9, 0.6, 1.0), "moderate", "90 of 100"),
+        ((0.1, 0.0, 0.4), (None, None, None), "not assessed", "Cannot be judged"),
+    ],
+)
+def test_a_judge_that_sees_little_clears_no_model(assessed, judge, accuracy, grade, says):
+    template = assessed[0].trials[0]
+    trial = template.model_copy(update={"name": "inversion.fredrikson", "id": "0" * 32})
+    given = {"judge-accuracy": judge, "accuracy": accuracy}
+    measurements = tuple(
+        Measurement(name=f"{trial.name}.{name}", value=value, low=low, high=high, n=12, direction=Direction.LOWER,
+                    method="by hand") for name, (value, low, high) in given.items()
+    )  # fmt: skip
+    document = assessed[0].model_copy(update={"trials": (trial,), "measurements": measurements})
+    line = next(line for line in make_first_screen(document).lines if line.finding.family == "inversion")
+    assert line.finding.grade == grade and says in line.finding.meaning
+    if grade == "not assessed":
+        assert "learns from non-members" in line.step.what, "the same attack again would tell as little"
+
+
+def test_two_classes_are_compared_with_clean_models(assessed):
+    trial = assessed[0].trials[0].model_copy(update={"name": "backdoor.neural-cleanse", "id": "0" * 32})
+    verdict = Measurement(name=f"{trial.name}.verdict", value=1, low=1, high=1, n=1, direction=Direction.LOWER,
+                          method="by hand", note="Undecided.")  # fmt: skip
+    steps = {}
+    for classes in (2, 10):
+        target = assessed[0].target.model_copy(update={"num_classes": classes})
+        changed = {"trials": (trial,), "measurements": (verdict,), "target": target}
+        document = assessed[0].model_copy(update=changed)
+        (line,) = (line for line in make_first_screen(document).lines if line.finding.family == "backdoor")
+        steps[classes] = line.step
+    assert "clean models" in steps[2].what and "neural-cleanse.reference=19" in steps[2].command
+    assert "mm-bd" in steps[10].command and "reference" not in steps[10].command

@@ -36,3 +36,18 @@ def test_rows_are_sorted_as_pandas_sorts_them():
 
 def test_no_rows_are_an_empty_frame():
     assert make_frame([({"model": "a"}, [])]).empty
+
+
+def test_numbers_stay_what_they_are():
+    kinds = {
+        "float": [0.5, None, 1.0, float("nan")],
+        "whole": [1, 2, 3, 4],
+        "large": [1, 2**70, 3, 4],
+        "whole, then missing": [1, None, 3, 4],
+        "whole, then float": [1, 2.5, 3, 4],
+        "truth": [True, False, True, False],
+        "float, then text": [0.5, "a", 1.0, 2.0],
+        "missing first": [None, 0.5, 1.0, 2.0],
+    }
+    rows = [{name: values[number] for name, values in kinds.items()} for number in range(4)]
+    pandas.testing.assert_frame_equal(make_frame([({}, rows[:1]), ({}, rows[1:])]), pandas.DataFrame(rows))

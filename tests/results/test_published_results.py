@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from securitynet.analysis import claims, findings, sources
-from securitynet.analysis.figures.declared import figures
+from securitynet.analysis.figures.declared import list_figures
 from securitynet.analysis.findings import ClaimFinding
 from securitynet.results.store import TrialStore, parse_trial
 from securitynet.results.study_targets import StudyTargetStore, parse_study_target
@@ -26,7 +26,7 @@ PUBLISHED = pytest.mark.parametrize("folder", READY, ids=lambda path: path.name)
 
 @cache
 def load(folder: Path) -> pandas.DataFrame:
-    return sources.load(str(folder))
+    return sources.load_frames(str(folder))
 
 
 @PUBLISHED
@@ -78,8 +78,8 @@ def read_page() -> list[list[str]]:
 
 @pytest.mark.parametrize("number", [2, 3, 4, 5])
 def test_the_page_shows_the_tables_that_figures_draw(number: int) -> None:
-    both = sources.load(["ml-doctor", str(DOCTOR)])
-    drawn = figures()[f"ml-doctor-table-{number}"].make(both).data.astype(str)
+    both = sources.load_frames(["ml-doctor", str(DOCTOR)])
+    drawn = list_figures()[f"ml-doctor-table-{number}"].make(both).data.astype(str)
     measured = {cell for column in drawn for cell in drawn[column] if "[" in cell}
     assert len(measured) > 3
     shown = {cell for row in read_page() for cell in row}
@@ -92,7 +92,9 @@ def test_the_page_shows_the_tables_that_figures_draw(number: int) -> None:
 
 def test_the_page_states_each_finding_with_its_verdict() -> None:
     rows = {row[0]: row[1:] for row in read_page()}
-    judged = [one for one in findings.judge(claims.EVERY, load(DOCTOR)) if one.claim.source.startswith("ML-Doctor")]
+    judged = [
+        one for one in findings.judge_claims(claims.EVERY, load(DOCTOR)) if one.claim.source.startswith("ML-Doctor")
+    ]
     tested = [one for one in judged if one.status != "not tested"]
     assert len(tested) > 10
     for one in tested:
@@ -101,7 +103,7 @@ def test_the_page_states_each_finding_with_its_verdict() -> None:
 
 
 def test_the_page_shows_the_figure_of_epochs_in_numbers() -> None:
-    drawn = figures()["ml-doctor-9"].make(load(EPOCHS)).data
+    drawn = list_figures()["ml-doctor-9"].make(load(EPOCHS)).data
     rows = {row[0]: row[1:] for row in read_page()}
     for condition, part in drawn.groupby("condition"):
         part = part.sort_values("epochs", key=pandas.to_numeric)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from securitynet.devices import resolve_device
 from securitynet.models.sources.weights import read_state_dict
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.store.train_target import make_initial_network
+from securitynet.models.store.planned_training import make_initial_network
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.canaries import DatasetWithCanaries
 from securitynet.models.training.evaluation import take_main_output

@@ -55,7 +55,7 @@ def find_kind(name: str) -> Kind:
     raise UnknownName("attack or detector", name, everything)
 
 
-def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parse_method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Parse settings of attacks and detectors to fields by full name; nested fields become nested tables.
 
     Args:
@@ -110,7 +110,7 @@ def find_family(kind: Kind, name: str) -> str:
     return "backdoor" if kind == "detector" else name.partition(".")[0]
 
 
-def default_settings(kind: str, name: str) -> dict[str, Any]:
+def find_default_settings(kind: str, name: str) -> dict[str, Any]:
     """Return the default configuration of a method; empty if it is not installed or has required settings."""
     for registered, registry in REGISTRIES.items():
         if registered == kind and name in registry:

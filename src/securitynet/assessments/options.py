@@ -43,7 +43,7 @@ def make_config(model: type[Config], values: Mapping[str, Any], *, others: Colle
         raise ConfigurationError(f"{'; '.join(explain(error))}.") from None
 
 
-def check_options(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+def check_option_names(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
     """Raise `ConfigurationError` for the first option that none of the functions or classes takes by name."""
     known = {
         name

@@ -132,7 +132,7 @@ def read_grade_bounds(path: Path) -> dict[str, GradeBounds]:
     return table
 
 
-def judge(
+def judge_bounds(
     policy: Policy, measurements: Iterable[Measurement], comparison: ResultComparison | None = None
 ) -> PolicyOutcome:
     """Compare measurements, and their changes, with bounds; a bound on what has no value is not met.

@@ -160,8 +160,8 @@ def reproduce(
         config = make_configuration(document, trials, Path(name), changes)
         target = _prepare(config, report_progress)
         check_identity(document, target)
-        finished = assessment.run(config, target, TrialStore(Path(name)), report_progress)
-        here = environment.describe(target.target)
+        finished = assessment.run_assessment(config, target, TrialStore(Path(name)), report_progress)
+        here = environment.describe_environment(target.target)
     now = {measurement.name: measurement for measurement in finished.all_measurements()}
     wanted = [m for m in document.measurements if is_measured(m.name, document, trials)]
     checks = [Reproduction(m.name, m, now.get(m.name), compare_measurements(m, now.get(m.name))) for m in wanted]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from securitynet.backdoors import BACKDOORS
 from securitynet.datasets.base import ImageDataset, Images
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
 from securitynet.models.training.config import TrainConfig
@@ -159,7 +159,7 @@ class Backdoor(Record, ABC):
                 f"A rate of {self.rate:g} poisons none of {len(members)} training records.",
                 hint="Choose a larger rate.",
             )
-        chosen = np.sort(eligible[shuffled(len(eligible), "implant", self.seed)[:count]])
+        chosen = np.sort(eligible[shuffle(len(eligible), "implant", self.seed)[:count]])
         changed = dataset.labels.copy()
         if not self.clean_label:
             changed[chosen] = self.find_goals(dataset, chosen)

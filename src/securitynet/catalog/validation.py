@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +13,11 @@ import httpx
 import sqlalchemy as sa
 
 from securitynet.catalog.database import Database
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.tables import entries, measurements
+from securitynet.exchange import Client, TooLarge, TooSlow
 
 _LINKS = ("paper_link", "weights_link", "code_link")
 _CHANCE_MARGIN = 0.5
@@ -38,7 +40,7 @@ class Inconsistency:
     message: str
 
 
-def validate(
+def validate_entries(
     database: Database, query: Query, *, online: bool = False, timeout: float = 10.0
 ) -> Iterator[Inconsistency]:
     """Check entries and their measured values.
@@ -67,7 +69,7 @@ def check_entry(entry: CatalogEntry) -> Iterator[Inconsistency]:
     def warning(code: str, message: str) -> Inconsistency:
         return Inconsistency("warning", entry.key, code, message)
 
-    facts = dataset_facts(entry.dataset) if entry.dataset else None
+    facts = find_dataset_facts(entry.dataset) if entry.dataset else None
     classifier = entry.head in ("classifier", None)
     for code in ("classes", "training_size"):
         stated = getattr(entry, code)
@@ -106,11 +108,8 @@ def check_links(checked: Iterable[CatalogEntry], *, timeout: float = 10.0, worke
             address = getattr(entry, code)
             if address is not None and _well_formed(address):
                 wanted.setdefault(address, (entry.key, code))
-    with (
-        httpx.Client(follow_redirects=True, timeout=timeout) as client,
-        concurrent.futures.ThreadPoolExecutor(workers) as pool,
-    ):
-        for address, trouble in zip(wanted, pool.map(lambda item: _trouble(client, item), wanted), strict=True):
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for address, trouble in zip(wanted, pool.map(lambda item: _trouble(item, timeout), wanted), strict=True):
             if trouble:
                 key, code = wanted[address]
                 yield Inconsistency(
@@ -118,15 +117,23 @@ def check_links(checked: Iterable[CatalogEntry], *, timeout: float = 10.0, worke
                 )
 
 
-def _trouble(client: httpx.Client, address: str) -> str | None:
+def _trouble(address: str, timeout: float) -> str | None:
     try:
-        response = client.head(address)
-        if response.status_code in (403, 405, 501):  # servers that refuse HEAD, not the page
-            with client.stream("GET", address) as streamed:
-                response = streamed
+        with contextlib.closing(Client(timeout=timeout, follow_redirects=True)) as client:
+            status = _request(client, "HEAD", address)
+            if status in (403, 405, 501):  # servers that refuse HEAD, not the page
+                status = _request(client, "GET", address)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"cannot be reached: {type(error).__name__}"
-    return f"is dead: {response.status_code}" if response.status_code in (404, 410) else None
+    return f"is dead: {status}" if status in (404, 410) else None
+
+
+def _request(client: Client, method: str, address: str) -> int:
+    """The status of a page, whose content is not read."""
+    try:
+        return client.exchange(method, address, None, 0).status
+    except (TooLarge, TooSlow):  # it is there
+        return 200
 
 
 def _check_measurements(database: Database, ids: set[str]) -> Iterator[Inconsistency]:

@@ -1,7 +1,7 @@
 """Typer commands from Pydantic configurations: one option per field, its help from the field's description.
 
-A command's function takes a configuration; the decorator `configured` gives it the signature that Typer reads. Values
-from a TOML file (``--config``) are used where the command line is silent, and defaults where both are.
+A command's function takes a configuration; `add_config_options` gives it the signature that Typer reads. A
+value on the command line takes precedence over one in a TOML file (``--config``), and that over the default.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Config = TypeVar("Config", bound=BaseModel)
 _PLAIN = (str, int, float, bool, Path)
 
 
-def configured(
+def add_config_options(
     model: type[Config],
     *,
     positional: Collection[str] = (),

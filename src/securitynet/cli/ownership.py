@@ -31,9 +31,11 @@ def ownership(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")] = False,
 ) -> None:
-    """Tell whether a model is a copy of yours, or was trained on its outputs.
+    """Tell whether a model is a copy of yours. Distilled copies are mostly missed.
 
-    The suspect is queried for labels only, once for each image. A verdict takes at least 19 independent models.
+    Copies that start from your weights (pruned, quantised, fine-tuned) are recognised; of two that were trained anew on
+    your model's outputs, none was. The suspect is queried for labels only, once for each image. A verdict takes
+    at least 19 independent models.
 
     Example: securitynet ownership arch:simple-cnn http://host:8000/predict --weights mine.safetensors --dataset digits
     --reference-weights other-1.safetensors --reference-weights other-2.safetensors

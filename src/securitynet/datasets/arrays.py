@@ -12,14 +12,16 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.datasets.download import RemoteFile, fetch, fetch_unpacked
+from securitynet.datasets.download import RemoteFile, fetch_file, fetch_unpacked
 from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
-from securitynet.errors import DatasetError
-from securitynet.untrusted import check_growth
+from securitynet.errors import DatasetError, RefusedFile
+from securitynet.first_run import limit_growth
+from securitynet.untrusted import MAX_SETTINGS, check_growth, check_regular, read_bytes
 
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
@@ -109,7 +111,7 @@ def cifar100(request: Request) -> Source:
 
 def svhn(request: Request) -> Source:
     """Street View House Numbers, cropped digits: MATLAB files of 32×32×3×N values; label 10 stands for the digit 0."""
-    paths = {part: fetch(FILES[f"svhn-{part}"], request.root) for part in ("train", "test")}
+    paths = {part: fetch_file(FILES[f"svhn-{part}"], request.root) for part in ("train", "test")}
     labels = [_matlab(path, "y").reshape(-1).astype(np.int64) for path in paths.values()]
     parts = _consecutive({part: len(values) for part, values in zip(paths, labels, strict=True)})
     numbers = np.concatenate(labels)
@@ -160,9 +162,9 @@ def fmnist(request: Request) -> Source:
 
 
 def _idx_dataset(request: Request, name: str, classes: tuple[str, ...]) -> Source:
-    images = {part: fetch(FILES[f"{name}-{part}-images"], request.root) for part in ("train", "test")}
+    images = {part: fetch_file(FILES[f"{name}-{part}-images"], request.root) for part in ("train", "test")}
     labels = {
-        part: _idx(fetch(FILES[f"{name}-{part}-labels"], request.root), dimensions=1).astype(np.int64)
+        part: _idx(fetch_file(FILES[f"{name}-{part}-labels"], request.root), dimensions=1).astype(np.int64)
         for part in images
     }
     for part, path in images.items():
@@ -220,6 +222,7 @@ def _records(path: Path, length: int) -> NDArray[np.uint8]:
 
 
 def _raw(path: Path, *, mapped: bool = False) -> NDArray[np.uint8]:
+    check_regular(path)
     try:
         if mapped and path.stat().st_size:
             return np.memmap(path, dtype=np.uint8, mode="r")
@@ -249,19 +252,31 @@ def _unreadable(path: Path, error: OSError) -> DatasetError:
 def _lines(path: Path, count: int) -> tuple[str, ...]:
     """Class names, one per line."""
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        text = read_bytes(path, MAX_SETTINGS).decode("utf-8")
     except OSError as error:
         raise _unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not text in UTF-8.", hint="Get the file again.") from error
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if len(names) != count:
         raise DatasetError(f"{path} names {len(names)} classes instead of {count}.", hint="Get the file again.")
     return names
 
 
-def _matlab(path: Path, variable: str) -> NDArray[np.uint8]:
+def read_matlab(path: Path, variable: str, **options: Any) -> Any:
+    """Read a variable of a MATLAB file. Errors are those of ``scipy.io.loadmat``, and `RefusedFile`."""
     from scipy.io import loadmat
 
+    check_regular(path)
+    with limit_growth(path, f"its variable {variable!r}"):
+        return loadmat(path, variable_names=[variable], **options)[variable]
+
+
+def _matlab(path: Path, variable: str) -> NDArray[np.uint8]:
     try:
-        values = loadmat(path, variable_names=[variable])[variable]
+        values = read_matlab(path, variable)
+    except RefusedFile:
+        raise
     except Exception as error:  # the reader gets arbitrary bytes, and raises arbitrary errors
         raise DatasetError(
             f"{path} is not a readable MATLAB file: {error}.", hint="Delete it to get it again."
@@ -280,6 +295,7 @@ def _idx_header(stream: gzip.GzipFile, path: Path, dimensions: int) -> tuple[int
 
 def _idx_shape(path: Path, *, dimensions: int) -> tuple[int, ...]:
     try:
+        check_regular(path)
         with gzip.open(path) as stream:
             return _idx_header(stream, path, dimensions)
     except (OSError, EOFError, zlib.error) as error:
@@ -288,6 +304,7 @@ def _idx_shape(path: Path, *, dimensions: int) -> tuple[int, ...]:
 
 def _idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     try:
+        check_regular(path)
         with gzip.open(path) as stream:
             shape = _idx_header(stream, path, dimensions)
             check_growth(path.name, path.stat().st_size, math.prod(shape))

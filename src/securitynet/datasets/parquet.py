@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -16,16 +17,21 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
-from securitynet.datasets.columns import attribute
-from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, feature_of
+from securitynet.datasets.columns import make_attribute
+from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, read_feature
 from securitynet.datasets.references import suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
-from securitynet.files import printable
+from securitynet.files import make_printable
+from securitynet.first_run import limit_growth
+from securitynet.untrusted import check_growth
 
 _log = logging.getLogger(__name__)
 
 _MOST_COLUMNS = 1000
+_BYTES_A_ROW = 32
+"""Memory for the label, the part and the order of a record, however small it is in the file."""
+_AGAIN = "Get the file again."
 _SUBSTITUTES = ("validation", "val", "valid")
 _LAYOUT = "It should hold train.parquet and test.parquet (or train-*.parquet, test-*.parquet), columns image and label."
 
@@ -140,10 +146,7 @@ class ParquetPixels:
                 self._held = None  # the old one is released before the new one is read
                 number, inside = self._groups[group]
                 path, file = self._files[number]
-                try:
-                    column = file.read_row_group(inside, columns=[self._image]).column(self._image)
-                except (pa.ArrowException, OSError) as error:
-                    raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
+                column = _read_column(path, file, self._image, inside)
                 if pa.types.is_struct(column.type):
                     field = column.type.get_field_index("bytes")
                     # flatten, unlike field, makes the fields of a null struct null.
@@ -155,11 +158,12 @@ class ParquetPixels:
 def _files(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
-        raise DatasetError(printable(words), hint=_LAYOUT)
+        raise DatasetError(make_printable(words), hint=_LAYOUT)
     parts = {name: paths for name in ("train", "test", *_SUBSTITUTES) if (paths := sorted(_part_files(root, name)))}
     if not parts:
         raise DatasetError(
-            f"{printable(str(root))} holds no train.parquet.", hint=suggest_other_scheme(root, "parquet") or _LAYOUT
+            f"{make_printable(str(root))} holds no train.parquet.",
+            hint=suggest_other_scheme(root, "parquet") or _LAYOUT,
         )
     if "train" not in parts:
         raise DatasetError(f"{root} holds {', '.join(parts)} and no train.parquet.", hint=_LAYOUT)
@@ -188,10 +192,12 @@ def _part_files(root: Path, part: str) -> Iterator[Path]:
 
 def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
     try:
-        file = pq.ParquetFile(path)
+        with _use_system_memory():
+            file = pq.ParquetFile(path)
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint="Get the file again.") from error
+        raise DatasetError(f"{path} is not a readable Parquet file: {error}.", hint=_AGAIN) from error
+    check_growth(str(path), path.stat().st_size, file.metadata.num_rows * _BYTES_A_ROW)
     if len(names) > _MOST_COLUMNS:
         raise DatasetError(
             f"{path} has {len(names):,} columns; at most {_MOST_COLUMNS:,} are read.",
@@ -201,6 +207,33 @@ def _open(path: Path) -> tuple[Path, pq.ParquetFile]:
         name = next(name for name in names if names.count(name) > 1)
         raise DatasetError(f"{path} has several columns named {name!r}.", hint="Give each column a name of its own.")
     return path, file
+
+
+@contextlib.contextmanager
+def _use_system_memory() -> Iterator[None]:
+    """Let a file that is opened allocate from the system: Arrow's own pools reserve memory that no limit would see."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+def _read_column(path: Path, file: pq.ParquetFile, name: str, group: int | None = None) -> pa.ChunkedArray:
+    """A column of a file, or of one of its row groups.
+
+    What is stored once may stand for a million values, so that sizes in the file do not tell how much memory it takes.
+    """
+    try:
+        with limit_growth(path, f"its column {name!r}"):
+            table = file.read(columns=[name]) if group is None else file.read_row_group(group, columns=[name])
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged: {error}.", hint=_AGAIN) from error
+    stated = file.metadata.num_rows if group is None else file.metadata.row_group(group).num_rows
+    if len(table) != stated:
+        raise DatasetError(f"{path} is damaged: it states {stated:,} rows and holds {len(table):,}.", hint=_AGAIN)
+    return table.column(name)
 
 
 def _check_image_column(path: Path, schema: pa.Schema, columns: ParquetColumns) -> None:
@@ -224,10 +257,7 @@ def _labels(path: Path, file: pq.ParquetFile, name: str) -> NDArray[np.int64]:
             f"{path}: column {name!r} holds {kind}; labels must be integers from 0.",
             hint="Number the classes, and put their names into the schema's metadata if they should be shown.",
         )
-    try:
-        column = file.read(columns=[name]).column(name)
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
+    column = _read_column(path, file, name)
     if column.null_count:
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise DatasetError(f"{path}, row {row} has no label ({column.null_count} rows have none).")
@@ -251,15 +281,14 @@ def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: ParquetCo
         cells: list[Any] = []
         for path, file in files:
             if name in file.schema_arrow.names:
-                try:
-                    cells += file.read(columns=[name]).column(name).to_pylist()
-                except (pa.ArrowException, OSError) as error:
-                    raise DatasetError(f"{path} is damaged: {error}.", hint="Get the file again.") from error
+                cells += _read_column(path, file, name).to_pylist()
             else:
                 cells += [None] * file.metadata.num_rows
         if len({type(cell) for cell in cells if cell is not None}) > 1:
             raise DatasetError(f"The column {name!r} has other types in some of the files than in {files[0][0]}.")
-        made = attribute(name, cells, _names_in(schema, name) if pa.types.is_integer(schema.field(name).type) else None)
+        made = make_attribute(
+            name, cells, _names_in(schema, name) if pa.types.is_integer(schema.field(name).type) else None
+        )
         if made is not None:
             attributes[name] = made
     return attributes
@@ -282,7 +311,7 @@ def _class_names(schema: pa.Schema, label: str, known: tuple[str, ...] | None, p
 
 def _names_in(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
     """Names of a column's integers, from the schema's Hugging Face metadata; None if it has none."""
-    names = feature_of(schema, column).get("names")
+    names = read_feature(schema, column).get("names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names)

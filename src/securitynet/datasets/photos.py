@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from securitynet.datasets.arrays import read_matlab
 from securitynet.datasets.download import RemoteFile, fetch_unpacked
 from securitynet.datasets.folder import list_images
 from securitynet.datasets.source import FilePixels, Indices, Request, Source
 from securitynet.datasets.tables import read_lines, read_pairs
-from securitynet.errors import DatasetError
+from securitynet.errors import DatasetError, RefusedFile
 
 CUB = RemoteFile(
     "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
@@ -163,10 +164,10 @@ def _wnid(label: str, wnids: list[str], listing: Path) -> str:
 
 def _devkit(path: Path) -> dict[str, str]:
     """ILSVRC2012 number -> WordNet identifier, from the development kit."""
-    from scipy.io import loadmat
-
     try:
-        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        synsets = read_matlab(path, "synsets", squeeze_me=True)
         return {str(int(entry["ILSVRC2012_ID"])): str(entry["WNID"]) for entry in np.atleast_1d(synsets)}
+    except RefusedFile:
+        raise
     except Exception as error:  # the reader gets arbitrary bytes, and raises arbitrary errors
         raise DatasetError(f"{path} is not the development kit's meta.mat: {error}.") from error

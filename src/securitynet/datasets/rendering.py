@@ -28,6 +28,12 @@ from securitynet.errors import DatasetError
 MAX_PIXELS = 89_478_485
 """Larger images are refused unread: a file of a few kilobytes can claim to be a gigabyte (Pillow's own limit)."""
 
+_MOST_DECODED = 12 * MAX_PIXELS
+"""Pixels that are decoded of one image: a progressive JPEG may have thousands of scans, each of all its pixels."""
+_SCAN = b"\xff\xda"
+_PROGRAMS = ("EPS",)
+"""Formats that Pillow has another program run."""
+
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -118,7 +124,7 @@ def holds_deep(item: Item, name: str) -> bool:
         return is_deep(image)
 
 
-def render(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
+def render_image(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
     """Render one image as uint8, C×H×W.
 
     Args:
@@ -209,7 +215,18 @@ def open_image(item: bytes | Path, name: str) -> Image.Image:
     if math.prod(image.size) > MAX_PIXELS:
         image.close()
         raise _too_large(name)
+    if image.format in _PROGRAMS:
+        image.close()
+        raise _broken(name, ValueError(f"{image.format} files are programs, which are not run"))
+    if image.info.get("progressive") and math.prod(image.size) * _count_scans(item) > _MOST_DECODED:
+        image.close()
+        raise _broken(name, ValueError("it is encoded in so many passes that it would take minutes to decode"))
     return image
+
+
+def _count_scans(item: bytes | Path) -> int:
+    content = item if isinstance(item, bytes) else item.read_bytes()
+    return content.count(_SCAN)
 
 
 def open_later(item: bytes | Path, name: str) -> Callable[[], Image.Image]:

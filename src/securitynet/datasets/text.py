@@ -19,6 +19,9 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 _MOST_ROWS = 2_000_000
 """More than ImageNet has images: rows take a hundred times the memory of short lines."""
 
+_LONGEST_LINE = 1 << 22
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*')  # what Excel puts first to say how the rest is divided
 _DECIMAL_COMMA = re.compile(r"\s*\"?-?\d+,\d+\"?\s*")
@@ -66,15 +69,17 @@ class TextTable:
     def __init__(self, text: str) -> None:
         if text.count("\n") > _MOST_ROWS:
             raise ValueError(f"it has more than {_MOST_ROWS:,} rows")
-        lines = text.splitlines(keepends=True)
+        lines = _LINE.findall(text)
+        long = next((number for number, line in enumerate(lines, start=1) if len(line) > _LONGEST_LINE), None)
+        if long is not None:
+            raise ValueError(f"line {long} has more than {_LONGEST_LINE:,} characters")
         first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
         stated = _SEPARATOR_LINE.fullmatch(lines[first].strip("\r\n")) if first < len(lines) else None
         if stated:
             first += 1
         header = lines[first] if first < len(lines) else ""
         self.delimiter: str = stated[1] if stated else _most_frequent(header)
-        stream = io.StringIO("".join(lines[first:]), newline="")
-        reader = csv.reader(stream, delimiter=self.delimiter, skipinitialspace=True)
+        reader = csv.reader(lines[first:], delimiter=self.delimiter, skipinitialspace=True)
         self.rows: list[tuple[int, list[str]]] = []
         try:
             for cells in reader:
@@ -100,7 +105,7 @@ class TextTable:
         return stream.getvalue()
 
 
-def read_table(data: bytes, *, errors: str = "strict") -> TextTable:
+def read_text_table(data: bytes, *, errors: str = "strict") -> TextTable:
     """Read the table in a file's content.
 
     Raises:

@@ -75,7 +75,7 @@ def adjust_p_values(p_values: NDArray[np.float64], tested: int) -> NDArray[np.fl
     return adjusted_values
 
 
-def measure(
+def measure_clusters(
     silhouettes: NDArray[np.float64],
     p_values: NDArray[np.float64],
     training: Counts,

@@ -99,7 +99,7 @@ def compare_groups(
                 identified=_rate("identified", above[members], each, level, len(parts)),
                 accused=_rate("accused", above[non_members], each, level, len(parts)),
                 others=float(above[rest].mean()),
-                auc=_widen(roc.auc(scores[members], scores[non_members], level=each), level, len(parts)),
+                auc=_widen(roc.measure_auc(scores[members], scores[non_members], level=each), level, len(parts)),
                 p_value=float(p_value),
             )
         )

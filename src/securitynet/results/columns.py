@@ -15,27 +15,49 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MISSING = float("nan")
+_CODES = {float: "d", int: "q"}
 
 
 @dataclass(slots=True)
 class _Column:
-    """Values in runs: many rows share what is known about their target and their trial."""
+    """Values in runs: many rows share what is known about their target and their trial.
 
-    values: list[Any] = field(default_factory=list)
-    counts: array[int] = field(default_factory=lambda: array("q"))
+    Numbers are kept as such, not as objects, as long as there are only numbers of one kind, and missing ones among
+    floats: a study has millions.
+    """
+
+    values: list[Any] | array[Any] = field(default_factory=list)
+    counts: array[int] = field(default_factory=lambda: array("I"))
     length: int = 0
 
     def add(self, value: Any, count: int) -> None:
         """Add one value of several rows."""
-        self.values.append(value)
+        self._append([value])
         self.counts.append(count)
         self.length += count
 
     def extend(self, values: list[Any]) -> None:
         """Add a value of each of several rows."""
-        self.values += values
+        self._append(values)
         self.counts.extend(repeat(1, len(values)))
         self.length += len(values)
+
+    def _append(self, values: list[Any]) -> None:
+        if not self.length:
+            kind = _CODES.get(type(values[0]))
+            self.values = array(kind) if kind else []
+        if isinstance(self.values, array):
+            if self.values.typecode == "d":
+                values = [_MISSING if value is None else value for value in values]
+            number = float if self.values.typecode == "d" else int
+            try:
+                if all(type(value) is number for value in values):
+                    self.values.extend(values)
+                    return
+            except OverflowError:  # a whole number of more than 64 bits
+                pass
+            self.values = self.values.tolist()
+        self.values += values
 
     def places(self) -> NDArray[np.intp]:
         """The place in ``values`` of each row's value."""

@@ -38,7 +38,7 @@ class Merged:
     damaged: dict[str, str] = field(default_factory=dict)
 
 
-def merge(sources: Iterable[Root], into: Root, *, redact: bool = False) -> Merged:
+def merge_results(sources: Iterable[Root], into: Root, *, redact: bool = False) -> Merged:
     """Copy results into a root. A finished trial is preferred to a failed one, and that to a skipped one.
 
     Args:

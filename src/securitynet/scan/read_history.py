@@ -14,14 +14,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-_LICENSES = (
+from securitynet.errors import RefusedFile
+from securitynet.untrusted import open_regular
+
+_LICENSES: tuple[tuple[str, ...], ...] = (
     ("apache-2.0", r"Apache License\s+Version 2\.0"),
     ("gpl-3.0", r"GNU GENERAL PUBLIC LICENSE\s+Version 3"),
     ("agpl-3.0", r"GNU AFFERO GENERAL PUBLIC LICENSE"),
     ("lgpl-3.0", r"GNU LESSER GENERAL PUBLIC LICENSE"),
     ("gpl-2.0", r"GNU GENERAL PUBLIC LICENSE\s+Version 2"),
     ("mpl-2.0", r"Mozilla Public License"),
-    ("bsd-3-clause", r"Redistribution and use[\s\S]*Neither the name"),
+    ("bsd-3-clause", r"Redistribution and use", r"Neither the name"),
     ("bsd-2-clause", r"Redistribution and use in source and binary forms"),
     ("mit", r"Permission is hereby granted, free of charge"),
     ("unlicense", r"This is free and unencumbered software"),
@@ -31,10 +34,12 @@ _LICENSES = (
 )
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REMOTE = re.compile(
-    r"^\s*url\s*=\s*(?:https://(?:[^@/\s]*@)?|git@|ssh://git@)([\w.-]+)[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?\s*$",
+    r"^[ \t]*url[ \t]*=[ \t]*"
+    r"(?:https://(?:[^@/\s]*@)?|git@|ssh://git@)([\w.-]+)[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?[ \t\r]*$",
     re.MULTILINE,
 )
-_TIMEOUT = 30
+_TIMEOUT = 20
+_MEMORY = "256m"
 _MAX_TEXT = 1 << 17
 
 
@@ -64,7 +69,7 @@ def read_history(folder: Path) -> RepositoryHistory:
         folder: Root of the repository, with or without a folder ``.git``.
     """
     git = folder / ".git"
-    commit = _head(git) if git.is_dir() else None
+    commit = _head(git) if git.is_dir() and not git.is_symlink() else None
     years, authors = _commits(git, commit) if commit else ([], set())
     return RepositoryHistory(
         license=_read_license(folder),
@@ -79,10 +84,21 @@ def _read_license(folder: Path) -> str | None:
     names = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "COPYING", "license", "License.txt")
     for name in names:
         text = _read_text(folder / name)
-        for license_name, pattern in _LICENSES if text else ():
-            if re.search(pattern, text, re.IGNORECASE):
+        for license_name, *patterns in _LICENSES if text else ():
+            if _occur_in_order(patterns, text):
                 return license_name
     return None
+
+
+def _occur_in_order(patterns: list[str], text: str) -> bool:
+    """Whether each pattern occurs behind the one before; as one pattern, it would be tried at each place again."""
+    start = 0
+    for pattern in patterns:
+        match = re.compile(pattern, re.IGNORECASE).search(text, start)
+        if match is None:
+            return False
+        start = match.end()
+    return True
 
 
 def _read_address(git: Path) -> str | None:
@@ -108,7 +124,7 @@ def _head(git: Path) -> str | None:
 def _commits(git: Path, commit: str) -> tuple[list[int], set[str]]:
     """Years and authors' addresses of all commits that lead to one."""
     program = shutil.which("git")
-    if program is None or not (git / "objects").is_dir():
+    if program is None or not _is_plain(git / "objects"):
         return [], set()
     with tempfile.TemporaryDirectory() as empty:
         environment = {
@@ -117,6 +133,7 @@ def _commits(git: Path, commit: str) -> tuple[list[int], set[str]]:
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ALLOC_LIMIT": _MEMORY,  # a small object may state that it is a commit of gigabytes
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((git / "objects").resolve()),
         }
         ours = Path(empty) / "ours.git"
@@ -144,11 +161,26 @@ def _commits(git: Path, commit: str) -> tuple[list[int], set[str]]:
     return [int(year) for year, _ in rows if year.isdigit()], {address.lower() for _, address in rows}
 
 
+def _is_plain(objects: Path) -> bool:
+    """Whether a folder of git objects holds nothing but files, and does not refer to other folders of objects.
+
+    Git would wait for what comes out of a pipe, and read the objects of any repository on this machine.
+    """
+    if objects.is_symlink() or not objects.is_dir():
+        return False
+    if any((objects / "info" / name).exists() for name in ("alternates", "http-alternates")):
+        return False
+    for folder, folders, names in os.walk(objects):
+        if any(Path(folder, name).is_symlink() for name in folders):
+            return False
+        if not all(Path(folder, name).is_file() for name in names):
+            return False
+    return True
+
+
 def _read_text(path: Path) -> str:
     try:
-        if not path.is_file():
-            return ""
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(_MAX_TEXT).decode("utf-8", "replace")
-    except OSError:
+    except (OSError, RefusedFile):
         return ""

@@ -17,6 +17,7 @@ from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.references import ModelReference
+from securitynet.models.sources.tensor_names import separate_normalizer
 from securitynet.models.sources.weights import StateDict
 from securitynet.scan.candidates import Evidence
 
@@ -36,6 +37,12 @@ _LEAST_OF_TORCHVISION = 340_000
 
 EXACT, IN_ORDER = 0.97, 0.75
 """Confidence that weights belong to a network whose tensors have the same names and shapes, or the same shapes."""
+
+_BODY = 0.85
+"""Confidence in an architecture whose body the weights have, with another head: there is no reference that loads it."""
+
+_OF_HEADS = 24
+"""Tensors of the heads that people put on a body, and of the one that was there."""
 
 _HEADS = re.compile(r"(^|\.)(fc|classifier|head|heads|linear|output|out|last_linear|logits|dense)\d*(\.|$)")
 
@@ -65,14 +72,14 @@ def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Eviden
         named: References of libraries' networks that the repository's code makes; they are tried, too.
     """
     evidence = [*_describe_head(state), *_describe_layers(state)]
-    network = find_network(state)
+    network = recognise_network(state)
     if network is None or not network.exact:
         shapes = _without_values(state)
         parts = (reference.partition(":") for reference in dict.fromkeys(named))
         fitting = (_fit_by_name(scheme, name, shapes) for scheme, _, name in parts)
         network = next((match for match in fitting if match is not None), network)
     if network is None:
-        return evidence
+        return evidence + _describe_body(state)
     name = network.reference.partition(":")[2]
     confidence = EXACT if network.exact else IN_ORDER
     reason = f"the tensors have the {'names and shapes' if network.exact else 'shapes'} of {network.reference}"
@@ -92,7 +99,7 @@ def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Eviden
     return evidence
 
 
-def find_network(state: StateDict) -> Network | None:
+def recognise_network(state: StateDict) -> Network | None:
     """The network whose tensors have these names and shapes, or at least these shapes in this order.
 
     Args:
@@ -108,7 +115,7 @@ def _without_values(state: StateDict) -> StateDict:
 
 @functools.lru_cache(maxsize=512)
 def _find_cached(signature: tuple[tuple[str, tuple[int, ...]], ...]) -> Network | None:
-    """As `find_network`; most files of a population have the same structure."""
+    """As `recognise_network`; most files of a population have the same structure."""
     state = {name: torch.empty(shape, device="meta") for name, shape in signature}
     references = [("arch", name) for name in ARCHITECTURES.names()]
     if sum(tensor.numel() for tensor in state.values()) >= _LEAST_OF_TORCHVISION:
@@ -118,6 +125,7 @@ def _find_cached(signature: tuple[tuple[str, tuple[int, ...]], ...]) -> Network 
         network = _fit_by_name(scheme, name, state) if _kinds_of(scheme, name) <= kinds else None
         if network is not None:
             return network
+    kinds = _count_kinds(separate_normalizer(state)[0])
     for name in ARCHITECTURES.names():
         if _kinds_of("arch", name) != kinds:
             continue
@@ -147,7 +155,7 @@ def _kinds_of(scheme: str, name: str) -> Counter[tuple[str, int]]:
     try:
         source = open_source(ModelReference(scheme=scheme, name=name))
         shape = Shape(source.num_classes or 10, source.channels or 3, _SIZES[0] if scheme == "arch" else 224)
-        return _count_kinds(fitting.build(source, shape, meta=True).state_dict())
+        return _count_kinds(fitting.build_quietly(source, shape, meta=True).state_dict())
     except (SecurityNetError, ImportError):
         return Counter({("", -1): 1})
 
@@ -156,7 +164,7 @@ def _fit_by_name(scheme: str, name: str, state: StateDict) -> Network | None:
     try:
         source = open_source(ModelReference(scheme=scheme, name=name))
         start = Shape(source.num_classes or 10, source.channels or 3, _SIZES[0] if scheme == "arch" else 224)
-        if not fitting.same_names(source, start, state):
+        if not fitting.match_names(source, start, state):
             return None
     except (SecurityNetError, ImportError):
         return None
@@ -176,7 +184,7 @@ def _depends_on_size(source: NetworkSource, shape: Shape) -> bool:
     if not source.sized:
         return False
     own, other = (
-        fitting.build(source, Shape(shape.num_classes, shape.channels, size), meta=True).state_dict()
+        fitting.build_quietly(source, Shape(shape.num_classes, shape.channels, size), meta=True).state_dict()
         for size in (shape.image_size, 2 * shape.image_size)
     )
     return any(own[key].shape != other[key].shape for key in own)
@@ -200,6 +208,34 @@ def _describe_head(state: StateDict) -> list[Evidence]:
         reason = f"the first convolution, {name}, takes {tensor.shape[1]} channels"
         evidence.append(Evidence(code="image_channels", value=int(tensor.shape[1]), reason=reason, confidence=0.9))
     return evidence
+
+
+def _describe_body(state: StateDict) -> list[Evidence]:
+    """The network of torchvision whose tensors these are but for the head, which people replace by layers of theirs."""
+    if sum(tensor.numel() for tensor in state.values()) < _LEAST_OF_TORCHVISION:
+        return []
+    kinds = _count_kinds(state)
+    for name in _TORCHVISION:
+        if not _differ_in_head(kinds, _kinds_of("torchvision", name)):
+            continue
+        source = open_source(ModelReference(scheme="torchvision", name=name))
+        wanted = fitting.build_quietly(source, Shape(1000, 3, _LIBRARY_SIZES[0]), meta=True).state_dict()
+        fitted = fitting.fit_keys(state, wanted)
+        head = list(wanted)[-1].partition(".")[0]
+        body = {key: tensor.shape for key, tensor in wanted.items() if not _optional(key, head)}
+        if body == {key: tensor.shape for key, tensor in fitted.items() if not _optional(key, head)}:
+            reason = f"the tensors have the names and shapes of torchvision:{name}, but for {head}"
+            return [Evidence(code="architecture", value=name, reason=reason, confidence=_BODY)]
+    return []
+
+
+def _optional(key: str, head: str) -> bool:
+    return key.partition(".")[0] == head or key.endswith("num_batches_tracked")
+
+
+def _differ_in_head(kinds: Counter[tuple[str, int]], wanted: Counter[tuple[str, int]]) -> bool:
+    """Whether tensors differ from those of a network in a few of the kinds that a head has."""
+    return (kinds - wanted).total() + (wanted - kinds).total() <= _OF_HEADS
 
 
 def _describe_layers(state: StateDict) -> list[Evidence]:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.errors import ConfigurationError, SecurityNetError
-from securitynet.files import expand_home, file_checksum, printable
+from securitynet.files import expand_home, file_checksum, make_printable
+from securitynet.models.sources.preprocessing import Normalization
+from securitynet.models.sources.tensor_names import separate_normalizer
 from securitynet.models.sources.weight_digests import digest_tensors
 from securitynet.models.sources.weights import StateDict, read_weights
 from securitynet.scan.candidates import Candidate, Evidence
@@ -19,10 +21,10 @@ from securitynet.scan.constants import choose
 from securitynet.scan.dataset_names import list_named_datasets
 from securitynet.scan.read_code import MAX_FILES, TrainingCode, read_code_files
 from securitynet.scan.read_config import SUFFIXES as CONFIGS
-from securitynet.scan.read_config import read_beside, read_config
+from securitynet.scan.read_config import read_beside, read_config_file
 from securitynet.scan.read_history import RepositoryHistory, read_history
 from securitynet.scan.read_models import READERS, describe_model_file
-from securitynet.scan.recognise_network import IN_ORDER, describe_network
+from securitynet.scan.recognise_network import EXACT, IN_ORDER, describe_network
 
 SUFFIXES = (
     ".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors", ".pkl", ".model", ".t7", ".chkpt", ".checkpoint",
@@ -67,6 +69,17 @@ class ScanReport:
     files: int = 0
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """A file of weights, of which names and shapes are kept, and what a layer in it says about normalisation."""
+
+    folder: Path
+    path: Path
+    shapes: StateDict
+    notes: tuple[str, ...]
+    stated: Normalization | None
+
+
 @dataclass
 class _Repository:
     """A folder with its own history, or a folder directly below the scanned one."""
@@ -102,14 +115,14 @@ def scan(
     for given in folders:
         folder = expand_home(given)
         if not folder.is_dir():
-            raise ConfigurationError(f"There is no folder {printable(str(folder))}.", hint="Name folders to scan.")
+            raise ConfigurationError(f"There is no folder {make_printable(str(folder))}.", hint="Name folders to scan.")
         files += [(folder.resolve(), path) for path in _walk(folder.resolve())]
     report.files = len(files)
     repositories: dict[Path, _Repository] = {}
-    found: dict[str, list[tuple[Path, Path, StateDict, tuple[str, ...]]]] = {}
+    found: dict[str, list[_Weights]] = {}
     whole: list[tuple[Path, Path, list[Evidence]]] = []
     for number, (folder, path) in enumerate(files):
-        shown = printable(str(path.relative_to(folder)))
+        shown = make_printable(str(path.relative_to(folder)))
         if report_progress:
             report_progress("reading files", number, len(files))
         try:
@@ -128,17 +141,20 @@ def scan(
         notes = tuple(note.replace(str(path), path.name) for note in weights.notes)
         # Of the tensors only names and shapes are needed from here on: a thousand files must not stay in memory.
         shapes = {name: tensor.to("meta") for name, tensor in weights.tensors.items()}
-        found.setdefault(digest_tensors(weights.tensors), []).append((folder, path, shapes, notes))
+        stated = separate_normalizer(weights.tensors)[1]
+        found.setdefault(digest_tensors(weights.tensors), []).append(_Weights(folder, path, shapes, notes, stated))
     for checksum, places in found.items():
-        folder, path, state, notes = places[0]
+        folder, path, state = places[0].folder, places[0].path, places[0].shapes
         repository = _open_repository(path, folder, repositories)
-        naming = repository.find_naming({place.name for _, place, _, _ in places})
+        naming = repository.find_naming({place.path.name for place in places})
         named = [reference for code in [*naming, *repository.code] for reference in code.libraries]
         evidence = describe_network(state, list(dict.fromkeys(named))[:MAX_NAMED])
         evidence += _describe_context(path, folder, naming, repository, evidence)
-        evidence += read_beside(path)
-        evidence = _prefer_names(evidence, list(_describe_class(state, naming, repository)))
-        paths = tuple(printable(str(place.relative_to(base))) for base, place, _, _ in places)
+        evidence += [*read_beside(path), *_describe_normalizer(places[0].stated)]
+        doubted = IN_ORDER if _fits_images(evidence, repository) else EXACT
+        evidence = _prefer_names(evidence, list(_describe_class(state, naming, repository)), doubted)
+        paths = tuple(make_printable(str(place.path.relative_to(place.folder))) for place in places)
+        notes = places[0].notes
         report.candidates.append(
             Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence), notes=notes)
         )
@@ -182,7 +198,7 @@ def _open_repository(path: Path, folder: Path, repositories: dict[Path, _Reposit
         files = list(_code_files(root))
         code = read_code_files([path for path in files if path.suffix not in CONFIGS])
         configs = [path for path in files if path.suffix in CONFIGS][:MAX_FILES]
-        code += [item for path in configs if (item := read_config(path)) is not None]
+        code += [item for path in configs if (item := read_config_file(path)) is not None]
         repositories[root] = _Repository(root, code, read_history(root), _read_readme(root))
     return repositories[root]
 
@@ -207,7 +223,7 @@ def _list_whole_models(
         repository = _open_repository(path, folder, repositories)
         naming = repository.find_naming({file.name for _, file, _ in files})
         evidence = [*evidence, *_describe_context(path, folder, naming, repository, evidence)]
-        paths = tuple(printable(str(file.relative_to(base))) for base, file, _ in files)
+        paths = tuple(make_printable(str(file.relative_to(base))) for base, file, _ in files)
         yield Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence))
 
 
@@ -272,6 +288,14 @@ def _describe_normalization(
             yield Evidence(code="preprocessing", value=value, reason=reason, confidence=confidence)
 
 
+def _describe_normalizer(stated: Normalization | None) -> Iterator[Evidence]:
+    """Constants of a layer that was saved with the network."""
+    if stated is not None and stated.mean:
+        value = {"mean": list(stated.mean), "std": list(stated.std)}
+        reason = "a layer in the file normalises so"
+        yield Evidence(code="preprocessing", value=value, reason=reason, confidence=EXACT)
+
+
 def _recognise_classes(lists: Iterable[tuple[str, ...]]) -> list[str]:
     """Datasets that have one of these lists of classes, each once."""
     return sorted({name for names in lists if (name := find_dataset_of(names)) is not None})
@@ -294,21 +318,41 @@ def _list_fitting(names: Iterable[str], reason: str, confidence: float, classes:
 
 def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:
     """Evidence for a dataset, unless its class count contradicts the weights."""
-    facts = dataset_facts(name)
+    facts = find_dataset_facts(name)
     known = facts.codes.get("classes") if facts else None
     if classes is None or known is None or known == classes:
         yield Evidence(code="dataset", value=name, reason=reason, confidence=confidence)
 
 
-def _prefer_names(evidence: list[Evidence], of_class: list[Evidence]) -> list[Evidence]:
-    """All evidence; a class of the repository that bears the names goes before a network that has the shapes only."""
-    if not of_class:
-        return evidence
+def _fits_images(evidence: list[Evidence], repository: _Repository) -> bool:
+    """Whether the network can have been trained on images of the dataset's size, as far as both are known."""
+    surest = {item.code: item for item in sorted(evidence, key=lambda item: item.confidence)}
+    reference, size, dataset = (surest.get(code) for code in ("reference", "image_height", "dataset"))
+    if reference is None or not str(reference.value).startswith("arch:"):
+        return True  # networks of libraries are for images of a size of their own
+    facts = find_dataset_facts(dataset.value) if dataset is not None and dataset.confidence >= NEAR else None
+    own = facts.codes.get("image_height") if facts else None
+    resized = any(word in code.text for code in repository.code for word in ("esize", "Pad(", "Crop"))
+    return size is None or own is None or size.value == own or resized
+
+
+def _prefer_names(evidence: list[Evidence], of_class: list[Evidence], doubted: float) -> list[Evidence]:
+    """All evidence; a class of the repository goes before a network that the weights fit by their shapes only.
+
+    So it does before one whose names they bear, too, if it takes images of another size than the dataset has.
+
+    Args:
+        evidence: Of the network and of what is around it.
+        of_class: Of the class.
+        doubted: Confidence up to which a network that the tensors fit is doubted.
+    """
     apart = {"reference", "architecture", "image_height", "image_width"}
-    doubted = (item.confidence == IN_ORDER and item.code in apart for item in evidence)
+    if doubted < EXACT and not any(item.code == "reference" for item in of_class):
+        return evidence + of_class
+    doubts = (item.code in apart and item.confidence <= doubted and "tensors" in item.reason for item in evidence)
     return of_class + [
         item.model_copy(update={"confidence": DOUBTED}) if doubt else item
-        for item, doubt in zip(evidence, doubted, strict=True)
+        for item, doubt in zip(evidence, doubts, strict=True)
     ]
 
 
@@ -318,8 +362,12 @@ def _describe_class(state: StateDict, naming: list[TrainingCode], repository: _R
     for code in dict.fromkeys([item.path for item in naming] + [item.path for item in repository.code]):
         item = next(known for known in repository.code if known.path == code)
         for name, made in item.networks.items():
-            if code.suffix == ".py" and layers <= made:
+            if layers <= made:
                 reason = f"class {name} in {code.name} makes layers of these names"
-                yield Evidence(code="reference", value=f"python:{code}:{name}", reason=reason, confidence=0.6)
-                yield Evidence(code="architecture", value=name, reason=reason, confidence=0.5)
+                makers = item.factories[name]
+                # One of several may be meant, and a class that needs arguments cannot be loaded by its name.
+                if len(makers) == 1 and code.suffix == ".py":
+                    yield Evidence(code="reference", value=f"python:{code}:{makers[0]}", reason=reason, confidence=0.6)
+                maker = makers[0] if len(makers) == 1 else name
+                yield Evidence(code="architecture", value=maker, reason=reason, confidence=0.5)
                 return

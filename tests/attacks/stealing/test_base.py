@@ -87,7 +87,8 @@ def test_a_second_run_asks_nothing(name, model, steal, all_data):
 @pytest.mark.parametrize("name, model", ONE_EACH, ids=NAMES)
 def test_a_smaller_budget_is_a_run_of_its_own_on_the_first_queries(name, model, steal, sealed, all_data, tmp_path):
     theft, large = steal(name, model), BUDGET.get(name, 120)
-    small = large // 3
+    # Both runs send the same batches: the last digits of outputs depend on their sizes on some processors.
+    small = large // 2
     # In the cache of the larger run, so that only the smaller one is left to do.
     curve = make(name, budgets=(small, large))(theft.target, all_data, context(theft.cache), model)
     alone = make(name, budgets=small)(sealed, all_data, context(tmp_path), model)

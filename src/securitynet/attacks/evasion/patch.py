@@ -25,7 +25,7 @@ from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class Patch(GradientAttack):
@@ -66,7 +66,7 @@ class Patch(GradientAttack):
             examples = []
             for epsilon in self.epsilons:
                 side = min(math.isqrt(count_pixels(epsilon, height, width)), height, width)
-                random = generator(context.seed, f"patch at {epsilon:g}", batch.number)
+                random = make_generator(context.seed, f"patch at {epsilon:g}", batch.number)
                 for place in range(self.places if side else 0):
                     if not len(rows):
                         break

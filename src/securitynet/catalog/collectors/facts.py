@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 
 COLUMNS = ("library", "architecture", "input_size", "parameters", "flops", "elements", "counted_with")
 
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
 
 
 @functools.cache
-def known_facts() -> dict[tuple[str, str], Facts]:
+def load_known_facts() -> dict[tuple[str, str], Facts]:
     """The shipped table, by library and architecture."""
     path = files("securitynet.catalog") / "data" / "architecture_facts.csv"
     with path.open(encoding="utf-8") as stream:
@@ -57,7 +57,7 @@ def known_facts() -> dict[tuple[str, str], Facts]:
         }
 
 
-def count(library: str, architecture: str, input_size: int, channels: int = 3) -> Facts:
+def count_weights(library: str, architecture: str, input_size: int, channels: int = 3) -> Facts:
     """Build an architecture on the meta device and count.
 
     Args:
@@ -137,14 +137,14 @@ def write_table(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
     rows = []
     for library, architecture, side in candidates:
         try:
-            facts = count(library, architecture, side)
+            facts = count_weights(library, architecture, side)
         except Exception as error:  # a library's own constructor failed: say so, and count the others
             print(f"{library}:{architecture}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             continue
         rows.append(
             (library, architecture, side, facts.parameters, facts.flops, ";".join(facts.elements), facts.counted_with)
         )
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         text = "\n".join(",".join("" if cell is None else str(cell) for cell in row) for row in [COLUMNS, *rows])
         stream.write(text.encode("utf-8") + b"\n")
     return len(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -11,10 +12,12 @@ from securitynet.catalog.importers.rows import read_csv, read_json_lines, read_p
 from securitynet.untrusted import read_bytes
 
 MAX_BYTES = 256 * 2**20
+_SECONDS = 30
+"""In which a table must have come from its server."""
 _SUFFIXES = (".md", ".markdown", ".csv", ".jsonl", ".ndjson", ".parquet")
 
 
-def read_table(location: str | Path, *, source: str | None = None) -> Table:
+def read_published_table(location: str | Path, *, source: str | None = None) -> Table:
     """Read a published table; nothing is written.
 
     Args:
@@ -63,16 +66,17 @@ def _file(path: Path) -> bytes:
 def _download(url: str) -> bytes:
     import httpx
 
+    from securitynet.exchange import Client, TooLarge, TooSlow
+
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=30) as response:
-            response.raise_for_status()
-            content = b""
-            for block in response.iter_bytes():
-                content += block
-                if len(content) > MAX_BYTES:
-                    raise TableError(f"{url} is larger than {MAX_BYTES >> 20} MiB.", hint="Download and split it.")
-            return content
-    except httpx.HTTPStatusError as error:
-        raise TableError(f"{url} answered {error.response.status_code}.", hint="Check the address.") from None
+        with contextlib.closing(Client(timeout=_SECONDS, follow_redirects=True)) as client:
+            response = client.exchange("GET", url, None, MAX_BYTES)
+        if response.status == 200:
+            return response.content
+        raise TableError(f"{url} answered {response.status}.", hint="Check the address.")
+    except TooLarge:
+        raise TableError(f"{url} is larger than {MAX_BYTES >> 20} MiB.", hint="Download and split it.") from None
+    except TooSlow:
+        raise TableError(f"{url} was not complete after {_SECONDS} seconds.", hint="Download it first.") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TableError(f"{url} cannot be fetched: {error}.", hint="Check the address and the network.") from None

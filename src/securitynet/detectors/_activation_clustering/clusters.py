@@ -85,7 +85,7 @@ def divide(
     return Division(owner, put, silhouette)
 
 
-def avoidance(division: Division) -> float:
+def measure_avoidance(division: Division) -> float:
     """p-value of the cluster that clean images avoid more (`securitynet.metrics.clusters.find_foreign_clusters`)."""
     counts = [np.bincount(rows, minlength=2)[None] for rows in (division.owner, division.clean)]
     return float(clusters.find_foreign_clusters(*counts)[1][0])
@@ -176,7 +176,7 @@ class Clusters(Output):
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute both verdicts on classes and the share of suspect records, and detection rates if poison is known."""
         _, p_values, suspect = self.judged()
-        return clusters.measure(
+        return clusters.measure_clusters(
             self.silhouettes, p_values, self.training, suspect, self.poisoned, level=level, notes=self.notes
         )
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.layer_order import find_shape
-from securitynet.models.sources.preprocessing import Preprocessing
+from securitynet.models.sources.preprocessing import Normalization, Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import BACKENDS
 from securitynet.models.sources.suggestions import suggest
@@ -22,7 +25,7 @@ from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weight_digests import verify_weights
 from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
 from securitynet.models.store.model_record import ClassifierRecord, TargetRecord
-from securitynet.models.store.record_files import model_record_path, read_membership, read_model_record
+from securitynet.models.store.record_files import locate_model_record, read_membership, read_model_record
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
@@ -47,7 +50,7 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     return _open_network(reference, options, dataset)[0]
 
 
-def load_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> nn.Module:
+def build_trainable_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> nn.Module:
     """Build a network with its weights as `open_network` does, but not frozen or optimised, so that it can be trained.
 
     Args:
@@ -69,53 +72,13 @@ def _open_network(
 ) -> tuple[OpenedModel, nn.Module]:
     source = open_source(reference)
     notes: list[str] = []
-    record: ClassifierRecord | None = None
-    if options.weights is not None:
-        record = read_model_record(options.weights)
-        if record is None and read_membership(options.weights) is not None:
-            lost = model_record_path(options.weights).name
-            notes.append(
-                f"WARNING: these weights were trained by securitynet, and their record {lost}, which says on what, is "
-                "missing: unless members are stated with --members, they are assumed and may be others. Put it back."
-            )
-    if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
-        trained_as = record.architecture if ":" in record.architecture else f"arch:{record.architecture}"
-        raise WeightsMismatch(
-            f"{options.weights} was trained as {trained_as}, not {reference}.", hint=f"Write {trained_as}."
-        )
+    record = _read_record(reference, source, options, notes)
     path = options.weights
     if path is None and reference.declaration.takes_weights and source.fetch:
         path = source.fetch(options.progress)
     verified = _verify(reference, options, path)
-    shape, state, counted = _read_weights(reference, source, options, path, record, dataset, notes)
+    network, loaded, shape, counted, stated = _build(reference, source, options, path, record, dataset, notes)
     is_own = options.weights is None or (source.is_own is not None and source.is_own(options.weights))
-    if counted:
-        _check_count(reference, shape.num_classes, options, dataset)
-    if state is not None and reference.scheme == "hf":  # its architecture is described by a file, too
-        fitting.check_memory(source, shape, state, str(reference))
-    network = fitting.build(source, shape, frozenset(state or {}))
-    if record is not None and record.defense is not None and record.defense.group_norms:
-        network = replace_batch_norms(network)
-    stated = None
-    if state is None:
-        loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
-        if reference.declaration.takes_weights:
-            notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
-    else:
-        fitted = fit_names(state, network.state_dict())
-        notes += fitted.notes
-        stated = fitted.normalization
-        try:
-            loaded = fitting.load_weights(network, fitted.state, reference=str(reference), convert=source.convert)
-        except WeightsMismatch as mismatch:
-            match = find_shape(source, state, shape)
-            if match is None:
-                raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
-            shape, counted = match[0], True
-            _check_count(reference, shape.num_classes, options, dataset)
-            network = fitting.build(source, shape, frozenset(match[1].state))
-            loaded = fitting.load_weights(network, match[1].state, reference=str(reference))
-            notes.append(match[1].note)
     if is_own and source.set_own_flags is not None:
         source.set_own_flags(network)
     preprocessing, library = _stated_preprocessing(reference, source, options, record, dataset, is_own, notes)
@@ -134,7 +97,7 @@ def _open_network(
     with_flags = is_own or source.set_own_flags is None
     checksum = state_checksum(loaded, source.architecture + ("" if with_flags else ":plain"))
     if isinstance(network, AdaptedNetwork):  # other scores than without: signals of older versions must not be taken
-        checksum = stable_hash([checksum, network.part, network.before_sigmoid, network.single], 64)
+        checksum = hash_stably([checksum, network.part, network.before_sigmoid, network.single], 64)
     backend = ModuleBackend(
         network,
         reference=str(reference.without_folders()),
@@ -162,6 +125,90 @@ def _open_network(
         checksum=options.checksum if verified else None,
     )
     return opened, network
+
+
+def _read_record(
+    reference: ModelReference, source: NetworkSource, options: LoadOptions, notes: list[str]
+) -> ClassifierRecord | None:
+    """The record beside the weights that were given; None if there is none.
+
+    Raises:
+        WeightsMismatch: If it is that of another architecture.
+    """
+    if options.weights is None:
+        return None
+    record = read_model_record(options.weights)
+    if record is None and read_membership(options.weights) is not None:
+        lost = locate_model_record(options.weights).name
+        notes.append(
+            f"WARNING: these weights were trained by securitynet, and their record {lost}, which says on what, is "
+            "missing: unless members are stated with --members, they are assumed and may be others. Put it back."
+        )
+    if record is not None and reference.scheme == "arch" and record.architecture != source.architecture:
+        trained_as = record.architecture if ":" in record.architecture else f"arch:{record.architecture}"
+        raise WeightsMismatch(
+            f"{options.weights} was trained as {trained_as}, not {reference}.", hint=f"Write {trained_as}."
+        )
+    return record
+
+
+class _LoadedNetwork(NamedTuple):
+    """A network with its weights.
+
+    Attributes:
+        network: The network.
+        tensors: The weights that were loaded, by name.
+        shape: What it was built for.
+        counted: Whether the class count was read from the weights.
+        normalization: The one that the file of weights states.
+    """
+
+    network: nn.Module
+    tensors: Mapping[str, torch.Tensor]
+    shape: Shape
+    counted: bool
+    normalization: Normalization | None
+
+
+def _build(
+    reference: ModelReference,
+    source: NetworkSource,
+    options: LoadOptions,
+    path: Path | None,
+    record: ClassifierRecord | None,
+    dataset: ImageDataset | None,
+    notes: list[str],
+) -> _LoadedNetwork:
+    """Build the network for the shape that its weights show, and load them; in order of layers if no name fits."""
+    shape, state, counted = _read_weights(reference, source, options, path, record, dataset, notes)
+    if counted:
+        _check_count(reference, shape.num_classes, options, dataset)
+    if state is not None and reference.scheme == "hf":  # its architecture is described by a file, too
+        fitting.check_network_memory(source, shape, state, str(reference))
+    network = fitting.build_quietly(source, shape, frozenset(state or {}))
+    if record is not None and record.defense is not None and record.defense.group_norms:
+        network = replace_batch_norms(network)
+    if state is None:
+        loaded = {key: value.detach().float() for key, value in network.state_dict().items()}
+        if reference.declaration.takes_weights:
+            notes.append(f"weights are those with which {reference} makes the network; no file of weights was given.")
+        return _LoadedNetwork(network, loaded, shape, counted, None)
+    fitted = fit_names(state, network.state_dict())
+    notes += fitted.notes
+    stated = fitted.normalization
+    try:
+        loaded = fitting.load_weights(network, fitted.state, reference=str(reference), convert=source.convert)
+    except WeightsMismatch as mismatch:
+        match = find_shape(source, state, shape)
+        if match is None:
+            raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
+        shape, counted = match[0], True
+        _check_count(reference, shape.num_classes, options, dataset)
+        network = fitting.build_quietly(source, shape, frozenset(match[1].state))
+        loaded = fitting.load_weights(network, match[1].state, reference=str(reference))
+        stated = match[1].normalization or stated
+        notes.append(match[1].note)
+    return _LoadedNetwork(network, loaded, shape, counted, stated)
 
 
 def _stated_preprocessing(

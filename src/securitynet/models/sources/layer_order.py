@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from securitynet.errors import SecurityNetError
 from securitynet.models.sources.base import NetworkSource, Shape
-from securitynet.models.sources.state_dicts import build
-from securitynet.models.sources.tensor_names import StateDict, fit_names
+from securitynet.models.sources.preprocessing import Normalization
+from securitynet.models.sources.state_dicts import build_quietly
+from securitynet.models.sources.tensor_names import StateDict, fit_names, separate_normalizer
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]
 """What a layer holds: its tensors' own names and shapes."""
@@ -27,10 +28,12 @@ class RenamedTensors:
     Attributes:
         state: Tensors by the network's names.
         note: Which layers were renamed.
+        normalization: What a layer that normalises images says, which is no part of the network; None if there is none.
     """
 
     state: StateDict
     note: str
+    normalization: Normalization | None = None
 
 
 def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> RenamedTensors | None:
@@ -52,7 +55,7 @@ def match_in_order(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Rena
     if not left or Counter(left.values()) != Counter(missing.values()):
         return None
     repeated = max(Counter(left.values()).values()) > 1
-    if repeated and (list(left.values()) != list(missing.values()) or not _in_order(left)):
+    if repeated and (list(left.values()) != list(missing.values()) or not _in_order(state, left)):
         return None
     pairs = _pairs(left, missing)
     renamed: StateDict = {}
@@ -89,14 +92,14 @@ def _layers(state: Mapping[str, torch.Tensor]) -> dict[str, Signature]:
     return {layer: tuple(sorted(tensors)) for layer, tensors in layers.items()}
 
 
-def _in_order(layers: Mapping[str, Signature]) -> bool:
+def _in_order(state: StateDict, layers: Mapping[str, Signature]) -> bool:
     """Whether names may be in the order of definition.
 
-    Some kinds of files sort tensors by name, which puts ``layer10`` before ``layer2`` and ``bottom`` before ``top``.
-    Names that are sorted as text reveal an order only by their numbers.
+    Some kinds of files sort tensors by name, which puts ``layer10`` before ``layer2``, ``bottom`` before ``top`` and
+    ``bias`` before ``weight``. Names that are sorted as text reveal an order only by their numbers.
     """
     names = list(layers)
-    if names != sorted(names):
+    if names != sorted(names) or list(state) != sorted(state):
         return True
     kinds: dict[Signature, set[str]] = defaultdict(set)
     for name, signature in layers.items():
@@ -116,6 +119,15 @@ def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[S
         state: Tensors by the names of the file.
         start: Its image size is used; its class count and channels are tried first.
     """
+    found = _find_shape(source, state, start)
+    if found is not None:
+        return found
+    rest, normalization = separate_normalizer(state)
+    found = _find_shape(source, rest, start) if len(rest) < len(state) else None
+    return None if found is None else (found[0], replace(found[1], normalization=normalization))
+
+
+def _find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[Shape, RenamedTensors] | None:
     layers = [tensor for tensor in state.values() if tensor.ndim > 1]
     if not layers:
         return None
@@ -127,7 +139,7 @@ def find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[S
         for number in channels:
             shape = Shape(count, number, start.image_size)
             try:
-                wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+                wanted = build_quietly(source, shape, frozenset(state), meta=True).state_dict()
             except (SecurityNetError, RuntimeError, ValueError):
                 continue  # this architecture does not support such a number
             renamed = match_in_order(fit_names(state, wanted).state, wanted)

@@ -85,6 +85,35 @@ def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> MatchedSt
     return MatchedState(state, (*_average_note(left, fitted | beside), *note), stated)
 
 
+def separate_normalizer(state: StateDict) -> tuple[StateDict, Normalization | None]:
+    """The tensors without the layer that normalises images, and what it says; all of them if there is no such layer.
+
+    Adversarial training puts such a layer before the network, as its first part: ``0.mean``, ``0.std``, ``1.conv1...``.
+
+    Args:
+        state: Tensors by the names of the file.
+    """
+    layers: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in state.items():
+        layer, _, own = key.rpartition(".")
+        layers.setdefault(layer, {})[own] = value
+    moments = [set(names) for names in _MOMENTS.values()]
+    found = [
+        layer
+        for layer, tensors in layers.items()
+        if len(tensors) == 2
+        and all(names & tensors.keys() for names in moments)
+        and all(tensor.numel() in (1, 3) for tensor in tensors.values())
+    ]
+    if len(found) != 1:
+        return state, None
+    apart = {f"{found[0]}.{name}" if found[0] else name: tensor for name, tensor in layers[found[0]].items()}
+    rest = {key: value for key, value in state.items() if key not in apart}
+    known = not any(tensor.is_meta for tensor in apart.values())  # or else only its shape
+    stated = _normalization(apart) if known else None
+    return rest, stated
+
+
 def _average_note(left: list[str], values: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     counts = [int(values[key]) for key in left if key.rpartition(".")[2] == "n_averaged" and values[key].numel() == 1]
     return (f"the weights are an average over training (n_averaged {counts[0]}).",) if counts else ()

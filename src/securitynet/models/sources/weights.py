@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import pickle
 import pickletools
 import re
@@ -16,17 +17,19 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from typing_extensions import override
 
-from securitynet.errors import ModelError, UnsafeFile
+from securitynet.errors import ModelError, RefusedFile, UnsafeFile
 from securitynet.models.sources.storages import check_storages
-from securitynet.models.sources.weight_sets import choose_set, other_parts
-from securitynet.untrusted import check_archive, open_regular
+from securitynet.models.sources.weight_sets import choose_set, list_other_parts
+from securitynet.untrusted import bound_growth, check_archive, describe_size, open_regular
 
 StateDict = dict[str, torch.Tensor]
 
@@ -45,6 +48,10 @@ class Weights:
 
 
 _MOST_ENTRIES = 50_000
+_SHARE_OF_PICKLE = 64
+"""A pickle, which torch reads byte by byte in Python, may have this share of the size to which a file may grow."""
+_MOST_NAMED = 1_000_000
+"""Opcodes that are looked through for what a refused pickle calls."""
 
 
 def read_state_dict(path: str | Path) -> tuple[StateDict, str]:
@@ -82,7 +89,7 @@ def read_weights(path: str | Path, weight_set: str | None = None, preferred: tup
     return Weights(_tensors(chosen.content, path), chosen.notes)
 
 
-def read_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
+def read_weight_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
     """Read a file that may hold several parts of a model, each under its own names.
 
     Args:
@@ -98,7 +105,7 @@ def read_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
     """
     content = _read_mapping(path)
     chosen = choose_set(content, None, preferred).content
-    return [_tensors(part, path) for part in (chosen, *other_parts(content, chosen))]
+    return [_tensors(part, path) for part in (chosen, *list_other_parts(content, chosen))]
 
 
 def _read_mapping(path: Path) -> Mapping[Any, Any]:
@@ -225,8 +232,13 @@ def _check_archive(path: Path) -> None:
         check_archive(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            pickled = max(
+                (member.file_size for member in archive.infolist() if member.filename.endswith(".pkl")), default=0
+            )
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise _damaged(path, error) from error
+    if pickled > _largest_pickle():
+        raise _long_pickle(path)
     inner = [name.partition("/")[2] for name in names]
     if any(name == "constants.pkl" or name.startswith("code/") for name in inner):
         raise UnsafeFile(
@@ -245,7 +257,7 @@ def _check_archive(path: Path) -> None:
 def _read_pickle(path: Path) -> Any:
     try:
         # A stream, because torch would decide by the suffix of a path.
-        with path.open("rb") as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+        with _PickleStream(path) as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
             warnings.simplefilter("ignore")
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -260,10 +272,37 @@ def _read_pickle(path: Path) -> Any:
             "weights_only=False), then safetensors.torch.save_model(m, 'weights.safetensors') for a whole model, or "
             "torch.save(m['state_dict'], 'weights.pth') for a checkpoint.",
         ) from error
-    except MemoryError:
+    except (MemoryError, RefusedFile):
         raise
     except Exception as error:  # torch's reader raises almost any type of error on damaged files
         raise _damaged(path, error) from error
+
+
+class _PickleStream(io.BufferedReader):
+    """A file that is not read in too many steps: torch reads an old file's pickle opcode by opcode."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("rb", buffering=0))
+        self._path, self._left = path, _largest_pickle()
+
+    @override
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise _long_pickle(self._path)
+        return super().read(size)
+
+
+def _largest_pickle() -> int:
+    return bound_growth(0) // _SHARE_OF_PICKLE
+
+
+def _long_pickle(path: Path) -> RefusedFile:
+    return RefusedFile(
+        f"{path} holds a pickle of more than {describe_size(_largest_pickle())}, which would take minutes to read; a "
+        "network needs far less.",
+        hint="Save the weights alone, as safetensors; or allow more: securitynet --max-size GIB COMMAND.",
+    )
 
 
 def _harmless() -> list[Any]:
@@ -280,7 +319,7 @@ def _globals(path: Path) -> set[str]:
     for stream in _pickles(path):
         strings: list[str] = []
         try:
-            for opcode, argument, _ in pickletools.genops(stream):
+            for opcode, argument, _ in islice(pickletools.genops(stream), _MOST_NAMED):
                 if opcode.name in ("GLOBAL", "INST"):
                     names.add(str(argument).replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
@@ -296,7 +335,7 @@ def _is_cut(path: Path) -> bool:
     """Whether a pickle ends before it is complete."""
     for stream in _pickles(path):
         try:
-            for _ in pickletools.genops(stream):
+            for _ in islice(pickletools.genops(stream), _MOST_NAMED):
                 pass
         except (ValueError, UnicodeDecodeError, IndexError, struct.error, EOFError):
             return True

@@ -37,7 +37,7 @@ class RecipeOptions(Record):
         momentum: Momentum of SGD; first beta of Adam; in [0, 1).
         weight_decay: Weight decay of the optimizer.
         augment: Augmentation of batches; see `securitynet.models.training.augment.augment`.
-        loss: Loss; see `securitynet.models.training.losses.batch_loss`.
+        loss: Loss; see `securitynet.models.training.losses.compute_batch_loss`.
         temperature: Temperature of both softmaxes in the loss ``kl``.
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
         clip_norm: Largest Euclidean norm of a batch's gradient; None for no clipping.

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from securitynet.errors import ConfigurationError, TargetError
-from securitynet.models.targets.backends._exchange import Client, Response, TooLarge, TooSlow
+from securitynet.exchange import Client, Response, TooLarge, TooSlow
 
 logger = logging.getLogger(__name__)
 
