@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.download import RemoteFile, fetch_file, fetch_unpacked
 from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
 from securitynet.errors import DatasetError, RefusedFile
-from securitynet.first_run import bound_growth
+from securitynet.first_run import limit_growth
 from securitynet.untrusted import MAX_SETTINGS, check_growth, check_regular, read_bytes
 
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
@@ -268,7 +268,7 @@ def read_matlab(path: Path, variable: str, **options: Any) -> Any:
     from scipy.io import loadmat
 
     check_regular(path)
-    with bound_growth(path, f"its variable {variable!r}"):
+    with limit_growth(path, f"its variable {variable!r}"):
         return loadmat(path, variable_names=[variable], **options)[variable]
 
 

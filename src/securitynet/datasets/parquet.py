@@ -23,7 +23,7 @@ from securitynet.datasets.references import suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
 from securitynet.files import make_printable
-from securitynet.first_run import bound_growth
+from securitynet.first_run import limit_growth
 from securitynet.untrusted import check_growth
 
 _log = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ def _read_column(path: Path, file: pq.ParquetFile, name: str, group: int | None 
     What is stored once may stand for a million values, so that sizes in the file do not tell how much memory it takes.
     """
     try:
-        with bound_growth(path, f"its column {name!r}"):
+        with limit_growth(path, f"its column {name!r}"):
             table = file.read(columns=[name]) if group is None else file.read_row_group(group, columns=[name])
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged: {error}.", hint=_AGAIN) from error

@@ -40,7 +40,7 @@ from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import describe_doubts
-from securitynet.models.sources.catalog import fetch_address
+from securitynet.models.sources.catalog import fetch_weights
 from securitynet.models.store.record_files import locate_model_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.targets.signals import Signals, collect_signals
@@ -124,7 +124,7 @@ class TaskRunner:
             recipe = TrainConfig.model_validate(target.train)
             options["weights"] = str(train_weights(recipe, self.root, self.cache, self.device, report_progress))
         if target.weights_url is not None:
-            options["weights"] = str(fetch_address(target.weights_url, target.catalog or "", target.enforced))
+            options["weights"] = str(fetch_weights(target.weights_url, target.catalog or "", target.enforced))
         config = AssessConfig.model_validate({**options, "cache": self.cache, "device": self.device})
         dataset = self._load_dataset(config) if config.dataset is not None else None
         phase = name_phase(report_progress, "loading")
