@@ -123,6 +123,14 @@ def test_other_figures_leave_defended_targets_out():
     assert set(made("ml-doctor-2", case("b", defense="dp-sgd", balanced=0.5)).data["case"]) == {"b"}
 
 
+def test_epochs_are_not_shown_where_architectures_differ_as_well():
+    other = [case("a", balanced=0.7), case("b", "vgg19", balanced=0.6, epochs=20)]
+    with pytest.raises(MissingData, match="several numbers of epochs"):
+        made("ml-doctor-9", *other)
+    drawn = made("ml-doctor-9", *other, case("c", balanced=0.8, epochs=20))
+    assert set(drawn.data["case"]) == {"a", "b", "c"}
+
+
 def frontier_cases():
     black, white = "black-box", "white-box"
     return [

@@ -195,6 +195,7 @@ def test_redaction_leaves_no_path_and_no_name(document, monkeypatch):
     assert redacted.settings["weights"] == "model.st" and redacted.dataset.reference == "folder:photos"
     assert redacted.measurements == document.measurements and redacted.target.checksum == document.target.checksum
     assert clean_text("see C:\\Users\\anna\\x.pt, or ~/models/w.st and /a/b.c", {}, []) == "see x.pt, or w.st and b.c"
+    assert clean_text("simple-cnn parquet:/a/b/photos seed=1", {}, []) == "simple-cnn parquet:photos seed=1"
     for harmless in ("TPR/FPR", "black-box/partial", "https://host/a/b", "1/2", "train/3"):
         assert clean_text(harmless, {}, []) == harmless
 

@@ -15,7 +15,7 @@ from securitynet.results.study_targets import parse_study_target
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
-_TEXTS_OF_TARGETS = ("reason", "traceback", "notes", "codes", "environment")
+_TEXTS_OF_TARGETS = ("label", "training", "reason", "traceback", "notes", "codes", "environment")
 _RANK = {"ok": 0, "failed": 1, "skipped": 2}
 
 

@@ -132,7 +132,7 @@ def _candidates() -> Iterator[tuple[str, str, int]]:
                 yield (*key, item.entry.image_height or 224)
 
 
-def write_table(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
+def write_counts(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
     """Count all ``candidates`` and write the table; the number of rows. What cannot be built is named on stderr."""
     rows = []
     for library, architecture, side in candidates:
@@ -151,4 +151,4 @@ def write_table(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
 
 
 if __name__ == "__main__":
-    print(write_table(Path(sys.argv[1]), _candidates()))
+    print(write_counts(Path(sys.argv[1]), _candidates()))

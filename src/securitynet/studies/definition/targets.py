@@ -234,7 +234,7 @@ def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests
             training.pop("split")
         # Only the given fields, so that a field added by a later version does not change the key of this target.
         train = _validate(TrainConfig, training).model_dump(mode="json", exclude_unset=True)
-        shown = {**chosen, "architecture": strip_folder("architecture", chosen["architecture"])}
+        shown = {**chosen, **{name: strip_folder(name, chosen[name]) for name in ("architecture", "dataset")}}
         words = [str(shown[name]) for name in ("architecture", "dataset") if name not in varied]
         if source.label is None:  # what distinguishes it from a target of the same network
             plain = [shown.get(name) for name in ("defense", "backdoor") if name not in varied]
