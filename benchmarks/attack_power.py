@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 
 from securitynet.analysis import statistics
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership._evidence import SignalEvidence, StandInTarget, Views, select
+from securitynet.attacks.membership._confidence import scale_confidence
+from securitynet.attacks.membership._evidence import SignalEvidence, StandInTarget, Views, select_evidence
 from securitynet.attacks.membership._reference import ReferenceAttack
 from securitynet.attacks.membership._views import make_views
 from securitynet.datasets import load
@@ -43,7 +43,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.metrics import roc
 from securitynet.models.shadows import ShadowPlan
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.training.recipe import Recipe
 
 ONLINE = ("lira", "rmia", "bavaria")
@@ -118,8 +118,8 @@ def train(arguments: argparse.Namespace) -> Networks:
         labels = dataset.labels[records]
         spec = ModelSpec(dataset, records, labels, dataset.num_classes, arguments.architecture, recipe)
         model = obtain_model(spec, kind="shadows", cache=arguments.folder, device=arguments.device)
-        outputs = [collect(model.target, view, pool, cache=arguments.folder) for view in views]
-        signals.append([scaled_confidence(output.logits, output.labels) for output in outputs])
+        outputs = [collect_signals(model.target, view, pool, cache=arguments.folder) for view in views]
+        signals.append([scale_confidence(output.logits, output.labels) for output in outputs])
         right = outputs[0].logits.argmax(axis=1) == outputs[0].labels
         print(f"network {number}: accuracy {right[inside].mean():.3f}, test {right[~inside].mean():.3f}", flush=True)
     return Networks(np.array(signals).swapaxes(0, 1), included)
@@ -136,7 +136,7 @@ def measure(
 
     def judge(scores: NDArray[np.float64]) -> tuple[float, float]:
         members, rest = scores[is_member], scores[~is_member & ~population]
-        return roc.auc_value(members, rest), roc.tpr_at_fpr(members, rest, arguments.fpr).value
+        return roc.compute_auc(members, rest), roc.measure_tpr_at_fpr(members, rest, arguments.fpr).value
 
     if ("loss", 0, 1) not in done:
         yield ("loss", 0, 1), *judge(networks.signals[0, target])
@@ -159,7 +159,7 @@ def measure(
                         for other in others[:STAND_INS]
                     ]
                     attack = attack.tuned(stand_ins)
-                scores = attack.score_views(evidence, select(evidence, population))
+                scores = attack.score_views(evidence, select_evidence(evidence, population))
                 yield (name, models, queries), *judge(scores)
 
 
@@ -207,7 +207,7 @@ def take_role(evidence: Views, is_member: NDArray[np.bool_]) -> StandInTarget:
     population = ~is_member
     population[np.flatnonzero(population)[::2]] = False
     scored = ~population
-    return StandInTarget(select(evidence, scored), select(evidence, population), is_member[scored])
+    return StandInTarget(select_evidence(evidence, scored), select_evidence(evidence, population), is_member[scored])
 
 
 def print_table(rows: dict[tuple[int, str, int, int], tuple[float, float]], fpr: float) -> None:
@@ -217,11 +217,11 @@ def print_table(rows: dict[tuple[int, str, int, int], tuple[float, float]], fpr:
         by_attack[tuple(key)][target] = values
     for (attack, models, queries), found in sorted(by_attack.items(), key=lambda item: (item[0][2], item[0][1])):
         aucs, tprs = np.array([found[target] for target in sorted(found)]).T
-        auc, tpr = statistics.mean(aucs), statistics.mean(tprs)
+        auc, tpr = statistics.estimate_mean(aucs), statistics.estimate_mean(tprs)
         lira = by_attack.get(("lira" if attack in ONLINE else "lira-offline", models, queries), {})
         against = ""
         if lira.keys() == found.keys() and not attack.startswith("lira"):
-            gap = statistics.paired_difference(np.array([lira[target][1] for target in sorted(lira)]), tprs)
+            gap = statistics.estimate_paired_difference(np.array([lira[target][1] for target in sorted(lira)]), tprs)
             against = f"{gap.value:+.2%} ({gap.low:+.2%} to {gap.high:+.2%})"
         print(
             f"{attack:22} {models:6} {queries:7}  {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}) "

@@ -40,8 +40,8 @@ def main() -> None:
             tests = [outlier_blocks.find_outlier_block(values) for values in sets]
             hits = sum(test.p_value <= 0.05 for test in tests)
             named = np.mean([bool(test.positions) for test in tests])
-            rule = np.mean([low_outliers.anomaly_indices(values).max() > 2 for values in sets])
-            low, high = rates.clopper_pearson(hits, len(sets), 0.95)
+            rule = np.mean([low_outliers.compute_anomaly_indices(values).max() > 2 for values in sets])
+            low, high = rates.compute_clopper_pearson(hits, len(sets), 0.95)
             powers = ""
             for share in arguments.shares:
                 found = [measure_power(sets[: max(1, len(sets) // 4)], share, count) for count in (1, 2)]

@@ -44,7 +44,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.metrics.backdoor_verdict import WORDS
-from securitynet.metrics.joint_verdict import SCANS, Scan, join
+from securitynet.metrics.joint_verdict import SCANS, Scan, join_verdicts
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import TOOK
@@ -168,7 +168,7 @@ def join_rows(rows: list[dict]) -> Iterator[dict]:
     for own in by_model.values():
         if len(own) < 2:
             continue
-        joint = join([make_scan(row) for row in own])
+        joint = join_verdicts([make_scan(row) for row in own])
         accusing = [row for row in own if row["verdict"] >= WORDS.index("suspicious")] or own
         strongest = min(accusing, key=lambda row: 1.0 if row["p-value"] is None else row["p-value"])
         shared = {key: own[0][key] for key in ("dataset", "kind", "seed", "targets", "success")}
@@ -204,7 +204,7 @@ def show(rows: list[dict]) -> None:
             print(start)
             continue
         accused = [row["verdict"] >= WORDS.index("suspicious") for row in took]
-        low, high = rates.clopper_pearson(sum(accused), len(accused), 0.95)
+        low, high = rates.compute_clopper_pearson(sum(accused), len(accused), 0.95)
         named = [row["label"] in row["targets"] for row in took if row["targets"] and row["label"] is not None]
         line = (
             f"{start} {f'{count(accused)} ({100 * low:.0f}% to {100 * high:.0f}%)':>32} "

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 import securitynet.catalog
 from securitynet.catalog import store
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.known import family_names
+from securitynet.catalog.known import list_families
 from securitynet.catalog.schema import CatalogEntry
 
 DATASETS = [f"Dataset {number}" for number in range(40)] + ["CIFAR-10", "CIFAR-100", "SVHN", "ImageNet-1k"]
@@ -37,7 +37,7 @@ SORTS = (None, "-claimed_accuracy", "year", "-parameters")
 
 def synthetic(first: int, last: int, seed: int = 0) -> Iterator[store.Item]:
     """Entries as varied as real ones: skewed families and datasets, words in names."""
-    families = family_names()
+    families = list_families()
     for number in range(first, last):
         draw = random.Random(f"{seed}:{number}")
         family = families[min(int(draw.expovariate(1 / 25)), len(families) - 1)]
@@ -63,7 +63,7 @@ def synthetic(first: int, last: int, seed: int = 0) -> Iterator[store.Item]:
 def queries(count: int, seed: int = 1) -> list[dict[str, object]]:
     """Two filters and a word each; every kind of filter, every order."""
     draw = random.Random(seed)
-    families = family_names()
+    families = list_families()
     found = []
     for number in range(count):
         filters = draw.sample(
@@ -90,7 +90,7 @@ def grow(catalog: Catalog, first: int, last: int) -> float:
         end = min(begin + 50_000, last)
         with catalog.database.write() as connection:
             change = store.begin_change(connection, "import", "synthetic")
-            tally = store.upsert(connection, change, "synthetic", synthetic(begin, end))
+            tally = store.upsert_entries(connection, change, "synthetic", synthetic(begin, end))
             store.end_change(connection, change, tally)
         print(f"  {end:,} entries, {time.perf_counter() - start:.0f} s", flush=True)
     with catalog.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from securitynet.analysis import statistics
-from securitynet.attacks.membership._confidence import log_confidence, scaled_confidence
+from securitynet.attacks.membership._confidence import log_confidence, scale_confidence
 from securitynet.attacks.membership._leave_one_out import score_each_model
 from securitynet.datasets import load
 from securitynet.metrics import roc, vulnerability
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.training.loss_traces import read_loss_traces
 
 RECIPES = {
@@ -66,8 +66,8 @@ class Models:
             )
             record = read_target_record(out)
             assert record is not None
-            outputs = collect(target, dataset, everything, cache=arguments.folder / "cache")
-            self.signals.append(scaled_confidence(outputs.logits, outputs.labels))
+            outputs = collect_signals(target, dataset, everything, cache=arguments.folder / "cache")
+            self.signals.append(scale_confidence(outputs.logits, outputs.labels))
             self.losses.append(-log_confidence(outputs.logits, outputs.labels))
             self.included.append(np.isin(everything, restore_splits(record, dataset).members))
             kept = read_loss_traces(out, record.key)
@@ -129,15 +129,17 @@ def measure_targets(
         row: dict[str, float | str] = {
             "recipe": name,
             "LiRA's TPR": float(above.mean()),
-            "TNR of the loss": float(vulnerability.tnr_at_fnr(-losses[inside], -losses[outside], fpr).value or np.nan),
-            "AUC of the loss": roc.auc_value(-losses[inside], -losses[outside]),
+            "TNR of the loss": float(
+                vulnerability.compute_tnr_at_fnr(-losses[inside], -losses[outside], fpr).value or np.nan
+            ),
+            "AUC of the loss": roc.compute_auc(-losses[inside], -losses[outside]),
             "overfitting": models.overfitting[target],
         }
         if (members[target] == models.included[target]).all():  # traces of members only
-            spread = vulnerability.loss_trace_iqr(models.traces[target][:, inside])
+            spread = vulnerability.compute_loss_trace_iqr(models.traces[target][:, inside])
             for share in SHARES:
-                row[f"IQR {share:.0%}"] = vulnerability.precision_at(spread, above, share)
-                row[f"loss {share:.0%}"] = vulnerability.precision_at(losses[inside], above, share)
+                row[f"IQR {share:.0%}"] = vulnerability.compute_precision(spread, above, share)
+                row[f"loss {share:.0%}"] = vulnerability.compute_precision(losses[inside], above, share)
         rows.append(row)
     return rows
 
@@ -154,8 +156,8 @@ def report(rows: list[dict[str, float | str]]) -> None:
         recipe = np.array([row["recipe"] for row in chosen])
         for key in ("TNR of the loss", "AUC of the loss", "overfitting"):
             values = np.array([float(row[key]) for row in chosen])
-            over_all = statistics.correlation(values, truth, kind="spearman")
-            within = statistics.correlation(values, truth, kind="spearman", strata=recipe)
+            over_all = statistics.estimate_correlation(values, truth, kind="spearman")
+            within = statistics.estimate_correlation(values, truth, kind="spearman", strata=recipe)
             fitted = stats.linregress(values, truth)
             error = float(np.sqrt(np.mean((truth - fitted.intercept - fitted.slope * values) ** 2)))
             print(

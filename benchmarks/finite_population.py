@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.analysis import statistics
-from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._confidence import scale_confidence
 from securitynet.attacks.membership._leave_one_out import score_each_model
 from securitynet.datasets import load
 from securitynet.datasets.base import ImageDataset
 from securitynet.metrics import roc
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.training.recipe import Recipe
 
 
@@ -57,8 +57,8 @@ def main() -> None:
                 dataset, records, dataset.labels[records], dataset.num_classes, arguments.architecture, recipe
             )
             model = obtain_model(spec, kind="shadows", cache=arguments.folder, device=arguments.device)
-            outputs = collect(model.target, dataset, judged, cache=arguments.folder)
-            signals.append(scaled_confidence(outputs.logits, outputs.labels))
+            outputs = collect_signals(model.target, dataset, judged, cache=arguments.folder)
+            signals.append(scale_confidence(outputs.logits, outputs.labels))
             included.append(np.isin(judged, records))
         found[design] = measure(np.array(signals), np.array(included))
         print_row(design, found[design])
@@ -100,14 +100,14 @@ def measure(signals: NDArray[np.float64], included: NDArray[np.bool_]) -> dict[s
     aucs, gaps, deviations = [], [], []
     for record, inside in enumerate(included.T):
         first, second = signals[inside, record], signals[~inside, record]
-        aucs.append(roc.auc_value(scores[inside, record], scores[~inside, record]))
+        aucs.append(roc.compute_auc(scores[inside, record], scores[~inside, record]))
         gaps.append(first.mean() - second.mean())
         deviations.append(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2))
     return {"AUC": np.array(aucs), "gap": np.array(gaps), "deviation": np.array(deviations)}
 
 
 def print_row(name: str, values: dict[str, NDArray[np.float64]]) -> None:
-    cells = [(key, statistics.mean(array)) for key, array in values.items()]
+    cells = [(key, statistics.estimate_mean(array)) for key, array in values.items()]
     text = "; ".join(f"{key} {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})" for key, mean in cells)
     print(f"{name}, {len(values['AUC'])} records: {text}", flush=True)
 

@@ -66,7 +66,7 @@ def simulate_rates(effort: Effort) -> Iterator[Row]:
     random = np.random.default_rng(0)
     for n in effort.sizes:
         for p in (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0):
-            yield row("rate", n, p, rates.clopper_pearson(random.binomial(n, p, effort.many), n, 0.95), p)
+            yield row("rate", n, p, rates.compute_clopper_pearson(random.binomial(n, p, effort.many), n, 0.95), p)
 
 
 def simulate_two_rates(effort: Effort) -> Iterator[Row]:
@@ -76,8 +76,8 @@ def simulate_two_rates(effort: Effort) -> Iterator[Row]:
         for p, q in ((0.5, 0.5), (0.001, 0.001), (0.01, 0.01), (1.0, 0.99), (0.999, 0.9), (0.001, 0.999), (0.9, 0.4)):
             counts = (random.binomial(m, p, effort.many), m), (random.binomial(n, q, effort.many), n)
             null = 0.0 if p == q else None
-            yield row("difference", (m, n), (p, q), rates.combine(*counts, (1, -1), 0.95)[1:], p - q, null)
-            yield row("mean of two", (m, n), (p, q), rates.combine(*counts, (0.5, 0.5), 0.95)[1:], (p + q) / 2)
+            yield row("difference", (m, n), (p, q), rates.combine_rates(*counts, (1, -1), 0.95)[1:], p - q, null)
+            yield row("mean of two", (m, n), (p, q), rates.combine_rates(*counts, (0.5, 0.5), 0.95)[1:], (p + q) / 2)
 
 
 def simulate_pairs(effort: Effort) -> Iterator[Row]:
@@ -88,9 +88,11 @@ def simulate_pairs(effort: Effort) -> Iterator[Row]:
         for p in (*shares, (0.9, 0.05, 0.0), (0.5, 0.1, 0.01)):
             both, first, second, neither = random.multinomial(n, [*p, 1 - sum(p)], effort.many).T
             null = 0.0 if p[1] == p[2] else None
-            yield row("paired difference", n, p, paired.limits(first, second, n, 0.95), p[1] - p[2], null)
+            yield row(
+                "paired difference", n, p, paired.compute_paired_limits(first, second, n, 0.95), p[1] - p[2], null
+            )
             some = both + second > 0
-            ends = rates.ratio(both[some], first[some], second[some], neither[some], 0.95)
+            ends = rates.compute_ratio_interval(both[some], first[some], second[some], neither[some], 0.95)
             yield row("paired ratio", n, p, ends, (p[0] + p[1]) / (p[0] + p[2]))
 
 
@@ -106,7 +108,7 @@ def simulate_means(effort: Effort) -> Iterator[Row]:
     for n in effort.sizes:
         for name, (draw, truth) in cases.items():
             values = draw((min(effort.many // 10, max(200, 4_000_000 // n)), n))
-            yield row("bounded mean", n, name, rates.bounded_mean(values, (0, 1), 0.95), truth)
+            yield row("bounded mean", n, name, rates.compute_bounded_mean(values, (0, 1), 0.95), truth)
 
 
 def _normal(auc: float, spread: float = 1.0) -> tuple[Callable[..., tuple[np.ndarray, np.ndarray]], float]:
@@ -127,7 +129,7 @@ def simulate_auc(effort: Effort) -> Iterator[Row]:
     cases["outliers 0.01"] = (lambda g, m, n: (np.ones(m), np.where(g.random(n) < 0.01, 2.0, 0.0)), 0.99)
     for m, n in effort.groups:
         for name, (draw, truth) in cases.items():
-            ends = np.array([roc.auc_limits(*draw(random, m, n), 0.95) for _ in range(effort.runs)]).T
+            ends = np.array([roc.compute_auc_limits(*draw(random, m, n), 0.95) for _ in range(effort.runs)]).T
             yield row("AUC", (m, n), name, ends, truth, 0.5 if truth == 0.5 else None)
 
 
@@ -141,7 +143,7 @@ def simulate_tpr(effort: Effort) -> Iterator[Row]:
             for shift, spread in ((0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (6.0, 1.0), (0.0, 3.0)):
                 truth = float(stats.norm.sf((stats.norm.isf(fpr) - shift) / spread))
                 draws = [(random.normal(shift, spread, m), random.normal(0, 1, n)) for _ in range(effort.runs)]
-                ends = np.array([roc.tpr_limits(*scores, fpr, 0.95) for scores in draws]).T
+                ends = np.array([roc.compute_tpr_limits(*scores, fpr, 0.95) for scores in draws]).T
                 yield row(f"TPR at {fpr}", (m, n), (shift, spread), ends, truth, fpr if truth == fpr else None)
 
 
@@ -155,7 +157,7 @@ def simulate_f1(effort: Effort) -> Iterator[Row]:
                 truth = (random.random(n) < rare).astype(np.int64)
                 truth[:2] = 0, 1
                 said = np.where(random.random(n) < right, truth, 1 - truth)
-                found = attribute.measure(truth, said, np.zeros_like(truth), np.zeros_like(truth))
+                found = attribute.measure_attribute(truth, said, np.zeros_like(truth), np.zeros_like(truth))
                 ends += [(m.low, m.high) for m in found if m.name == "macro-f1"]
             hits = rare * right, (1 - rare) * right
             said = rare * right + (1 - rare) * (1 - right)
@@ -173,7 +175,7 @@ def simulate_clusters(effort: Effort) -> Iterator[Row]:
                 own = random.beta(p * (1 / rho - 1), (1 - p) * (1 / rho - 1), classes)
                 hits = (random.random((classes, restarts)) < own[:, None]).ravel()
                 of = np.repeat(np.arange(classes), restarts)
-                found = inversion.clustered_rate("x", hits, of, direction=Direction.LOWER)
+                found = inversion.measure_clustered_rate("x", hits, of, direction=Direction.LOWER)
                 ends.append((found.low, found.high))
             yield row("clustered rate", (classes, restarts), (p, rho), np.array(ends).T, p)
 
@@ -189,9 +191,9 @@ def simulate_models(effort: Effort) -> Iterator[Row]:
             for _ in range(effort.runs):
                 x, z = random.normal(size=(2, len(sizes)))[:, family] + 0.5 * random.normal(size=(2, len(family)))
                 y = rho * x + (1 - rho**2) ** 0.5 * z
-                found = statistics.correlation(x, y, clusters=clusters, resamples=1)
+                found = statistics.estimate_correlation(x, y, clusters=clusters, resamples=1)
                 ends["correlation"].append((found.low, found.high))
-                found = statistics.mean(x, clusters=clusters)
+                found = statistics.estimate_mean(x, clusters=clusters)
                 ends["mean"].append((found.low, found.high))
             name = f"{len(family)} models, {len(sizes)} families" if clusters is not None else f"{len(family)} models"
             yield row("correlation", name, rho, np.array(ends["correlation"]).T, rho, 0.0 if rho == 0 else None)
@@ -218,7 +220,7 @@ def simulate_skewed(effort: Effort) -> Iterator[Row]:
     cases |= {f"growing, {c}": (draw_growing(c), float(1 / np.sqrt(1 + 2 * c**2))) for c in (0.7, 1.5)}
     for n in (8, 15, 30):
         for name, (draw, truth) in cases.items():
-            found = [statistics.correlation(*draw(n), resamples=1) for _ in range(effort.runs)]
+            found = [statistics.estimate_correlation(*draw(n), resamples=1) for _ in range(effort.runs)]
             yield row("skewed correlation", f"{n} models", name, np.array([(f.low, f.high) for f in found]).T, truth)
 
 
@@ -233,7 +235,7 @@ def simulate_paired_auc(effort: Effort) -> Iterator[Row]:
             for _ in range(effort.runs // 2):
                 x, z = random.normal(size=(2, m + n))
                 y = rho * x + (1 - rho**2) ** 0.5 * z
-                found = paired_auc.difference("x", x + first * is_member, y + second * is_member, is_member)
+                found = paired_auc.measure_auc_difference("x", x + first * is_member, y + second * is_member, is_member)
                 ends.append((found.low, found.high))
             null = 0.0 if truth == 0 else None
             yield row("AUC difference", (m, n), (first, second, rho), np.array(ends).T, truth, null)
@@ -249,7 +251,7 @@ def simulate_epsilon(effort: Effort) -> Iterator[Row]:
             bounds = []
             for seed in range(effort.runs // 2):
                 said = (random.random(m + n) < right) == is_member
-                found = epsilon.lower_bound(said + random.random(m + n) / 2, is_member, delta=0.0, seed=seed)
+                found = epsilon.measure_lower_bound(said + random.random(m + n) / 2, is_member, delta=0.0, seed=seed)
                 bounds.append(found.value or 0.0)
             yield row("epsilon, one-sided", (m, n), truth, (bounds, np.full(len(bounds), np.inf)), truth)
 
@@ -273,10 +275,10 @@ def simulate_trainings(effort: Effort) -> Iterator[Row]:
                 difficulty = random.normal(size=n)
                 skill = 1.0 + between * random.normal(size=count)
                 hits = (skill[:, None] + 0.7 * difficulty + 0.714 * random.normal(size=(count, n)) > 0).sum(axis=1)
-                found = trainings.mean_rate("x", hits.astype(float), n, direction=Direction.HIGHER)
+                found = trainings.measure_mean_rate("x", hits.astype(float), n, direction=Direction.HIGHER)
                 ends["accuracy"].append((found.low, found.high))
                 groups = [(s + random.normal(size=n), difficulty) for s in skill]
-                found = trainings.mean_auc("x", groups)
+                found = trainings.measure_mean_auc("x", groups)
                 ends["AUC"].append((found.low, found.high))
             accuracy, auc = (stats.norm.cdf(1 / (scale + between**2) ** 0.5) for scale in (1.0, 2.0))
             yield row("mean accuracy", (count, n), between, np.array(ends["accuracy"]).T, float(accuracy))
@@ -293,9 +295,9 @@ def simulate_verdicts(effort: Effort) -> Iterator[Row]:
                 scores = shared**0.5 * random.normal(size=m + n) + (1 - shared) ** 0.5 * random.normal(
                     size=(attacks, m + n)
                 )
-                aucs = [roc.auc(one[:m], one[m:]) for one in scores]
+                aucs = [roc.measure_auc(one[:m], one[m:]) for one in scores]
                 fpr = next((fpr for fpr in (0.001, 0.01, 0.1) if n * fpr >= membership.MARGIN), None)
-                tprs = [] if fpr is None else [roc.tpr_at_fpr(one[:m], one[m:], fpr) for one in scores]
+                tprs = [] if fpr is None else [roc.measure_tpr_at_fpr(one[:m], one[m:], fpr) for one in scores]
                 verdicts = [membership.describe_auc(choose_best(aucs), attacks)]
                 verdicts += [membership.describe_tpr(choose_best(tprs), None, attacks)] if tprs else []
                 said.append([not text.count("not distinguishable") for text in verdicts])

@@ -29,7 +29,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 
 
@@ -59,7 +59,7 @@ def overfitting(dataset: ImageDataset, cache: Path) -> None:
     print("1. AUC by overfitting level")
     for epochs in (4, 8, 12, 16, 24):
         target, data, accuracy = trained(dataset, cache, f"epochs-{epochs}", epochs=epochs, learning_rate=0.02)
-        signals = collect(target, dataset, data.judged, cache=cache)
+        signals = collect_signals(target, dataset, data.judged, cache=cache)
         member = np.isin(signals.indices, data.splits.members)
         level = signals.correct[member].mean() - signals.correct[~member].mean()
         print(f" {epochs} epochs, accuracy {accuracy}, overfitting level {level:.3f}")

@@ -23,8 +23,9 @@ from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._leave_one_out import score_each_model
 from securitynet.attacks.membership.dataset_usage import UsageEstimate
 from securitynet.attacks.membership.lira import LiRA
-from securitynet.attacks.membership.range_membership import trimmed_mean
+from securitynet.attacks.membership.range_membership import average_largest
 from securitynet.metrics import groups, membership, roc, vulnerability
+from securitynet.metrics.rates import compute_clopper_pearson
 from securitynet.metrics.removal import judge_removal
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import Access, Auxiliary, Measurement, Queries, ThreatModel
@@ -70,8 +71,10 @@ def simulate_measures(runs: int) -> Iterator[Row]:
                 scores = draw(random, m + n)
                 known = random.random(m + n) < 0.5
                 known[[0, m]], known[[1, m + 1]] = True, False
-                threshold = roc.best_threshold(scores[known & is_member], scores[known & ~is_member])
-                for one in membership.measure(scores, is_member, threshold=threshold, held_out=~known, seed=seed):
+                threshold = roc.find_best_threshold(scores[known & is_member], scores[known & ~is_member])
+                for one in membership.measure_membership(
+                    scores, is_member, threshold=threshold, held_out=~known, seed=seed
+                ):
                     if one.value is not None and one.low is not None:
                         ends.setdefault(one.name, []).append((one.low, np.inf if one.high is None else one.high))
             for name, found in ends.items():
@@ -103,7 +106,7 @@ def simulate_true_negatives(runs: int) -> Iterator[Row]:
             for case, (draw, truth) in cases.items():
                 ends = []
                 for _ in range(runs if m < 10_000 else runs // 3):
-                    found = vulnerability.tnr_at_fnr(random.normal(size=m), draw(n), fnr)
+                    found = vulnerability.compute_tnr_at_fnr(random.normal(size=m), draw(n), fnr)
                     ends.append((found.low, found.high))
                 yield tally(f"TNR at {fnr}", (m, n), case, ends, truth, fnr if case == "useless" else None)
             # The lowest of three scores is a block of 0.4 · fnr among the members, and nothing lies below it.
@@ -113,7 +116,7 @@ def simulate_true_negatives(runs: int) -> Iterator[Row]:
                     random.choice(3, size, p=p)
                     for size, p in ((m, (0.4 * fnr, 0.5, 0.5 - 0.4 * fnr)), (n, (0.2, 0.5, 0.3)))
                 ]
-                found = vulnerability.tnr_at_fnr(*(one.astype(float) for one in levels), fnr)
+                found = vulnerability.compute_tnr_at_fnr(*(one.astype(float) for one in levels), fnr)
                 ends.append((found.low, found.high))
             yield tally(f"TNR at {fnr}", (m, n), "three scores", ends, 0.2, None)
 
@@ -149,7 +152,7 @@ def simulate_usage(runs: int) -> Iterator[Row]:
                     shadows, inside = signals[:-1], included[:-1]
                     estimate = UsageEstimate(
                         np.arange(records),
-                        _lira.online(signals[-1], shadows, inside) > 0,
+                        _lira.compute_online_ratio(signals[-1], shadows, inside) > 0,
                         included[-1],
                         LiRA().score_leave_one_out(shadows, inside) > 0,
                         inside,
@@ -173,14 +176,14 @@ def simulate_ranges(runs: int) -> Iterator[Row]:
         views = rho**0.5 * common + (1 - rho) ** 0.5 * random.normal(size=(9, count))
         views[0] += gap
         views[1:5] += gap / 3
-        return trimmed_mean(views, 0.34)
+        return average_largest(views, 0.34)
 
     for rho in (0.3, 0.95):
         for gap in (0.0, 1.0, 5.0):
-            truth = 0.5 if gap == 0 else roc.auc_value(draw(1_000_000, gap, rho), draw(1_000_000, 0.0, rho))
+            truth = 0.5 if gap == 0 else roc.compute_auc(draw(1_000_000, gap, rho), draw(1_000_000, 0.0, rho))
             for m, n in SIZES:
                 ends = [
-                    roc.auc_limits(draw(m, gap, rho), draw(n, 0.0, rho), 0.95)
+                    roc.compute_auc_limits(draw(m, gap, rho), draw(n, 0.0, rho), 0.95)
                     for _ in range(runs if m < 10_000 else runs // 3)
                 ]
                 yield tally(
@@ -204,7 +207,8 @@ def simulate_users(runs: int) -> Iterator[Row]:
                 truth = float(stats.norm.cdf(gap / spread / 2**0.5))
                 for m, n in ((9, 225), (62, 62), (750, 15), (5000, 100)):
                     ends = [
-                        roc.auc_limits(draw(m, size, gap, alike), draw(n, size, 0.0, alike), 0.95) for _ in range(runs)
+                        roc.compute_auc_limits(draw(m, size, gap, alike), draw(n, size, 0.0, alike), 0.95)
+                        for _ in range(runs)
                     ]
                     case = f"gap {gap}, {size} records, alike {alike}"
                     yield tally("AUC of groups", (m, n), case, ends, truth, 0.5 if gap == 0 else None)
@@ -225,7 +229,7 @@ def simulate_groups(runs: int) -> Iterator[Row]:
                         "class": (random.integers(0, classes, m + n), [str(k) for k in range(classes)]),
                         "attribute": (random.integers(-1, 3, m + n), ["a", "b", "c"]),
                     }
-                    found = groups.compare_groups(scores, is_member, threshold, columns)
+                    found = groups.compare_exposed_groups(scores, is_member, threshold, columns)
                     said.append(any(one.differs(0.95) for one in found))
                     truth = float(stats.norm.cdf(0.5 / 2**0.5)) if case == "normal" else 0.5
                     off.append(any(not one.auc.low <= truth <= one.auc.high for one in found))
@@ -276,17 +280,20 @@ def simulate_exposure(runs: int) -> Iterator[Row]:
         yield count_alarms("ranking is reliable", (models, records), f"useless, fpr {fpr}", reliable)
     for models, gap in itertools.product((16, 32, 64), (0.0, 1.0, 4.0)):
         exposed = np.arange(200) < 20
-        limits, shares = [], []
+        limits, binomial, shares = [], [], []
         for number in range(max(runs // 5, 40)):
             included = ShadowPlan(count=models).training_sets(200, seed=number)
             signals = draw_signals(random, included, 0.0, alike=True) + gap * exposed * included
             found = vulnerability.measure_vulnerability(attack_each(signals, number, included), included, fpr=0.1)
             limits.append(found.rate_limits(0.95))
+            binomial.append(compute_clopper_pearson(found.identified, found.member_of, 0.95))
             shares.append(found.identified / found.member_of)
         for name, group in (("exposed", exposed), ("others", ~exposed)):
             truth = float(np.stack(shares)[:, group].mean())
-            ends = [(low, high) for lows, highs in limits for low, high in zip(lows[group], highs[group], strict=True)]
-            yield tally("share identified", (models, 200), f"gap {gap}, {name}, truth {truth:.3f}", ends, truth, None)
+            for kind, intervals in (("share identified", limits), ("binomial intervals", binomial)):
+                pairs = [zip(lows[group], highs[group], strict=True) for lows, highs in intervals]
+                ends = [pair for lows_and_highs in pairs for pair in lows_and_highs]
+                yield tally(kind, (models, 200), f"gap {gap}, {name}, truth {truth:.3f}", ends, truth, None)
 
 
 def attack_each(signals: Scores, seed: int, is_member: NDArray[np.bool_]) -> Scores:
@@ -302,7 +309,9 @@ def simulate_traces(runs: int) -> Iterator[Row]:
         for _ in range(runs):
             losses = random.gamma(2, size=(epochs, records)) * np.linspace(1, 0.1, epochs)[:, None]
             vulnerable = random.random(records) < 0.1
-            shares.append(vulnerability.precision_at(vulnerability.loss_trace_iqr(losses), vulnerable, 0.1))
+            shares.append(
+                vulnerability.compute_precision(vulnerability.compute_loss_trace_iqr(losses), vulnerable, 0.1)
+            )
         error = float(np.std(shares) / len(shares) ** 0.5)
         mean = float(np.mean(shares))
         yield Row(
@@ -376,7 +385,7 @@ def simulate_verdicts(runs: int) -> Iterator[Row]:
                 judged = np.concatenate(means)
                 measured["membership.group-membership"] = measure(judged, np.arange(len(judged)) < len(means[0]), seed)
                 document = make_document(measured, m, n)
-                lines = verdicts.sentences(document, document.trials)
+                lines = verdicts.write_sentences(document, document.trials)
                 wrong = [claims_more(line) for line in lines]
                 said["any sentence"].append(any(wrong))
                 for key, words in (
@@ -394,8 +403,8 @@ def simulate_verdicts(runs: int) -> Iterator[Row]:
 def measure(scores: Scores, is_member: NDArray[np.bool_], seed: int) -> list[Measurement]:
     """Measure an attack whose threshold is tuned on every other record."""
     known = np.arange(len(scores)) % 2 == 0
-    threshold = roc.best_threshold(scores[known & is_member], scores[known & ~is_member])
-    return membership.measure(scores, is_member, threshold=threshold, held_out=~known, seed=seed)
+    threshold = roc.find_best_threshold(scores[known & is_member], scores[known & ~is_member])
+    return membership.measure_membership(scores, is_member, threshold=threshold, held_out=~known, seed=seed)
 
 
 KINDS: dict[str, Callable[[int], Iterator[Row]]] = {

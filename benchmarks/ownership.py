@@ -30,7 +30,7 @@ from securitynet.datasets.splits import Splits
 from securitynet.errors import SecurityNetError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics.ownership import compare
+from securitynet.metrics.ownership import rank_suspect
 from securitynet.models.loading.load import load_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
@@ -158,7 +158,7 @@ def compare_all(
     for of in matches.values():
         for suspect, (hit, count) in of.items():
             others = [one / n for other, (one, n) in of.items() if other != suspect]
-            accused += compare(hit, count, others).verdict == "copy"
+            accused += rank_suspect(hit, count, others).verdict == "copy"
             tried += 1
     shares = [hit / count for of in matches.values() for hit, count in of.values()]
     print(
@@ -180,7 +180,7 @@ def compare_all(
         accuracy = float((networks[name].module(test).argmax(dim=1) == truth).float().mean())
         for kind, suspect in make_copies(networks[name], images, labels, options.copies):
             hit = prints[name].matches(suspect)
-            verdict = compare(int(hit.sum()), len(hit), [one / n for one, n in matches[name].values()])
+            verdict = rank_suspect(int(hit.sum()), len(hit), [one / n for one, n in matches[name].values()])
             print(
                 json.dumps(
                     {
@@ -229,7 +229,7 @@ def steal_some(
             for number, budget in enumerate(output.budgets.tolist()):
                 surrogate = load_target(f"arch:{architecture}", weights=cache / output.saved[number])
                 hit = prints[name].matches(surrogate)
-                verdict = compare(int(hit.sum()), len(hit), [one / n for one, n in matches[name].values()])
+                verdict = rank_suspect(int(hit.sum()), len(hit), [one / n for one, n in matches[name].values()])
                 agreement = float((output.surrogate[number] == output.target).mean())
                 print(
                     json.dumps(

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.analysis import statistics
-from securitynet.metrics.rates import clopper_pearson
+from securitynet.metrics.rates import compute_clopper_pearson
 from securitynet.records import Measurement
 from securitynet.results.store import TrialStore
-from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, make_target_key
 
 Floats = NDArray[np.float64]
 _MEMBERSHIP = ("correctness", "loss", "confidence", "entropy", "modified-entropy", "gradient-norm", "mlp-top3")
@@ -53,7 +53,7 @@ def read_networks(folder: Path) -> list[Network]:
     networks = {record.means.key: Network(record) for record in StudyTargetStore(folder) if record.means is not None}
     for trial in TrialStore(folder):
         spec = trial.spec
-        network = networks.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
+        network = networks.get(make_target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if network is None:
             continue
         network.statuses[trial.status] += 1
@@ -184,17 +184,17 @@ def _is_above(network: Network, name: str, bound: float) -> bool:
 
 
 def _mean(values: Floats, bounds: tuple[float, float] = (0, 1)) -> str:
-    estimate = statistics.mean(values, bounds=bounds)
+    estimate = statistics.estimate_mean(values, bounds=bounds)
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _correlation(x: Floats, y: Floats) -> str:
-    estimate = statistics.correlation(x, y)
+    estimate = statistics.estimate_correlation(x, y)
     return f"r = {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})" if estimate.resolved else "–"
 
 
 def _share(count: int, total: int) -> str:
-    low, high = clopper_pearson(count, total, 0.95)
+    low, high = compute_clopper_pearson(count, total, 0.95)
     return f"{count} of {total} ({float(low):.1%} to {float(high):.1%})"
 
 

@@ -30,8 +30,8 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics import paired, stealing
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import ModelSpec, build_fresh_network
-from securitynet.models.targets.signals import collect
-from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.targets.signals import collect_signals
+from securitynet.models.training.pixel_statistics import fit_normalization
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 
 SHOWN = ("agreement", "accuracy", "accuracy-ratio", "agreement-on-errors", "calibration-gap", "posterior-distance")
@@ -54,7 +54,7 @@ def regressed_logits(data: TrialData, output: StolenModels, answers: np.ndarray,
     """The slip: logits regressed onto posteriors, with the same network, records and epochs."""
     recipe = attack.training(load_free(), Context())
     spec = ModelSpec(data.dataset, records, answers, 10, attack.architecture, recipe)
-    network, preprocessing = build_fresh_network(spec), standardising(data.dataset, records)
+    network, preprocessing = build_fresh_network(spec), fit_normalization(data.dataset, records)
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
     targets, draws = torch.from_numpy(answers), torch.Generator().manual_seed(0)
     network.train()
@@ -69,7 +69,7 @@ def regressed_logits(data: TrialData, output: StolenModels, answers: np.ndarray,
         batches = data.dataset.batches(output.indices, 256)
         outputs = torch.cat([network(preprocessing(images)) for _, images in batches]).softmax(dim=1)
     confidence, predicted = (values.numpy() for values in outputs.max(dim=1))
-    gap = stealing.calibration_gap(confidence, predicted == output.labels)
+    gap = stealing.measure_calibration_gap(confidence, predicted == output.labels)
     agreement = float((predicted == output.target).mean())
     print(f"  logits regressed onto posteriors: agreement {agreement:.3f}, {written(gap)}: {gap.note}")
 
@@ -125,13 +125,13 @@ def main() -> None:
             print(f"  {counted.unique:,} of {wanted:,} queries; {time.perf_counter() - started:.0f} s")
             assert counted.unique == counted.total == wanted
         full, labels = outputs["full"], outputs["labels"]
-        gain = paired.difference(
+        gain = paired.measure_paired_difference(
             "x", full.surrogate[0] == full.target, labels.surrogate[0] == full.target, direction=Direction.LOWER
         )
         print(f"  agreement, posteriors minus labels, at {full.budgets[0]:,} queries: {written(gain)}")
         if architecture == arguments.architecture[0]:
             records = asked_first(data, int(full.budgets[-1]))
-            answers = collect(target, dataset, records, cache=cache).posteriors
+            answers = collect_signals(target, dataset, records, cache=cache).posteriors
             attack = ATTACKS.get("securitynet-surrogate")(
                 architecture=architecture, recipe={"epochs": arguments.epochs}
             )

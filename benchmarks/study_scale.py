@@ -34,7 +34,7 @@ from securitynet.records import (
     TrialResult,
     TrialSpec,
 )
-from securitynet.results.store import TrialStore, trial_text
+from securitynet.results.store import TrialStore, write_trial_text
 from securitynet.results.study_targets import Capabilities, StudyTargetRecord, StudyTargetStore
 
 METHODS = ("loss", "entropy", "modified-entropy", "confidence", "correctness", "lira", "rmia", "mlp-posteriors")
@@ -97,7 +97,7 @@ def write_study(out: Path, trials: int) -> None:
                 finished="2026-01-01T00:00:00+00:00",
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(trial_text(result), encoding="utf-8")  # without waiting for the disk, as a study must
+            path.write_text(write_trial_text(result), encoding="utf-8")  # without waiting for the disk, as a study must
         targets.save(StudyTargetRecord(key=key, label=f"model {number}", status="ok", means=means, finished="2026"))
 
 

@@ -18,9 +18,9 @@ import torch
 from torch.nn import functional
 
 from securitynet.datasets import load, splits
-from securitynet.models.architectures.factory import build
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.models.training.fit import fit
-from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.training.pixel_statistics import fit_normalization
 from securitynet.models.training.recipe import Recipe
 
 
@@ -44,12 +44,12 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = load("digits")
     members = splits.four_way(dataset).members
-    preprocessing = standardising(dataset, members)
+    preprocessing = fit_normalization(dataset, members)
     images, labels = dataset.batch(members), torch.from_numpy(dataset.labels[members])
     recipe = Recipe(epochs=arguments.epochs, schedule="constant")
 
     def network() -> torch.nn.Module:
-        return build(arguments.architecture, dataset.num_classes, *dataset.image_shape[:2])
+        return build_architecture(arguments.architecture, dataset.num_classes, *dataset.image_shape[:2])
 
     def ours(checkpoint: Path | None) -> None:
         fit(network(), images, labels, recipe, preprocessing=preprocessing, checkpoint=checkpoint, device="cpu")

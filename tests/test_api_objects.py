@@ -21,7 +21,7 @@ from torch.utils.data import ConcatDataset, TensorDataset
 
 import securitynet
 import tutorial
-from securitynet.assessments.assess import run
+from securitynet.assessments.assess import run_assessment
 from securitynet.assessments.given import GivenData, prepare_given
 from securitynet.assessments.result import to_document
 from securitynet.errors import (
@@ -70,7 +70,7 @@ def assess(model, train, test=None, *, out, **options):
     given = GivenData(train, test, **{name: options.pop(name) for name in names if name in options})
     options = {"attacks": ["loss"], "detectors": "none", "cache": out / "cache", **options}
     config, target = prepare_given(model, given, options)
-    assessment = run(config, target, TrialStore(out / "out"))
+    assessment = run_assessment(config, target, TrialStore(out / "out"))
     return Outcome(to_document(assessment), assessment, out / "out")
 
 

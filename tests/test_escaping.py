@@ -69,3 +69,13 @@ def test_tables_hold_no_formula():
     assert (cells["name"], cells["claimed_accuracy"]) == ("'=cmd|calc", "0.5")
     frame = pandas.DataFrame({"name": ["+x", "y"], "value": [-1.5, 2.0]})
     assert encode_csv(frame).decode() == "name,value\n'+x,-1.5\ny,2.0\n"
+
+
+def test_names_are_no_emoji():
+    """A dataset ``folder:two``, followed by a colon, is rich's code of a picture."""
+    stream = io.StringIO()
+    console = SafeConsole(file=stream, width=100)
+    table = Table("Data")
+    table.add_row("folder:two: 90 members")
+    console.print("folder:two: 90 members", table)
+    assert stream.getvalue().count("folder:two: 90 members") == 2

@@ -10,11 +10,11 @@ import pytest
 
 from securitynet.errors import ConfigurationError
 from securitynet.files import (
-    atomic_write,
     file_checksum,
+    hash_stably,
     read_toml,
     read_with_digest,
-    stable_hash,
+    write_atomically,
     write_json,
     write_with_digest,
 )
@@ -24,7 +24,7 @@ def test_a_failing_block_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
     before = path.read_text()
-    with pytest.raises(RuntimeError), atomic_write(path) as stream:
+    with pytest.raises(RuntimeError), write_atomically(path) as stream:
         stream.write(b"half")
         raise RuntimeError
     assert path.read_text() == before
@@ -40,9 +40,9 @@ def test_nan_is_not_json(tmp_path):
 def test_sigkill_while_writing_leaves_old_or_new(tmp_path):
     path = tmp_path / "big"
     code = (
-        "import sys, pathlib\nfrom securitynet.files import atomic_write\nimport itertools\n"
+        "import sys, pathlib\nfrom securitynet.files import write_atomically\nimport itertools\n"
         "for i in itertools.count():\n"
-        "    with atomic_write(pathlib.Path(sys.argv[1])) as s:\n"
+        "    with write_atomically(pathlib.Path(sys.argv[1])) as s:\n"
         "        for _ in range(64): s.write(bytes([i % 251]) * 65536)\n"
     )
     for delay in (0.02, 0.05, 0.11):
@@ -59,8 +59,8 @@ def test_sigkill_while_writing_leaves_old_or_new(tmp_path):
 
 WRITE = """
 import os, pathlib, sys
-from securitynet.files import atomic_write
-with atomic_write(pathlib.Path(sys.argv[1])) as stream:
+from securitynet.files import write_atomically
+with write_atomically(pathlib.Path(sys.argv[1])) as stream:
     stream.write(b"half")
     stream.flush()
     if sys.argv[2] == "die":
@@ -88,8 +88,8 @@ def test_temporary_files_of_dead_processes_go_and_those_of_others_stay(tmp_path)
 
 
 def test_stable_hash_ignores_the_order_of_keys():
-    assert stable_hash({"a": 1, "b": [0.1, None]}) == stable_hash({"b": [0.1, None], "a": 1})
-    assert stable_hash({"a": 1}) != stable_hash({"a": 2})
+    assert hash_stably({"a": 1, "b": [0.1, None]}) == hash_stably({"b": [0.1, None], "a": 1})
+    assert hash_stably({"a": 1}) != hash_stably({"a": 2})
 
 
 def test_checksum_is_sha256(tmp_path):

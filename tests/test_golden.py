@@ -22,11 +22,11 @@ RESULT = json.loads((GOLDEN / "result.json").read_text(encoding="utf-8"))
 
 def write_weights(path: Path) -> None:
     """Weights of SimpleCNN for digits, the same on every machine."""
-    from securitynet.models.architectures.factory import build
+    from securitynet.models.architectures.factory import build_architecture
 
     state = {}
     for number, (name, tensor) in enumerate(
-        sorted(build("simple-cnn", 10, channels=1, image_size=8).state_dict().items())
+        sorted(build_architecture("simple-cnn", 10, channels=1, image_size=8).state_dict().items())
     ):
         values = np.random.default_rng(number).integers(-128, 128, size=tuple(tensor.shape))
         fan_in = tensor[0].numel() if tensor.ndim > 1 else tensor.numel()
@@ -84,10 +84,10 @@ def test_result(assessed):
 @pytest.mark.parametrize("name", sorted(IDENTITIES["configurations"]))
 def test_default_configurations(name):
     """What a method is configured with by default is part of its trials' ids."""
-    from securitynet.files import stable_hash
+    from securitynet.files import hash_stably
 
     kind, _, method = name.partition(" ")
-    assert stable_hash(default_configuration(kind, method)) == IDENTITIES["configurations"][name]
+    assert hash_stably(default_configuration(kind, method)) == IDENTITIES["configurations"][name]
 
 
 def test_versions_of_methods():
@@ -104,6 +104,6 @@ def test_versions_of_methods():
 
 
 def default_configuration(kind, method):
-    from securitynet.assessments.method_settings import default_settings
+    from securitynet.assessments.method_settings import find_default_settings
 
-    return default_settings(kind, method)
+    return find_default_settings(kind, method)

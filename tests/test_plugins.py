@@ -151,7 +151,7 @@ def test_an_attack_that_does_wrong_fails_alone(forget, tmp_path, overfitted, bod
     config = AssessConfig(
         model="arch:simple-cnn", dataset="digits", attacks=("own-confidence",), detectors=("none",), cache=tmp_path
     )
-    found = assess.run(config, AssessedTarget(target, dataset, few, 0, "known"), TrialStore(tmp_path))
+    found = assess.run_assessment(config, AssessedTarget(target, dataset, few, 0, "known"), TrialStore(tmp_path))
     (trial,) = found.trials
     assert trial.result.status == "failed" and re.search(words, trial.result.reason)
 

@@ -120,7 +120,7 @@ def signals(case):
     import torch
 
     from securitynet.datasets.base import ImageDataset
-    from securitynet.models.targets.signals import collect
+    from securitynet.models.targets.signals import collect_signals
 
     found = case.load(_material.IMAGES)
     dataset = ImageDataset("benchmark", torch.from_numpy(found["images"]), found["labels"], tuple("0123456789"), {})
@@ -128,7 +128,7 @@ def signals(case):
 
     def run():
         with tempfile.TemporaryDirectory(dir=case.folder) as name:
-            return {"logits": collect(_material.target(case), dataset, rows, cache=Path(name)).logits}
+            return {"logits": collect_signals(_material.target(case), dataset, rows, cache=Path(name)).logits}
 
     return run
 

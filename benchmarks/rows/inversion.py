@@ -30,7 +30,7 @@ def inputs(case):
     from securitynet.datasets.splits import four_way
     from securitynet.models.shadows import obtain_shadow
     from securitynet.models.training.recipe import Recipe
-    from securitynet.randomness import generator
+    from securitynet.randomness import make_generator
 
     digits = load("digits", size=case.size)
     members = four_way(digits).members
@@ -38,7 +38,7 @@ def inputs(case):
     target = obtain_shadow(digits, members, "simple-cnn", recipe, device="cpu", cache=case.folder).target
     own = digits.labels[members]
     # Noise: where all pixels are equal, pooling has ties, which the last bit decides, and with it where gradients go.
-    start = torch.rand((10, *digits.image_shape), generator=generator(0, "inversion starts"))
+    start = torch.rand((10, *digits.image_shape), generator=make_generator(0, "inversion starts"))
     case.save(
         "target",
         start=start.numpy(),
@@ -57,14 +57,14 @@ def ours(case):
     from securitynet.datasets.splits import four_way
     from securitynet.methods.context import Context
     from securitynet.methods.data import TrialData
-    from securitynet.models.architectures.factory import build
+    from securitynet.models.architectures.factory import build_architecture
     from securitynet.models.sources.preprocessing import Preprocessing
     from securitynet.models.targets.backends.module import ModuleBackend
     from securitynet.models.targets.target import Target
     from securitynet.records import Access
 
     given = case.load("target")
-    network = loaded(build("simple-cnn", 10, 1, case.size), given)
+    network = loaded(build_architecture("simple-cnn", 10, 1, case.size), given)
     shape = (1, case.size, case.size)
     backend = ModuleBackend(network, reference="arch:simple-cnn", checksum="-", example_shape=shape)
     steps = Preprocessing(mean=(float(given["mean"]),), std=(float(given["std"]),))

@@ -76,8 +76,8 @@ def bare(case):
     from securitynet.models.shadows.outputs import plan_specs
     from securitynet.models.shadows.plan import resolve_training
     from securitynet.models.store.cached_model import build_fresh_network
-    from securitynet.models.training.pixel_statistics import standardising
-    from securitynet.randomness import generator
+    from securitynet.models.training.pixel_statistics import fit_normalization
+    from securitynet.randomness import make_generator
 
     target, data, attack = subject(case)
     digits, judged = data.dataset, data.judged
@@ -91,12 +91,12 @@ def bare(case):
             [
                 records[part]
                 for part in torch.split(
-                    torch.randperm(len(records), generator=generator(spec.recipe.seed, "order", epoch)), 64
+                    torch.randperm(len(records), generator=make_generator(spec.recipe.seed, "order", epoch)), 64
                 )
             ]
             for epoch in range(spec.recipe.epochs)
         ]
-        steps = standardising(digits, spec.indices)
+        steps = fit_normalization(digits, spec.indices)
         weights = {name: value.numpy().copy() for name, value in build_fresh_network(spec).state_dict().items()}
         specs.append((weights, steps.mean[0], steps.std[0], orders, spec))
     included = np.stack([np.isin(judged, spec.indices) for *_, spec in specs])

@@ -60,7 +60,7 @@ def metric_attacks(names):
                 output = attack(target, data, Context(), attack.threat_models[0])
                 held = output.held_out
                 scores, members = output.scores[held], output.is_member[held]
-                found[name] = roc.auc(scores[members], scores[~members]).value
+                found[name] = roc.measure_auc(scores[members], scores[~members]).value
             return found
 
         return run

@@ -60,8 +60,8 @@ def inputs(case):
 
     from securitynet.attacks.stealing._pool import make_pool
     from securitynet.models.store.cached_model import ModelSpec, build_fresh_network
-    from securitynet.models.training.pixel_statistics import standardising
-    from securitynet.randomness import generator
+    from securitynet.models.training.pixel_statistics import fit_normalization
+    from securitynet.randomness import make_generator
 
     attack, target, data, context, _ = stolen_from(case, "full")
     digits = data.dataset
@@ -69,13 +69,13 @@ def inputs(case):
     recipe = attack.training(target, context)
     fresh = build_fresh_network(ModelSpec(digits, records, digits.labels[records], 10, "simple-cnn", recipe))
     orders = [
-        torch.randperm(len(records), generator=generator(recipe.seed, "order", epoch)).numpy()
+        torch.randperm(len(records), generator=make_generator(recipe.seed, "order", epoch)).numpy()
         for epoch in range(recipe.epochs)
     ]
     arrays = {}
     for prefix, network, steps in (
         (TARGET, target.backend.module, target.preprocessing),
-        (SURROGATE, fresh, standardising(digits, records)),
+        (SURROGATE, fresh, fit_normalization(digits, records)),
     ):
         arrays |= {f"{prefix}{name}": value.numpy() for name, value in network.state_dict().items()}
         arrays |= {f"{prefix}mean": steps.mean[0], f"{prefix}std": steps.std[0]}

@@ -16,8 +16,8 @@ from securitynet.assessments import policy
 from securitynet.assessments.assessed_target import AssessedTarget, check_members, prepare
 from securitynet.assessments.comparison import StoredResult, compare_results, read_result
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.given import GivenData, name_architecture, prepare_given
-from securitynet.assessments.options import check_options
+from securitynet.assessments.given import GivenData, name_given_architecture, prepare_given
+from securitynet.assessments.options import check_option_names
 from securitynet.assessments.records import write_records
 from securitynet.assessments.result import to_document
 from securitynet.assessments.run_trial import ReportProgress, name_phase
@@ -28,7 +28,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.loading import load
 from securitynet.errors import ConfigurationError, PolicyError
-from securitynet.files import add_digest, check_writable, data_folder, stable_hash, write_json
+from securitynet.files import add_digest, check_writable, find_data_folder, hash_stably, write_json
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
@@ -127,7 +127,7 @@ def load_dataset(train: Any, test: Any = None, **options: Any) -> ImageDataset:
     Raises:
         SecurityNetError: If there is no such dataset, its content is unusable, or an option makes no sense.
     """
-    check_options(options, load_given, load)
+    check_option_names(options, load_given, load)
     return load_given(train, test, **options).dataset
 
 
@@ -150,9 +150,9 @@ def train(
     Raises:
         SecurityNetError: If the architecture, the data or an option is invalid.
     """
-    check_options(options, train_target, Recipe)
+    check_option_names(options, train_target, Recipe)
     dataset = train if isinstance(train, ImageDataset) and test is None else load_given(train, test).dataset
-    return train_target(name_architecture(architecture), dataset, **options)
+    return train_target(name_given_architecture(architecture), dataset, **options)
 
 
 def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: ReportProgress | None = None) -> Outcome:
@@ -168,7 +168,7 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
     table = policy.read_grade_bounds(config.policy) if config.policy else None
     earlier = read_result(config.against) if config.against else None  # before the run overwrites it
     folder = config.out or _default_folder(config, target)
-    finished = assessment.run(config, target, TrialStore(folder), progress)
+    finished = assessment.run_assessment(config, target, TrialStore(folder), progress)
     finished.seconds["wall"] = time.perf_counter() - started
     document = add_grades(to_document(finished), table)
     if earlier is not None:
@@ -176,7 +176,7 @@ def assess_loaded(config: AssessConfig, target: AssessedTarget, *, progress: Rep
         comparison = compare_results(earlier, StoredResult(document, TrialStore(folder), names, folder))
         document = document.model_copy(update={"comparison": comparison})
     if bounds is not None:
-        judged = policy.judge(bounds, document.measurements, document.comparison)
+        judged = policy.judge_bounds(bounds, document.measurements, document.comparison)
         document = document.model_copy(update={"policy": judged})
     if config.redact:
         document = redact_document(document)
@@ -210,6 +210,6 @@ def _check_early(config: AssessConfig) -> None:
 
 
 def _default_folder(config: AssessConfig, assessed: AssessedTarget) -> Path:
-    identity = stable_hash([assessed.target.identity.model_dump(mode="json"), assessed.dataset.fingerprint], 8)
+    identity = hash_stably([assessed.target.identity.model_dump(mode="json"), assessed.dataset.fingerprint], 8)
     words = "".join(c if c.isalnum() or c in "-." else "-" for c in config.model.partition(":")[2] or config.model)
-    return data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"
+    return find_data_folder() / "assessments" / f"{words.strip('-.')[-40:]}-{identity}"

@@ -87,7 +87,7 @@ def run(out: Path, *, seed: int = 0, device: str = "auto", progress: ReportProgr
             out=out / name,
         )
         target = prepare(config, dataset=dataset)
-        assessments.append(assessment.run(config, target, TrialStore(out / name), progress))
+        assessments.append(assessment.run_assessment(config, target, TrialStore(out / name), progress))
         documents.append(add_grades(to_document(assessments[-1])))
         write_records(assessments[-1], out / name / "exposed.csv")
         write_json(out / name / "result.json", add_digest(documents[-1].to_json()))

@@ -54,7 +54,7 @@ class _SkipInitialValues(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def on_meta_device() -> Iterator[None]:
+def use_meta_device() -> Iterator[None]:
     """Make tensors that have shapes and no values, for networks of which only the shapes matter."""
     with torch.device("meta"), _SkipInitialValues():
         yield
@@ -79,7 +79,7 @@ def explain_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deterministic_kernels(device: torch.device) -> Iterator[None]:
+def use_deterministic_kernels(device: torch.device) -> Iterator[None]:
     """Make cuDNN use deterministic kernels inside the block, and restore its settings afterwards."""
     if device.type != "cuda":
         yield

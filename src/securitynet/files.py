@@ -40,18 +40,18 @@ DIGEST_SCHEMA = {
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """The folder for data that can be recomputed: ``$SECURITYNET_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("SECURITYNET_CACHE") or platformdirs.user_cache_path("securitynet"))
 
 
-def data_folder() -> Path:
+def find_data_folder() -> Path:
     """The folder for persistent data (datasets, the catalog): ``$SECURITYNET_DATA``, or the user's data folder."""
     return Path(os.environ.get("SECURITYNET_DATA") or platformdirs.user_data_path("securitynet"))
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def write_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place only when the block ends well.
 
     A process killed at any moment leaves the old file or the new one, never a part of it. Its temporary file is removed
@@ -132,7 +132,7 @@ def write_with_digest(path: Path, payload: bytes | memoryview) -> None:
         path: The file; missing folders are created.
         payload: The content of the file.
     """
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(hashlib.sha256(payload).digest())
         stream.write(payload)
 
@@ -166,21 +166,21 @@ def check_writable(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(text.encode("utf-8") + b"\n")
 
 
 def add_digest(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with a field ``digest``, by which `check_digest` notices that it was changed or damaged.
 
-    It is the SHA-256 of the canonical JSON of all other fields (`stable_hash`), so that it can be computed again from
+    It is the SHA-256 of the canonical JSON of all other fields (`hash_stably`), so that it can be computed again from
     the file by any program, whatever its layout. It is no signature: who changes a file on purpose can change it too.
 
     Args:
         document: JSON types; a digest that it has already is replaced.
     """
     content = {name: value for name, value in document.items() if name != DIGEST}
-    return {**content, DIGEST: f"sha256:{stable_hash(content, 64)}"}
+    return {**content, DIGEST: f"sha256:{hash_stably(content, 64)}"}
 
 
 def check_digest(document: Mapping[str, Any], *, required: bool = False) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def check_digest(document: Mapping[str, Any], *, required: bool = False) -> dict
     stated = content.pop(DIGEST, None)
     if stated is None and not required:
         return content
-    if stated != f"sha256:{stable_hash(content, 64)}":
+    if stated != f"sha256:{hash_stably(content, 64)}":
         raise ValueError("its digest does not match its content")
     return content
 
@@ -261,7 +261,7 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     r"""``text`` as it can be written anywhere: bytes of file names that are not UTF-8 become ``\xNN``."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -294,7 +294,7 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def stable_hash(value: Any, length: int = 32) -> str:
+def hash_stably(value: Any, length: int = 32) -> str:
     """A content-derived identifier: the first ``length`` digits of the SHA-256 of the canonical JSON of ``value``.
 
     Keys are sorted and floats are written as Python's shortest form, so that equal values give equal identifiers on

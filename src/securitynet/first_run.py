@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from securitynet.errors import RefusedFile
-from securitynet.untrusted import describe_size, max_growth
+from securitynet.untrusted import bound_growth, describe_size
 
 SECONDS = 20
 """Time limit of a first run."""
@@ -39,7 +39,7 @@ def run_once(module: str, path: Path, reference: str, *arguments: str) -> None:
     Raises:
         RefusedFile: If the run does not end in time, needs too much memory, or crashes.
     """
-    limit = largest_run(path)
+    limit = limit_run_memory(path)
     command = [sys.executable, "-m", module, str(path.absolute()), str(limit), *arguments]
     try:
         done = subprocess.run(command, timeout=SECONDS, capture_output=True, stdin=subprocess.DEVNULL, check=False)
@@ -61,9 +61,9 @@ def run_once(module: str, path: Path, reference: str, *arguments: str) -> None:
         )
 
 
-def largest_run(path: Path) -> int:
+def limit_run_memory(path: Path) -> int:
     """The most memory in bytes that a model's file may take for one image."""
-    return (1 << 28) + max_growth(path.stat().st_size)
+    return (1 << 28) + bound_growth(path.stat().st_size)
 
 
 def limit_run(run: Callable[[str], None]) -> int:
@@ -111,14 +111,14 @@ def limit_growth(path: Path, what: str) -> Iterator[None]:
     """
     packed = path.stat().st_size
     try:
-        with limit_memory(_ASIDE + max_growth(packed)):
+        with limit_memory(_ASIDE + bound_growth(packed)):
             yield
     except Exception as error:
         if not is_short_of_memory(error):
             raise
         raise RefusedFile(
             f"{path} has {describe_size(packed)}, and {what} would take more than "
-            f"{describe_size(max_growth(packed))} of memory: it is not read.",
+            f"{describe_size(bound_growth(packed))} of memory: it is not read.",
             hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
         ) from error
 

@@ -95,9 +95,9 @@ def list_models(pattern: str = "*", *, source: str | None = None) -> list[str]:
 def _list_catalog() -> set[str]:
     """References of the entries of the user's catalog, if there is one."""
     from securitynet import catalog
-    from securitynet.catalog.location import database_missing, default_url
+    from securitynet.catalog.location import find_default_url, is_database_missing
 
-    if database_missing(default_url()):
+    if is_database_missing(find_default_url()):
         return set()
     with catalog.open() as opened:
         return {entry.reference for entry in opened.query() if entry.reference}

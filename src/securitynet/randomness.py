@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 
-def derived_seed(seed: int, purpose: str, epoch: int = 0) -> int:
+def derive_seed(seed: int, purpose: str, epoch: int = 0) -> int:
     """A seed of 63 bits for one purpose in one epoch, so that no two streams of a run are equal.
 
     Args:
@@ -21,19 +21,19 @@ def derived_seed(seed: int, purpose: str, epoch: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
-    """A CPU generator for one purpose in one epoch; arguments as for `derived_seed`.
+def make_generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
+    """A CPU generator for one purpose in one epoch; arguments as for `derive_seed`.
 
     Args:
         seed: Of the run.
         purpose: Name of the stream.
         epoch: Number of the epoch, for streams that start anew in each.
     """
-    return torch.Generator().manual_seed(derived_seed(seed, purpose, epoch))
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, epoch))
 
 
 @contextlib.contextmanager
-def isolated() -> Iterator[None]:
+def isolate_random_state() -> Iterator[None]:
     """Restore torch's global random state on all devices after the block."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):

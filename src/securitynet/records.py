@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 
 FAMILIES = {
     "membership": "Membership inference",
@@ -235,7 +235,7 @@ class TrialSpec(Record):
         The reference is a name for people; the checksum says which model it is, so a copy of the same weights under
         another path has the same trials.
         """
-        return stable_hash(
+        return hash_stably(
             {
                 "version": TRIAL_VERSION,
                 "target.checksum": self.target.checksum,

@@ -15,9 +15,12 @@ from securitynet.escaping import escape_controls
 class SafeConsole(Console):
     """A console that shows control characters in texts instead of sending them to the terminal.
 
-    Names of models, classes and files, and the errors of servers, come from others. Colours and progress bars are
-    rich's own: they are not part of the texts.
+    Names of models, classes and files, and the errors of servers, come from others; codes of emoji in them stay as they
+    are. Colours and progress bars are rich's own: they are not part of the texts.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"emoji": False, **options})  # ``folder:two: 90 records`` names no emoji
 
     @override
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

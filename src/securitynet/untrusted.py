@@ -41,7 +41,7 @@ _USUAL_RATIO = 20
 """Compression that real data reach; what grows by no more is bounded by the file's own size."""
 
 
-def max_growth(packed: int) -> int:
+def bound_growth(packed: int) -> int:
     """The largest size in bytes to which a file may grow when it is read.
 
     Args:
@@ -68,7 +68,7 @@ def check_growth(name: str, packed: int, unpacked: int) -> None:
         packed: Its size in bytes.
         unpacked: The size to which it grows in bytes.
     """
-    if unpacked > max_growth(packed):
+    if unpacked > bound_growth(packed):
         raise RefusedFile(
             f"{name} has {describe_size(packed)} and would take {describe_size(unpacked)} of memory: it is not read.",
             hint="If you trust it, allow that many GiB: securitynet --max-size GIB COMMAND, or set "
@@ -84,7 +84,7 @@ def check_regular(path: Path | str) -> None:
         return
     mode = status.st_mode
     blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows does not say
-    if stat.S_ISREG(mode) and blocks is not None and status.st_size > max_growth(blocks * 512):
+    if stat.S_ISREG(mode) and blocks is not None and status.st_size > bound_growth(blocks * 512):
         check_growth(f"{path}, a file with holes,", _measure_data(path, status.st_size), status.st_size)
     if stat.S_ISREG(mode) and status.st_dev in _kernel_file_systems():
         raise RefusedFile(f"{path} is not a file on a disk but one of the kernel: it is not read.")

@@ -20,4 +20,4 @@ def published(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> pa
     url = str(tmp_path_factory.mktemp("catalog") / "c.db")
     with securitynet.catalog.open(url) as catalog:
         catalog.import_table(path)
-    return sources.load("catalog", db=url)
+    return sources.load_frames("catalog", db=url)

@@ -10,20 +10,20 @@ import pytest
 
 from securitynet.analysis import claims, findings, frames
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures.declared import figure
+from securitynet.analysis.figures.declared import find_figure
 from securitynet.analysis.hypotheses.claim import Claim
-from securitynet.analysis.hypotheses.correlations import between_datasets, correlation
-from securitynet.analysis.hypotheses.defenses import against_undefended, weaker_defense
+from securitynet.analysis.hypotheses.correlations import correlate, correlate_datasets
+from securitynet.analysis.hypotheses.defenses import compare_defenses, compare_with_undefended
 from securitynet.analysis.hypotheses.differences import (
-    adjusted_between,
-    between,
-    difference,
-    equal_groups,
-    relative_between,
-    relative_change,
+    compare_all_groups,
+    compare_groups,
+    compare_groups_adjusted,
+    compare_groups_relative,
+    compare_relative,
+    compare_values,
 )
-from securitynet.analysis.hypotheses.shares import mean, mean_ratio, ratio_of_means, share
-from securitynet.analysis.hypotheses.tested import Test, decide, decide_none
+from securitynet.analysis.hypotheses.shares import average, average_ratio, compare_means, measure_share
+from securitynet.analysis.hypotheses.tested import Test, decide_none, decide_outcome
 
 Make = Callable[[float, np.random.Generator], pandas.DataFrame]
 SIMULATIONS = 10
@@ -106,22 +106,22 @@ def beside_another(effect: float, random: np.random.Generator) -> pandas.DataFra
 
 
 CASES: dict[str, tuple[Test, Make, float, float]] = {
-    "within": (correlation("x", "y"), with_slope, 2.0, 0.0),
-    "pooled": (correlation("x", "y", estimand="pooled"), with_slope_everywhere, 3.0, 0.0),
-    "ranks": (correlation("x", "y", "spearman"), with_slope, 2.0, 0.0),
-    "between datasets": (between_datasets("x", "y"), of_datasets, 1.0, 0.0),
-    "difference": (difference("x", "y"), with_second, 0.05, 0.0),
-    "relative change": (relative_change("x", "y"), with_second, 0.10, 0.0),
-    "between": (between("y", "group", "a", "b"), in_two_groups, 0.08, 0.0),
-    "adjusted": (adjusted_between("y", "x", "x", "group", "a", "b"), at_equal_covariate, 0.06, 0.0),
-    "relative between": (relative_between("x", "y", "dataset", "d0", "d1"), beside_another, 0.15, 0.0),
-    "defense": (against_undefended("x", "dp-sgd"), with_defense, 0.03, 0.0),
-    "defense, relatively": (against_undefended("x", "dp-sgd", relative=True), with_defense, 0.06, 0.0),
-    "weaker defense": (weaker_defense("x", "distillation", "dp-sgd"), with_defense, 0.04, 0.0),
-    "share": (share("y", above=0.5), as_shares, 0.4, 0.5),
-    "mean": (mean("y"), in_two_groups, 0.3, 0.5),
-    "ratio of means": (ratio_of_means("y", "x"), as_ratios, 0.5, 1.0),
-    "mean ratio": (mean_ratio("y", ("x",)), as_ratios, 0.5, 1.0),
+    "within": (correlate("x", "y"), with_slope, 2.0, 0.0),
+    "pooled": (correlate("x", "y", estimand="pooled"), with_slope_everywhere, 3.0, 0.0),
+    "ranks": (correlate("x", "y", "spearman"), with_slope, 2.0, 0.0),
+    "between datasets": (correlate_datasets("x", "y"), of_datasets, 1.0, 0.0),
+    "difference": (compare_values("x", "y"), with_second, 0.05, 0.0),
+    "relative change": (compare_relative("x", "y"), with_second, 0.10, 0.0),
+    "between": (compare_groups("y", "group", "a", "b"), in_two_groups, 0.08, 0.0),
+    "adjusted": (compare_groups_adjusted("y", "x", "x", "group", "a", "b"), at_equal_covariate, 0.06, 0.0),
+    "relative between": (compare_groups_relative("x", "y", "dataset", "d0", "d1"), beside_another, 0.15, 0.0),
+    "defense": (compare_with_undefended("x", "dp-sgd"), with_defense, 0.03, 0.0),
+    "defense, relatively": (compare_with_undefended("x", "dp-sgd", relative=True), with_defense, 0.06, 0.0),
+    "weaker defense": (compare_defenses("x", "distillation", "dp-sgd"), with_defense, 0.04, 0.0),
+    "share": (measure_share("y", above=0.5), as_shares, 0.4, 0.5),
+    "mean": (average("y"), in_two_groups, 0.3, 0.5),
+    "ratio of means": (compare_means("y", "x"), as_ratios, 0.5, 1.0),
+    "mean ratio": (average_ratio("y", ("x",)), as_ratios, 0.5, 1.0),
 }
 
 
@@ -134,7 +134,7 @@ def count_alarms(name: str, simulations: int) -> int:
         rows = make(0.0, random)
         if name == "mean":
             rows = rows.assign(y=rows["y"] - rows["y"].mean() + 0.5 + random.normal(0, 0.03) / np.sqrt(len(rows)))
-        alarms += decide(test(rows, 0.95), 1, against)[0] != "undecided"
+        alarms += decide_outcome(test(rows, 0.95), 1, against)[0] != "undecided"
     return alarms
 
 
@@ -142,8 +142,8 @@ def count_alarms(name: str, simulations: int) -> int:
 def test_a_test_finds_what_is_there_and_rarely_what_is_not(name: str) -> None:
     test, make, effect, against = CASES[name]
     there = test(make(effect, np.random.default_rng(1)), 0.95)
-    assert decide(there, 1, against)[0] == "supported"
-    assert decide(there, -1, against)[0] == "contradicted"
+    assert decide_outcome(there, 1, against)[0] == "supported"
+    assert decide_outcome(there, -1, against)[0] == "contradicted"
     assert count_alarms(name, SIMULATIONS) <= 3, "more than 3 of 10 are less likely than 1 in 900"
 
 
@@ -171,12 +171,12 @@ def test_equivalence_is_rarely_claimed_at_the_margin() -> None:
     random = np.random.default_rng(5)
     margin = 0.02
     claimed = sum(
-        decide_none(difference("x", "y")(with_second(margin, random), 0.90), margin) == "supported"
+        decide_none(compare_values("x", "y")(with_second(margin, random), 0.90), margin) == "supported"
         for _ in range(SIMULATIONS)
     )
     assert claimed <= 3
     groups = sum(
-        decide_none(equal_groups("y", "group")(in_two_groups(0.03, random), 0.90), 0.03) == "supported"
+        decide_none(compare_all_groups("y", "group")(in_two_groups(0.03, random), 0.90), 0.03) == "supported"
         for _ in range(SIMULATIONS)
     )
     assert groups <= 3
@@ -187,11 +187,11 @@ def test_equal_groups_by_hand() -> None:
     rows = models(random, datasets=1, each=90).assign(group=np.tile(["a", "b", "c"], 30))
     rows["family"] = rows["case"]
     rows["y"] = 0.5 + random.normal(0, 0.005, 90) + 0.2 * (rows["group"] == "c")
-    found = equal_groups("y", "group")(rows, 0.90)
+    found = compare_all_groups("y", "group")(rows, 0.90)
     means = rows.groupby("group")["y"].mean()
     assert found.estimate.value == pytest.approx(max(abs(means["c"] - means["a"]), abs(means["c"] - means["b"])))
     assert decide_none(found, 0.05) == "contradicted"
-    assert decide_none(equal_groups("y", "group")(rows[rows["group"] != "c"], 0.90), 0.05) == "supported"
+    assert decide_none(compare_all_groups("y", "group")(rows[rows["group"] != "c"], 0.90), 0.05) == "supported"
 
 
 def test_architectures_are_compared_on_the_same_data() -> None:
@@ -201,11 +201,11 @@ def test_architectures_are_compared_on_the_same_data() -> None:
     rows["architecture"] = np.tile(np.repeat(["a", "b"], 20), 2)
     rows["y"] = 0.5 + 0.3 * (rows["dataset"] == "d1") + random.normal(0, 0.01, 80)
     rows = rows.drop(index=rows.index[:15])
-    matched = equal_groups("y", "architecture", match=("dataset", "epochs", "seed"))(rows, 0.90)
+    matched = compare_all_groups("y", "architecture", match=("dataset", "epochs", "seed"))(rows, 0.90)
     assert decide_none(matched, 0.05) == "supported"
     assert (matched.estimate.n, matched.units) == (25, "pairs")  # 20 seeds and 5, of the 40 less 15 that are left
     assert "25 pairs" in matched.estimate.method and "models" not in matched.estimate.method
-    assert decide_none(equal_groups("y", "architecture")(rows, 0.90), 0.05) != "supported"
+    assert decide_none(compare_all_groups("y", "architecture")(rows, 0.90), 0.05) != "supported"
 
 
 def test_an_adjusted_difference_by_least_squares() -> None:
@@ -215,7 +215,7 @@ def test_an_adjusted_difference_by_least_squares() -> None:
     rows = everything[everything["x"].between(both["min"].max(), both["max"].min())]
     design = np.column_stack([np.ones(len(rows)), rows["x"], rows["group"] == "b"]).astype(float)
     expected = np.linalg.lstsq(design, rows["y"].to_numpy(float), rcond=None)[0][2]
-    found = adjusted_between("y", "x", "x", "group", "a", "b")(everything, 0.95)
+    found = compare_groups_adjusted("y", "x", "x", "group", "a", "b")(everything, 0.95)
     assert found.estimate.value == pytest.approx(expected)
 
 
@@ -235,7 +235,7 @@ def claim(name: str) -> Claim:
 def test_every_claim_has_a_name_of_its_own_and_a_margin_where_it_says_none() -> None:
     assert len({one.name for one in claims.EVERY}) == len(claims.EVERY) >= 70
     with pytest.raises(ValueError, match="margin"):
-        Claim("c", "s", "p", {}, mean("y"), 0, "mean")
+        Claim("c", "s", "p", {}, average("y"), 0, "mean")
 
 
 def test_a_claim_never_judges_data_that_it_does_not_name() -> None:
@@ -243,10 +243,10 @@ def test_a_claim_never_judges_data_that_it_does_not_name() -> None:
             for n in range(8)]  # fmt: skip
     rows += [value(f"b{n}", "target", "test_accuracy", 0.9 + n / 100, purpose="benchmark", dataset="digits")
              for n in range(8)]  # fmt: skip
-    (found,) = findings.judge([claim("security-models-less-accurate")], tidy(rows))
+    (found,) = findings.judge_claims([claim("security-models-less-accurate")], tidy(rows))
     assert found.status == "not tested" and "no models of dataset CIFAR-10" in found.sentence
     on_cifar = [{**row, "dataset": "CIFAR-10", "family": "ResNet"} for row in rows]
-    (found,) = findings.judge([claim("security-models-less-accurate")], tidy(on_cifar))
+    (found,) = findings.judge_claims([claim("security-models-less-accurate")], tidy(on_cifar))
     assert found.status == "supported" and "on CIFAR-10 (ResNet)" in found.sentence
 
 
@@ -258,20 +258,20 @@ def test_entries_without_the_quantity_change_no_cluster() -> None:
         year = 2012 + number % 8
         rows.append(value(f"m{number}", "stealing", "accuracy", 0.9 - 0.02 * (year - 2012) + random.normal(0, 0.02),
                           year=year, dataset="ImageNet-1k") | {"family": f"f{number % 10}"})  # fmt: skip
-    only = findings.judge([claim("newer-harder-to-steal")], tidy(rows))[0]
+    only = findings.judge_claims([claim("newer-harder-to-steal")], tidy(rows))[0]
     more = [value(f"e{n}", "target", "test_accuracy", np.nan, year=2020, dataset="ImageNet-1k") | {"family": None}
             for n in range(50)]  # fmt: skip
-    with_more = findings.judge([claim("newer-harder-to-steal")], tidy([*rows, *more]))[0]
+    with_more = findings.judge_claims([claim("newer-harder-to-steal")], tidy([*rows, *more]))[0]
     assert only.sentence == with_more.sentence and "jackknife over 10 families" in with_more.sentence
 
 
 def test_claims_look_at_undefended_targets_without_backdoors() -> None:
     rows = [value(f"p{n}", "stealing", "accuracy", 0.9 - n / 50, dataset="digits") for n in range(8)]
     rows += [value(f"p{n}", "target", "test_accuracy", 0.7 + n / 50, dataset="digits") for n in range(8)]
-    plain = findings.judge([claim("stealing-falls-with-accuracy")], tidy(rows))[0]
+    plain = findings.judge_claims([claim("stealing-falls-with-accuracy")], tidy(rows))[0]
     more = [{**row, "case": f"d{row['case']}", "value": 0.5, "defense": "dp-sgd"} for row in rows]
     more += [{**row, "case": f"b{row['case']}", "value": 0.6, "backdoor": "badnets"} for row in rows]
-    defended = findings.judge([claim("stealing-falls-with-accuracy")], tidy([*rows, *more]))[0]
+    defended = findings.judge_claims([claim("stealing-falls-with-accuracy")], tidy([*rows, *more]))[0]
     assert plain.status == "supported" and defended.sentence == plain.sentence
 
 
@@ -283,13 +283,13 @@ def test_targets_are_compared_at_equal_epochs() -> None:
         rows.append(value(f"a{seed}", "target", "test_accuracy", 0.80 + seed / 1000, epochs=10, **common))
         rows.append(value(f"b{seed}", "target", "test_accuracy", 0.95, epochs=100, **common))
         rows.append(value(f"c{seed}", "target", "test_accuracy", 0.70, epochs=10, defense="dp-sgd", **common))
-    (found,) = findings.judge([claim("dp-sgd-utility")], tidy(rows))
+    (found,) = findings.judge_claims([claim("dp-sgd-utility")], tidy(rows))
     assert found.estimate is not None and found.estimate.value == pytest.approx(-0.1035, abs=1e-4)
-    table = figure("ml-doctor-table-5").make(tidy(rows)).data
+    table = find_figure("ml-doctor-table-5").make(tidy(rows)).data
     assert len(table) == 3 and set(table["epochs"]) == {10, 100}
     membership = [{**row, "attack": "membership", "measure": "balanced-accuracy", "method": "ml-doctor-white-box",
                    "auxiliary": "shadow"} for row in rows]  # fmt: skip
-    shown = figure("ml-doctor-table-3").make(tidy([*rows, *membership])).data
+    shown = find_figure("ml-doctor-table-3").make(tidy([*rows, *membership])).data
     assert shown.filter(like="no defense").iloc[0, 0].startswith("0.80")
 
 
@@ -303,7 +303,7 @@ def test_the_error_of_inversion_is_compared_relatively(factor: float, status: st
             about = {"dataset": dataset, "architecture": "simple-cnn", "seed": seed, "method": "fredrikson"}
             rows.append(value(f"{dataset}{seed}", "inversion", "mse", plain, **about))
             rows.append(value(f"{dataset}{seed}d", "inversion", "mse", factor * plain, defense="dp-sgd", **about))
-    (found,) = findings.judge([claim("dp-sgd-inversion-error")], tidy(rows))
+    (found,) = findings.judge_claims([claim("dp-sgd-inversion-error")], tidy(rows))
     assert found.status == status and found.claim.margin == 0.1
     assert found.estimate is not None and found.estimate.value == pytest.approx(factor - 1)
 
@@ -315,7 +315,7 @@ def test_each_attribute_has_its_row() -> None:
         for defense in (None, "dp-sgd"):
             rows.append(value(f"m{defense}", "attribute", "accuracy", number, defense=defense, **how)
                         | {"settings": f'{{"of": "{name}"}}'})  # fmt: skip
-    table = figure("ml-doctor-table-3").make(tidy(rows)).data
+    table = find_figure("ml-doctor-table-3").make(tidy(rows)).data
     assert list(table["condition"]) == [f"Attribute inference, shadow: {name}" for name in ("slant", "thickness")]
 
 
@@ -326,7 +326,7 @@ def test_epochs_and_budgets() -> None:
             rows.append(value(f"m{seed}-{epochs}", "membership", "balanced-accuracy", risk + seed / 1000, seed=seed,
                               epochs=epochs, dataset="digits", architecture="a", method="ml-doctor-white-box",
                               auxiliary="shadow"))  # fmt: skip
-    found = {one.claim.name: one for one in findings.judge(claims.EVERY, tidy(rows))}
+    found = {one.claim.name: one for one in findings.judge_claims(claims.EVERY, tidy(rows))}
     assert found["epochs-membership"].status == "supported" and found["epochs-membership"].estimate.n == 18
     plateau = found["plateau-membership"]
     assert plateau.status == "supported" and plateau.estimate.value == pytest.approx(0.002)
@@ -335,9 +335,9 @@ def test_epochs_and_budgets() -> None:
         for at, accuracy in (("budget=50", 0.4), ("budget=500", 0.6), (None, 0.7)):
             budgets.append(value(f"m{n}", "stealing", "accuracy", accuracy + n / 1000, at=at, dataset="digits",
                                  surrogate="usual"))  # fmt: skip
-    (found_,) = findings.judge([claim("budget-helps")], tidy(budgets))
+    (found_,) = findings.judge_claims([claim("budget-helps")], tidy(budgets))
     assert found_.status == "supported" and found_.estimate.value == pytest.approx(0.3)
-    (without,) = findings.judge([claim("budget-helps")], tidy([row for row in budgets if row["at"] is None]))
+    (without,) = findings.judge_claims([claim("budget-helps")], tidy([row for row in budgets if row["at"] is None]))
     assert "no target was stolen with several query budgets" in without.sentence
 
 
@@ -349,7 +349,7 @@ def test_runtimes_and_flags() -> None:
         for method, seconds in (("strip", 30.0), ("neo", 18.0)):
             rows.append(value(f"m{n}", "backdoor", "false-rejection-rate", 0.0, method=method, seconds=seconds,
                               dataset="CIFAR-10"))  # fmt: skip
-    found = {one.claim.name: one for one in findings.judge(claims.EVERY, tidy(rows))}
+    found = {one.claim.name: one for one in findings.judge_claims(claims.EVERY, tidy(rows))}
     assert found["neural-cleanse-flags"].status == "supported" and found["neural-cleanse-flags"].estimate.value == 0.25
     assert found["strip-flags-none"].status == "undecided", "80 models without an alarm leave room for 5%"
     assert found["neural-cleanse-slow"].status == "supported"

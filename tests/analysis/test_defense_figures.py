@@ -12,7 +12,7 @@ import pytest
 from securitynet.analysis import claims, findings, frames
 from securitynet.analysis.figures import defenses, frontier
 from securitynet.analysis.figures.base import MissingData
-from securitynet.analysis.figures.declared import figures
+from securitynet.analysis.figures.declared import list_figures
 from securitynet.analysis.papers import ml_doctor
 from securitynet.analysis.study_frames import _condition
 from securitynet.results.study_targets import StudyTargetRecord
@@ -38,7 +38,7 @@ def case(name, architecture="simple-cnn", dataset="digits", defense=None, accura
 
 
 def made(name, *cases):
-    return figures()[name].make(frames.tidy(list(itertools.chain(*cases))))
+    return list_figures()[name].make(frames.tidy(list(itertools.chain(*cases))))
 
 
 def table(drawn):
@@ -75,14 +75,14 @@ def test_the_papers_tables_stand_beside_a_study_with_other_epochs_and_other_attr
     cases = [case("a", balanced=0.7), case("b", defense="dp-sgd", epsilon=10.0, setting="epsilon 10", balanced=0.5)]
     rows = [row for target in cases for row in (*target, *inferred(target))]
     both = pandas.concat([ml_doctor.read_tables(), frames.tidy(rows)], ignore_index=True)
-    drawn = figures()["ml-doctor-table-3"].make(both)
+    drawn = list_figures()["ml-doctor-table-3"].make(both)
     found = table(drawn)
     assert "epochs" not in drawn.caption and len(found) == len(drawn.data)  # one a condition
     row = found["Membership, white-box, shadow"]
     assert row["CelebA · no defense"].startswith("0.720") and row["digits · dp-sgd, epsilon 10"].startswith("0.500")
     assert found["Attribute inference, shadow"]["UTKFace · no defense"].startswith("0.800")
     assert found["Attribute inference, shadow: x"]["digits · no defense"].startswith("0.800")
-    utility = figures()["ml-doctor-table-5"].make(both).data
+    utility = list_figures()["ml-doctor-table-5"].make(both).data
     assert "epochs" not in utility and len(utility[utility["defense in use"] == "no defense"]) == 5
 
 
@@ -121,6 +121,14 @@ def test_other_figures_leave_defended_targets_out():
     drawn = made("ml-doctor-2", case("a", balanced=0.7), case("b", defense="dp-sgd", balanced=0.5))
     assert set(drawn.data["case"]) == {"a"}
     assert set(made("ml-doctor-2", case("b", defense="dp-sgd", balanced=0.5)).data["case"]) == {"b"}
+
+
+def test_epochs_are_not_shown_where_architectures_differ_as_well():
+    other = [case("a", balanced=0.7), case("b", "vgg19", balanced=0.6, epochs=20)]
+    with pytest.raises(MissingData, match="several numbers of epochs"):
+        made("ml-doctor-9", *other)
+    drawn = made("ml-doctor-9", *other, case("c", balanced=0.8, epochs=20))
+    assert set(drawn.data["case"]) == {"a", "b", "c"}
 
 
 def frontier_cases():
@@ -191,7 +199,7 @@ def test_without_defenses_each_model_is_a_point():
 def test_the_frontier_against_its_definition():
     rng = np.random.default_rng(0)
     utility, risk = rng.integers(0, 8, 60) / 8, rng.integers(0, 8, 60) / 8
-    found = frontier.frontier(utility, risk)
+    found = frontier.find_frontier(utility, risk)
     for i in range(60):
         surpassed = any(
             utility[j] >= utility[i] and risk[j] <= risk[i] and (utility[j] > utility[i] or risk[j] < risk[i])
@@ -204,7 +212,7 @@ def test_labels_do_not_cover_one_another():
     rng = np.random.default_rng(1)
     places = [(400 + float(x), 150 + float(y)) for x, y in rng.normal(0, 25, (14, 2))]
     widths = [60.0 + 5 * n for n in range(14)]
-    found = frontier.placed(places, widths)
+    found = frontier.place_labels(places, widths)
     boxes = [(one[0], one[1] - 6, one[0] + width, one[1] + 6) for one, width in zip(found, widths, strict=True) if one]
     assert len(boxes) > 8
     for one, other in itertools.combinations(boxes, 2):
@@ -215,7 +223,7 @@ def test_a_label_without_room_is_left_out_and_none_covers_a_point():
     random = np.random.default_rng(0)
     places = [(200 + x, 150 + y) for x, y in random.uniform(0, 60, (60, 2))]
     points = [(x, y) for x in range(0, 460, 30) for y in range(0, 330, 30)]
-    positions = frontier.placed(places, [90.0] * 60, [n < 3 for n in range(60)], points)
+    positions = frontier.place_labels(places, [90.0] * 60, [n < 3 for n in range(60)], points)
     boxes = [(one[0], one[1] - 6, one[0] + 90, one[1] + 6) for one in positions if one is not None]
     assert 0 < len(boxes) < 60
     for one, other in itertools.combinations(boxes, 2):
@@ -227,7 +235,7 @@ def test_a_label_without_room_is_left_out_and_none_covers_a_point():
 def test_no_leader_and_no_line_runs_through_a_label():
     random = np.random.default_rng(2)
     places = [(300 + x, 200 + y) for x, y in random.uniform(0, 40, (9, 2))]
-    positions = frontier.placed(places, [110.0] * 9, [True] * 9, level=260.0)
+    positions = frontier.place_labels(places, [110.0] * 9, [True] * 9, level=260.0)
     boxes = [one and (one[0], one[1] - 6, one[0] + 110, one[1] + 6) for one in positions]
     joined = 0
     for (x, y), one in zip(places, positions, strict=True):
@@ -249,7 +257,7 @@ def test_claims_on_defenses_compare_the_same_target_with_and_without():
     for seed in range(8):
         rows.append(case(f"p{seed}", balanced=0.7 + seed / 100, seed=seed))
         rows.append(case(f"d{seed}", defense="dp-sgd", balanced=0.65 + seed / 100, seed=seed))
-    found = findings.judge(claims.EVERY, frames.tidy(list(itertools.chain(*rows))))
+    found = findings.judge_claims(claims.EVERY, frames.tidy(list(itertools.chain(*rows))))
     (finding,) = [item for item in found if item.claim.name == "dp-sgd-membership"]
     assert finding.status == "supported" and finding.estimate.value == pytest.approx(-0.05)
     assert finding.estimate.n == 8

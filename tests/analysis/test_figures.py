@@ -9,7 +9,7 @@ import pytest
 from securitynet.analysis import claims, findings, frames, sources
 from securitynet.analysis.figures import files
 from securitynet.analysis.figures.base import MissingData
-from securitynet.analysis.figures.declared import figure, figures
+from securitynet.analysis.figures.declared import find_figure, list_figures
 from securitynet.analysis.frames import Quantity, parse_name
 from securitynet.errors import ConfigurationError, UnknownName
 
@@ -58,7 +58,7 @@ def test_the_settings_that_most_cases_have_count():
 
 
 def test_a_figure_states_n_interval_and_test(hand_made):
-    drawn = figure("securitynet-5").make(hand_made)
+    drawn = find_figure("securitynet-5").make(hand_made)
     by_group = drawn.statistics.set_index("group")
     assert by_group.loc["digits", "r"] == pytest.approx(-1, abs=0.01) and by_group.loc["digits", "n"] == 30
     assert "n = 30" in drawn.caption and "digits −" in drawn.caption and "p " in drawn.caption
@@ -67,9 +67,9 @@ def test_a_figure_states_n_interval_and_test(hand_made):
 
 def test_a_figure_says_what_it_lacks(hand_made):
     with pytest.raises(MissingData, match="top 3"):
-        figure("securitynet-14").make(hand_made)
+        find_figure("securitynet-14").make(hand_made)
     with pytest.raises(UnknownName, match="securitynet-5"):
-        figure("securitynet-55")
+        find_figure("securitynet-55")
 
 
 def test_a_format_is_named_with_or_without_its_dot():
@@ -79,19 +79,19 @@ def test_a_format_is_named_with_or_without_its_dot():
 
 
 def test_files_of_all_kinds(hand_made, tmp_path):
-    one = figure("securitynet-5")
+    one = find_figure("securitynet-5")
     drawn = one.make(hand_made)
     for suffix, start in [(".svg", b"<svg"), (".png", b"\x89PNG"), (".pdf", b"%PDF"), (".html", b"<!DOCTYPE")]:
         path = tmp_path / f"figure{suffix}"
-        files.write(one, drawn, path)
+        files.write_figure(one, drawn, path)
         assert path.read_bytes().startswith(start)
     page = (tmp_path / "figure.html").read_text()
     assert "<b>m0" not in page and "http" not in page.replace("http://www.w3.org", "")
-    files.write(one, drawn, tmp_path / "figure.csv")
+    files.write_figure(one, drawn, tmp_path / "figure.csv")
     table = list(csv.DictReader((tmp_path / "figure.csv").open()))
     assert len(table) == 50 and {"model", "target", "stealing"} <= set(table[0])
     with pytest.raises(ConfigurationError, match="suffix of a known format"):
-        files.write(one, drawn, tmp_path / "figure.gif")
+        files.write_figure(one, drawn, tmp_path / "figure.gif")
 
 
 def test_roc_bands_are_medians_and_quartiles():
@@ -100,18 +100,18 @@ def test_roc_bands_are_medians_and_quartiles():
         [{"case": str(n), "attack": "membership", "method": "lira", "measure": "tpr", "at": f"fpr={fpr}",
           "value": value} for fpr, values in rates.items() for n, value in enumerate(values)]
     )  # fmt: skip
-    table = figure("roc-bands").make(frame).statistics.set_index("fpr")
+    table = find_figure("roc-bands").make(frame).statistics.set_index("fpr")
     assert table.loc[0.01, ["low", "median", "high"]].tolist() == pytest.approx([0.02, 0.04, 0.1])
     assert table.loc[0.1, ["low", "median", "high"]].tolist() == pytest.approx([0.2, 0.3, 0.4])
     with pytest.raises(MissingData, match="true-positive"):
-        figure("roc-bands").make(frame[:0])
+        find_figure("roc-bands").make(frame[:0])
 
 
 def test_sources_refuse_what_is_not_there(tmp_path):
     with pytest.raises(ConfigurationError, match="neither"):
-        sources.load("nowhere")
+        sources.load_frames("nowhere")
     with pytest.raises(ConfigurationError, match="no models"):
-        sources.load("catalog", db=str(tmp_path / "empty.db"))
+        sources.load_frames("catalog", db=str(tmp_path / "empty.db"))
     with pytest.raises(ConfigurationError, match="Write COLUMN=VALUE"):
         sources.parse_where(["dataset"])
     assert sources.parse_where(["dataset=a, b", "year=2016"]) == {"dataset": ["a", "b"], "year": ["2016"]}
@@ -122,14 +122,14 @@ def test_findings_follow_the_data(hand_made):
     rising = frames.tidy(rows(30, slope=1.0))
     random = frames.tidy([{**r, "value": np.random.default_rng(i).random()} for i, r in enumerate(rows(30))])
     for frame, status in [(hand_made, "supported"), (rising, "contradicted"), (random, "undecided")]:
-        (found,) = findings.judge([claim], frame)
+        (found,) = findings.judge_claims([claim], frame)
         assert found.status == status and status.capitalize() in found.sentence
-    assert findings.judge([claim], hand_made[hand_made["attack"] == "target"])[0].status == "not tested"
+    assert findings.judge_claims([claim], hand_made[hand_made["attack"] == "target"])[0].status == "not tested"
 
 
 @pytest.mark.real_data
 def test_the_published_correlations_with_intervals(published):
-    table = figure("securitynet-5").make(published).statistics.set_index("group")
+    table = find_figure("securitynet-5").make(published).statistics.set_index("group")
     known = {"CIFAR-10": -0.703, "CIFAR-100": -0.780, "SVHN": -0.579, "CUB-200-2011": -0.637}
     for dataset, r in known.items():
         assert table.loc[dataset, "r"] == pytest.approx(r, abs=5e-4)
@@ -140,8 +140,8 @@ def test_the_published_correlations_with_intervals(published):
 @pytest.mark.slow
 def test_all_figures_of_the_published_table_are_drawn(published, tmp_path):
     drawn = []
-    for one in figures().values():
+    for one in list_figures().values():
         if one.source.startswith("SecurityNet") and not one.missing(published):
-            files.write(one, one.make(published), tmp_path / f"{one.name}.svg")
+            files.write_figure(one, one.make(published), tmp_path / f"{one.name}.svg")
             drawn.append(int(one.name.removeprefix("securitynet-").removeprefix("table-")))
     assert {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17} <= set(drawn)

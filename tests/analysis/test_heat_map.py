@@ -8,7 +8,7 @@ import pytest
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures import groups, points
 from securitynet.analysis.figures.base import Figure, MissingData
-from securitynet.analysis.figures.heat_map import distances_from_chance
+from securitynet.analysis.figures.heat_map import measure_distances_from_chance
 from securitynet.analysis.frames import Quantity
 
 
@@ -21,7 +21,7 @@ def test_distances_from_chance_by_hand() -> None:
     rows = pandas.DataFrame(
         {"auc": [0.5, 0.75, 0.4], "agreement": [0.1, 0.55, 0.55], "drop": [0.0, 0.3, None], "classes": [10, 10, None]}
     )
-    found = distances_from_chance(rows, quantities)
+    found = measure_distances_from_chance(rows, quantities)
     assert found["auc"].tolist() == pytest.approx([0, 0.5, 0])
     assert found["agreement"].tolist() == pytest.approx([0, 0.5, 0.55])
     assert found["drop"].tolist()[:2] == pytest.approx([0, 0.3]) and pandas.isna(found["drop"][2])

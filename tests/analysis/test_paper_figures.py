@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from securitynet.analysis import frames
 from securitynet.analysis.figures import groups, violins
 from securitynet.analysis.figures.base import Figure
-from securitynet.analysis.figures.declared import figure
+from securitynet.analysis.figures.declared import find_figure
 from securitynet.analysis.figures.performance import order_by_ease
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.store import Measured
@@ -37,7 +37,7 @@ def test_figure_2_leaves_out_benchmark_models_that_no_security_model_resembles()
         model(n, "test_accuracy", 0.7, dataset="CIFAR-100", purpose=purpose)
         for n, purpose in ((20, "benchmark"), (21, "security"))
     ]
-    drawn = figure("securitynet-2").make(frames.tidy(rows))
+    drawn = find_figure("securitynet-2").make(frames.tidy(rows))
     assert sorted(drawn.data["model"]) == ["m0", "m1", "m10", "m11", "m2", "m20", "m21"]
     assert "3 models of others left out" in drawn.caption
 
@@ -54,7 +54,7 @@ def test_a_panel_without_data_says_so() -> None:
     for number in range(4):
         rows.append(model(number, "overfitting", 0.05 * number))
         rows.append(model(number, "auc", 0.5 + 0.02 * number, attack="membership", method="modified-entropy"))
-    drawn = figure("securitynet-13").make(frames.tidy(rows))
+    drawn = find_figure("securitynet-13").make(frames.tidy(rows))
     assert "Without data here: Prediction correctness" in drawn.caption and "MLP on posteriors: AUC" in drawn.caption
     assert "Blind baseline" not in drawn.caption.partition("Without data here")[2]
     chart = json.dumps(drawn.chart.to_dict(validate=False))
@@ -66,7 +66,7 @@ def test_figure_14_is_drawn_without_its_top_3_posteriors_and_says_so() -> None:
     for number in range(4):
         rows.append(model(number, "overfitting", 0.05 * number))
         rows.append(model(number, "auc", 0.5 + 0.02 * number, attack="membership", method="mlp-posteriors"))
-    drawn = figure("securitynet-14").make(frames.tidy(rows))
+    drawn = find_figure("securitynet-14").make(frames.tidy(rows))
     assert "Without data here: Modified entropy: AUC; MLP on the top 3 posteriors: AUC." in drawn.caption
     assert "Not drawn, for lack of data: SVHN, CIFAR-100, ImageNet-1k, CUB-200-2011." in drawn.caption
 
@@ -77,7 +77,7 @@ def test_panels_of_threat_models_without_data_are_drawn_empty() -> None:
               surrogate="usual", dataset="digits", architecture="simple-cnn")
         for number in range(2)
     ]  # fmt: skip
-    drawn = figure("ml-doctor-7").make(frames.tidy(rows))
+    drawn = find_figure("ml-doctor-7").make(frames.tidy(rows))
     assert "Without data here: Membership, white-box, shadow; Inversion, shadow: accuracy; Attribute" in drawn.caption
     assert "Not drawn" not in drawn.caption
     chart = drawn.chart.to_dict(validate=False)
@@ -96,21 +96,21 @@ def test_poisoned_models_stand_apart() -> None:
             model(number, "anomaly-index", 1.0 + 2 * (number > 2), "backdoor", method="neural-cleanse", **about),
         ]
     tidy = frames.tidy(rows)
-    table = figure("securitynet-table-1").make(tidy).data
+    table = find_figure("securitynet-table-1").make(tidy).data
     assert list(table["flagged"]) == ["2 of 2", "1 of 4"] and list(table["backdoor"]) == ["badnets", "none"]
-    drawn = figure("securitynet-5").make(tidy)
+    drawn = find_figure("securitynet-5").make(tidy)
     assert len(drawn.data) == 4 and "2 targets with a backdoor left out." in drawn.caption
     alone = frames.tidy([row for row in rows if row["backdoor"]])
-    assert len(figure("securitynet-5").make(alone).data) == 2, "where there are no others, they are shown"
+    assert len(find_figure("securitynet-5").make(alone).data) == 2, "where there are no others, they are shown"
     clean = frames.tidy([row for row in rows if not row["backdoor"]])
-    assert "backdoor" not in figure("securitynet-table-1").make(clean).data
-    assert "left out" not in figure("securitynet-5").make(clean).caption
+    assert "backdoor" not in find_figure("securitynet-table-1").make(clean).data
+    assert "left out" not in find_figure("securitynet-5").make(clean).caption
 
 
 def test_attacks_on_a_target_with_a_defense_and_of_unknown_architecture_are_drawn() -> None:
     rows = [model(0, "test_accuracy", 0.9), model(1, "test_accuracy", 0.8, defense="dp-sgd")]
     rows += [model(1, "agreement", 0.7, "stealing", auxiliary="shadow", method="ml-doctor-surrogate")]
-    data = figure("ml-doctor-6").make(frames.tidy(rows)).data
+    data = find_figure("ml-doctor-6").make(frames.tidy(rows)).data
     assert list(data["value"]) == [0.7] and list(data["architecture"]) == ["not known"]
 
 
@@ -120,17 +120,17 @@ def test_each_dataset_of_figure_5_has_its_own_axes() -> None:
         dataset = "CIFAR-10" if number < 4 else "SVHN"
         rows.append(model(number, "test_accuracy", 0.9 + number / 100, dataset=dataset))
         rows.append(model(number, "accuracy", 0.8 - number / 50, attack="stealing", surrogate="usual", dataset=dataset))
-    chart = figure("securitynet-5").make(frames.tidy(rows)).chart.to_dict(validate=False)
+    chart = find_figure("securitynet-5").make(frames.tidy(rows)).chart.to_dict(validate=False)
     panels = [panel for row in chart["vconcat"] for panel in row["hconcat"]]
     assert sorted(panel["title"]["text"] for panel in panels) == ["CIFAR-10", "SVHN"]
 
 
 def test_the_outline_of_a_violin_is_a_kernel_estimate() -> None:
     values = np.random.default_rng(0).normal(0.4, 0.1, 60)
-    places, heights = violins.density(values)
+    places, heights = violins.estimate_density(values)
     expected = gaussian_kde(values)(places)
     assert np.allclose(heights, expected / expected.max()) and (places[0], places[-1]) == (values.min(), values.max())
-    assert len(violins.density(values[:3])[0]) == 0 and len(violins.density(np.full(9, 0.5))[0]) == 0
+    assert len(violins.estimate_density(values[:3])[0]) == 0 and len(violins.estimate_density(np.full(9, 0.5))[0]) == 0
 
 
 def test_datasets_stand_from_the_easiest_to_the_hardest() -> None:
@@ -143,7 +143,7 @@ def test_datasets_stand_from_the_easiest_to_the_hardest() -> None:
 
 @pytest.mark.parametrize("name", ["securitynet-18", "ml-doctor-4"])
 def test_pictures_are_declared_and_say_what_they_need(name: str) -> None:
-    assert "pictures of" in figure(name).missing(frames.tidy([model(1, "test_accuracy", 0.9)]))[0]
+    assert "pictures of" in find_figure(name).missing(frames.tidy([model(1, "test_accuracy", 0.9)]))[0]
 
 
 def test_pictures_of_the_most_suspicious_models_are_shown() -> None:
@@ -153,7 +153,7 @@ def test_pictures_of_the_most_suspicious_models_are_shown() -> None:
         rows.append(model(number, "anomaly-index", float(number), "backdoor", **how))
         rows.append(model(number, "picture", 0.0, "backdoor", **how)
                     | {"settings": json.dumps({"row": "0", "column": "Mask", "png": "data:"})})  # fmt: skip
-    caption = figure("securitynet-18").make(frames.tidy(rows)).caption
+    caption = find_figure("securitynet-18").make(frames.tidy(rows)).caption
     assert [f"on m{number}" in caption for number in range(6)] == [False, False, True, True, True, True]
     assert "those of the largest anomaly index are shown" in caption
 
@@ -169,10 +169,10 @@ def test_draw_all_goes_on_after_a_figure_that_fails(tmp_path, monkeypatch) -> No
     def fail(*_: object) -> None:
         raise TypeError("broken on purpose")
 
-    whole = figure("utility-against-risk")
+    whole = find_figure("utility-against-risk")
     broken = Figure("securitynet-1", "a title", "a source", {}, fail)
     chosen = {one.name: one for one in (broken, whole)}
-    monkeypatch.setattr("securitynet.analysis.figures.declared.figures", lambda: chosen)
+    monkeypatch.setattr("securitynet.analysis.figures.declared.list_figures", lambda: chosen)
     done = CliRunner().invoke(
         app, ["figures", "draw", "all", "--from", "catalog", "--db", url, "--out", f"{tmp_path}/f"]
     )

@@ -13,22 +13,22 @@ import pytest
 
 from securitynet.analysis import claims, findings, frames, sources
 from securitynet.analysis import quantities as q
-from securitynet.analysis.figures.declared import figure, figures
+from securitynet.analysis.figures.declared import find_figure, list_figures
 from securitynet.analysis.ml_doctor_quantities import INVERSION, MEMBERSHIP, STEALING
 from securitynet.analysis.papers import every, ml_doctor, securitynet
-from securitynet.analysis.papers.compare import compare, describe
+from securitynet.analysis.papers.compare import compare_with_papers, describe_papers
 from securitynet.cli.findings import describe_claim, describe_number
 
 
 @pytest.fixture(scope="module")
 def tables() -> pandas.DataFrame:
-    return sources.load("ml-doctor")
+    return sources.load_frames("ml-doctor")
 
 
 def test_names_are_unique_and_figures_exist() -> None:
     printed = [*securitynet.PRINTED, *securitynet.DATABASE, *ml_doctor.PRINTED, *ml_doctor.CELLS]
     assert len({one.name for one in printed}) == len(printed)
-    assert {name for one in printed for name in one.figures} <= figures().keys()
+    assert {name for one in printed for name in one.figures} <= list_figures().keys()
     known = {one.name for one in printed}
     assert {name for claim in claims.EVERY for name in claim.printed} <= known
 
@@ -38,14 +38,14 @@ def test_the_paper_s_tables_hold_all_cells(tables: pandas.DataFrame) -> None:
     counts = pandas.Series([cell.where for cell in cells]).value_counts()
     assert counts.to_dict() == {"Table 2": 40, "Table 3": 116, "Table 4": 72, "Table 5": 12}
     assert tables["case"].nunique() == 20 + 8 + 4  # Table 2, two epsilons on four datasets, four students
-    rows = frames.wide(tables, {"gap": q.OVERFITTING}).set_index("case")["gap"].dropna()
+    rows = frames.widen(tables, {"gap": q.OVERFITTING}).set_index("case")["gap"].dropna()
     assert len(rows) == 20 and rows["ml-doctor/STL-10/simple-cnn"] == pytest.approx(0.48)
 
 
 def test_ml_doctor_s_correlations_pooled_and_within_against_pandas(tables: pandas.DataFrame) -> None:
     chosen = [claim for claim in claims.EVERY if claim.name.startswith(("overfitting-", "membership-against-"))]
-    found = {one.claim.name: one for one in findings.judge(chosen, tables)}
-    wide = frames.wide(tables[tables["defense"].isna()], {
+    found = {one.claim.name: one for one in findings.judge_claims(chosen, tables)}
+    wide = frames.widen(tables[tables["defense"].isna()], {
         "x": MEMBERSHIP["black_shadow"], "w": MEMBERSHIP["white_shadow"], "y": STEALING["stealing_shadow"],
         "i": INVERSION["inversion_accuracy"], "o": q.OVERFITTING,
     })  # fmt: skip
@@ -67,14 +67,14 @@ def test_ml_doctor_s_correlations_pooled_and_within_against_pandas(tables: panda
     (number,) = every.compare_every(tables)
     assert number.printed.value == -0.90 and number.agreement == "agrees"
     assert json.dumps([describe_claim(one) for one in found.values()])
-    drawn = figure("ml-doctor-10").make(tables)
+    drawn = find_figure("ml-doctor-10").make(tables)
     assert "−0.90 in the paper, −0.88" in drawn.caption
 
 
 def test_dp_sgd_and_the_error_of_inversion_against_pandas(tables: pandas.DataFrame) -> None:
     (chosen,) = [claim for claim in claims.EVERY if claim.name == "dp-sgd-inversion-error"]
-    (found,) = findings.judge([chosen], tables)
-    rows = frames.wide(tables, {"error": INVERSION["inversion_error"]})
+    (found,) = findings.judge_claims([chosen], tables)
+    rows = frames.widen(tables, {"error": INVERSION["inversion_error"]})
     rows = rows[rows["architecture"] == "simple-cnn"]
     plain = rows[rows["defense"].isna()].set_index("dataset")["error"]
     defended = rows[rows["defense"] == "dp-sgd"]
@@ -86,11 +86,12 @@ def test_dp_sgd_and_the_error_of_inversion_against_pandas(tables: pandas.DataFra
 @pytest.mark.real_data
 def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFrame) -> None:
     compared = {item.printed.name: item for item in every.compare_every(published, database=True)}
-    wide = frames.wide(published, {"accuracy": q.TARGET_ACCURACY, "gap": q.OVERFITTING, "stealing": q.STEALING_ACCURACY,
+    wide = frames.widen(published, {"accuracy": q.TARGET_ACCURACY, "gap": q.OVERFITTING,
+                                    "stealing": q.STEALING_ACCURACY,
                                    "agreement": q.STEALING_AGREEMENT, "other": q.STEALING_OTHER_DATA,
                                    "larger": q.STEALING_LARGER, "auc": q.MODIFIED_ENTROPY_AUC})  # fmt: skip
     benchmark = wide[wide["purpose"] == "benchmark"]
-    on = {securitynet.short(str(name)): rows for name, rows in benchmark.groupby("dataset")}
+    on = {securitynet.shorten_dataset(str(name)): rows for name, rows in benchmark.groupby("dataset")}
     expected = {
         "agreement-accuracy": benchmark[benchmark["dataset"].isin(securitynet.DATASETS)][["stealing", "agreement"]]
         .corr().iloc[0, 1],
@@ -115,7 +116,7 @@ def test_the_published_table_s_numbers_against_pandas(published: pandas.DataFram
     assert json.dumps([describe_number(item) for item in compared.values()])
     text = every.describe_for("securitynet-13", published)
     assert "Differs from the paper: Modified entropy × overfitting level, ImageNet-1k: 0.247 in the paper" in text
-    assert "no high-performing cluster" in figure("securitynet-9").make(published).caption
+    assert "no high-performing cluster" in find_figure("securitynet-9").make(published).caption
 
 
 @pytest.mark.real_data
@@ -124,7 +125,7 @@ def test_the_published_table_s_claims(published: pandas.DataFrame) -> None:
     names = ("stealing-low-cluster", "stealing-high-cluster", "high-accuracy-imagenet", "other-data-svhn",
              "agreement-follows-accuracy")  # fmt: skip
     chosen = [claim for claim in claims.EVERY if claim.name in names]
-    found = {one.claim.name: one for one in findings.judge(chosen, published)}
+    found = {one.claim.name: one for one in findings.judge_claims(chosen, published)}
     assert found["stealing-low-cluster"].status == "supported"
     high = found["stealing-high-cluster"]
     assert high.status == "not tested" and "accuracies of 68 to 82%" in high.sentence
@@ -156,7 +157,7 @@ def test_further_claims_from_ml_doctor_s_columns_as_printed(tables: pandas.DataF
                                ("stealing", "stealing_shadow"), ("utility", "test"))},
     }  # fmt: skip
     chosen = [claim for claim in claims.EVERY if claim.name in expected]
-    found = {one.claim.name: one for one in findings.judge(chosen, tables)}
+    found = {one.claim.name: one for one in findings.judge_claims(chosen, tables)}
     for name, value in expected.items():
         assert found[name].estimate is not None and found[name].estimate.value == pytest.approx(value), name
     tested = found["membership-against-stealing-partial"].tested
@@ -191,7 +192,7 @@ def test_further_claims_from_the_published_columns(published: pandas.DataFrame, 
         "membership-cub": (birds["entropy"].dropna() > 0.8).mean(),
     }
     chosen = [claim for claim in claims.EVERY if claim.name in expected]
-    found = {one.claim.name: one for one in findings.judge(chosen, published)}
+    found = {one.claim.name: one for one in findings.judge_claims(chosen, published)}
     for name, value in expected.items():
         assert found[name].estimate is not None and found[name].estimate.value == pytest.approx(value), name
     for name in ("stealing-falls-with-accuracy", "membership-follows-overfitting"):
@@ -211,9 +212,9 @@ def test_a_cell_is_compared_with_the_mean_over_seeds() -> None:
     defended = found["Table 5/CelebA/simple-cnn/dp-sgd/setting 1/test"]
     assert defended.agreement == "differs" and defended.here.value == pytest.approx(0.401)
     assert found["Table 3/CelebA/simple-cnn/dp-sgd/setting 1/epsilon"].agreement == "agrees"
-    text = describe(list(found.values()))
+    text = describe_papers(list(found.values()))
     assert text.index("Differs from the paper") < text.index("In agreement")
-    assert not compare(securitynet.PRINTED, frames.tidy(rows)), "nothing of SecurityNet's is in such data"
+    assert not compare_with_papers(securitynet.PRINTED, frames.tidy(rows)), "nothing of SecurityNet's is in such data"
 
 
 def test_the_interval_decides_on_agreement() -> None:
@@ -222,7 +223,7 @@ def test_the_interval_decides_on_agreement() -> None:
     for centre, agreement in ((0.731, "agrees"), (0.70, "agrees"), (0.60, "differs")):
         values = centre + np.linspace(-0.08, 0.08, 9)
         rows = [{**about, "case": f"m{n}", "model": f"m{n}", "value": number} for n, number in enumerate(values)]
-        (found,) = compare([ratio], frames.tidy(rows))
+        (found,) = compare_with_papers([ratio], frames.tidy(rows))
         assert found.agreement == agreement
 
 
@@ -237,4 +238,4 @@ def test_models_that_were_not_stolen_are_not_counted_as_stolen() -> None:
             ("known", "target", "test_accuracy"),
         )
     ]
-    assert [item.here.value for item in compare([stolen], frames.tidy(rows))] == [1.0]
+    assert [item.here.value for item in compare_with_papers([stolen], frames.tidy(rows))] == [1.0]

@@ -10,9 +10,9 @@ from securitynet.analysis import prediction, securitynet_claims
 from securitynet.analysis import quantities as q
 from securitynet.analysis.figures import groups, points
 from securitynet.analysis.figures.base import Figure
-from securitynet.analysis.hypotheses.correlations import correlation
-from securitynet.analysis.hypotheses.tested import decide
-from securitynet.analysis.simpson import correlate_groups, describe_mixed_signs
+from securitynet.analysis.hypotheses.correlations import correlate
+from securitynet.analysis.hypotheses.tested import decide_outcome
+from securitynet.analysis.simpson import correlate_within_datasets, describe_mixed_signs
 
 DATASETS = ("CIFAR-10", "SVHN", "ImageNet-1k")
 
@@ -32,33 +32,35 @@ def paradox() -> pandas.DataFrame:
 
 
 def test_a_scatter_plots_correlations_are_within_datasets_whatever_the_colour(paradox: pandas.DataFrame) -> None:
-    by_dataset = points.correlations(paradox, "x", "y", "dataset", list(DATASETS), "y against x")
+    by_dataset = points.correlate_groups(paradox, "x", "y", "dataset", list(DATASETS), "y against x")
     assert [row["group"] for row in by_dataset][-2:] == [points.WITHIN_GROUPS, points.POOLED]
     *within, pooled = by_dataset
     assert all(float(str(row["r"])) < -0.9 for row in within)
     assert float(str(pooled["r"])) > 0.9 and pooled["p"] is None  # shown, not tested
-    by_purpose = points.correlations(paradox, "x", "y", "purpose", ["benchmark"], "y against x")
+    by_purpose = points.correlate_groups(paradox, "x", "y", "purpose", ["benchmark"], "y against x")
     assert len(by_purpose) == 1 and float(str(by_purpose[0]["r"])) < -0.9
 
 
 def test_a_caption_names_groups_that_contradict_each_other(paradox: pandas.DataFrame) -> None:
     turned = paradox.assign(y=paradox["y"].where(paradox["dataset"] != "SVHN", 2 * paradox["x"]))
-    table = pandas.DataFrame(points.correlations(turned, "x", "y", "dataset", list(DATASETS), "y against x"))
+    table = pandas.DataFrame(points.correlate_groups(turned, "x", "y", "dataset", list(DATASETS), "y against x"))
     table["p_adjusted"] = None
     figure = Figure("f", "Title", "new", {}, points.draw)
-    assert "The signs differ: positive in SVHN, negative in CIFAR-10, ImageNet-1k." in points.caption(figure, table)
-    alike = pandas.DataFrame(points.correlations(paradox, "x", "y", "dataset", list(DATASETS), "y against x"))
+    assert "The signs differ: positive in SVHN, negative in CIFAR-10, ImageNet-1k." in points.write_correlation_caption(
+        figure, table
+    )
+    alike = pandas.DataFrame(points.correlate_groups(paradox, "x", "y", "dataset", list(DATASETS), "y against x"))
     alike["p_adjusted"] = None
-    assert "signs differ" not in points.caption(figure, alike)
-    assert "Pooled over groups the correlation would be +0.9" in points.caption(figure, alike)
+    assert "signs differ" not in points.write_correlation_caption(figure, alike)
+    assert "Pooled over groups the correlation would be +0.9" in points.write_correlation_caption(figure, alike)
 
 
 def test_a_caption_says_why_there_is_no_correlation(paradox: pandas.DataFrame) -> None:
     for rows, why in ((paradox.assign(y=0.5), "n = 30, no correlation, as a quantity does not vary"),
                       (paradox.head(3), "n = 3, too few for a correlation")):  # fmt: skip
-        table = pandas.DataFrame(points.correlations(rows, "x", "y", "dataset", list(DATASETS), "y against x"))
+        table = pandas.DataFrame(points.correlate_groups(rows, "x", "y", "dataset", list(DATASETS), "y against x"))
         table["p_adjusted"] = None
-        assert why in points.caption(Figure("f", "Title", "new", {}, points.draw), table)
+        assert why in points.write_correlation_caption(Figure("f", "Title", "new", {}, points.draw), table)
 
 
 def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) -> None:
@@ -73,19 +75,19 @@ def test_a_trend_over_the_years_is_within_datasets(paradox: pandas.DataFrame) ->
 
 
 def test_findings_are_within_datasets_and_say_where_signs_differ(paradox: pandas.DataFrame) -> None:
-    found = correlation("x", "y")(paradox, 0.95)
+    found = correlate("x", "y")(paradox, 0.95)
     assert found.estimate.value < -0.9 and found.label == "within 3 datasets"
     ((label, pooled),) = found.beside
     assert label == "pooled over 3 datasets" and pooled.value > 0.9
     assert "Pooled over groups the correlation would be +0.9" in found.notes[0]
     turned = paradox.assign(y=paradox["y"].where(paradox["dataset"] != "SVHN", 2 * paradox["x"]))
-    assert "positive in SVHN" in correlation("x", "y")(turned, 0.95).notes[0]
+    assert "positive in SVHN" in correlate("x", "y")(turned, 0.95).notes[0]
 
 
 def test_a_pooled_claim_is_no_finding_if_only_three_datasets_carry_it(paradox: pandas.DataFrame) -> None:
-    found = correlation("x", "y", estimand="pooled")(paradox, 0.95)
+    found = correlate("x", "y", estimand="pooled")(paradox, 0.95)
     assert found.estimate.low > 0.8, "over models alone it would be beyond doubt"
-    verdict, note = decide(found, 1)
+    verdict, note = decide_outcome(found, 1)
     assert verdict == "undecided" and "too few to tell it from chance" in note
 
 
@@ -98,7 +100,7 @@ def test_a_relation_of_both_purposes_is_more_than_a_difference_between_them(para
     ((label, within),) = found.beside
     assert found.label == "pooled over 2 purposes" and found.estimate.low > 0.5
     assert label == "within 2 purposes" and within.high < -0.5
-    assert decide(found, 1)[0] == "undecided"
+    assert decide_outcome(found, 1)[0] == "undecided"
 
 
 def test_a_predictions_correlation_is_within_datasets() -> None:
@@ -111,7 +113,7 @@ def test_a_predictions_correlation_is_within_datasets() -> None:
     )  # fmt: skip
     for name in (*prediction.NUMBERS, *prediction.PLAIN_NUMBERS, *prediction.WORDS):
         rows[name] = rows["dataset"] if name == "dataset" else None
-    found = prediction.predict(rows, "y")
+    found = prediction.predict_families(rows, "y")
     assert found is not None
     assert np.corrcoef(found.table["predicted"], found.table["actual"])[0, 1] > 0.95
     assert found.correlation.value < 0.3
@@ -120,7 +122,7 @@ def test_a_predictions_correlation_is_within_datasets() -> None:
 def test_groups_by_hand() -> None:
     x, y = np.array([1.0, 2, 3, 4, 1, 2, 3, 4, 5, 7]), np.array([1.0, 2, 3, 4, 4, 3, 2, 1, 5, 5])
     codes = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3, 3])
-    found = correlate_groups(x, y, codes, {1: "a", 2: "b", 3: "few"})
+    found = correlate_within_datasets(x, y, codes, {1: "a", 2: "b", 3: "few"})
     assert [(group.group, group.n, round(group.r, 9)) for group in found] == [("a", 4, 1.0), ("b", 4, -1.0)]
     assert describe_mixed_signs([("a", 1.0), ("b", -1.0)]) == "The signs differ: positive in a, negative in b."
     assert describe_mixed_signs([("a", 0.5), ("b", 0.2)]) is None

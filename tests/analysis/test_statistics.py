@@ -16,7 +16,7 @@ def pairs():
 
 @pytest.mark.parametrize("kind, reference", [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
 def test_correlation_is_scipys_and_its_p_value_agrees(pairs, kind, reference):
-    found = statistics.correlation(*pairs, kind=kind)
+    found = statistics.estimate_correlation(*pairs, kind=kind)
     expected = reference(*pairs)
     assert found.value == pytest.approx(expected[0], abs=1e-12)
     assert found.p == pytest.approx(1 / 2001)  # SciPy's is below 1e-6, which no 2,000 permutations can show
@@ -29,7 +29,7 @@ def test_correlation_is_scipys_and_its_p_value_agrees(pairs, kind, reference):
 def test_p_values_are_uniform_where_there_is_nothing():
     random = np.random.default_rng(0)
     p = [
-        statistics.correlation(random.normal(size=20), random.normal(size=20), resamples=200, seed=n).p
+        statistics.estimate_correlation(random.normal(size=20), random.normal(size=20), resamples=200, seed=n).p
         for n in range(120)
     ]
     assert stats.kstest(p, "uniform").pvalue > 0.01
@@ -41,8 +41,8 @@ def test_clusters_widen_the_interval():
     family = np.repeat(np.arange(12), 15)
     centre = random.normal(size=(12, 2))
     x, y = (centre[family] + 0.05 * random.normal(size=(180, 2))).T
-    plain = statistics.correlation(x, y)
-    clustered = statistics.correlation(x, y, clusters=family)
+    plain = statistics.estimate_correlation(x, y)
+    clustered = statistics.estimate_correlation(x, y, clusters=family)
     assert clustered.clusters == 12 and plain.clusters is None
     assert clustered.high - clustered.low > 2.5 * (plain.high - plain.low)
     covered = 0
@@ -50,7 +50,7 @@ def test_clusters_widen_the_interval():
         random = np.random.default_rng(100 + seed)
         centre = random.normal(size=(20, 2))  # no correlation between families
         x, y = (np.repeat(centre, 8, axis=0) + 0.1 * random.normal(size=(160, 2))).T
-        found = statistics.correlation(x, y, clusters=np.repeat(np.arange(20), 8), resamples=300)
+        found = statistics.estimate_correlation(x, y, clusters=np.repeat(np.arange(20), 8), resamples=300)
         covered += found.low <= 0 <= found.high
     assert covered >= 33
 
@@ -60,25 +60,25 @@ def test_strata_take_differences_between_datasets_away():
     dataset = np.repeat(["a", "b"], 100)
     shift = np.where(dataset == "a", 0.0, 10.0)
     x, y = shift + random.normal(size=200), -shift + random.normal(size=200)
-    assert statistics.correlation(x, y).value < -0.9
-    within = statistics.correlation(x, y, strata=dataset)
+    assert statistics.estimate_correlation(x, y).value < -0.9
+    within = statistics.estimate_correlation(x, y, strata=dataset)
     by_hand = [stats.pearsonr(x[dataset == d], y[dataset == d])[0] for d in "ab"]
     assert within.value == pytest.approx(np.mean(by_hand), abs=0.02)
     assert within.low < 0 < within.high and within.p > 0.05
 
 
 def test_what_cannot_be_computed_says_why():
-    few = statistics.correlation(np.array([1.0, 2, 3]), np.array([1.0, 2, 3]))
+    few = statistics.estimate_correlation(np.array([1.0, 2, 3]), np.array([1.0, 2, 3]))
     assert not few.resolved and few.n == 3 and "fewer" in few.method
-    flat = statistics.correlation(np.full(9, 0.1), np.arange(9.0))
+    flat = statistics.estimate_correlation(np.full(9, 0.1), np.arange(9.0))
     assert not flat.resolved and "vary" in flat.method
-    missing = statistics.correlation(np.array([1, 2, np.nan, 4, 5, 6.0]), np.array([1, 2, 3, np.nan, 5, 6.0]))
+    missing = statistics.estimate_correlation(np.array([1, 2, np.nan, 4, 5, 6.0]), np.array([1, 2, 3, np.nan, 5, 6.0]))
     assert missing.n == 4 and missing.value == pytest.approx(1)
 
 
 def test_differences_by_hand():
     first, second = np.array([0.5, 0.6, 0.7, np.nan]), np.array([0.4, 0.5, 0.6, 0.2])
-    paired = statistics.paired_difference(first, second)
+    paired = statistics.estimate_paired_difference(first, second)
     assert paired.value == pytest.approx(-0.1) and paired.n == 3
     assert paired.low == pytest.approx(-0.1) and paired.high == pytest.approx(-0.1)
     assert paired.p == pytest.approx(0.25, abs=0.03)  # signs of three pairs: 2 of 8 are as extreme
@@ -87,9 +87,9 @@ def test_differences_by_hand():
 
 
 def test_corrections_keep_the_missing():
-    assert statistics.adjusted([0.01, None, 0.04]) == [pytest.approx(0.02), None, pytest.approx(0.04)]
-    assert statistics.adjusted([0.01, None, 0.04], "fdr_bh")[2] == pytest.approx(0.04)
-    assert statistics.adjusted([None]) == [None]
+    assert statistics.adjust_p_values([0.01, None, 0.04]) == [pytest.approx(0.02), None, pytest.approx(0.04)]
+    assert statistics.adjust_p_values([0.01, None, 0.04], "fdr_bh")[2] == pytest.approx(0.04)
+    assert statistics.adjust_p_values([None]) == [None]
 
 
 def test_clustered_p_values_agree_with_their_intervals():
@@ -97,7 +97,7 @@ def test_clustered_p_values_agree_with_their_intervals():
     for seed in range(10):
         family = np.repeat(np.arange(10), 6)
         x, y = (random.normal(size=(10, 2))[family] + 0.3 * random.normal(size=(60, 2))).T
-        found = statistics.correlation(x, y, clusters=family, resamples=500, seed=seed)
+        found = statistics.estimate_correlation(x, y, clusters=family, resamples=500, seed=seed)
         assert (found.p > 0.055) == (found.low < 0 < found.high) or 0.045 < found.p < 0.055
 
 
@@ -105,11 +105,11 @@ def test_intervals_of_few_models_are_the_formulas():
     random = np.random.default_rng(7)
     values, others = random.normal(0.7, 0.1, 6), random.normal(0.6, 0.2, 5)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    found = statistics.mean(values)
+    found = statistics.estimate_mean(values)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high)) and "Student" in found.method
-    assert statistics.mean(np.array([0.9, 1.0, 1.0]), bounds=(0, 1)).high == 1
+    assert statistics.estimate_mean(np.array([0.9, 1.0, 1.0]), bounds=(0, 1)).high == 1
     expected = stats.ttest_rel(others, values[:5]).confidence_interval(0.95)
-    paired = statistics.paired_difference(values[:5], others)
+    paired = statistics.estimate_paired_difference(values[:5], others)
     assert (paired.low, paired.high) == pytest.approx((expected.low, expected.high))
     expected = stats.ttest_ind(others, values, equal_var=False).confidence_interval(0.95)
     groups = statistics.group_difference(values, others)
@@ -117,7 +117,7 @@ def test_intervals_of_few_models_are_the_formulas():
     x = random.normal(size=9)
     y = x + random.normal(size=9)
     expected = stats.pearsonr(x, y).confidence_interval(0.95)
-    found = statistics.correlation(x, y)
+    found = statistics.estimate_correlation(x, y)
     assert found.low <= expected.low + 1e-9 and found.high >= expected.high - 1e-9 and "Fisher" in found.method
 
 
@@ -127,8 +127,8 @@ def test_intervals_of_few_models_hold_the_truth():
     for _ in range(200):
         a, b = random.normal(size=(2, 6))
         for name, found in (
-            ("mean", statistics.mean(a)),
-            ("correlation", statistics.correlation(a, b, resamples=20)),
+            ("mean", statistics.estimate_mean(a)),
+            ("correlation", statistics.estimate_correlation(a, b, resamples=20)),
             ("difference", statistics.group_difference(a, b)),
         ):
             held[name] += found.low <= 0 <= found.high
@@ -144,7 +144,7 @@ def test_p_values_by_permutation_are_scipys():
 
     options = {"vectorized": True, "n_resamples": 4000, "rng": np.random.default_rng(1)}
     paired = stats.permutation_test((a, b), means, permutation_type="samples", **options).pvalue
-    assert statistics.paired_difference(a, b).p == pytest.approx(paired, abs=0.02)
+    assert statistics.estimate_paired_difference(a, b).p == pytest.approx(paired, abs=0.02)
 
 
 def test_the_p_value_of_a_difference_goes_with_its_interval():
@@ -174,7 +174,7 @@ def test_families_in_both_groups_are_drawn_together():
 def test_groups_are_compared_by_families():
     random = np.random.default_rng(23)
     values, names = random.normal(size=60), np.repeat(["a", "b", "c"], 20)
-    h, p = statistics.equal_groups(values, names)
+    h, p = statistics.rank_groups(values, names)
     expected = stats.kruskal(*(values[names == name] for name in "abc"))
     assert h == pytest.approx(expected.statistic) and p == pytest.approx(expected.pvalue, abs=0.03)
     small = {"models": 0, "families": 0}
@@ -183,17 +183,17 @@ def test_groups_are_compared_by_families():
         family = np.repeat(np.arange(12), 8)
         values = random.normal(size=12)[family] + 0.1 * random.normal(size=96)
         names = np.array(list("abc"))[family % 3]
-        small["models"] += statistics.equal_groups(values, names, resamples=99)[1] <= 0.05
-        small["families"] += statistics.equal_groups(values, names, clusters=family, resamples=99)[1] <= 0.05
+        small["models"] += statistics.rank_groups(values, names, resamples=99)[1] <= 0.05
+        small["families"] += statistics.rank_groups(values, names, clusters=family, resamples=99)[1] <= 0.05
     assert small["families"] <= 8 and small["models"] >= 30
     with pytest.raises(ValueError, match="one group"):
-        statistics.equal_groups(np.arange(4.0), ["a"] * 4)
+        statistics.rank_groups(np.arange(4.0), ["a"] * 4)
 
 
 def test_adjusted_p_values_by_hand():
     p = [0.01, 0.04, 0.03, 0.5]
-    assert statistics.adjusted(p) == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert statistics.adjusted(p, "fdr_bh") == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+    assert statistics.adjust_p_values(p) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert statistics.adjust_p_values(p, "fdr_bh") == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
 
 
 def test_the_cluster_jackknife_is_one_written_with_loops():
@@ -202,6 +202,6 @@ def test_the_cluster_jackknife_is_one_written_with_loops():
     values = random.normal(size=8)[family] + 0.1 * random.normal(size=40)
     without = np.array([values[family != one].mean() for one in range(8)])
     reach = stats.t.ppf(0.975, 7) * np.sqrt(7 / 8 * ((without - values.mean()) ** 2).sum())
-    found = statistics.mean(values, clusters=family)
+    found = statistics.estimate_mean(values, clusters=family)
     assert found.clusters == 8
     assert (found.low, found.high) == pytest.approx((values.mean() - reach, values.mean() + reach))

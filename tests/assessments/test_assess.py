@@ -28,7 +28,7 @@ def config(tmp_path, **options):
 
 
 def test_measures_of_target_and_attacks(subject, tmp_path):
-    found = assessment.run(config(tmp_path, fprs=(0.1,)), subject, TrialStore(tmp_path))
+    found = assessment.run_assessment(config(tmp_path, fprs=(0.1,)), subject, TrialStore(tmp_path))
     images = subject.dataset.batch(subject.splits.members)
     truth = (subject.target.labels(images).numpy() == subject.dataset.labels[subject.splits.members]).mean()
     assert found["target.train_accuracy"].value == pytest.approx(truth)
@@ -43,9 +43,9 @@ def test_measures_of_target_and_attacks(subject, tmp_path):
 
 def test_finished_trials_are_used_again_with_the_same_numbers(subject, tmp_path):
     store = TrialStore(tmp_path)
-    first = assessment.run(config(tmp_path), subject, store)
-    second = assessment.run(config(tmp_path), subject, store)
-    third = assessment.run(config(tmp_path, rerun=True), subject, store)
+    first = assessment.run_assessment(config(tmp_path), subject, store)
+    second = assessment.run_assessment(config(tmp_path), subject, store)
+    third = assessment.run_assessment(config(tmp_path, rerun=True), subject, store)
     assert [t.reused for t in first.trials] == [False] * len(first.trials)
     assert all(t.reused for t in second.trials) and not any(t.reused for t in third.trials)
     assert first.all_measurements() == second.all_measurements() == third.all_measurements()
@@ -54,24 +54,24 @@ def test_finished_trials_are_used_again_with_the_same_numbers(subject, tmp_path)
 
 def test_other_levels_and_rates_are_measured_from_kept_scores(subject, tmp_path):
     store = TrialStore(tmp_path)
-    assessment.run(config(tmp_path), subject, store)
-    again = assessment.run(config(tmp_path, level=0.8, fprs=(0.2,)), subject, store)
+    assessment.run_assessment(config(tmp_path), subject, store)
+    again = assessment.run_assessment(config(tmp_path, level=0.8, fprs=(0.2,)), subject, store)
     assert all(t.reused for t in again.trials)
     assert again["membership.correctness.tpr@fpr=0.2"].level == 0.8
 
 
 def test_damaged_arrays_make_a_trial_run_again(subject, tmp_path):
     store = TrialStore(tmp_path)
-    first = assessment.run(config(tmp_path), subject, store)
+    first = assessment.run_assessment(config(tmp_path), subject, store)
     victim = store.path(first.trials[0].result.id, ".npz")
     victim.write_bytes(b"damage")
-    second = assessment.run(config(tmp_path), subject, store)
+    second = assessment.run_assessment(config(tmp_path), subject, store)
     assert [t.reused for t in second.trials] == [False] + [True] * (len(first.trials) - 1)
     assert first.all_measurements() == second.all_measurements()
 
 
 def test_attacks_that_do_not_fit_are_skipped_with_the_reason(subject, tmp_path):
-    found = assessment.run(config(tmp_path, auxiliary="none"), subject, TrialStore(tmp_path))
+    found = assessment.run_assessment(config(tmp_path, auxiliary="none"), subject, TrialStore(tmp_path))
     statuses = {t.name: (t.result.status, t.result.reason) for t in found.trials}
     assert statuses["membership.correctness"][0] == "ok"
     assert statuses["membership.modified-entropy"][0] == "skipped"
@@ -87,14 +87,14 @@ def test_a_failing_attack_is_recorded_and_the_others_go_on(subject, tmp_path, mo
 
     monkeypatch.setattr(Correctness, "score", broken)
     store = TrialStore(tmp_path)
-    found = assessment.run(config(tmp_path), subject, store)
+    found = assessment.run_assessment(config(tmp_path), subject, store)
     by_name = {t.name: t.result for t in found.trials}
     failed = by_name["membership.correctness"]
     assert failed.status == "failed" and "nothing to divide by" in failed.reason and "broken" in failed.traceback
     assert by_name["membership.modified-entropy"].status == "ok"
     assert store.load(failed.id).status == "failed"
     monkeypatch.undo()
-    again = assessment.run(config(tmp_path), subject, store)
+    again = assessment.run_assessment(config(tmp_path), subject, store)
     assert {t.result.status for t in again.trials} == {"ok"}, "a failed trial runs again"
 
 
@@ -148,7 +148,7 @@ def test_recorded_outputs_need_no_dataset_and_no_model(tmp_path):
     settings = AssessConfig(model=f"outputs:{path}", cache=tmp_path / "c")
     subject = prepare(settings)
     assert subject.membership == "known" and subject.target.access is Access.BLACK_BOX
-    found = assessment.run(settings, subject, TrialStore(tmp_path / "out"))
+    found = assessment.run_assessment(settings, subject, TrialStore(tmp_path / "out"))
     assert found["membership.modified-entropy.auc"].low > 0.6
 
 
@@ -167,4 +167,4 @@ def test_wrong_class_count_is_found_before_work(subject, tmp_path):
     )
     other = dataclasses.replace(subject, dataset=dataset)
     with pytest.raises(TargetError, match="10 classes"):
-        assessment.run(config(tmp_path), other, TrialStore(tmp_path))
+        assessment.run_assessment(config(tmp_path), other, TrialStore(tmp_path))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from securitynet.assessments.comparison import MOVER, compare_results, read_result
-from securitynet.assessments.policy import Bound, judge, read_policy
+from securitynet.assessments.policy import Bound, judge_bounds, read_policy
 from securitynet.errors import ConfigurationError, PolicyError
 from securitynet.records import Direction, Measurement
 from securitynet.reports.changes import describe_comparison, list_differences, write_markdown
@@ -92,8 +92,8 @@ def test_other_records_of_one_model_say_nothing_about_it(tmp_path):
     assert "Nothing is concluded" in " ".join(describe_comparison(same))
     bound = {f"{ATTACK}.advantage": Bound(rise=0.1)}
     now = (advantage_of(0.5),)
-    assert [v.why for v in judge(bound, now, same).violations] == ["nothing to compare it with"]
-    assert "risen" in judge(bound, now, changed).violations[0].why
+    assert [v.why for v in judge_bounds(bound, now, same).violations] == ["nothing to compare it with"]
+    assert "risen" in judge_bounds(bound, now, changed).violations[0].why
     assert {d.verdict for d in changed.differences if not d.paired} == {"worse"}
 
 
@@ -116,7 +116,7 @@ def test_bounds_on_a_rise_and_a_fall(folders, tmp_path):
 
     def judged(text):
         path.write_text(text)
-        return judge(read_policy(path), later.measurements, comparison)
+        return judge_bounds(read_policy(path), later.measurements, comparison)
 
     assert judged('"membership.*.auc" = { rise = 0.5 }').met
     outcome = judged('"membership.*.auc" = { rise = 0.001 }\n"target.test_accuracy" = { fall = 0.05, min = 0.1 }')
@@ -125,7 +125,7 @@ def test_bounds_on_a_rise_and_a_fall(folders, tmp_path):
     both = judged('"target.*_accuracy" = { min = 0.99 }')
     assert (both.met, both.bounds, len(both.violations)) == (False, 2, 2)  # a pattern counts once for each name
     assert not judged('"stealing.*.agreement" = { rise = 0.01 }').met  # what was not measured is not met
-    assert not judge(read_policy(path), later.measurements).met
+    assert not judge_bounds(read_policy(path), later.measurements).met
     path.write_text('"target.test_accuracy" = { risen = 0.05 }')
     with pytest.raises(PolicyError):
         read_policy(path)

@@ -11,8 +11,8 @@ import torch
 from securitynet.assessments import assess as assessment
 from securitynet.assessments.assessed_target import AssessedTarget
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.controls import control_records
-from securitynet.assessments.policy import judge, read_policy
+from securitynet.assessments.controls import measure_controls
+from securitynet.assessments.policy import judge_bounds, read_policy
 from securitynet.assessments.result import to_document
 from securitynet.reports import verdict
 from securitynet.reports.build import render_report
@@ -31,7 +31,7 @@ def groups(overfitted, unseen):
 def assess(target, splits, dataset, folder, membership="known", cache="cache"):
     config = AssessConfig(model="arch:simple-cnn", attacks=ATTACKS, detectors=("none",), cache=folder / cache)
     subject = AssessedTarget(target, dataset, splits, 0, membership)
-    return assessment.run(config, subject, TrialStore(folder))
+    return assessment.run_assessment(config, subject, TrialStore(folder))
 
 
 def replace_images(dataset, images):
@@ -53,7 +53,7 @@ def test_groups_that_differ_are_told_apart_and_every_sentence_says_so(shifted):
     found, document = shifted
     assert found["membership.blind.auc"].low > 0.5 and document.controls.blind.differ
     assert found["membership.loss.blind-auc"].value == found["membership.blind.auc"].value
-    said = verdict.sentences(document)
+    said = verdict.write_verdict(document)
     assert "Members and non-members differ anyway" in said[0]
     assert "only assumed" in said[1]
     attacks = [sentence for sentence in said if "can distinguish members" in sentence or "identif" in sentence]
@@ -73,14 +73,14 @@ def test_attacks_are_judged_on_matched_records_where_there_are_enough(groups, tm
     assert document.controls.blind.differ and document.controls.blind.matched_pairs >= 50
     matched = found["membership.loss.matched-auc"]
     assert matched.n <= 2 * document.controls.blind.matched_pairs and matched.low <= 0.5 <= matched.high
-    assert any("pairs of a member and a non-member" in sentence for sentence in verdict.sentences(document))
+    assert any("pairs of a member and a non-member" in sentence for sentence in verdict.write_verdict(document))
 
 
 def test_groups_that_do_not_differ_are_not_said_to(groups, tmp_path):
     found = assess(*groups, tmp_path)
     document = to_document(found)
     assert not document.controls.blind.differ
-    assert not any("differ anyway" in sentence for sentence in verdict.sentences(document))
+    assert not any("differ anyway" in sentence for sentence in verdict.write_verdict(document))
     with pytest.raises(KeyError):
         found["membership.loss.matched-auc"]
 
@@ -98,7 +98,7 @@ def test_copies_are_counted_named_and_left_out_under_the_same_trial_ids(groups, 
     rest = 1400 - copies.members - copies.non_members
     assert found["membership.loss.auc"].n == rest == len(found.trials[0].output.scores)
     assert found["target.test_accuracy"].n == 700 - copies.non_members
-    assert any("are copies of members" in sentence for sentence in verdict.sentences(document))
+    assert any("are copies of members" in sentence for sentence in verdict.write_verdict(document))
     # The trial's file keeps all scores, and says which were not judged; a second run reads the same.
     arrays = TrialStore(tmp_path).load_arrays(found.trials[0].result)
     assert len(arrays["scores"]) == 1400 and len(arrays["left_out"]) == 1400 - rest
@@ -114,28 +114,28 @@ def test_groups_that_are_the_same_images_are_judged_whole_and_said_to_be(groups,
     document = to_document(found)
     assert document.controls.blind is None and "no copies" in document.controls.why_not
     assert found["membership.copies.share"].value == 1
-    assert any("700 of 700 non-members are copies" in sentence for sentence in verdict.sentences(document))
+    assert any("700 of 700 non-members are copies" in sentence for sentence in verdict.write_verdict(document))
 
 
 def test_policies_may_bound_the_blind_baseline(shifted, tmp_path):
     found, _ = shifted
     path = tmp_path / "policy.toml"
     path.write_text('"membership.blind.auc" = { max = 0.55 }\n')
-    assert not judge(read_policy(path), found.all_measurements()).met
+    assert not judge_bounds(read_policy(path), found.all_measurements()).met
 
 
 def test_controls_are_computed_once(groups, tmp_path, monkeypatch):
     _, splits, dataset = groups
-    first = control_records(dataset, splits, level=0.95, cache=tmp_path)
+    first = measure_controls(dataset, splits, level=0.95, cache=tmp_path)
     monkeypatch.setattr("securitynet.assessments.controls.describe_records", None)  # must not be called again
-    second = control_records(dataset, splits, level=0.95, cache=tmp_path)
+    second = measure_controls(dataset, splits, level=0.95, cache=tmp_path)
     assert first.measurements == second.measurements and first.facts == second.facts
     next((tmp_path / "controls").iterdir()).write_bytes(b"damage")
     with pytest.raises(TypeError):
-        control_records(dataset, splits, level=0.95, cache=tmp_path)
+        measure_controls(dataset, splits, level=0.95, cache=tmp_path)
 
 
 def test_recordings_have_no_images_to_look_at(groups):
     _, splits, dataset = groups
-    found = control_records(dataclasses.replace(dataset, images=None), splits, level=0.95, cache=None)
+    found = measure_controls(dataclasses.replace(dataset, images=None), splits, level=0.95, cache=None)
     assert found.facts.blind is None and "no images" in found.facts.why_not and found.measurements == ()

@@ -83,7 +83,7 @@ def test_scores_of_the_target_are_those_of_the_lira_attack(measured, weights, di
         {record.record: shares[record.record] for record in records}
     )
     auc = next(m for m in result.measurements if m.name == "lira.auc")
-    assert auc.value == pytest.approx(roc.auc_value(output.scores[output.is_member], others))
+    assert auc.value == pytest.approx(roc.compute_auc(output.scores[output.is_member], others))
     loss = ATTACKS.get(ATTACKS.resolve("loss").name)()
     scores = loss(target, data, context, loss.threat_models[0])
     tail = next(m for m in result.measurements if m.name == "loss.tnr@fnr=0.05")

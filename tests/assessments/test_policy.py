@@ -2,7 +2,7 @@
 
 import pytest
 
-from securitynet.assessments.policy import judge, read_grade_bounds, read_policy
+from securitynet.assessments.policy import judge_bounds, read_grade_bounds, read_policy
 from securitynet.errors import PolicyError
 from securitynet.records import Direction, Measurement
 
@@ -28,20 +28,22 @@ def test_names_may_be_quoted_or_nested(tmp_path):
 
 def test_bounds_on_value_and_on_interval(tmp_path):
     name = '"membership.modified-entropy.auc"'
-    assert judge(policy(tmp_path, f"{name} = {{ max = 0.55 }}"), [AUC]).met
-    strict = judge(policy(tmp_path, f'{name} = {{ max = 0.55, on = "interval" }}'), [AUC])
+    assert judge_bounds(policy(tmp_path, f"{name} = {{ max = 0.55 }}"), [AUC]).met
+    strict = judge_bounds(policy(tmp_path, f'{name} = {{ max = 0.55, on = "interval" }}'), [AUC])
     assert not strict.met and "0.56 is above 0.55" in strict.violations[0].why
-    low = judge(policy(tmp_path, f"{name} = {{ min = 0.53 }}"), [AUC])
+    low = judge_bounds(policy(tmp_path, f"{name} = {{ min = 0.53 }}"), [AUC])
     assert not low.met and "below" in low.violations[0].why
 
 
 def test_what_is_not_measured_or_not_resolvable_is_not_met(tmp_path):
-    outcome = judge(policy(tmp_path, '"other" = { max = 1 }\n"m.tpr@fpr=0.001" = { max = 1 }'), [AUC, UNRESOLVED])
+    outcome = judge_bounds(
+        policy(tmp_path, '"other" = { max = 1 }\n"m.tpr@fpr=0.001" = { max = 1 }'), [AUC, UNRESOLVED]
+    )
     assert [violation.why for violation in outcome.violations] == ["not measured", "not resolvable"]
 
 
 def test_a_misspelt_measurement_is_not_met_and_the_right_name_is_suggested(tmp_path):
-    outcome = judge(policy(tmp_path, '"membership.modified-entrop.auc" = { max = 1 }'), [AUC, UNRESOLVED])
+    outcome = judge_bounds(policy(tmp_path, '"membership.modified-entrop.auc" = { max = 1 }'), [AUC, UNRESOLVED])
     assert outcome.violations[0].why == "not measured; did you mean membership.modified-entropy.auc?"
 
 

@@ -14,7 +14,7 @@ from securitynet.backdoors.blended import Blended
 from securitynet.backdoors.several_targets import SeveralTargets
 from securitynet.backdoors.warp import Warp
 from securitynet.cli.main import app
-from securitynet.cli.repair import describe_verdict
+from securitynet.cli.repair import describe_repair
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.record_files import read_target_record
@@ -88,7 +88,7 @@ def test_a_clean_model_keeps_its_accuracy_and_is_not_called_repaired(models):
     result = repair_model(config(models, "clean"))
     assert result.record.after.accuracy > result.record.before.accuracy - 0.03
     assert result.record.before.success is None
-    (sentence,) = describe_verdict(result.record.before, result.record.after)
+    (sentence,) = describe_repair(result.record.before, result.record.after)
     assert sentence.startswith("No trigger of this model is known")
 
 
@@ -138,4 +138,4 @@ def test_no_file_is_replaced_by_surprise(models):
 def test_the_verdict_says_what_was_measured(before, after, lost, words):
     first = RepairOutcome(accuracy=0.9, records=100, success=before, tried=90)
     second = RepairOutcome(accuracy=0.9 - lost, records=100, success=after, tried=90)
-    assert words in " ".join(describe_verdict(first, second))
+    assert words in " ".join(describe_repair(first, second))

@@ -94,7 +94,7 @@ def test_trainings_that_remember_nothing_are_at_chance():
     for _ in range(15):
         included = random.integers(0, 2, (8, 60)).astype(bool)
         scores = LiRA().score_leave_one_out(random.standard_normal(included.shape), included)
-        rates.append(trainings.tpr_at_fpr(scores, included, np.ones_like(included), 0.1))
+        rates.append(trainings.measure_mean_tpr(scores, included, np.ones_like(included), 0.1))
     assert np.mean([rate.value for rate in rates]) == pytest.approx(0.1, abs=0.03)
     assert sum(rate.low > 0.1 for rate in rates) <= 1
 

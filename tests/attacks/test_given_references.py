@@ -40,7 +40,7 @@ def test_calibration_is_the_difference_of_the_log_confidences(reference):
     other = load_target(model, weights=weights, dataset=case.data.dataset, device="cpu")
     expected = log_confidence(case.target, case.data, output.indices) - log_confidence(other, case.data, output.indices)
     assert np.allclose(output.scores, expected, atol=1e-3)
-    assert roc.auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.6
+    assert roc.measure_auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.6
     assert output.threshold == pytest.approx(np.median(output.scores))
     assert "not known which records they were trained on" in output.notes[0]
     assert str(weights) not in output.notes[0] and "median" in output.notes[1]
@@ -61,14 +61,14 @@ def test_rmia_counts_the_population_that_a_record_beats(attack, reference):
     population = ratio(splits.known_non_members if attack is RMIA else shadow)
     expected = (ratio(output.indices)[:, None] >= population[None, :]).mean(axis=1)
     assert np.abs(output.scores - expected).max() < 0.03  # single precision decides a few comparisons
-    assert roc.auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.6
+    assert roc.measure_auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.6
     assert output.held_out.all() == (attack is RMIAOffline)
 
 
 @pytest.mark.parametrize("attack", [RMIA, ReferenceCalibration])
 def test_who_was_never_seen_shows_nothing(attack, reference):
     output = run(attack(references=reference), make_null_case())
-    auc = roc.auc(output.scores[output.is_member], output.scores[~output.is_member])
+    auc = roc.measure_auc(output.scores[output.is_member], output.scores[~output.is_member])
     assert auc.low <= 0.5 + 0.02 and auc.high >= 0.5 - 0.02
 
 

@@ -55,5 +55,5 @@ def test_thresholds_by_class_where_a_class_has_no_members(recorded, tmp_path):
     attack = ATTACKS.get("loss")(per_class=True)
     output = attack(*recorded, Context(cache=tmp_path), attack.threat_models[0])
     known = ~output.held_out
-    common = roc.best_threshold(output.scores[known & output.is_member], output.scores[known & ~output.is_member])
+    common = roc.find_best_threshold(output.scores[known & output.is_member], output.scores[known & ~output.is_member])
     assert (output.threshold[output.labels == 3] == common).all() and len(np.unique(output.threshold)) == 4

@@ -16,13 +16,13 @@ from sklearn.metrics import cohen_kappa_score
 
 from securitynet.catalog import agreement as coding
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.compare import compare
+from securitynet.catalog.compare import compare_groups_of_models
 from securitynet.catalog.importers.annotations import read_annotations
 from securitynet.catalog.importers.base import TableError
 from securitynet.catalog.schema import CatalogEntry
-from securitynet.catalog.selection import facet_values, select
-from securitynet.catalog.stats import statistics
-from securitynet.catalog.validation import check_entry, validate
+from securitynet.catalog.selection import select_models, tabulate_facets
+from securitynet.catalog.stats import count_entries
+from securitynet.catalog.validation import check_entry, validate_entries
 from securitynet.errors import ConfigurationError, UnknownName
 
 
@@ -38,7 +38,7 @@ def frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
 
 
 def test_statistics_of_figure_1() -> None:
-    found = statistics(frame([
+    found = count_entries(frame([
         {"year": 2016, "countries": ("USA", "China"), "venue": "CVPR", "purpose": "benchmark", "family": "ResNet"},
         {"year": 2016, "countries": ("USA",), "venue": "NeurIPS", "purpose": "security", "family": "ResNet"},
         {"year": 2012, "purpose": "benchmark", "family": "AlexNet"},
@@ -62,7 +62,7 @@ def test_comparison_finds_planted_clusters() -> None:
     other = [{"purpose": "benchmark", "family": "ViT", "accuracy.test": 0.99}]
     rows = [{**row, "dataset": "CIFAR-10"} for row in security + benchmark + other]
     table = frame([*rows, {"purpose": "benchmark", "dataset": "SVHN", "accuracy.test": 0.9, "family": "VGG"}])
-    (found,) = compare(table)
+    (found,) = compare_groups_of_models(table)
     assert found.families == ["VGG"] and found.accuracy["benchmark"].n == 3, "only families that both have"
     assert [cluster.mean for cluster in found.clusters] == pytest.approx([low.mean(), high.mean()])
     assert [cluster.n for cluster in found.clusters] == [20, 20]
@@ -71,14 +71,14 @@ def test_comparison_finds_planted_clusters() -> None:
     assert found.overfitting["security"].mean == pytest.approx(0.1) and found.overfitting[
         "benchmark"
     ].mean == pytest.approx(0.05)
-    (wide,) = compare(table, any_architecture=True)
+    (wide,) = compare_groups_of_models(table, any_architecture=True)
     assert wide.accuracy["benchmark"].n == 4
 
 
 def test_one_cluster_is_not_split() -> None:
     values = numpy.random.default_rng(1).normal(0.8, 0.02, 60)
     rows = [{"purpose": "security", "family": "VGG", "dataset": "CIFAR-10", "accuracy.test": a} for a in values]
-    (found,) = compare(
+    (found,) = compare_groups_of_models(
         frame([*rows, {"purpose": "benchmark", "family": "VGG", "dataset": "CIFAR-10", "accuracy.test": 0.9}])
     )
     assert len(found.clusters) == 1
@@ -86,7 +86,7 @@ def test_one_cluster_is_not_split() -> None:
 
 def test_comparison_of_the_published_tables(sqlite_catalog: Catalog, published: Path) -> None:
     sqlite_catalog.import_table(published)
-    found = {item.dataset: item for item in compare(sqlite_catalog.to_frame())}
+    found = {item.dataset: item for item in compare_groups_of_models(sqlite_catalog.to_frame())}
     cifar = found["CIFAR-10"]
     # The paper's Figure 2: security models stay below benchmark models. Of its two clusters only the low one, of 68 to
     # 82%, is in the published table, and it is not cut into parts.
@@ -107,13 +107,13 @@ def test_selection_reaches_the_optimum_on_a_small_case() -> None:
         for _ in range(14)
     ]
     table = frame(rows)
-    values = facet_values(table)
+    values = tabulate_facets(table)
 
     def covered(indices: Any) -> float:
         return sum(values[f][list(indices)].nunique() / values[f].nunique() for f in values) / len(values)
 
     best = max(covered(indices) for indices in itertools.combinations(range(14), 4))
-    found = select(table, 4)
+    found = select_models(table, 4)
     assert found.objective >= (1 - 1 / numpy.e) * best
     assert found.objective == pytest.approx(covered([list(table["id"]).index(name) for name in found.chosen["id"]]))
     assert all(sorted(set(found.covered[f]) | set(found.missing[f])) == sorted(set(values[f].dropna())) for f in values)
@@ -121,11 +121,11 @@ def test_selection_reaches_the_optimum_on_a_small_case() -> None:
 
 def test_selection_bears_missing_values_and_refuses_too_many() -> None:
     table = frame([{"family": "ResNet"}, {}, {"family": "VGG", "year": 2015}])
-    found = select(table, 2)
+    found = select_models(table, 2)
     assert set(found.chosen["family"]) == {"ResNet", "VGG"}, "what is not known is covered last"
     assert found.unknown["year"] == 2 and "[[models]]" in found.as_toml()
     with pytest.raises(ConfigurationError, match="Only 3"):
-        select(table, 4)
+        select_models(table, 4)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_cohens_kappa_against_scikit_learn(coded: Catalog) -> None:
     first = rng.choice(["natural", "medical", "digit"], 30).tolist()
     second = [value if rng.random() < 0.7 else "face" for value in first]
     _annotate(coded, {"a": first, "b": second})
-    code, overall = coding.agreement(coding.read_units(coded))
+    code, overall = coding.measure_agreement(coding.read_units(coded))
     assert code.cohen == pytest.approx(cohen_kappa_score(first, second))
     assert overall.code == "all" and overall.cohen == pytest.approx(code.cohen)
     assert code.percent == pytest.approx(numpy.mean([a == b for a, b in zip(first, second, strict=True)]))
@@ -162,7 +162,7 @@ def test_alpha_of_the_published_example(coded: Catalog) -> None:
         "D": [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
     }
     _annotate(coded, {coder: [names[v - 1] if v else "" for v in values] for coder, values in four.items()})
-    code, _ = coding.agreement(coding.read_units(coded))
+    code, _ = coding.measure_agreement(coding.read_units(coded))
     assert code.krippendorff == pytest.approx(0.743, abs=5e-4)
     assert code.cohen is None and code.fleiss is None, "there are gaps"
 
@@ -170,7 +170,7 @@ def test_alpha_of_the_published_example(coded: Catalog) -> None:
 def test_fleiss_kappa_by_hand(coded: Catalog) -> None:
     values = {"a": ["natural"] * 10, "b": ["natural"] * 5 + ["medical"] * 5, "c": ["natural"] * 5 + ["medical"] * 5}
     _annotate(coded, values)
-    code, _ = coding.agreement(coding.read_units(coded))
+    code, _ = coding.measure_agreement(coding.read_units(coded))
     # Five units of full agreement, five of one pair in three; shares 2/3 and 1/3 of the categories.
     observed, chance = (5 * 1 + 5 / 3) / 10, (2 / 3) ** 2 + (1 / 3) ** 2
     assert code.fleiss == pytest.approx((observed - chance) / (1 - chance))
@@ -178,27 +178,27 @@ def test_fleiss_kappa_by_hand(coded: Catalog) -> None:
 
 def test_all_the_same_has_no_kappa(coded: Catalog) -> None:
     _annotate(coded, {"a": ["natural"] * 5, "b": ["natural"] * 5})
-    code, _ = coding.agreement(coding.read_units(coded))
+    code, _ = coding.measure_agreement(coding.read_units(coded))
     assert (code.percent, code.cohen, code.krippendorff) == (1.0, None, None)
 
 
 def test_disagreements_and_resolution(coded: Catalog) -> None:
     _annotate(coded, {"a": ["natural", "medical", "digit", "face"], "b": ["natural", "medical", "face", "food"],
                       "c": ["natural", "digit", "food", ""]})  # fmt: skip
-    found = coding.disagreements(coding.read_units(coded))
+    found = coding.list_disagreements(coding.read_units(coded))
     by_entry = {item.entry: item for item in found}
     ids = [coded.get(f"t:m{n}").id for n in range(4)]
     assert (
         set(by_entry) == set(ids[1:]) and by_entry[ids[1]].majority == "medical" and by_entry[ids[2]].majority is None
     )
-    changed, left = coding.resolve(coded, coding.decisions(coded, [f"{ids[2]}:topic-category=plant"]))
+    changed, left = coding.resolve_values(coded, coding.parse_decisions(coded, [f"{ids[2]}:topic-category=plant"]))
     assert changed == 3 and [item.entry for item in left] == [ids[3]]
     assert [coded.get(name).topic_category for name in ids] == ["natural", "medical", "plant", None]
     assert coded.details(ids[0]).sources["topic_category"] == "person:coders"
-    again, left = coding.resolve(coded)
+    again, left = coding.resolve_values(coded)
     assert (again, len(left)) == (0, 1), "what was decided is no longer open; what was not is"
-    coding.resolve(coded, coding.decisions(coded, [f"{ids[1]}:topic-category=food"]))
-    coding.resolve(coded)
+    coding.resolve_values(coded, coding.parse_decisions(coded, [f"{ids[1]}:topic-category=food"]))
+    coding.resolve_values(coded)
     assert coded.get(ids[1]).topic_category == "food", "decided against the majority, and it holds"
 
 
@@ -216,7 +216,7 @@ def test_annotations_replace_and_are_kept(coded: Catalog) -> None:
     assert coding.annotate(coded, "a", [("t:m0", {"elements": "dropout"})]) == 1
     assert coding.read_units(coded)[coded.get("t:m0").id, "elements"] == {"a": ["dropout"]}
     with pytest.raises(ConfigurationError, match="two people"):
-        coding.agreement(coding.read_units(coded))
+        coding.measure_agreement(coding.read_units(coded))
     with pytest.raises(UnknownName):
         coding.annotate(coded, "a", [("t:m1", {"year": "2016"}), ("t:m1", {"colour": "red"})])
     assert all(unit[1] == "elements" for unit in coding.read_units(coded)), "one wrong code, and nothing is stored"
@@ -277,9 +277,10 @@ def test_validation_online(sqlite_catalog: Catalog, links_server: str) -> None:
     for name in ("there", "gone", "no-head"):
         sqlite_catalog.add({"name": name, "paper_link": f"{links_server}/{name}"})
     sqlite_catalog.add({"name": "nobody", "paper_link": "http://127.0.0.1:9/x"})
-    assert list(validate(sqlite_catalog.database, sqlite_catalog.query())) == []
+    assert list(validate_entries(sqlite_catalog.database, sqlite_catalog.query())) == []
     found = {
-        finding.entry: finding for finding in validate(sqlite_catalog.database, sqlite_catalog.query(), online=True)
+        finding.entry: finding
+        for finding in validate_entries(sqlite_catalog.database, sqlite_catalog.query(), online=True)
     }
     assert set(found) == {"manual:gone", "manual:nobody"}
     assert found["manual:gone"].severity == "error" and "404" in found["manual:gone"].message

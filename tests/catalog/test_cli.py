@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from securitynet.catalog.codebook import as_markdown, codebook
+from securitynet.catalog.codebook import as_markdown, load_codebook
 from securitynet.cli.catalog import app
 from securitynet.errors import SecurityNetError
 
@@ -112,7 +112,7 @@ def test_edit_and_history(filled: Cli) -> None:
 
 
 def test_add_interactively_asks_again_after_a_wrong_answer(cli: Cli) -> None:
-    book = [info for info in codebook().values() if info.name != "key"]
+    book = [info for info in load_codebook().values() if info.name != "key"]
     given = {"name": "asked", "purpose": ["benchmrk", "security"], "year": "2020", "dataset": "cifar10"}
     lines: list[str] = []
     for info in book:
@@ -186,7 +186,7 @@ def test_collect_needs_a_name(cli: Cli) -> None:
 def test_every_code_is_a_filter_and_a_value() -> None:
     for command in ("search", "stats", "select", "compare", "validate", "export", "add", "edit"):
         result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
-        for info in codebook().values():
+        for info in load_codebook().values():
             assert info.option in result.output, (command, info.option)
 
 

@@ -12,14 +12,14 @@ import pandas
 import pytest
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import load_codebook
 from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.collectors.base import NotInstalled
-from securitynet.catalog.collectors.facts import count, known_facts
-from securitynet.catalog.collectors.timm import training_data
-from securitynet.catalog.frames import accuracy
-from securitynet.catalog.known import dataset_facts, family_codes, family_names
-from securitynet.catalog.selection import select
+from securitynet.catalog.collectors.facts import count_weights, load_known_facts
+from securitynet.catalog.collectors.timm import parse_training_data
+from securitynet.catalog.frames import choose_accuracy
+from securitynet.catalog.known import find_dataset_facts, find_family_codes, list_families
+from securitynet.catalog.selection import select_models
 
 LIBRARIES = ("torchvision", "pytorchcv", "timm")
 
@@ -117,7 +117,7 @@ def test_known_values(collected: Catalog) -> None:
     ],
 )
 def test_training_data_of_timms_tags(tag: str, expected: tuple[str | None, tuple[str, ...]]) -> None:
-    dataset, pretraining = training_data(tag)
+    dataset, pretraining = parse_training_data(tag)
     if tag == "fcmae_ft_in22k_in1k":
         assert dataset == "ImageNet-1k" and "ImageNet-21k" in pretraining
     else:
@@ -126,14 +126,14 @@ def test_training_data_of_timms_tags(tag: str, expected: tuple[str | None, tuple
 
 def test_select_covers_more_than_chance(table: pandas.DataFrame) -> None:
     classifiers = table[table["head"] == "classifier"]
-    chosen = select(classifiers, 12, seed=0)
-    again = select(classifiers.sample(frac=1, random_state=5), 12, seed=0)
+    chosen = select_models(classifiers, 12, seed=0)
+    again = select_models(classifiers.sample(frac=1, random_state=5), 12, seed=0)
     assert chosen.chosen["id"].tolist() == again.chosen["id"].tolist(), "the same seed gives the same models"
-    assert select(classifiers, 12, seed=1).chosen["id"].tolist() != chosen.chosen["id"].tolist()
+    assert select_models(classifiers, 12, seed=1).chosen["id"].tolist() != chosen.chosen["id"].tolist()
     distinct = {facet: len(chosen.covered[facet]) for facet in ("family", "year", "accuracy decile")}
-    from securitynet.catalog.selection import facet_values
+    from securitynet.catalog.selection import tabulate_facets
 
-    values = facet_values(classifiers.reset_index(drop=True))
+    values = tabulate_facets(classifiers.reset_index(drop=True))
     for seed in range(20):
         drawn = classifiers.reset_index(drop=True).sample(12, random_state=seed).index
         for facet, reached in distinct.items():
@@ -143,8 +143,8 @@ def test_select_covers_more_than_chance(table: pandas.DataFrame) -> None:
 
 
 def test_curated_architectures(table: pandas.DataFrame) -> None:
-    assert len(set(family_names())) == len(family_names()) >= 60
-    complete = [name for name in family_names() if _complete(name, table)]
+    assert len(set(list_families())) == len(list_families()) >= 60
+    complete = [name for name in list_families() if _complete(name, table)]
     assert len(complete) >= 60, "families with title, year, venue, authors and affiliations"
     assert table["family"].nunique() >= 150
     for name, family in {
@@ -164,8 +164,8 @@ def test_curated_architectures(table: pandas.DataFrame) -> None:
         "legacy_senet154": "SENet",
         "cspresnet50": "CSPNet",
     }.items():
-        assert family_codes(name)["family"] == family, name
-    assert family_codes("unheard_of") == {}
+        assert find_family_codes(name)["family"] == family, name
+    assert find_family_codes("unheard_of") == {}
 
 
 def _complete(family: str, table: pandas.DataFrame) -> bool:
@@ -184,7 +184,7 @@ def test_curated_facts_agree_with_pytorchcvs_own_table(table: pandas.DataFrame) 
         stated = {row["model_name"]: row["arxiv_paper"] for row in csv.DictReader(stream) if row["arxiv_paper"] != "NA"}
     ours = table[table["source"] == "pytorchcv"].set_index("name")["paper_link"]
     differing = Counter(
-        (family_codes(name)["family"], paper)
+        (find_family_codes(name)["family"], paper)
         for name, paper in stated.items()
         if name in ours and ours[name] and paper not in ours[name]
     )
@@ -206,14 +206,14 @@ def test_curated_papers_are_those_that_timm_names(table: pandas.DataFrame) -> No
 def test_datasets_of_the_curated_table() -> None:
     medmnist = pytest.importorskip("medmnist")
     for name, info in medmnist.INFO.items():
-        facts = dataset_facts(name)
+        facts = find_dataset_facts(name)
         assert facts is not None
         assert (facts.codes["training_size"], facts.codes["classes"]) == (
             info["n_samples"]["train"],
             len(info["label"]),
         )
-    assert all(facts.codes.get("topic_category") in (None, *codebook()["topic_category"].values)
-               for facts in map(dataset_facts, ("CIFAR-10", "webli", "gtsrb")) if facts)  # fmt: skip
+    assert all(facts.codes.get("topic_category") in (None, *load_codebook()["topic_category"].values)
+               for facts in map(find_dataset_facts, ("CIFAR-10", "webli", "gtsrb")) if facts)  # fmt: skip
 
 
 def test_shipped_facts_are_what_counting_gives() -> None:
@@ -222,11 +222,11 @@ def test_shipped_facts_are_what_counting_gives() -> None:
         ("pytorchcv", "resnet20_cifar10", 32),
         ("torchvision", "squeezenet1_1", 224),
     ):
-        fresh, shipped = count(library, architecture, side), known_facts()[library, architecture]
+        fresh, shipped = count_weights(library, architecture, side), load_known_facts()[library, architecture]
         assert fresh[:4] == shipped[:4]
-    assert known_facts()["timm", "resnet18"].elements == ("batch norm",)
-    assert known_facts()["timm", "resnet18"].parameters == 11689512
-    assert "attention" in known_facts()["timm", "vit_tiny_patch16_224"].elements
+    assert load_known_facts()["timm", "resnet18"].elements == ("batch norm",)
+    assert load_known_facts()["timm", "resnet18"].parameters == 11689512
+    assert "attention" in load_known_facts()["timm", "vit_tiny_patch16_224"].elements
 
 
 def test_not_installed_is_told(sqlite_catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ def test_registry_summaries() -> None:
 
 def test_accuracies_of_at_least_1700_entries_are_known(collected: Catalog, table: pandas.DataFrame) -> None:
     """timm's, torchvision's and pytorchcv's; RobustBench's 236 come on top."""
-    known = accuracy(table)
+    known = choose_accuracy(table)
     assert known.notna().sum() + 236 >= 1700
     assert known.dropna().between(0.1, 1).all()
     details = collected.details("timm:resnet18.a1_in1k")

@@ -12,8 +12,8 @@ import pytest
 from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.export import export
 from securitynet.catalog.importers.base import TableError
-from securitynet.catalog.importers.markdown import link, plain
-from securitynet.catalog.importers.read import read_table
+from securitynet.catalog.importers.markdown import link, strip_markup
+from securitynet.catalog.importers.read import read_published_table
 from securitynet.errors import UnknownName
 
 HEADER = (
@@ -65,7 +65,7 @@ def test_published_tables_counts_and_correlations(catalog: Catalog, published: P
 
 
 def test_zero_in_a_measured_column_is_not_measured(published: Path) -> None:
-    items = read_table(published).items
+    items = read_published_table(published).items
     medical = next(item for item in items if item.entry.name == "resnet18_acs_1.pth")
     assert {m.name for m in medical.measured} == {"accuracy.test", "stealing.accuracy", "stealing.agreement"}
     values = [m.value for item in items for m in item.measured]
@@ -78,7 +78,7 @@ def test_zero_in_a_measured_column_is_not_measured(published: Path) -> None:
 
 
 def test_repeated_names_stay_apart_and_links_are_kept(published: Path) -> None:
-    items = read_table(published).items
+    items = read_published_table(published).items
     assert len({item.entry.key for item in items}) == 529
     seeds = [i for i in items if i.entry.name == "resnet_plain_const_eps8_wd1e-3_200"]
     assert [i.entry.key.partition("#")[2] for i in seeds] == ["", "2", "3"]
@@ -89,7 +89,7 @@ def test_repeated_names_stay_apart_and_links_are_kept(published: Path) -> None:
 
 
 def test_codes_of_a_row(tmp_path: Path) -> None:
-    (item,) = read_table(write(tmp_path, page(row()))).items
+    (item,) = read_published_table(write(tmp_path, page(row()))).items
     entry = item.entry
     assert (entry.dataset, entry.classes, entry.training_size, entry.year, entry.authors) == (
         "CIFAR-10",
@@ -134,16 +134,18 @@ def test_html_entities_bars_and_unicode(tmp_path: Path) -> None:
     text = page(row(cell)).replace(
         "[Link](https://arxiv.org/abs/1512.03385)", "<a href='https://arxiv.org/abs/1512.03385'>Link</a>"
     )
-    (item,) = read_table(write(tmp_path, text)).items
+    (item,) = read_published_table(write(tmp_path, text)).items
     assert item.entry.name == "résnet20 | alert(1)模型 🦊"
     assert item.entry.paper_link == "https://arxiv.org/abs/1512.03385"
-    assert plain("[a](b) <br> c") == "a c"
+    assert strip_markup("[a](b) <br> c") == "a c"
     with pytest.raises(ValueError, match="no web address"):
         link("[x](javascript:alert(1))")
 
 
 def test_link_that_is_none_is_left_out_with_a_warning(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path, page(row()).replace("https://arxiv.org/abs/1512.03385", "javascript:alert(1)")))
+    table = read_published_table(
+        write(tmp_path, page(row()).replace("https://arxiv.org/abs/1512.03385", "javascript:alert(1)"))
+    )
     assert table.items[0].entry.paper_link is None and table.warnings[0].line == 8 and not table.problems
 
 

@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 def put(catalog: Catalog, *given: CatalogEntry) -> int:
     with catalog.database.write() as connection:
         change = store.begin_change(connection, "collect", "test")
-        tally = store.upsert(connection, change, "test", map(Item, given))
+        tally = store.upsert_entries(connection, change, "test", map(Item, given))
         linked = links.link_duplicates(connection, change, tally.touched)
         store.end_change(connection, change, tally)
     return linked
@@ -131,7 +131,7 @@ def test_export_and_import_count_what_was_measured_on_a_duplicate_once(catalog: 
         change = store.begin_change(connection, "import", "test")
         items = [Item(entry("pytorchcv:b", reference="pytorchcv:b")),
                  Item(entry("table:b", reference="pytorchcv:b"), measured=(published,))]  # fmt: skip
-        tally = store.upsert(connection, change, "test", items)
+        tally = store.upsert_entries(connection, change, "test", items)
         links.link_duplicates(connection, change, tally.touched)
     (record,) = export_records(catalog.database, catalog.query())
     assert [(m["name"], m["value"]) for m in record["measurements"]] == [("accuracy.test", 0.9)]

@@ -18,9 +18,16 @@ from securitynet.catalog.collectors import robustbench as robustbench_collector
 from securitynet.catalog.collectors.base import LibraryCollector
 from securitynet.catalog.importers.base import TableError
 from securitynet.catalog.importers.published import count_authors, read_robustbench, read_timm_results
-from securitynet.catalog.published import ROBUST_TRANSFER, ROBUSTBENCH, TIMM, at_size, packaged, source_of
+from securitynet.catalog.published import (
+    ROBUST_TRANSFER,
+    ROBUSTBENCH,
+    TIMM,
+    choose_at_size,
+    describe_source,
+    load_packaged,
+)
 from securitynet.catalog.schema import CatalogEntry
-from securitynet.catalog.stats import coverage
+from securitynet.catalog.stats import measure_coverage
 from securitynet.catalog.store import Item
 from securitynet.errors import UnknownName
 
@@ -65,7 +72,7 @@ def robustbench() -> Catalog:
 
 def test_every_table_states_its_source() -> None:
     for table in (TIMM, ROBUSTBENCH, ROBUST_TRANSFER):
-        source = source_of(table)
+        source = describe_source(table)
         assert source.address.startswith("https://github.com/") and source.license and source.read >= "2026"
 
 
@@ -76,7 +83,7 @@ def test_fifty_rows_agree_with_the_files_of_timm(published: Path) -> None:
         for row in csv.DictReader((published / "timm" / "results-imagenet-a.csv").open(encoding="utf-8"))
     }
     for row in random.Random(0).sample(rows, 50):
-        model = at_size(packaged(TIMM)[row["model"]], int(row["img_size"]))
+        model = choose_at_size(load_packaged(TIMM)[row["model"]], int(row["img_size"]))
         assert model is not None and model.facts["size"] == row["img_size"]
         assert model.values["accuracy.test"] == pytest.approx(float(row["top1"]) / 100)
         assert model.values["accuracy.top5"] == pytest.approx(float(row["top5"]) / 100)
@@ -109,7 +116,9 @@ def test_published_values_are_no_columns_and_name_their_source(robustbench: Cata
     details = robustbench.details("robustbench:CIFAR-10:Linf:Standard")
     assert details.entry.purpose == "benchmark" and details.entry.paper_title == "Wide Residual Networks"
     assert {m.name for m in details.measured} >= {"accuracy.test", "accuracy.threat=Linf.best-known"}
-    assert {(m.measured_by, m.source) for m in details.measured} == {("published", source_of(ROBUSTBENCH).address)}
+    assert {(m.measured_by, m.source) for m in details.measured} == {
+        ("published", describe_source(ROBUSTBENCH).address)
+    }
     counted = robustbench.query(purpose="security", duplicates=True).count()
     assert counted == 230
 
@@ -119,7 +128,7 @@ def test_reading_the_sources_again_makes_the_packaged_tables(published: Path) ->
         models, problems = reader(published / kind.removesuffix("-results"))
         assert not problems
         again = {(model.name, model.facts.get("size")): model for model in models}
-        carried = {(m.name, m.facts.get("size")): m for rows in packaged(kind).values() for m in rows}
+        carried = {(m.name, m.facts.get("size")): m for rows in load_packaged(kind).values() for m in rows}
         assert again.keys() == carried.keys()
         for key, model in again.items():
             assert model.facts == carried[key].facts
@@ -170,7 +179,7 @@ def test_coverage_by_hand() -> None:
         catalog.add({"source": "a", "name": "1", "year": "2016", "claimed_accuracy": "0.9"})
         catalog.add({"source": "a", "name": "2", "countries": "USA"})
         catalog.add({"source": "b", "name": "3"})
-        shares = coverage(catalog.to_frame())
+        shares = measure_coverage(catalog.to_frame())
     assert list(shares.columns) == ["all", "a", "b"]
     assert shares.loc["year"].tolist() == pytest.approx([1 / 3, 0.5, 0.0])
     assert shares.loc["countries"].tolist() == pytest.approx([1 / 3, 0.5, 0.0])

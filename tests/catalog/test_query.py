@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from securitynet.catalog import store
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import load_codebook
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item
 from securitynet.errors import ConfigurationError, UnknownName
@@ -43,7 +43,7 @@ ENTRIES = [make(number) for number in range(300)]
 def filled(catalog: Catalog) -> Catalog:
     with catalog.database.write() as connection:
         change = store.begin_change(connection, "import", "test")
-        store.end_change(connection, change, store.upsert(connection, change, "test", map(Item, ENTRIES)))
+        store.end_change(connection, change, store.upsert_entries(connection, change, "test", map(Item, ENTRIES)))
     return catalog
 
 
@@ -183,7 +183,7 @@ def test_wrong_filters_say_what_is_wrong(sqlite_catalog: Catalog) -> None:
 
 
 def test_codebook_covers_table_2() -> None:
-    book = codebook()
+    book = load_codebook()
     described = "task_type dataset topic_category training_size classes image_height venue venue_type year authors"
     table_2 = {*described.split(), "affiliations", "affiliation_types", "countries"}
     assert {name for name in table_2 if book[name].paper == "Table 2"} == table_2

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 import securitynet.catalog
 from securitynet.catalog import store
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.database import CatalogError, Database, newest_revision
+from securitynet.catalog.database import CatalogError, Database, find_newest_revision
 from securitynet.catalog.history import state_at
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item, Measured
@@ -32,7 +32,7 @@ def entry(name: str = "resnet20", **codes: object) -> CatalogEntry:
 def put(catalog: Catalog, *items: Item, source: str = "library 1.0") -> store.Tally:
     with catalog.database.write() as connection:
         change = store.begin_change(connection, "collect", source)
-        tally = store.upsert(connection, change, source, items)
+        tally = store.upsert_entries(connection, change, source, items)
         store.end_change(connection, change, tally)
     return tally
 
@@ -53,7 +53,7 @@ def test_migrations_make_the_tables_that_the_code_declares(catalog: Catalog) -> 
 def test_the_newest_migration_is_the_one_whose_file_has_the_largest_number() -> None:
     config = Config()
     config.set_main_option("script_location", "securitynet.catalog:migrations")
-    assert newest_revision() == ScriptDirectory.from_config(config).get_current_head()
+    assert find_newest_revision() == ScriptDirectory.from_config(config).get_current_head()
 
 
 def test_opening_a_catalog_of_todays_tables_loads_no_alembic(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_measurements_are_rows_that_say_who_measured_them(catalog: Catalog) -> N
 def test_an_error_writes_nothing(catalog: Catalog) -> None:
     with pytest.raises(RuntimeError, match="on purpose"), catalog.database.write() as connection:
         change = store.begin_change(connection, "import", "x")
-        store.upsert(connection, change, "x", [Item(entry())])
+        store.upsert_entries(connection, change, "x", [Item(entry())])
         raise RuntimeError("on purpose")
     assert rows(catalog, entries) == [] and rows(catalog, changes) == [] and rows(catalog, revisions) == []
 

@@ -10,7 +10,7 @@ from securitynet.catalog.catalog import Catalog
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item
 from securitynet.catalog.tables import entries
-from securitynet.catalog.weights import locate_weights, names_weights, same_weights
+from securitynet.catalog.weights import compare_checksums, locate_entry_weights, names_weights
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ from securitynet.catalog.weights import locate_weights, names_weights, same_weig
     ],
 )
 def test_digests_are_compared_as_far_as_both_are_known(one: str | None, other: str | None, same: bool | None) -> None:
-    assert same_weights(one, other) is same
-    assert same_weights(other, one) is same
+    assert compare_checksums(one, other) is same
+    assert compare_checksums(other, one) is same
 
 
 def _entry(number: int, **codes: object) -> CatalogEntry:
@@ -39,7 +39,7 @@ def _entry(number: int, **codes: object) -> CatalogEntry:
 def _put(catalog: Catalog, *given: CatalogEntry) -> int:
     with catalog.database.write() as connection:
         change = store.begin_change(connection, "collect", "test")
-        tally = store.upsert(connection, change, "test", map(Item, given))
+        tally = store.upsert_entries(connection, change, "test", map(Item, given))
         linked = links.link_duplicates(connection, change, tally.touched)
         store.end_change(connection, change, tally)
     return linked
@@ -109,9 +109,9 @@ def test_where_the_weights_are() -> None:
     assert names_weights("timm:resnet18") and not names_weights("arch:simple-cnn") and not names_weights(None)
     code = {"code_link": "https://github.com/someone/nets", "reference": "arch:simple-cnn"}
     raw = "https://raw.githubusercontent.com/someone/nets"
-    assert locate_weights(_entry(0, **code)) is None
-    assert locate_weights(_entry(0, weights_link="https://example.org/a.pth")) == "https://example.org/a.pth"
-    assert locate_weights(_entry(0, weights_link="https://example.org/page")) is None
-    assert locate_weights(_entry(0, **code, weights_file="w/a b.pth", revision="abc")) == f"{raw}/abc/w/a%20b.pth"
-    assert locate_weights(_entry(0, **code, weights_file="a.pth")) == f"{raw}/HEAD/a.pth"
-    assert locate_weights(_entry(0, **code, weights_file="/data/a.pth")) == "/data/a.pth"
+    assert locate_entry_weights(_entry(0, **code)) is None
+    assert locate_entry_weights(_entry(0, weights_link="https://example.org/a.pth")) == "https://example.org/a.pth"
+    assert locate_entry_weights(_entry(0, weights_link="https://example.org/page")) is None
+    assert locate_entry_weights(_entry(0, **code, weights_file="w/a b.pth", revision="abc")) == f"{raw}/abc/w/a%20b.pth"
+    assert locate_entry_weights(_entry(0, **code, weights_file="a.pth")) == f"{raw}/HEAD/a.pth"
+    assert locate_entry_weights(_entry(0, **code, weights_file="/data/a.pth")) == "/data/a.pth"

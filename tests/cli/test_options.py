@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
 from securitynet.assessments.config import AssessConfig, Commas
-from securitynet.cli.options import configured, parse
+from securitynet.cli.options import add_config_options, parse
 from securitynet.errors import ConfigurationError
 
 
@@ -35,7 +35,7 @@ class Config(BaseModel):
 def run():
     app, seen = typer.Typer(), []
 
-    @configured(Config, positional=("thing",))
+    @add_config_options(Config, positional=("thing",))
     def command(config: Config, loud: Annotated[bool, typer.Option("--loud")] = False) -> None:
         """Do it."""
         seen.append((config, loud))

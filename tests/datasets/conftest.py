@@ -16,6 +16,6 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture
 def cache() -> Path:
-    from securitynet.files import cache_folder
+    from securitynet.files import find_cache_folder
 
-    return cache_folder()
+    return find_cache_folder()

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from securitynet.datasets import load
-from securitynet.datasets.digits import slant, stroke_thickness
+from securitynet.datasets.digits import measure_slant, measure_stroke_thickness
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
@@ -49,13 +49,13 @@ def bars(width: float, shear: float = 0.0, size: int = 41) -> np.ndarray:
 
 @pytest.mark.parametrize("shear", [-0.6, -0.2, 0.0, 0.3, 0.7])
 def test_slant_measures_the_shear_with_its_sign(shear: float) -> None:
-    assert slant(bars(3, shear)[None])[0] == pytest.approx(shear, abs=0.02)
+    assert measure_slant(bars(3, shear)[None])[0] == pytest.approx(shear, abs=0.02)
 
 
 def test_slant_without_height_or_ink_is_zero() -> None:
     line = np.zeros((2, 9, 9))
     line[0, 4, 2:7] = 1
-    assert slant(line).tolist() == [0, 0]
+    assert measure_slant(line).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("darkness", [1.0, 0.3])
@@ -63,9 +63,9 @@ def test_stroke_thickness_measures_the_width(darkness: float) -> None:
     widths = np.array([1.0, 2.0, 3.0, 4.0])
     # A bar of height h and width w has twice the area over the perimeter = w·h / (w + h).
     expected = widths * 21 / (widths + 21)
-    measured = stroke_thickness(np.stack([darkness * bars(width) for width in widths]))
+    measured = measure_stroke_thickness(np.stack([darkness * bars(width) for width in widths]))
     assert np.allclose(measured, expected, rtol=0.05)
-    assert stroke_thickness(np.zeros((1, 5, 5))).tolist() == [0]
+    assert measure_stroke_thickness(np.zeros((1, 5, 5))).tolist() == [0]
 
 
 def test_conversion_of_channels_and_size() -> None:

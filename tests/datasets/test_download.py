@@ -19,7 +19,7 @@ import securitynet.datasets.download as download
 from command_line import start_script
 from dataset_files import idx
 from securitynet.datasets import arrays, load
-from securitynet.datasets.download import RemoteFile, fetch, fetch_unpacked, unpack
+from securitynet.datasets.download import RemoteFile, fetch_file, fetch_unpacked, unpack_archive
 from securitynet.errors import DatasetError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
@@ -103,7 +103,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_a_file_is_downloaded_once(algorithm: str, server: Server, tmp_path: Path) -> None:
     file = server.remote("data.bin", CONTENT, f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest()}")
     for _ in range(2):
-        assert fetch(file, tmp_path / "new").read_bytes() == CONTENT
+        assert fetch_file(file, tmp_path / "new").read_bytes() == CONTENT
     assert server.requests == [""]
     assert not list(tmp_path.rglob("*.part"))
 
@@ -111,53 +111,53 @@ def test_a_file_is_downloaded_once(algorithm: str, server: Server, tmp_path: Pat
 def test_broken_connections_are_resumed_where_they_stopped(server: Server, tmp_path: Path) -> None:
     file = server.remote("data.bin", CONTENT)
     server.break_after = [100_000, 50_000]
-    assert fetch(file, tmp_path).read_bytes() == CONTENT
+    assert fetch_file(file, tmp_path).read_bytes() == CONTENT
     assert server.requests == ["", "bytes=100000-", "bytes=150000-"]
 
 
 def test_compression_that_is_the_files_own_is_kept(server: Server, tmp_path: Path) -> None:
     content = gzip.compress(CONTENT)
     server.encoding = "gzip"
-    assert fetch(server.remote("data.gz", content), tmp_path).read_bytes() == content
+    assert fetch_file(server.remote("data.gz", content), tmp_path).read_bytes() == content
 
 
 def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
     file = server.remote("data.bin", CONTENT)
     server.break_after, server.ranges = [100_000], False
-    assert fetch(file, tmp_path).read_bytes() == CONTENT
+    assert fetch_file(file, tmp_path).read_bytes() == CONTENT
 
 
 def test_what_an_earlier_run_left_is_used_or_replaced(server: Server, tmp_path: Path) -> None:
     file = server.remote("data.bin", CONTENT)
     (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
-    assert fetch(file, tmp_path).read_bytes() == CONTENT
+    assert fetch_file(file, tmp_path).read_bytes() == CONTENT
     assert server.requests == ["bytes=1000-"]
     for leftover in (CONTENT, b"another version", CONTENT + b"and more"):
         (tmp_path / "data.bin").unlink()
         (tmp_path / "data.bin.part").write_bytes(leftover)
-        assert fetch(file, tmp_path).read_bytes() == CONTENT
+        assert fetch_file(file, tmp_path).read_bytes() == CONTENT
 
 
 def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
     file = server.remote("data.bin", CONTENT, f"md5:{'0' * 32}")
     with pytest.raises(DatasetError, match="checksum is not the published one"):
-        fetch(file, tmp_path)
+        fetch_file(file, tmp_path)
     assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")]
 
 
 def test_errors_of_the_server(server: Server, tmp_path: Path) -> None:
     file = server.remote("data.bin", CONTENT)
     server.statuses = [503, 429]
-    assert fetch(file, tmp_path / "a").read_bytes() == CONTENT
+    assert fetch_file(file, tmp_path / "a").read_bytes() == CONTENT
     server.statuses = [500] * 10
     with pytest.raises(DatasetError, match="returned status 500"):
-        fetch(file, tmp_path / "b")
+        fetch_file(file, tmp_path / "b")
     assert len(server.statuses) == 10 - download.ATTEMPTS
     server.statuses = []
     server.files.clear()
     server.requests.clear()
     with pytest.raises(DatasetError, match=r"returned status 404 .*put it at .*data.bin"):
-        fetch(file, tmp_path / "c")
+        fetch_file(file, tmp_path / "c")
     assert len(server.requests) == 1
 
 
@@ -175,8 +175,8 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from securitynet.datasets.download import RemoteFile, fetch
-fetch(RemoteFile(sys.argv[1], "data.bin", sys.argv[2]), Path(sys.argv[3]))
+from securitynet.datasets.download import RemoteFile, fetch_file
+fetch_file(RemoteFile(sys.argv[1], "data.bin", sys.argv[2]), Path(sys.argv[3]))
 """
 
 
@@ -191,7 +191,7 @@ def test_killed_while_downloading(server: Server, tmp_path: Path) -> None:
         child.kill()
     assert not (tmp_path / "data.bin").exists()
     server.pause = 0.0
-    assert fetch(file, tmp_path).read_bytes() == CONTENT * 10
+    assert fetch_file(file, tmp_path).read_bytes() == CONTENT * 10
     assert server.requests[-1].startswith("bytes=")
 
 
@@ -232,7 +232,7 @@ def test_archives_that_reach_outside_are_refused(member: tarfile.TarInfo, tmp_pa
     content = b"x" if member.isfile() else b""
     archive(tmp_path / "bad.tar.gz", (tarfile.TarInfo("inner/a"), b"a"), (member, content))
     with pytest.raises(DatasetError, match="unsafe to unpack"):
-        unpack(tmp_path / "bad.tar.gz", root, "inner")
+        unpack_archive(tmp_path / "bad.tar.gz", root, "inner")
     assert not list(root.iterdir())
     assert not (tmp_path / "outside").exists()
 
@@ -254,4 +254,4 @@ def test_archives_that_are_damaged_or_of_something_else(server: Server, tmp_path
 def test_a_folder_that_cannot_be_written_to(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DatasetError, match="SECURITYNET_DATA"):
-        fetch(server.remote("data.bin", CONTENT), tmp_path / "file")
+        fetch_file(server.remote("data.bin", CONTENT), tmp_path / "file")

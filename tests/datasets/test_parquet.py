@@ -145,7 +145,7 @@ def test_cifar10_as_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     # Means of CIFAR-10's channels, as everybody's normalisation has them.
     means = [dataset.images[::7, channel].float().mean().item() / 255 for channel in range(3)]
     assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.004)
-    monkeypatch.delattr(securitynet.datasets.lazy, "render")  # nothing is decoded a second time
+    monkeypatch.delattr(securitynet.datasets.lazy, "render_image")  # nothing is decoded a second time
     again = load(f"parquet:{REAL}", cache=tmp_path)
     assert again.fingerprint == dataset.fingerprint
     assert torch.equal(again.images[::999], dataset.images[::999])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from dataset_files import noise, png
-from securitynet.datasets.rendering import Rendering, UnexpectedColour, read_natural_shape, render
+from securitynet.datasets.rendering import Rendering, UnexpectedColour, read_natural_shape, render_image
 from securitynet.errors import DatasetError
 
 COLOUR = Rendering(3, 4, 4, resize=False)
@@ -27,51 +27,51 @@ def test_lossless_images_come_back_as_they_were(channels: int) -> None:
     array = noise(1, channels, 4, 4)[0]
     rendering = Rendering(channels, 4, 4, resize=False)
     assert read_natural_shape(png(array), "x") == (channels, 4, 4)
-    assert np.array_equal(render(png(array), "x", rendering), array)
-    assert render(array, "x", rendering) is array
+    assert np.array_equal(render_image(png(array), "x", rendering), array)
+    assert render_image(array, "x", rendering) is array
 
 
 def test_colour_becomes_luma_by_rec_601() -> None:
     array = noise(1, 3, 4, 4)[0]
     expected = 0.299 * array[0] + 0.587 * array[1] + 0.114 * array[2]
     for item in (array, png(array)):
-        assert np.abs(render(item, "x", GREY)[0] - expected).max() <= 0.51
+        assert np.abs(render_image(item, "x", GREY)[0] - expected).max() <= 0.51
 
 
 def test_grey_is_repeated() -> None:
     array = noise(1, 1, 4, 4)[0]
     for item in (array, png(array)):
-        assert np.array_equal(render(item, "x", COLOUR), np.repeat(array, 3, axis=0))
+        assert np.array_equal(render_image(item, "x", COLOUR), np.repeat(array, 3, axis=0))
 
 
 def test_an_image_cut_short_is_refused_whatever_the_process_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     whole = png(noise(1, 3, 32, 32)[0])
     with pytest.raises(DatasetError, match="not a readable image"):
-        render(whole[: len(whole) // 2], "x", Rendering(3, 32, 32, resize=False))
-    render(whole, "x", Rendering(3, 32, 32, resize=False))
+        render_image(whole[: len(whole) // 2], "x", Rendering(3, 32, 32, resize=False))
+    render_image(whole, "x", Rendering(3, 32, 32, resize=False))
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # as the process wants
 
 
 def test_resizing_is_antialiased() -> None:
     # A fine checkerboard averages to mid-grey; without antialiasing it would come out black or white.
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[None]
-    small = render(board, "x", Rendering(1, 8, 8, resize=True))
+    small = render_image(board, "x", Rendering(1, 8, 8, resize=True))
     assert np.abs(small.astype(int) - 127).max() <= 2
 
 
 def test_a_file_and_an_array_are_resized_alike() -> None:
     array = noise(1, 3, 9, 7)[0]
     rendering = Rendering(3, 5, 5, resize=True)
-    assert np.array_equal(render(array, "x", rendering), render(png(array), "x", rendering))
+    assert np.array_equal(render_image(array, "x", rendering), render_image(png(array), "x", rendering))
 
 
 def test_a_centred_crop_leaves_the_margins_out() -> None:
     array = np.zeros((1, 40, 80), np.uint8)
     array[0, :, 18:62] = 200
-    cropped = render(array, "x", Rendering(1, 8, 8, resize=True, crop=0.8))
+    cropped = render_image(array, "x", Rendering(1, 8, 8, resize=True, crop=0.8))
     assert (cropped == 200).all()
-    assert render(array, "x", Rendering(1, 8, 8, resize=True)).min() == 0
+    assert render_image(array, "x", Rendering(1, 8, 8, resize=True)).min() == 0
 
 
 def test_transparent_palette_sixteen_bit_and_print_images() -> None:
@@ -80,20 +80,20 @@ def test_transparent_palette_sixteen_bit_and_print_images() -> None:
     with_alpha.putalpha(Image.new("L", (4, 4), 128))
     palette = rgb.convert("P", palette=Image.Palette.ADAPTIVE)
     for image in (with_alpha, palette):
-        assert render(encoded(image), "x", COLOUR)[:, 0, 0].tolist() == [10, 200, 30]
-    assert render(encoded(palette, transparency=0), "x", COLOUR)[:, 0, 0].tolist() == [10, 200, 30]
+        assert render_image(encoded(image), "x", COLOUR)[:, 0, 0].tolist() == [10, 200, 30]
+    assert render_image(encoded(palette, transparency=0), "x", COLOUR)[:, 0, 0].tolist() == [10, 200, 30]
     printed = encoded(rgb.convert("CMYK"), "JPEG", quality=100)
-    assert np.abs(render(printed, "x", COLOUR)[:, 0, 0].astype(int) - [10, 200, 30]).max() <= 4
+    assert np.abs(render_image(printed, "x", COLOUR)[:, 0, 0].astype(int) - [10, 200, 30]).max() <= 4
     deep = Image.fromarray(np.full((4, 4), 257 * 100, np.uint16))
     assert read_natural_shape(encoded(deep), "x")[0] == 1
-    assert (render(encoded(deep), "x", GREY) == 100).all()
-    assert (render(encoded(Image.new("1", (4, 4), 1)), "x", GREY) == 255).all()
-    assert (render(encoded(Image.new("LA", (4, 4), (7, 9))), "x", GREY) == 7).all()
+    assert (render_image(encoded(deep), "x", GREY) == 100).all()
+    assert (render_image(encoded(Image.new("1", (4, 4), 1)), "x", GREY) == 255).all()
+    assert (render_image(encoded(Image.new("LA", (4, 4), (7, 9))), "x", GREY) == 7).all()
 
 
 def test_colour_among_grey_is_reported() -> None:
     with pytest.raises(UnexpectedColour):
-        render(png(noise(1, 3, 4, 4)[0]), "x", Rendering(1, 4, 4, resize=False, grey_only=True))
+        render_image(png(noise(1, 3, 4, 4)[0]), "x", Rendering(1, 4, 4, resize=False, grey_only=True))
 
 
 def bomb(side: int) -> bytes:
@@ -110,7 +110,7 @@ def bomb(side: int) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_decompression_bombs_are_refused_unread(side: int) -> None:
     with pytest.raises(DatasetError, match="claims to have more than"):
-        render(bomb(side), "x", COLOUR)
+        render_image(bomb(side), "x", COLOUR)
     with pytest.raises(DatasetError, match="claims to have more than"):
         read_natural_shape(bomb(side), "x")
 
@@ -121,9 +121,9 @@ def test_cut_off_files_are_errors_of_ours(kind: str) -> None:
     whole = encoded(Image.fromarray(noise(1, 3, 64, 64)[0].transpose(1, 2, 0)), kind)
     for length in (0, 3, 20, len(whole) // 2):
         with pytest.raises(DatasetError, match="the-name is not a readable image"):
-            render(whole[:length], "the-name", Rendering(3, 64, 64, resize=False))
+            render_image(whole[:length], "the-name", Rendering(3, 64, 64, resize=False))
 
 
 def test_floating_point_images_are_refused() -> None:
     with pytest.raises(DatasetError, match="floating-point"):
-        render(encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "x", COLOUR)
+        render_image(encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "x", COLOUR)

@@ -8,7 +8,7 @@ import torch
 
 from securitynet.datasets import load
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled, stratified, union
+from securitynet.datasets.ordering import sample_stratified, shuffle, unite
 from securitynet.datasets.splits import PROTOCOLS, four_way, make, public
 from securitynet.errors import ConfigurationError, SplitError
 
@@ -76,7 +76,7 @@ def test_fingerprints_stay_the_same_for_ever(digits: ImageDataset) -> None:
     assert four_way(digits, seed=0).fingerprint == "2bb2a6047b5e6fa5ff9bc660af5736c4"
     assert public(digits, seed=0).fingerprint == "a74ad443d16bb216859c884b09e22086"
     assert digits.fingerprint == "acb60c81248c7a15b5491aa6b76f17b2"
-    assert shuffled(8, "purpose", 0).tolist() == [1, 5, 3, 0, 4, 2, 7, 6]
+    assert shuffle(8, "purpose", 0).tolist() == [1, 5, 3, 0, 4, 2, 7, 6]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_unknown_protocol(digits: ImageDataset) -> None:
 @pytest.mark.parametrize("count", [5, 6, 17, 50, 99, 100])
 def test_stratified_choice_keeps_class_shares(count: int) -> None:
     labels = np.repeat([0, 1, 2, 3, 4], [60, 20, 15, 4, 1])
-    chosen = stratified(labels, count, "key")
+    chosen = sample_stratified(labels, count, "key")
     assert len(np.unique(chosen)) == count
     got = np.bincount(labels[chosen], minlength=5)
     assert (got >= 1).all()
@@ -113,13 +113,13 @@ def test_stratified_choice_keeps_class_shares(count: int) -> None:
 
 def test_stratified_choice_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="cannot hold"):
-        stratified(np.array([0, 1, 2]), 2, "key")
+        sample_stratified(np.array([0, 1, 2]), 2, "key")
 
 
 def test_a_union_is_sorted_and_holds_each_record_once():
     draws = np.random.default_rng(0)
     for sizes in ((50, 30), (0, 5), (0, 0), (7,), (20, 20, 20)):
         parts = [draws.integers(0, 40, size) for size in sizes]
-        found = union(*parts)
+        found = unite(*parts)
         assert found.dtype == np.int64
         assert found.tolist() == sorted({int(value) for part in parts for value in part})

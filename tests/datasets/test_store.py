@@ -33,7 +33,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(securitynet.datasets.lazy, "render", refuse)
+    monkeypatch.setattr(securitynet.datasets.lazy, "render_image", refuse)
 
 
 def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,14 +56,14 @@ def test_a_copy_elsewhere_shares_the_cache(tmp_path: Path, monkeypatch: pytest.M
 def test_two_loads_at_once_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path)
     rendered = []
-    original = securitynet.datasets.lazy.render
+    original = securitynet.datasets.lazy.render_image
 
     def slow(item: Item, name: str, rendering: Rendering) -> np.ndarray:
         rendered.append(name)
         time.sleep(0.02)
         return original(item, name, rendering)
 
-    monkeypatch.setattr(securitynet.datasets.lazy, "render", slow)
+    monkeypatch.setattr(securitynet.datasets.lazy, "render_image", slow)
     with ThreadPoolExecutor(3) as pool:
         loaded = list(pool.map(load, [f"folder:{tmp_path}"] * 3))
     assert len(rendered) == 12

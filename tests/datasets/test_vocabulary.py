@@ -6,7 +6,7 @@ import pytest
 
 import securitynet.datasets
 from securitynet.assessments.config import AssessConfig
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.datasets.references import name_for_loading
 from securitynet.datasets.registry import DATASETS
 from securitynet.errors import DatasetError
@@ -17,7 +17,7 @@ def test_every_dataset_that_loads_by_name_is_known_to_the_catalog() -> None:
     for name in DATASETS.names():
         if name in ("folder", "parquet"):
             continue
-        facts = dataset_facts(name.removeprefix("medmnist-"))
+        facts = find_dataset_facts(name.removeprefix("medmnist-"))
         assert facts is not None and facts.reference == name
         assert name_for_loading(facts.name) == name == name_for_loading(name)
 

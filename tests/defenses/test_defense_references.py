@@ -16,14 +16,14 @@ from securitynet.defenses.relaxloss import Relaxing, compute_relaxed_loss
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics.roc import auc
+from securitynet.metrics.roc import measure_auc
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.store.train_target import train_target
-from securitynet.models.training.batches import training_batches
+from securitynet.models.training.batches import split_batches
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import Fitting
-from securitynet.randomness import derived_seed, generator
+from securitynet.randomness import derive_seed, make_generator
 
 RECIPE = Recipe(epochs=12, batch_size=20, learning_rate=0.1, schedule="constant", seed=3)
 
@@ -40,8 +40,8 @@ def weights(network):
 
 def orders(count, epoch):
     """The batches of an epoch: what the trainer promises (a permutation by seed and epoch)."""
-    order = torch.randperm(count, generator=generator(RECIPE.seed, "order", epoch))
-    return training_batches(count, RECIPE.batch_size, order)
+    order = torch.randperm(count, generator=make_generator(RECIPE.seed, "order", epoch))
+    return split_batches(count, RECIPE.batch_size, order)
 
 
 class Descent:
@@ -132,11 +132,11 @@ def test_adversarial_regularisation_is_the_papers_algorithm(digits):
 
     images, labels = digits.batch(np.arange(100)).float() / 255, torch.from_numpy(digits.labels[:100])
     with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(RECIPE.seed, "inference attack"))
+        torch.manual_seed(derive_seed(RECIPE.seed, "inference attack"))
         attack = InferenceAttack(10)
     ascent, descent = torch.optim.Adam(attack.parameters(), lr=3e-3), Descent(theirs)
     for epoch in range(recipe.epochs):
-        draws = generator(RECIPE.seed, "reference batches", epoch)
+        draws = make_generator(RECIPE.seed, "reference batches", epoch)
         for batch in orders(60, epoch):
             for _ in range(2):
                 others = 60 + torch.randint(40, (len(batch),), generator=draws)
@@ -287,7 +287,7 @@ def test_relaxloss_lowers_the_risk_of_an_overfitted_network(digits):
             posteriors = target.posteriors(data.batch(rows)).numpy()
             scores.append(posteriors[np.arange(len(rows)), data.labels[rows]])
         right = target.labels(data.batch(splits.non_members)).numpy() == data.labels[splits.non_members]
-        return auc(*scores).value, float(right.mean())
+        return measure_auc(*scores).value, float(right.mean())
 
     plain = np.mean([judged(None, seed) for seed in range(2)], axis=0)
     defended = np.mean([judged(make_defense("relaxloss", {"alpha": 0.5}), seed) for seed in range(2)], axis=0)

@@ -13,14 +13,14 @@ from torch.nn import functional
 from securitynet.datasets import splits as all_splits
 from securitynet.defenses import DEFENSES
 from securitynet.defenses.adversarial_regularisation import Adversarial, AdversarialRegularisation, InferenceAttack
-from securitynet.defenses.base import make_defense, output_defense, training_defense
+from securitynet.defenses.base import make_defense, make_output_defense, make_training_defense
 from securitynet.defenses.distillation import Distillation, Distilling
 from securitynet.defenses.dropout import Dropout
 from securitynet.defenses.relaxloss import compute_relaxed_loss
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures.factory import build
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.record_files import read_target_record
@@ -28,7 +28,7 @@ from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import Fitting, count_weights, set_aside
+from securitynet.models.training.training_defense import Fitting, count_trained_weights, set_aside
 
 TRAINING = [name for name in DEFENSES if DEFENSES.get(name).stage == "training"]
 OUTPUT = [name for name in DEFENSES if DEFENSES.get(name).stage == "output"]
@@ -171,7 +171,7 @@ def test_relaxloss_keeps_the_training_loss_up(digits):
 def a_fitting(digits, recipe, architecture="simple-cnn", **changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(architecture, 10, 1, 8)
+        network = build_architecture(architecture, 10, 1, 8)
     indices = np.arange(100)
     normalise = make_defense("label-smoothing").preprocessing(digits, indices)
     values = {"aside": np.arange(100, 160), "unseen": np.arange(160, 260), "device": "cpu", **changes}
@@ -204,7 +204,7 @@ def test_a_student_agrees_with_its_teacher(digits, augment):
     history, found = Distillation().fit(fitting)
     teacher = found["teacher"]
     assert history.epochs_run == 25 and teacher.architecture == "simple-cnn" and teacher.records == 100
-    assert teacher.weights == teacher.student_weights == count_weights(fitting.network)
+    assert teacher.weights == teacher.student_weights == count_trained_weights(fitting.network)
     assert teacher.train_accuracy > 0.9 and teacher.test_accuracy > 0.5
     assert teacher.agreement > 0.7  # two networks that knew nothing of each other and of the images: 0.1
 
@@ -299,12 +299,12 @@ def test_dropout_drops_in_training_only_and_leaves_the_network_plain(digits):
 )
 def test_what_makes_no_sense_is_told(name, texts, error, message):
     with pytest.raises(error, match=message):
-        training_defense(name, texts)
+        make_training_defense(name, texts)
 
 
 def test_a_training_defense_is_no_defense_of_answers():
     with pytest.raises(ConfigurationError, match="trained already"):
-        output_defense("dp-sgd", {})
+        make_output_defense("dp-sgd", {})
 
 
 @pytest.mark.parametrize("name", OUTPUT)

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from securitynet.defenses import DEFENSES, _repair
 from securitynet.defenses._repair import ReconstructedTrigger, RepairTask, fine_tune, list_neurons
-from securitynet.defenses.base import make_repair, output_defense, training_defense
+from securitynet.defenses.base import make_output_defense, make_repair, make_training_defense
 from securitynet.defenses.fine_pruning import FinePruning, _measure_activations
-from securitynet.defenses.i_bau import IBau, implicit_gradient
+from securitynet.defenses.i_bau import IBau, compute_implicit_gradient
 from securitynet.defenses.unlearning import Unlearning
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.targets.neuron_factors import NeuronFactors
@@ -38,10 +38,10 @@ def test_all_are_registered_as_repairs():
     assert {name for name in DEFENSES if DEFENSES.get(name).stage == "repair"} == set(REPAIRS)
     for name in REPAIRS:
         with pytest.raises(ConfigurationError, match=name) as refused:
-            output_defense(name, {})
+            make_output_defense(name, {})
         assert "securitynet repair" in str(refused.value.hint)
         with pytest.raises(ConfigurationError, match=name):
-            training_defense(name)
+            make_training_defense(name)
     with pytest.raises(ConfigurationError, match="does not repair"):
         make_repair("dropout", {})
 
@@ -63,7 +63,7 @@ def test_the_implicit_gradient_is_that_of_the_solved_inner_problem():
 
     def gradient(iterations):
         outer = (w + 3 * delta).square().sum()
-        return implicit_gradient(outer, inner, delta, [w], iterations=iterations, learning_rate=0.25)[0].item()
+        return compute_implicit_gradient(outer, inner, delta, [w], iterations=iterations, learning_rate=0.25)[0].item()
 
     assert gradient(60) == pytest.approx(2 * 1.5 * (1 + 3 / a) ** 2, rel=1e-5)
     assert gradient(0) == pytest.approx(2 * (1.5 + 3 * 0.75), rel=1e-6)  # with δ held constant

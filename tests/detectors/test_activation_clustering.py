@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from backdoored import GOAL, PATCH
-from securitynet.detectors._activation_clustering.clusters import Clusters, Division, avoidance, divide
+from securitynet.detectors._activation_clustering.clusters import Clusters, Division, divide, measure_avoidance
 from securitynet.detectors.activation_clustering import ActivationClustering
 from securitynet.errors import SplitError
 from securitynet.methods.context import Context
@@ -87,7 +87,9 @@ def test_no_poison_is_called_on_records_drawn_alike():
         training[:, 1] = 80 - training[:, 0]
         clean = np.stack([random.binomial(40, share), np.zeros(10, int)], axis=1)
         clean[:, 1] = 40 - clean[:, 0]
-        alarms += bool(clusters.adjust_p_values(clusters.find_foreign_clusters(training, clean)[1], 10).min() < 0.05)
+        alarms += bool(
+            clusters.correct_for_clusters(clusters.find_foreign_clusters(training, clean)[1], 10).min() < 0.05
+        )
     assert stats.binomtest(alarms, 200).proportion_ci(0.99).low <= 0.05
 
 
@@ -99,7 +101,7 @@ def test_foreign_clusters_by_hand():
     assert which[0] == 1 and p_values[0] == pytest.approx(expected)
     assert p_values[1:].tolist() == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(
-        clusters.adjust_p_values(np.array([0.01, 0.4, 0.02, 0.03]), 4),
+        clusters.correct_for_clusters(np.array([0.01, 0.4, 0.02, 0.03]), 4),
         multipletests([0.01, 0.4, 0.02, 0.03], method="holm")[1],
     )
     flagged = clusters.apply_rule(np.array([0.3, 0.3, 0.05, np.nan]), np.array([[80, 20], [60, 40], [80, 20], [0, 0]]))
@@ -151,7 +153,7 @@ def test_of_two_divisions_the_one_that_clean_images_avoid_counts_and_p_is_double
     half = Division(np.repeat([0, 1], 50), np.repeat([0, 1], 25), 0.2)
     foreign = Division(np.repeat([0, 1], [80, 20]), np.zeros(50, np.int64), 0.2)
     expected = stats.fisher_exact([[20, 80], [0, 50]], alternative="greater").pvalue
-    assert avoidance(half) == 1.0 and avoidance(foreign) == pytest.approx(expected)
+    assert measure_avoidance(half) == 1.0 and measure_avoidance(foreign) == pytest.approx(expected)
     counts = np.array([[80, 20]]), np.array([[50, 0]])
     common = np.arange(100), np.zeros(100, np.int64), foreign.owner, np.array([0]), ("a",), np.array([0.2]), *counts
     assert Clusters(*common).judged()[1] == pytest.approx([expected])

@@ -15,7 +15,7 @@ from securitynet.errors import AccessDenied, ConfigurationError, DatasetError, Q
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.interface import LabelsOnly
-from securitynet.models.targets.query_count import QueryCounter, image_keys
+from securitynet.models.targets.query_count import QueryCounter, compute_image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 from securitynet.testing import check_detector
@@ -415,7 +415,7 @@ def test_keys_of_made_up_images_are_those_of_the_ledger(patched):
     _, context = run("neo", fresh, data)
     assert context.queries().unique == fresh.query_counter.unique
     assert context.queries().total == fresh.query_counter.total
-    assert len(set(image_keys(torch.zeros(3, 1, 8, 8)))) == 1
+    assert len(set(compute_image_keys(torch.zeros(3, 1, 8, 8)))) == 1
 
 
 @pytest.mark.parametrize("name", ["ibd-psc", "spectral-signatures", "two-sample"])

@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 
 from backdoored import PATCH
 from securitynet.detectors._neo import regions as _regions
-from securitynet.detectors._neo.colours import dominant_colours
+from securitynet.detectors._neo.colours import find_dominant_colours
 from securitynet.detectors._neo.regions import Grid
 from securitynet.detectors.neo import Neo
 from securitynet.errors import SplitError
@@ -99,14 +99,14 @@ def test_all_places_can_be_drawn_and_sizes_follow_the_image():
     drawn = {
         place
         for seed in range(40)
-        for place in _regions.random_places(
+        for place in _regions.draw_places(
             grid, 3, torch.zeros(len(grid), dtype=torch.bool), torch.Generator().manual_seed(seed)
         ).tolist()
     }
     assert len(drawn) > 30 and min(drawn) == 0 and max(drawn) == len(grid) - 1
     taken = torch.zeros(len(grid), dtype=torch.bool)
     taken[:30] = True
-    left = _regions.random_places(grid, 99, taken, torch.Generator())
+    left = _regions.draw_places(grid, 99, taken, torch.Generator())
     assert sorted(left.tolist()) == list(range(30, 35))
 
 
@@ -119,7 +119,7 @@ def test_a_guided_search_looks_near_doubts():
     top, left = grid.corners(torch.arange(len(grid)))
     near = (top - 6).abs() + (left - 7).abs() <= 3
     doubts[0, taken[0] & near] = 5.0
-    places = _regions.promising_places(grid, 10, taken, doubts)[0]
+    places = _regions.choose_promising_places(grid, 10, taken, doubts)[0]
     assert not taken[0, places].any() and len(set(places.tolist())) == 10
     assert near[places].float().mean() >= 0.8 or centre in places
 
@@ -139,24 +139,26 @@ def test_dominant_colours_against_scikit_learn():
         colours = random.integers(20, 236, (3, 3))
         owner = random.choice(3, size=(20, 24), p=[0.6, 0.25, 0.15])
         image[:] = (colours[owner] + random.integers(-3, 4, (20, 24, 3))).clip(0, 255).transpose(2, 0, 1)
-    found = dominant_colours(torch.from_numpy(images), 3, streams(12)).numpy().astype(int)
+    found = find_dominant_colours(torch.from_numpy(images), 3, streams(12)).numpy().astype(int)
     for image, colour in zip(images, found, strict=True):
         model = KMeans(3, n_init=10, random_state=0).fit(image.reshape(3, -1).T.astype(float))
         largest = model.cluster_centers_[np.bincount(model.labels_).argmax()]
         assert np.abs(colour - largest).max() <= 1
-    alone = torch.cat([dominant_colours(torch.from_numpy(images[i : i + 1]), 3, [streams(12)[i]]) for i in range(12)])
+    alone = torch.cat(
+        [find_dominant_colours(torch.from_numpy(images[i : i + 1]), 3, [streams(12)[i]]) for i in range(12)]
+    )
     np.testing.assert_array_equal(alone.numpy().astype(int), found)
 
 
 def test_dominant_colours_of_few_colours_and_of_large_images():
     flat = torch.full((2, 1, 8, 8), 77, dtype=torch.uint8)
-    assert dominant_colours(flat, 3, streams(2)).tolist() == [[77], [77]]
+    assert find_dominant_colours(flat, 3, streams(2)).tolist() == [[77], [77]]
     two = flat.clone()
     two[:, :, :3] = 200
-    assert dominant_colours(two, 3, streams(2)).tolist() == [[77], [77]]
+    assert find_dominant_colours(two, 3, streams(2)).tolist() == [[77], [77]]
     large = torch.full((1, 3, 200, 150), 10, dtype=torch.uint8)
     large[:, 0, :70] = 250
-    assert dominant_colours(large, 3, streams(1)).tolist() == [[10, 10, 10]]
+    assert find_dominant_colours(large, 3, streams(1)).tolist() == [[10, 10, 10]]
 
 
 def test_a_region_of_the_dominant_colour_is_not_asked_about(unpatched):
@@ -176,14 +178,14 @@ def test_too_few_held_out_images_are_told(patched):
 def test_overlap_by_hand():
     area = np.zeros((6, 6), bool)
     area[4:, 4:] = True
-    assert filtering.overlap(np.zeros((0, 6, 6), bool), area).shape == (0,)
+    assert filtering.compute_overlap(np.zeros((0, 6, 6), bool), area).shape == (0,)
     masks = np.zeros((3, 6, 6), bool)
     masks[0, 4:, 4:] = True
     masks[1, 3:5, 4:] = True
-    assert filtering.overlap(masks, area).tolist() == [1.0, pytest.approx(2 / 6), 0.0]
-    mean = filtering.mean_share("localisation", np.array([1.0, 0.5, 0.0, 0.5]))
+    assert filtering.compute_overlap(masks, area).tolist() == [1.0, pytest.approx(2 / 6), 0.0]
+    mean = filtering.measure_mean_share("localisation", np.array([1.0, 0.5, 0.0, 0.5]))
     assert mean.value == 0.5 and mean.low < 0.3 and mean.high > 0.7
-    same = filtering.mean_share("localisation", np.full(10, 0.4))
+    same = filtering.measure_mean_share("localisation", np.full(10, 0.4))
     unseen = 1 - 0.025 ** (1 / 10)  # a share of so much may lie at either bound, and ten values not show it
     assert (same.low, same.high) == pytest.approx((0.4 - 0.4 * unseen, 0.4 + 0.6 * unseen))
 

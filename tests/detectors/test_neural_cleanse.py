@@ -20,7 +20,7 @@ from securitynet.detectors._neural_cleanse.blocks import BlockSearch, label_byte
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
 from securitynet.detectors._neural_cleanse.label_search import SearchPlan
-from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory
+from securitynet.detectors._neural_cleanse.memory import check_search_memory, estimate_memory
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
 from securitynet.detectors._neural_cleanse.triggers import Triggers
 from securitynet.detectors.neural_cleanse import NeuralCleanse
@@ -31,7 +31,7 @@ from securitynet.methods.data import TrialData
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 WHITE = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
@@ -88,7 +88,7 @@ def test_many_labels_at_once_find_what_one_at_a_time_finds(backdoored, digits, s
             run.epoch(epoch)
 
     def batches(epoch):
-        order = torch.randperm(len(images), generator=generator(5, "order", epoch))
+        order = torch.randperm(len(images), generator=make_generator(5, "order", epoch))
         return [images[part].float() / 255 for part in order.split(32)]
 
     for row, label in enumerate(labels):
@@ -110,7 +110,7 @@ def test_one_step_is_the_gradient_of_the_loss(backdoored, digits):
     run.epoch(0)
 
     def once(epoch):
-        return [images[torch.randperm(32, generator=generator(0, "order", epoch))].float() / 255]
+        return [images[torch.randperm(32, generator=make_generator(0, "order", epoch))].float() / 255]
 
     for row, label in enumerate((2, 4)):
         mask, pattern = starts[row, -1:].clone().requires_grad_(), starts[row, :-1].clone().requires_grad_()
@@ -420,10 +420,10 @@ def test_memory_is_planned_before_a_search_starts(monkeypatch):
     pixels, block = 224 * 224, (1 << 28) // (64 * 224 * 224)
     results, images = 2 * 57 * 4 * pixels, 1000 * 3 * pixels
     assert thousand == 2 * (block + 57) * 64 * pixels + results + images + 4 * (1 << 26)
-    check_memory(thousand, 1000, 57, available=2_000_000_000)
-    check_memory(full, 21_000, 21_000, available=None)
+    check_search_memory(thousand, 1000, 57, available=2_000_000_000)
+    check_search_memory(full, 21_000, 21_000, available=None)
     with pytest.raises(ConfigurationError, match=r"21,000 labels.*9\.\d GB.*8\.0 GB"):
-        check_memory(full, 21_000, 21_000, available=8_000_000_000)
+        check_search_memory(full, 21_000, 21_000, available=8_000_000_000)
     assert read_available_memory() > 1 << 20
     monkeypatch.setattr("securitynet.detectors._neural_cleanse.label_search.read_available_memory", lambda: 1000)
     monkeypatch.setattr(TriggerSearch, "epoch", None)  # nothing is computed before the refusal

@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 
 from backdoored import PATCH, Sealed
-from securitynet.assessments.method_settings import make_method, parse_settings
+from securitynet.assessments.method_settings import make_method, parse_method_settings
 from securitynet.detectors._fitted_filter import CleanImages
-from securitynet.detectors._queries import QueryClient, margin_of
+from securitynet.detectors._queries import QueryClient, bound_margin
 from securitynet.detectors._strip.early_stop import EarlyStopPredictor
 from securitynet.detectors.strip import FittedStrip, Strip
 from securitynet.errors import ConfigurationError, SplitError
@@ -306,7 +306,10 @@ def test_words_for_stopping_early_are_kept_as_before():
             stop_early=given
         )
     assert Strip.model_validate({"stop_early": "true"}).stop_early is True
-    assert make_method("detector", "strip", parse_settings(["strip.stop_early=likely"])["strip"]).stop_early == "likely"
+    assert (
+        make_method("detector", "strip", parse_method_settings(["strip.stop_early=likely"])["strip"]).stop_early
+        == "likely"
+    )
     with pytest.raises(ConfigurationError, match="stop_early"):
         make_strip(stop_early="sometimes")
 
@@ -338,10 +341,10 @@ def test_overlays_that_tell_most_come_first():
 
 
 def test_the_margin_is_wide():
-    assert margin_of(np.array([0.01, -0.01])) == pytest.approx(6 * np.sqrt(2) * 0.01)
-    assert margin_of(np.array([0.02])) == pytest.approx(0.04)
+    assert bound_margin(np.array([0.01, -0.01])) == pytest.approx(6 * np.sqrt(2) * 0.01)
+    assert bound_margin(np.array([0.02])) == pytest.approx(0.04)
     errors = np.random.default_rng(0).normal(0.001, 0.01, 1000)
-    assert margin_of(errors[:64]) > np.abs(errors).max()
+    assert bound_margin(errors[:64]) > np.abs(errors).max()
 
 
 def test_questions_are_counted_exactly(patched):
@@ -372,20 +375,22 @@ def test_a_pool_smaller_than_the_overlays_is_used_again(patched):
 
 def test_low_threshold_by_hand():
     values = np.arange(1.0, 101.0)
-    normal = filtering.low_threshold(values, 0.05, "normal")
+    normal = filtering.choose_low_threshold(values, 0.05, "normal")
     assert normal.value == pytest.approx(50.5 - 1.6448536 * values.std(ddof=1))
-    quantile = filtering.low_threshold(values, 0.05, "quantile")
+    quantile = filtering.choose_low_threshold(values, 0.05, "quantile")
     assert quantile.value == 6 and (values < quantile.value).mean() == 0.05
-    assert filtering.low_threshold(values, 0.05) == normal
+    assert filtering.choose_low_threshold(values, 0.05) == normal
     # Skewed to the right, as entropies near 0 are: mean 1.2, deviation 2; a normal fit would stop nothing.
     skewed = np.concatenate([np.linspace(0.1, 0.5, 90), np.linspace(1, 20, 10)])
-    assert filtering.low_threshold(skewed, 0.05, "normal").value < 0
-    assert filtering.low_threshold(skewed, 0.05).fit == "quantile"
-    assert (skewed < filtering.low_threshold(skewed, 0.05).value).sum() == 5
-    assert filtering.low_threshold(skewed, 0.01).fit == "normal"  # one rejection among 100 could be missed by chance
+    assert filtering.choose_low_threshold(skewed, 0.05, "normal").value < 0
+    assert filtering.choose_low_threshold(skewed, 0.05).fit == "quantile"
+    assert (skewed < filtering.choose_low_threshold(skewed, 0.05).value).sum() == 5
+    assert (
+        filtering.choose_low_threshold(skewed, 0.01).fit == "normal"
+    )  # one rejection among 100 could be missed by chance
     for bad in ((values[:1], 0.1), (np.array([1.0, np.nan]), 0.1), (values, 0.0)):
         with pytest.raises(ValueError, match="threshold"):
-            filtering.low_threshold(*bad)
+            filtering.choose_low_threshold(*bad)
 
 
 def test_both_mixes_stop_what_either_stops_at_half_of_the_rate(patched):

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from backdoored import GOAL, PATCH
-from securitynet.detectors._two_sample.discriminant import compare, fit_discriminant
+from securitynet.detectors._two_sample.discriminant import compare_with_clean, fit_discriminant
 from securitynet.detectors._two_sample.features import compute_features, draw_filters
 from securitynet.detectors.two_sample import TwoSample
 from securitynet.methods.context import Context
@@ -50,16 +50,16 @@ def test_the_discriminant_is_that_of_scikit_learn():
 def test_perfectly_separate_samples_by_hand():
     """In each half 10 of 10 records lie beyond 5 clean ones: 10! 5! / 15! = 1/3003, for either test."""
     training, clean = np.linspace(5, 6, 20)[:, None], np.linspace(0, 1, 10)[:, None]
-    scores, beyond, p_value = compare(training, clean, np.random.default_rng(0))
+    scores, beyond, p_value = compare_with_clean(training, clean, np.random.default_rng(0))
     assert beyond.all() and scores.min() > 0
     assert p_value == pytest.approx(4 / 3003)
-    assert compare(np.ones((20, 1)), np.ones((10, 1)), np.random.default_rng(0))[2] == 1.0
+    assert compare_with_clean(np.ones((20, 1)), np.ones((10, 1)), np.random.default_rng(0))[2] == 1.0
 
 
 def test_no_class_is_suspected_more_often_than_stated_where_all_records_are_alike():
     random = np.random.default_rng(0)
     p_values = np.array(
-        [compare(random.normal(size=(60, 10)), random.normal(size=(30, 10)), random)[2] for _ in range(200)]
+        [compare_with_clean(random.normal(size=(60, 10)), random.normal(size=(30, 10)), random)[2] for _ in range(200)]
     )
     for level in (0.05, 0.2):
         assert stats.binomtest(int((p_values < level).sum()), 200).proportion_ci(0.99).low <= level

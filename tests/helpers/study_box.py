@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas
 
-from securitynet.assessments.method_settings import default_settings
+from securitynet.assessments.method_settings import find_default_settings
 from securitynet.files import parse_toml
 from securitynet.models.sources.references import list_code
 from securitynet.results.export import CHANGING, to_frame
@@ -92,7 +92,7 @@ class Box:
     def table(self) -> pandas.DataFrame:
         """The exported table without what another run may fill otherwise."""
         with open_index(find_results(str(self.out)), print) as index:
-            frame = to_frame(index, default_settings)
+            frame = to_frame(index, find_default_settings)
         return frame.drop(columns=list(CHANGING))
 
     def log(self, what: str) -> list[str]:

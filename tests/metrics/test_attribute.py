@@ -15,7 +15,7 @@ def data(n=400, values=3, classes=4, strength=0.5, seed=0):
 
 
 def by_name(*arguments, **settings):
-    return {m.name: m for m in attribute.measure(*arguments, **settings)}
+    return {m.name: m for m in attribute.measure_attribute(*arguments, **settings)}
 
 
 def macro_f1(truth, predicted, labels):
@@ -119,7 +119,7 @@ def test_wrong_lengths_are_errors():
     one, two = np.zeros(1, np.int64), np.zeros(2, np.int64)
     for arguments in ((one, one, one, two), (one[:0],) * 4):
         with pytest.raises(ValueError, match="same records"):
-            attribute.measure(*arguments)
+            attribute.measure_attribute(*arguments)
 
 
 def test_the_baseline_is_the_majority_of_the_class_where_that_is_clear():

@@ -13,7 +13,7 @@ from securitynet.metrics import blind, roc
 def flag(features: np.ndarray, members: int, seed: int) -> tuple[bool, bool]:
     """Whether the interval for random groups of these records lies above 0.5, and whether below."""
     rows = np.random.default_rng(seed).permutation(len(features))
-    auc = blind.fit(features[rows], np.arange(len(rows)) < members, seed=seed).auc()
+    auc = blind.fit_blind(features[rows], np.arange(len(rows)) < members, seed=seed).auc()
     assert auc.low is not None and auc.high is not None
     return auc.low > 0.5, auc.high < 0.5
 
@@ -41,7 +41,7 @@ def test_groups_that_differ_are_told_apart_and_the_interval_holds_what_new_fits_
     for seed in range(12):
         features = random.normal(size=(300, 20))
         features[:150, 3] += 1.0
-        fitted = blind.fit(features, np.arange(300) < 150, seed=seed)
+        fitted = blind.fit_blind(features, np.arange(300) < 150, seed=seed)
         values.append(fitted.auc())
     assert all(m.low > 0.5 for m in values)
     middle = float(np.median([m.value for m in values]))
@@ -65,10 +65,10 @@ def test_level_where_groups_do_not_differ(members, non_members, runs):
     flagged = plain = 0
     for seed in range(runs):
         features = np.exp(random.normal(size=(members + non_members, 120)) @ mixing)
-        fitted = blind.fit(features, np.arange(len(features)) < members, seed=seed)
+        fitted = blind.fit_blind(features, np.arange(len(features)) < members, seed=seed)
         flagged += fitted.auc().low > 0.5
         scores = fitted.scores[:members], fitted.scores[members:]
-        plain += roc.auc(*scores).low > 0.5
+        plain += roc.measure_auc(*scores).low > 0.5
     assert flagged <= stats.binom.isf(0.001, runs, 0.025)
     assert plain >= flagged
 
@@ -84,17 +84,17 @@ def test_matched_groups_do_not_differ_any_more():
     random = np.random.default_rng(4)
     features = random.normal(size=(1200, 5))
     is_member = random.random(1200) < 1 / (1 + np.exp(-1.5 * features[:, 0]))
-    fitted = blind.fit(features, is_member)
+    fitted = blind.fit_blind(features, is_member)
     assert fitted.auc().low > 0.6
     one, other = blind.match(fitted.scores, is_member)
     assert len(set(one) | set(other)) == 2 * len(one) > 400
     assert is_member[one].all() and not is_member[other].any()
     assert abs(features[one, 0].mean() - features[other, 0].mean()) < 0.1
     rows = np.concatenate([one, other])
-    again = blind.fit(features[rows], is_member[rows]).auc()
+    again = blind.fit_blind(features[rows], is_member[rows]).auc()
     assert again.low <= 0.5 <= again.high
 
 
 def test_too_few_records_are_refused():
     with pytest.raises(ValueError, match="20 members"):
-        blind.fit(np.zeros((30, 3)), np.arange(30) < 5)
+        blind.fit_blind(np.zeros((30, 3)), np.arange(30) < 5)

@@ -17,7 +17,7 @@ LARGE = np.asarray([0, 1, 0, 1, 0, 0, 0, 0, 0, 1])  # two evade, one of them ane
 
 @pytest.fixture
 def found():
-    measured = evasion.measure(LABELS, CLEAN, np.stack([SMALL, LARGE]), [0.01, 8 / 255], level=0.95)
+    measured = evasion.measure_evasion(LABELS, CLEAN, np.stack([SMALL, LARGE]), [0.01, 8 / 255], level=0.95)
     return {m.name: m for m in measured}
 
 
@@ -35,10 +35,10 @@ def test_intervals_are_paired_or_exact(found):
     drop, success = found["accuracy-drop@epsilon=0.01"], found["success@epsilon=0.01"]
     assert drop.method == paired.MOVER_PAIRED and drop.n == 10
     assert (success.low, success.high) == pytest.approx(
-        tuple(map(float, rates.clopper_pearson(3, 8, 0.95)))
+        tuple(map(float, rates.compute_clopper_pearson(3, 8, 0.95)))
     ) and success.n == 8
     # As if the images had not been the same ones, the interval would be wider.
-    unpaired = rates.difference("d", (8, 10), (5, 10), direction=Direction.LOWER)
+    unpaired = rates.measure_difference("d", (8, 10), (5, 10), direction=Direction.LOWER)
     assert drop.high - drop.low < unpaired.high - unpaired.low
 
 
@@ -53,7 +53,7 @@ def test_a_drop_that_shrinks_is_explained(found):
 
 
 def test_nothing_to_evade_where_nothing_is_classified_correctly():
-    measured = evasion.measure(LABELS, LABELS + 1, LABELS[None] + 1, [0.1], level=0.95)
+    measured = evasion.measure_evasion(LABELS, LABELS + 1, LABELS[None] + 1, [0.1], level=0.95)
     success = next(m for m in measured if m.name.startswith("success"))
     assert success.value is None and success.n == 0 and "No image" in success.note
 
@@ -61,7 +61,7 @@ def test_nothing_to_evade_where_nothing_is_classified_correctly():
 def test_an_attack_that_does_nothing_drops_nothing():
     rng = np.random.default_rng(0)
     clean = rng.integers(0, 3, 500)
-    measured = evasion.measure(rng.integers(0, 3, 500), clean, clean[None], [0.1], level=0.95)
+    measured = evasion.measure_evasion(rng.integers(0, 3, 500), clean, clean[None], [0.1], level=0.95)
     drop = next(m for m in measured if m.name.startswith("accuracy-drop"))
     assert drop.value == 0 and drop.low <= 0 <= drop.high and drop.high < 0.01
 

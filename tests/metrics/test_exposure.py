@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from securitynet.metrics.exposure import most_exposed
+from securitynet.metrics.exposure import rank_most_exposed
 
 
 def exposure(members, non_members, count=12):
     scores = np.array([*members, *non_members], dtype=np.float64)
     is_member = np.arange(len(scores)) < len(members)
-    return most_exposed(np.arange(len(scores), dtype=np.int64) + 100, scores, is_member, count)
+    return rank_most_exposed(np.arange(len(scores), dtype=np.int64) + 100, scores, is_member, count)
 
 
 def test_highest_members_first_with_the_non_members_above_them():

@@ -26,7 +26,7 @@ def rate(count, n):
 )
 def test_blindness_is_an_interval_that_includes_chance(recognised, count, classes, commonest, blind):
     judge = inversion_judge.judge_accuracy(recognised, count)
-    chance = inversion_judge.chance_accuracy(classes, commonest, count)
+    chance = inversion_judge.compute_chance_accuracy(classes, commonest, count)
     assert inversion_judge.is_blind(judge, chance) is blind
 
 
@@ -37,17 +37,17 @@ def test_a_classifier_that_guesses_is_rarely_believed():
 
 
 def test_ratio_by_hand_and_its_ends():
-    found = inversion_judge.accuracy_ratio(rate(30, 100), rate(60, 100))
+    found = inversion_judge.measure_accuracy_ratio(rate(30, 100), rate(60, 100))
     assert found.value == pytest.approx(0.5)
     # With a known denominator, the interval is that of the numerator, divided.
     certain = rate(1, 1).model_copy(update={"value": 0.5, "low": 0.5, "high": 0.5})
     numerator = rate(30, 100)
-    scaled = inversion_judge.accuracy_ratio(numerator, certain)
+    scaled = inversion_judge.measure_accuracy_ratio(numerator, certain)
     assert (scaled.low, scaled.high) == pytest.approx((numerator.low / 0.5, numerator.high / 0.5))
     assert found.low < scaled.value and found.high - found.low > (scaled.high - scaled.low) * 0.5 / 0.6
-    assert inversion_judge.accuracy_ratio(rate(0, 20), rate(60, 100)).low == 0
+    assert inversion_judge.measure_accuracy_ratio(rate(0, 20), rate(60, 100)).low == 0
     with pytest.raises(ValueError, match="above 0"):
-        inversion_judge.accuracy_ratio(rate(1, 20), rate(0, 100))
+        inversion_judge.measure_accuracy_ratio(rate(1, 20), rate(0, 100))
 
 
 @pytest.mark.parametrize("success, accuracy, n, m", [(0.1, 0.9, 40, 60), (0.5, 0.4, 50, 50), (0.9, 0.9, 30, 200)])
@@ -55,6 +55,6 @@ def test_coverage_of_the_ratio(success, accuracy, n, m):
     draws = np.random.default_rng(1)
     held = 0
     for one, other in zip(draws.binomial(n, success, 400), draws.binomial(m, accuracy, 400), strict=True):
-        found = inversion_judge.accuracy_ratio(rate(int(one), n), rate(int(other), m))
+        found = inversion_judge.measure_accuracy_ratio(rate(int(one), n), rate(int(other), m))
         held += found.low <= success / accuracy <= found.high
     assert held / 400 >= 0.93

@@ -10,7 +10,7 @@ from securitynet.metrics.joint_verdict import (
     NAME,
     Scan,
     correct_p_values,
-    join,
+    join_verdicts,
     measure_joint_verdict,
     read_scans,
 )
@@ -35,7 +35,7 @@ def test_p_values_are_corrected_as_statsmodels_does():
 
 def test_an_accusation_is_never_cleared_by_scans_that_find_nothing():
     scans = [Scan("Neural Cleanse", 0, 0.6, 1), Scan("MM-BD", 2, 0.008, 3), Scan("the class-pair search", 0, 0.9, 2)]
-    joint = join(scans, NAMES)
+    joint = join_verdicts(scans, NAMES)
     assert joint.word == "suspicious"
     assert joint.sentence == (
         "Suspicious: MM-BD accuses class 3 (digit 3) with p\u00a0=\u00a00.024 (p-values corrected for 3 scans by "
@@ -46,7 +46,7 @@ def test_an_accusation_is_never_cleared_by_scans_that_find_nothing():
 
 def test_an_accusation_that_several_scans_of_a_clean_model_may_give_is_undecided():
     scans = [Scan("MM-BD", 2, 0.03, 3), *(Scan(f"scan {number}", 0, 0.5) for number in range(3))]
-    joint = join(scans)
+    joint = join_verdicts(scans)
     assert (joint.rank, joint.p_value) == (1, pytest.approx(0.12))
     assert "MM-BD accuses class 3" in joint.sentence
     assert "not significant after the correction" in joint.sentence
@@ -54,7 +54,7 @@ def test_an_accusation_that_several_scans_of_a_clean_model_may_give_is_undecided
 
 
 def test_scans_that_accuse_different_classes_say_so():
-    joint = join([Scan("Neural Cleanse", 3, 0.001, 1), Scan("MM-BD", 2, 0.002, 3)], NAMES)
+    joint = join_verdicts([Scan("Neural Cleanse", 3, 0.001, 1), Scan("MM-BD", 2, 0.002, 3)], NAMES)
     assert joint.word == "backdoor found"
     assert "class 1 (digit 1)" in joint.sentence
     assert "class 3 (digit 3)" in joint.sentence
@@ -63,7 +63,7 @@ def test_scans_that_accuse_different_classes_say_so():
 
 def test_a_trigger_that_works_is_not_called_undecided_for_a_correction():
     scans = [Scan("Neural Cleanse", 3, 0.03, 1), Scan("MM-BD", 0, 0.5)]
-    assert join(scans).word == "suspicious"
+    assert join_verdicts(scans).word == "suspicious"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_trigger_that_works_is_not_called_undecided_for_a_correction():
     ],
 )
 def test_without_an_accusation(scans, rank, start):
-    joint = join(scans)
+    joint = join_verdicts(scans)
     assert joint.rank == rank
     assert joint.sentence.startswith(start)
 
@@ -100,7 +100,8 @@ def test_clean_models_are_accused_no_more_often_than_one_scan_may(shared):
     ranks = np.argsort(np.argsort(np.sqrt(shared) * common + np.sqrt(1 - shared) * own, axis=0), axis=0)
     p_values = (ranks + 1) / 2000
     accused = [
-        join([Scan(f"scan {place}", 2 if p <= 0.05 else 0, float(p), 0) for place, p in enumerate(row)]).rank >= 2
+        join_verdicts([Scan(f"scan {place}", 2 if p <= 0.05 else 0, float(p), 0) for place, p in enumerate(row)]).rank
+        >= 2
         for row in p_values
     ]
     assert 0.01 < np.mean(accused) <= 0.06

@@ -11,23 +11,23 @@ from securitynet.metrics import low_outliers
 
 def test_anomaly_indices_by_hand():
     # Median of ten is the mean of the middle two (5.5); deviations 4.5, 3.5, ..., so their median is 2.5.
-    indices = low_outliers.anomaly_indices(np.arange(1.0, 11.0))
+    indices = low_outliers.compute_anomaly_indices(np.arange(1.0, 11.0))
     np.testing.assert_allclose(indices, (5.5 - np.arange(1, 11)) / (1.4826 * 2.5))
 
 
 def test_anomaly_indices_agree_with_scipy():
     values = np.random.default_rng(0).gamma(3.0, size=43)
     deviation = stats.median_abs_deviation(values, scale=1 / 1.4826)
-    np.testing.assert_allclose(low_outliers.anomaly_indices(values), (np.median(values) - values) / deviation)
+    np.testing.assert_allclose(low_outliers.compute_anomaly_indices(values), (np.median(values) - values) / deviation)
 
 
 def test_equal_values_have_no_outlier_and_the_one_that_differs_is_far_away():
-    assert list(low_outliers.anomaly_indices(np.array([5.0, 5, 5, 5, 1]))) == [0, 0, 0, 0, np.inf]
+    assert list(low_outliers.compute_anomaly_indices(np.array([5.0, 5, 5, 5, 1]))) == [0, 0, 0, 0, np.inf]
 
 
 @pytest.mark.parametrize("labels, expected", [(10, 0.33), (43, 0.64), (100, 0.88)])
 def test_the_rule_flags_as_many_normal_draws_as_it_is_known_to(labels, expected):
-    flagged, drawn = low_outliers.rule_false_positives(labels)
+    flagged, drawn = low_outliers.count_rule_false_positives(labels)
     assert flagged / drawn == pytest.approx(expected, abs=0.015)
 
 

@@ -24,14 +24,14 @@ def exact_p_value(canaries, number, correct, odds, delta):
 @pytest.mark.parametrize(("number", "correct"), [(20, 20), (20, 17), (20, 12), (7, 0), (13, 1)])
 @pytest.mark.parametrize("odds", [1, 3, 20])
 def test_p_value_equals_exact_fractions(number, correct, odds, delta):
-    value = one_run_audit.one_run_p_value(Guesses(40, number, 0, correct), math.log(odds), float(delta))
+    value = one_run_audit.bound_p_value(Guesses(40, number, 0, correct), math.log(odds), float(delta))
     assert value == pytest.approx(exact_p_value(40, number, correct, odds, delta), rel=1e-9)
 
 
 def test_bound_by_hand():
     # All guesses of 10 canaries correct. Two plans, (5, 0) and (5, 5): 0.025 each. q^10 = 0.025 for the larger one.
     included = np.arange(10) < 5
-    measured = one_run_audit.epsilon_lower_bound(included.astype(float), included, delta=0.0)
+    measured = one_run_audit.measure_epsilon(included.astype(float), included, delta=0.0)
     assert one_run_audit.plan_guesses(10) == [(5, 0), (5, 5)]
     rate = 0.025 ** (1 / 10)
     assert measured.value == pytest.approx(math.log(rate / (1 - rate)), abs=2e-4)
@@ -48,7 +48,7 @@ def test_guesses_are_planned_without_the_coins_and_ties_are_broken_by_position()
 
 
 def test_too_few_canaries_are_not_resolvable():
-    for compute in (one_run_audit.epsilon_lower_bound, f_dp_audit.gaussian_epsilon_lower_bound):
+    for compute in (one_run_audit.measure_epsilon, f_dp_audit.measure_gaussian_epsilon):
         measured = compute(np.arange(9.0), np.arange(9) > 4)
         assert measured.value is None and "at least 10 canaries" in measured.note
 
@@ -80,15 +80,15 @@ def test_recursion_finds_the_optimum_of_linear_programming(counts, epsilon_delta
     guesses = Guesses(canaries, number, 0, correct)
     slopes = [(delta, math.exp(epsilon)), (1 - math.exp(-epsilon) * (1 - delta), math.exp(-epsilon))]
     optimum = most_probable(guesses, slopes)
-    curve = f_dp_audit.profile_curve([epsilon_delta])
+    curve = f_dp_audit.make_profile_curve([epsilon_delta])
     assert f_dp_audit.is_ruled_out(guesses, curve, min(1.01 * optimum, 0.999))
     assert not f_dp_audit.is_ruled_out(guesses, curve, 0.99 * optimum)
 
 
 def test_curves_by_hand():
-    gaussian = f_dp_audit.gaussian_curve(1.0)
+    gaussian = f_dp_audit.make_gaussian_curve(1.0)
     assert gaussian(stats.norm.cdf(1.3)) == pytest.approx(stats.norm.cdf(0.3))
-    pair = f_dp_audit.profile_curve([(math.log(2), 0.1)])
+    pair = f_dp_audit.make_profile_curve([(math.log(2), 0.1)])
     assert pair(0.3) == pytest.approx(0.1)  # (0.3 − 0.1) / 2
     assert pair(0.9) == pytest.approx(0.7)  # 1 − 0.1 − 2 · 0.1
     assert pair(0.05) == 0
@@ -96,11 +96,11 @@ def test_curves_by_hand():
 
 def test_gaussian_epsilon_equals_numerical_integration():
     # delta(ε) is the mass of the positive part of N(μ, 1) − e^ε · N(0, 1).
-    epsilon = f_dp_audit.gaussian_epsilon(1.5, 1e-3)
+    epsilon = f_dp_audit.convert_gaussian_epsilon(1.5, 1e-3)
     x = np.linspace(-10, 12, 400_001)
     excess = np.maximum(stats.norm.pdf(x, 1.5) - math.exp(epsilon) * stats.norm.pdf(x), 0)
     assert np.trapezoid(excess, x) == pytest.approx(1e-3, rel=1e-4)
-    assert f_dp_audit.gaussian_epsilon(0.0, 1e-5) == 0
+    assert f_dp_audit.convert_gaussian_epsilon(0.0, 1e-5) == 0
 
 
 def simulate(canaries, truth, seeds, answer, **options):
@@ -110,8 +110,8 @@ def simulate(canaries, truth, seeds, answer, **options):
         generator = np.random.default_rng(seed)
         included = generator.random(canaries) < 0.5
         scores = answer(generator, included)
-        one_run.append(one_run_audit.epsilon_lower_bound(scores, included, **options).value)
-        gaussian.append(f_dp_audit.gaussian_epsilon_lower_bound(scores, included, **options).value)
+        one_run.append(one_run_audit.measure_epsilon(scores, included, **options).value)
+        gaussian.append(f_dp_audit.measure_gaussian_epsilon(scores, included, **options).value)
     return [(float(np.mean(np.array(values) > truth)), float(np.median(values))) for values in (one_run, gaussian)]
 
 
@@ -130,7 +130,7 @@ def test_holds_on_randomised_response_and_comes_near_the_truth():
 
 
 def test_holds_on_the_gaussian_mechanism_and_the_curve_says_more():
-    truth = f_dp_audit.gaussian_epsilon(1.0, 1e-5)
+    truth = f_dp_audit.convert_gaussian_epsilon(1.0, 1e-5)
     (above, one_run), (gaussian_above, gaussian) = simulate(
         500, truth, 10, lambda generator, included: included + generator.normal(size=len(included))
     )
@@ -158,5 +158,5 @@ def test_right_gaussian_mechanism_is_not_accused(mu):
         generator = np.random.default_rng(seed)
         included = generator.random(500) < 0.5
         scores = mu * included + generator.normal(size=500)
-        accused += f_dp_audit.contradicts_curve(scores, included, f_dp_audit.gaussian_curve(mu))
+        accused += f_dp_audit.contradicts_curve(scores, included, f_dp_audit.make_gaussian_curve(mu))
     assert accused / 300 <= 0.03

@@ -13,7 +13,7 @@ def test_by_hand():
     is_member = np.array([True, True, False, False])
     first = np.array([3.0, 1.0, 2.0, 0.0])  # the pairs (3, 2), (3, 0), (1, 0) are right, (1, 2) is wrong: 3/4
     second = np.array([3.0, 2.0, 2.0, 0.0])  # (2, 2) is a tie: 3.5/4
-    found = paired_auc.difference("auc", first, second, is_member)
+    found = paired_auc.measure_auc_difference("auc", first, second, is_member)
     assert found.value == pytest.approx(0.125)
     assert found.low < 0 < found.high and found.n == 4
 
@@ -22,10 +22,10 @@ def test_the_value_is_the_difference_of_the_two_aucs():
     random = np.random.default_rng(0)
     is_member = random.random(200) < 0.4
     first, second = random.normal(is_member, 1), np.round(random.normal(2 * is_member, 1))
-    found = paired_auc.difference("auc", first, second, is_member)
-    each = [roc.auc_value(s[is_member], s[~is_member]) for s in (first, second)]
+    found = paired_auc.measure_auc_difference("auc", first, second, is_member)
+    each = [roc.compute_auc(s[is_member], s[~is_member]) for s in (first, second)]
     assert found.value == pytest.approx(each[1] - each[0], abs=1e-12)
-    reversed_ = paired_auc.difference("auc", second, first, is_member)
+    reversed_ = paired_auc.measure_auc_difference("auc", second, first, is_member)
     assert (reversed_.low, reversed_.high) == pytest.approx((-found.high, -found.low))
 
 
@@ -34,8 +34,8 @@ def test_pairs_are_narrower_than_independent_estimates():
     is_member = np.arange(600) < 300
     first = random.normal(is_member, 1)
     second = first + random.normal(0, 0.05, 600)
-    found = paired_auc.difference("auc", first, second, is_member)
-    one = roc.auc(first[is_member], first[~is_member])
+    found = paired_auc.measure_auc_difference("auc", first, second, is_member)
+    one = roc.measure_auc(first[is_member], first[~is_member])
     assert found.high - found.low < 0.6 * (one.high - one.low)
 
 
@@ -43,10 +43,10 @@ def test_identical_scores_and_perfect_ones_keep_a_width():
     is_member = np.arange(40) < 20
     scores = np.where(is_member, np.inf, -np.inf)
     for first, second in ((scores, scores), (np.zeros(40), np.zeros(40))):
-        found = paired_auc.difference("auc", first, second, is_member)
+        found = paired_auc.measure_auc_difference("auc", first, second, is_member)
         assert found.value == 0 and found.low < 0 < found.high
     with pytest.raises(ValueError, match="NaN"):
-        paired_auc.difference("auc", np.full(40, np.nan), scores, is_member)
+        paired_auc.measure_auc_difference("auc", np.full(40, np.nan), scores, is_member)
 
 
 def draw(random, kind, n):
@@ -69,6 +69,6 @@ def test_coverage(kind, n):
     repetitions = 200
     held = sum(
         found.low <= truth <= found.high
-        for found in (paired_auc.difference("auc", *draw(random, kind, n)) for _ in range(repetitions))
+        for found in (paired_auc.measure_auc_difference("auc", *draw(random, kind, n)) for _ in range(repetitions))
     )
     assert held / repetitions >= 0.93

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from securitynet.metrics.sampling import poisson_p_values
+from securitynet.metrics.sampling import compute_poisson_p_values
 
 
 def summarise(included, rate):
@@ -12,7 +12,7 @@ def summarise(included, rate):
     steps, records = included.shape
     sizes, uses = included.sum(axis=1), included.sum(axis=0)
     spreads = ((sizes - records * rate) ** 2).sum(), ((uses - steps * rate) ** 2).sum()
-    return poisson_p_values(int(included.sum()), *map(float, spreads), records=records, steps=steps, rate=rate)
+    return compute_poisson_p_values(int(included.sum()), *map(float, spreads), records=records, steps=steps, rate=rate)
 
 
 @pytest.mark.parametrize(("records", "steps", "rate"), [(100, 50, 0.2), (1000, 40, 0.05), (300, 300, 0.01)])
@@ -41,6 +41,9 @@ def test_batches_that_are_drawn_otherwise_are_accused():
 
 
 def test_the_number_of_uses_is_tested_exactly_and_certain_uses_have_no_spread():
-    assert poisson_p_values(30, 1.0, 1.0, records=10, steps=20, rate=0.1)[0] == stats.binomtest(30, 200, 0.1).pvalue
-    assert poisson_p_values(200, 0.0, 0.0, records=10, steps=20, rate=1.0) == (1.0, 1.0, 1.0)
-    assert poisson_p_values(199, 1.0, 1.0, records=10, steps=20, rate=1.0)[1:] == (0.0, 0.0)
+    assert (
+        compute_poisson_p_values(30, 1.0, 1.0, records=10, steps=20, rate=0.1)[0]
+        == stats.binomtest(30, 200, 0.1).pvalue
+    )
+    assert compute_poisson_p_values(200, 0.0, 0.0, records=10, steps=20, rate=1.0) == (1.0, 1.0, 1.0)
+    assert compute_poisson_p_values(199, 1.0, 1.0, records=10, steps=20, rate=1.0)[1:] == (0.0, 0.0)

@@ -17,7 +17,7 @@ def test_a_case_by_hand():
     surrogate = np.array([0, 1, 1, 2, 1, 2])  # 3 right (0, 2, 5); agrees on 0, 2, 3, 5
     confidence = np.array([0.9, 0.5, 0.8, 0.6, 0.7, 0.4])
     distances = np.array([0.1, 0.9, 0.2, 0.2, 0.9, 0.1])
-    found = {m.name: m for m in stealing.measure(labels, target, surrogate, confidence, distances)}
+    found = {m.name: m for m in stealing.measure_stealing(labels, target, surrogate, confidence, distances)}
     assert found["accuracy"].value == 3 / 6
     assert found["agreement"].value == 4 / 6
     assert found["accuracy-ratio"].value == 3 / 4
@@ -31,16 +31,16 @@ def test_a_case_by_hand():
 
 def test_what_cannot_be_measured_says_so():
     labels = np.array([0, 1, 0, 1])
-    found = {m.name: m for m in stealing.measure(labels, labels, labels, np.ones(4), np.full(4, np.nan))}
+    found = {m.name: m for m in stealing.measure_stealing(labels, labels, labels, np.ones(4), np.full(4, np.nan))}
     assert found["agreement-on-errors"].value is None and "no errors" in found["agreement-on-errors"].note
     assert found["posterior-distance"].value is None
     assert found["agreement"].value == found["agreement"].high == 1.0
-    wrong = stealing.measure(labels, 1 - labels, labels, np.ones(4), np.zeros(4))
+    wrong = stealing.measure_stealing(labels, 1 - labels, labels, np.ones(4), np.zeros(4))
     ratio = next(m for m in wrong if m.name == "accuracy-ratio")
     assert ratio.value is None and "right on none" in ratio.note
     assert [m.value for m in stealing.measure_transfer(np.empty(0, bool), np.empty(0, bool))] == [None, None]
     with pytest.raises(ValueError, match="same records"):
-        stealing.measure(labels, labels[:3], labels, np.ones(4), np.zeros(4))
+        stealing.measure_stealing(labels, labels[:3], labels, np.ones(4), np.zeros(4))
 
 
 def pairs(both, first, second, neither):
@@ -56,11 +56,11 @@ def draw(generator, n):
 
 
 def test_a_ratio_at_its_edges():
-    none = stealing.ratio("x", *pairs(0, 0, 30, 10), direction=LOWER)
+    none = stealing.measure_ratio("x", *pairs(0, 0, 30, 10), direction=LOWER)
     assert none.value == none.low == 0 and 0 < none.high < 0.3
-    all_same = stealing.ratio("x", *pairs(30, 0, 0, 0), direction=LOWER)
+    all_same = stealing.measure_ratio("x", *pairs(30, 0, 0, 0), direction=LOWER)
     assert all_same.low < all_same.value == 1 < all_same.high
-    more = stealing.ratio("x", *pairs(200, 20, 5, 75), direction=LOWER)
+    more = stealing.measure_ratio("x", *pairs(200, 20, 5, 75), direction=LOWER)
     assert more.low > 1.0
 
 

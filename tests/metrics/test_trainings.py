@@ -31,7 +31,7 @@ def test_intervals_hold_what_further_trainings_would_show(shift, spread, shape, 
     truth, held, alarms = true_tpr(shift, spread, fpr), 0, 0
     for _ in range(30):
         scores, included = simulate(random, shift, spread, shape)
-        rate = trainings.tpr_at_fpr(scores, included, np.ones(shape, dtype=bool), fpr)
+        rate = trainings.measure_mean_tpr(scores, included, np.ones(shape, dtype=bool), fpr)
         held += rate.low <= truth <= rate.high
         alarms += rate.low > fpr
     assert held >= 27
@@ -49,7 +49,7 @@ def test_coverage_of_the_tpr_over_trainings():
         truth, held, alarms = true_tpr(shift, spread, fpr), 0, 0
         for _ in range(400):
             scores, included = simulate(random, shift, spread, shape)
-            rate = trainings.tpr_at_fpr(scores, included, np.ones(shape, dtype=bool), fpr)
+            rate = trainings.measure_mean_tpr(scores, included, np.ones(shape, dtype=bool), fpr)
             held += rate.value is None or rate.low <= truth <= rate.high
             alarms += rate.value is not None and rate.low > fpr
         assert held >= 0.93 * 400, (shift, spread, shape, fpr)
@@ -60,32 +60,32 @@ def test_without_differences_between_trainings_the_value_is_that_of_all_scores()
     scores, included = simulate(np.random.default_rng(0), 1.5, 0.0, (8, 60))
     judged = np.ones(scores.shape, dtype=bool)
     judged[0, :10] = False
-    rate = trainings.tpr_at_fpr(scores, included, judged, 0.05)
-    pooled = roc.tpr_at_fpr(scores[included & judged], scores[~included & judged], 0.05)
+    rate = trainings.measure_mean_tpr(scores, included, judged, 0.05)
+    pooled = roc.measure_tpr_at_fpr(scores[included & judged], scores[~included & judged], 0.05)
     assert rate.value == pooled.value and rate.n == pooled.n
     assert rate.low <= pooled.low and rate.high >= pooled.high
 
 
 def test_few_records_resolve_no_low_rate():
     scores, included = simulate(np.random.default_rng(0), 1.5, 0.0, (8, 12))
-    assert trainings.tpr_at_fpr(scores, included, np.ones(scores.shape, dtype=bool), 0.01).value is None
+    assert trainings.measure_mean_tpr(scores, included, np.ones(scores.shape, dtype=bool), 0.01).value is None
     assert trainings.choose_fpr(48, 8, (0.01, 0.05, 0.1), 0.95) == 0.1
     assert trainings.choose_fpr(5000, 8, (0.01, 0.05, 0.1), 0.95) == 0.01
 
 
 def test_the_mean_accuracy_has_the_variance_of_records_and_of_trainings():
     hits = np.array([80.0, 90, 85, 95])
-    mean = trainings.mean_rate("accuracy", hits, 100, direction=Direction.HIGHER)
+    mean = trainings.measure_mean_rate("accuracy", hits, 100, direction=Direction.HIGHER)
     assert mean.value == pytest.approx(0.875)
     between = stats.t.ppf(0.975, 3) * np.std(hits / 100, ddof=1) / 2
     assert mean.value - mean.low > between and mean.high - mean.value > between
-    equal = trainings.mean_rate("accuracy", np.full(4, 87.5), 100, direction=Direction.HIGHER)
+    equal = trainings.measure_mean_rate("accuracy", np.full(4, 87.5), 100, direction=Direction.HIGHER)
     assert equal.high - equal.low < mean.high - mean.low
 
 
 def test_the_mean_auc_is_that_of_its_trainings():
     random = np.random.default_rng(0)
     groups = [(random.standard_normal(50) + 1, random.standard_normal(60)) for _ in range(4)]
-    mean = trainings.mean_auc("auc", groups)
-    assert mean.value == pytest.approx(np.mean([roc.auc_value(*group) for group in groups]))
+    mean = trainings.measure_mean_auc("auc", groups)
+    assert mean.value == pytest.approx(np.mean([roc.compute_auc(*group) for group in groups]))
     assert mean.low < stats.norm.cdf(1 / np.sqrt(2)) < mean.high

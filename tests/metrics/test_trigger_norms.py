@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from securitynet.metrics.backdoor_verdict import BackdoorEvidence, decide
+from securitynet.metrics.backdoor_verdict import BackdoorEvidence, decide_verdict
 from securitynet.metrics.detection import flag_labels
 from securitynet.metrics.trigger_norms import SearchedNorms, collect_evidence, find_accused, measure_trigger_norms
 
@@ -19,7 +19,7 @@ FOUND = BackdoorEvidence(p_value=0.01, p_low=0.0, outliers=1, anomaly_index=4.0,
 def judge(norms, **known):
     searched = SearchedNorms(np.asarray(norms, float), pixels=1024, **{"success": 0.95, **known})
     measured = measure_trigger_norms(searched)
-    return decide(collect_evidence(searched, measured)), {m.name: m for m in measured}, find_accused(searched)
+    return decide_verdict(collect_evidence(searched, measured)), {m.name: m for m in measured}, find_accused(searched)
 
 
 def test_the_backdoored_network_of_the_audit_is_found_with_its_label():
@@ -72,10 +72,10 @@ def test_p_values_of_the_audit_are_undecided_not_usual():
     """Searches whose p-values were .263, .062, .570 and .181: a rule that flags, or a small norm, keeps the doubt."""
     for p_value in (0.263, 0.062, 0.570, 0.181):
         doubtful = BackdoorEvidence(p_value=p_value, p_low=0.062, anomaly_index=4.4, ratio=0.22, success=0.95)
-        assert decide(doubtful).word == "undecided"
-        assert decide(dataclasses.replace(doubtful, anomaly_index=1.0)).word == "undecided"
-        assert decide(dataclasses.replace(doubtful, anomaly_index=1.0, ratio=0.8)).word == "nothing found"
-        close = decide(dataclasses.replace(doubtful, p_low=0.04))
+        assert decide_verdict(doubtful).word == "undecided"
+        assert decide_verdict(dataclasses.replace(doubtful, anomaly_index=1.0)).word == "undecided"
+        assert decide_verdict(dataclasses.replace(doubtful, anomaly_index=1.0, ratio=0.8)).word == "nothing found"
+        close = decide_verdict(dataclasses.replace(doubtful, p_low=0.04))
         assert close.word == "undecided"
         assert any("other starting points" in reason for reason in close.reasons)
 
@@ -101,7 +101,7 @@ def test_p_values_of_the_audit_are_undecided_not_usual():
     ],
 )
 def test_each_condition_of_the_verdict(change, word):
-    verdict = decide(dataclasses.replace(FOUND, **change))
+    verdict = decide_verdict(dataclasses.replace(FOUND, **change))
     assert verdict.word == word
     assert bool(verdict.reasons) == (word in ("suspicious", "undecided"))
 
@@ -151,6 +151,6 @@ def test_clean_models_are_accused_no_more_often_than_the_level_allows():
     for _ in range(30):
         repeats = generator.lognormal(3, 0.25, (1, 10)) * generator.lognormal(0, 0.1, (3, 10))
         searched = SearchedNorms(repeats.min(axis=0), 1024, success=0.95)
-        words.append(decide(collect_evidence(searched, measure_trigger_norms(searched))).word)
+        words.append(decide_verdict(collect_evidence(searched, measure_trigger_norms(searched))).word)
     assert sum(word in ("suspicious", "backdoor found") for word in words) <= 5  # 30 at 5%: once in two hundred more
     assert words.count("backdoor found") <= 1

@@ -49,7 +49,7 @@ def test_files_that_refer_to_others_are_refused(tmp_path, write, packed):
             archive.writestr("config.json", json.dumps({"class_name": "Sequential"}))
             archive.writestr("model.weights.h5", content)
     if write is plain:
-        assert keras.read_config(path, "keras:model") == {"class_name": "Sequential"}
+        assert keras.read_keras_config(path, "keras:model") == {"class_name": "Sequential"}
     else:
         with pytest.raises(UnsafeFile, match="refers to another file"):
-            keras.read_config(path, "keras:model")
+            keras.read_keras_config(path, "keras:model")

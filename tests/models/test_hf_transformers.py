@@ -12,7 +12,7 @@ from securitynet.models.sources._transformers import (
     _preprocessing,
     _without_code,
     import_transformers,
-    transformers_source,
+    open_transformers,
 )
 
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
@@ -28,7 +28,7 @@ NAMES = {0: "cat", 1: "dog", 2: "owl"}
 )
 def test_configurations_that_need_more_than_themselves_are_refused(config, words):
     with pytest.raises(ModelError, match=words):
-        transformers_source(config, None, name="hf:./folder")
+        open_transformers(config, None, name="hf:./folder")
 
 
 def test_keys_that_choose_code_are_dropped():
@@ -113,11 +113,11 @@ def test_a_saved_model_answers_as_it_did(tmp_path, kind):
 
 @pytest.mark.slow
 def test_the_architecture_of_a_saved_model_can_be_trained(tmp_path):
-    from securitynet.models.training.trainable import build_architecture
+    from securitynet.models.training.trainable import build_trainable
 
     network = saved(tmp_path, "vit")
     torch.manual_seed(1)
-    made = build_architecture(f"hf:{tmp_path}", 10, 1, 8)
+    made = build_trainable(f"hf:{tmp_path}", 10, 1, 8)
     assert made(torch.rand(2, 1, 8, 8)).logits.shape == (2, 10)
     assert not torch.equal(made.classifier.weight[:3], network.classifier.weight)
 

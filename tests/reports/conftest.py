@@ -28,7 +28,7 @@ def assess(subject, folder, **options):
         "attacks": attacks,
         **options,
     }
-    found = assessment.run(AssessConfig(**options), subject, TrialStore(folder))
+    found = assessment.run_assessment(AssessConfig(**options), subject, TrialStore(folder))
     return to_document(found), found
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from securitynet.reports.build import render_report, write_report
-from securitynet.reports.roc import strongest
+from securitynet.reports.roc import choose_strongest
 from securitynet.results.policy import PolicyOutcome, Violation
 
 VOID = {"meta", "img", "br", "link", "hr", "input", "base"}
@@ -207,7 +207,7 @@ def test_more_than_two_targets(assessed, null, skipped):
 
 @pytest.mark.slow
 def test_many_targets_draw_their_strongest_attack_only(assessed, null, skipped, broken):
-    names, left_out = strongest([document for document, _ in (assessed, null, skipped, broken)])
+    names, left_out = choose_strongest([document for document, _ in (assessed, null, skipped, broken)])
     assert (names, left_out) == (["membership.modified-entropy"], 1)
     assert "1 other is not drawn" in Page(page_of(assessed, null, skipped, broken)).text
     assert "not drawn" not in Page(page_of(assessed, null)).text
@@ -248,12 +248,12 @@ def test_a_large_dataset_does_not_make_a_large_page(assessed):
 
 def test_the_breakdown_is_that_of_the_strongest_attack(assessed):
     from securitynet.reports import verdict
-    from securitynet.reports.breakdown import breakdown
+    from securitynet.reports.breakdown import break_down
     from securitynet.reports.families import membership
 
     document, assessment = assessed
-    found = breakdown(document, assessment)
-    assert found.attack == verdict.attack_title(membership.rank_attacks(document)[0].trial.name)
+    found = break_down(document, assessment)
+    assert found.attack == verdict.title_attack(membership.rank_attacks(document)[0].trial.name)
     trial = next(t for t in assessment.trials if t.name == membership.rank_attacks(document)[0].trial.name)
     slices = {s.name: s for s in trial.output.breakdown(class_names=document.dataset.classes)}
     for _, parts in found.groups:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from securitynet.methods.base import Gallery, Output
-from securitynet.reports.comparison import compare
+from securitynet.reports.comparison import compare_targets
 from securitynet.reports.galleries import MOST_ROWS, show_galleries
 
 
@@ -58,6 +58,6 @@ def test_a_comparison_puts_measurements_under_their_trials(assessed, null):
                 }
             )
         )
-    titles = [title for title, _ in compare(documents, [assessed[1], null[1]], ["a", "b"]).groups]
+    titles = [title for title, _ in compare_targets(documents, [assessed[1], null[1]], ["a", "b"]).groups]
     assert titles[0] == "The target itself" and titles[-1] == "FGSM"
     assert not any("epsilon" in title for title in titles)

@@ -355,3 +355,18 @@ def test_a_judge_that_sees_little_clears_no_model(assessed, judge, accuracy, gra
     assert line.finding.grade == grade and says in line.finding.meaning
     if grade == "not assessed":
         assert "learns from non-members" in line.step.what, "the same attack again would tell as little"
+
+
+def test_two_classes_are_compared_with_clean_models(assessed):
+    trial = assessed[0].trials[0].model_copy(update={"name": "backdoor.neural-cleanse", "id": "0" * 32})
+    verdict = Measurement(name=f"{trial.name}.verdict", value=1, low=1, high=1, n=1, direction=Direction.LOWER,
+                          method="by hand", note="Undecided.")  # fmt: skip
+    steps = {}
+    for classes in (2, 10):
+        target = assessed[0].target.model_copy(update={"num_classes": classes})
+        changed = {"trials": (trial,), "measurements": (verdict,), "target": target}
+        document = assessed[0].model_copy(update=changed)
+        (line,) = (line for line in make_first_screen(document).lines if line.finding.family == "backdoor")
+        steps[classes] = line.step
+    assert "clean models" in steps[2].what and "neural-cleanse.reference=19" in steps[2].command
+    assert "mm-bd" in steps[10].command and "reference" not in steps[10].command

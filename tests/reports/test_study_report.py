@@ -17,7 +17,7 @@ from securitynet.records import (
     TrialResult,
     TrialSpec,
 )  # fmt: skip
-from securitynet.reports.pdf import to_pdf
+from securitynet.reports.pdf import print_pdf
 from securitynet.reports.study import render_study_report, write_study_report
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import Capabilities, StudyTargetRecord, StudyTargetStore
@@ -108,7 +108,7 @@ def test_an_empty_folder_is_no_study(tmp_path):
 
 def test_command_writes_a_pdf(tmp_path, run_cli):
     try:
-        to_pdf("<p>A page.</p>")  # importing WeasyPrint here would change how Pillow reads images in other tests
+        print_pdf("<p>A page.</p>")  # importing WeasyPrint here would change how Pillow reads images in other tests
     except SecurityNetError as error:
         pytest.skip(error.message)
     fill(tmp_path, count=3)

@@ -17,13 +17,13 @@ from securitynet.assessments.repair_config import RepairConfig
 from securitynet.cli.options import parse
 from securitynet.files import read_toml
 from securitynet.metrics import roc
-from securitynet.metrics.exposure import most_exposed
+from securitynet.metrics.exposure import rank_most_exposed
 from securitynet.records import Direction, Measurement
 from securitynet.reports import bars, grades, labels, settings, verdict, words
 from securitynet.reports.exposed import _price, find_exposed
 from securitynet.reports.families import membership
 from securitynet.reports.grades import grade_families
-from securitynet.reports.pictures import data_uri
+from securitynet.reports.pictures import encode_data_uri
 
 
 def measured(name, value, low, high, n=1000):
@@ -43,12 +43,12 @@ def measured(name, value, low, high, n=1000):
     ],
 )
 def test_numbers_have_the_digits_that_their_interval_supports(name, values, expected):
-    numbers = words.numbers(measured(name, *values))
+    numbers = words.write_numbers(measured(name, *values))
     assert (numbers.value, numbers.interval) == expected
 
 
 def test_rounding_never_puts_an_end_onto_chance():
-    numbers = words.numbers(measured("membership.x.auc", 0.55, 0.50004, 0.6))
+    numbers = words.write_numbers(measured("membership.x.auc", 0.55, 0.50004, 0.6))
     assert numbers.interval == "0.50004–0.60000"
 
 
@@ -89,9 +89,9 @@ def test_the_verdict_names_the_strongest_attack(assessed):
     ranked = membership.rank_attacks(document)
     assert [s.trial.name for s in ranked] == ["membership.modified-entropy"]
     assert ranked[0].fpr == 0.1  # 0.001 and 0.02 take more than 120 non-members
-    auc, tpr = verdict.sentences(document)
+    auc, tpr = verdict.write_verdict(document)
     assert auc.startswith("An adversary who sees only the model's outputs")
-    assert words.numbers(ranked[0].auc).value in auc
+    assert words.write_numbers(ranked[0].auc).value in auc
     assert "At a false-positive rate of 10% they identify" in tpr
     assert membership.describe_unresolved(document).endswith("nothing can be said about 0.1% and 2%.")
 
@@ -119,13 +119,13 @@ def test_overfitting_is_no_attack_but_is_not_hidden(assessed):
     slight = change(document, **much, **few)
     assert membership.rank_attacks(slight)[0].trial.name == "membership.modified-entropy"
     assert membership.describe_choice(slight) is None  # one attack: nothing was chosen, and nothing is corrected
-    *_, last = verdict.sentences(slight)
+    *_, last = verdict.write_verdict(slight)
     assert last.startswith("No attack does better than overfitting alone, which gives an AUC of 0.800 ")
     finding = next(f for f in grade_families(slight) if f.family == "membership")
     assert finding.grade == "high" and finding.measurement.name == "membership.correctness.auc"
     assert "right about more members" in finding.meaning and "strongest" not in finding.meaning
     stronger = change(document, **much, **{"modified-entropy.auc": (0.9, 0.88, 0.92)})
-    assert not any("overfitting" in sentence for sentence in verdict.sentences(stronger))
+    assert not any("overfitting" in sentence for sentence in verdict.write_verdict(stronger))
     finding = next(f for f in grade_families(stronger) if f.family == "membership")
     assert finding.measurement.name == "membership.modified-entropy.auc"
 
@@ -162,12 +162,12 @@ def test_the_low_rate_is_told_of_the_attack_that_does_best_there(assessed):
     altered = change(document, **{"entropy.auc": (0.99, 0.98, 1.0), "entropy.tpr@fpr=0.1": (0.0, 0.0, 0.01)})
     assert membership.rank_attacks(altered)[0].trial.name == other
     assert membership.describe_choice(altered).startswith("Entropy is the strongest of 2 attacks")
-    auc, tpr = verdict.sentences(altered)
+    auc, tpr = verdict.write_verdict(altered)
     assert "0.99" in auc
     quietest = membership.find_lowest_rate(membership.rank_attacks(altered))
     assert quietest.trial.name == "membership.modified-entropy" and quietest.tpr.value > 0
     assert "At a false-positive rate of 10% the attack “Modified entropy” identifies" in tpr
-    assert words.numbers(quietest.tpr).value in tpr
+    assert words.write_numbers(quietest.tpr).value in tpr
 
 
 def test_attacks_on_groups_of_records_say_nothing_of_single_ones(assessed):
@@ -184,10 +184,10 @@ def test_attacks_on_groups_of_records_say_nothing_of_single_ones(assessed):
     altered = document.model_copy(update={"trials": trials, "measurements": measurements})
     # It has the higher AUC, and comes last all the same.
     assert [s.trial.name for s in membership.rank_attacks(altered)] == [single, new]
-    assert "can distinguish members from non-members" in verdict.sentences(altered)[0]
+    assert "can distinguish members from non-members" in verdict.write_verdict(altered)[0]
     assert membership.find_lowest_rate(membership.rank_attacks(altered)).trial.name == single
     alone = altered.model_copy(update={"trials": tuple(t for t in trials if t.name == new)})
-    auc, tpr = verdict.sentences(alone)
+    auc, tpr = verdict.write_verdict(alone)
     assert "can distinguish groups of members from groups of non-members" in auc
     assert "of the groups of members" in tpr
     finding = next(f for f in grades.grade_families(alone) if f.family == "membership")
@@ -196,7 +196,7 @@ def test_attacks_on_groups_of_records_say_nothing_of_single_ones(assessed):
 
 def test_a_null_target_is_not_called_leaky(null):
     document, _ = null
-    said = " ".join(verdict.sentences(document))
+    said = " ".join(verdict.write_verdict(document))
     assert "not distinguishable from guessing" in said
     assert "better than" not in said
 
@@ -207,8 +207,8 @@ def test_the_strongest_of_several_useless_attacks_rarely_exposes_anybody():
     is_member = np.arange(284) < 73
     for _ in range(200):
         scores = random.normal(size=(8, 284))
-        best = scores[np.argmax([roc.auc_value(one[is_member], one[~is_member]) for one in scores])]
-        exposure = most_exposed(np.arange(284), best, is_member)
+        best = scores[np.argmax([roc.compute_auc(one[is_member], one[~is_member]) for one in scores])]
+        exposure = rank_most_exposed(np.arange(284), best, is_member)
         called += _price(exposure, 73, 1 - 0.05 / 8)[1]
     assert called <= 8
 
@@ -226,33 +226,33 @@ def test_exposed_records_are_not_called_exposed_where_the_attack_guesses(assesse
 
 
 def test_bars_put_interval_and_chance_where_they_are():
-    axis = bars.axis_for([measured("membership.x.auc", 0.7, 0.6, 0.8)])
+    axis = bars.choose_axis([measured("membership.x.auc", 0.7, 0.6, 0.8)])
     assert (axis.low, axis.high) == (0.4, 1.0)
     assert axis.at(0.7) == pytest.approx((bars.MARGIN + bars.WIDTH - bars.MARGIN) / 2)
-    logarithmic = bars.axis_for([measured("membership.x.tpr@fpr=0.001", 0.01, 0.001, 0.1)])
+    logarithmic = bars.choose_axis([measured("membership.x.tpr@fpr=0.001", 0.01, 0.001, 0.1)])
     assert logarithmic.log and logarithmic.low == pytest.approx(1e-4)
     assert logarithmic.at(0.01) == pytest.approx(bars.WIDTH / 2)
     assert logarithmic.at(0.0) == bars.MARGIN
-    drawing = bars.interval_bar([measured("membership.x.auc", 0.7, 0.6, 0.8)], ["<b>"])
+    drawing = bars.draw_interval([measured("membership.x.auc", 0.7, 0.6, 0.8)], ["<b>"])
     assert "<b>" not in drawing and "&lt;b&gt;: 0.70, interval 0.60–0.80" in drawing
 
 
 def test_a_bound_has_no_interval_to_draw_or_to_compare():
     bound = measured("membership.x.epsilon-lower-bound@delta=1e-05", 1.05, 1.05, 1.05)
     lower = measured("membership.x.epsilon-lower-bound@delta=1e-05", 0.0, 0.0, 0.0)
-    assert bars.interval_bar([bound]) is None
+    assert bars.draw_interval([bound]) is None
     assert verdict.are_apart(bound, lower) is None
     assert verdict.are_apart(measured("x.auc", 0.5, 0.4, 0.6), measured("x.auc", 0.8, 0.7, 0.9))
-    assert words.kind(bound.name).label == "ε at least, for δ = 1e-05"
+    assert words.find_kind(bound.name).label == "ε at least, for δ = 1e-05"
 
 
 def test_durations():
-    said = [words.duration(s) for s in (0.001, 1.234, 45.67, 125, 3725)]
+    said = [words.write_duration(s) for s in (0.001, 1.234, 45.67, 125, 3725)]
     assert said == ["under 0.01 s", "1.23 s", "45.7 s", "2 min 05 s", "1 h 02 min"]
 
 
 def test_posteriors_are_not_rounded_to_certainty():
-    assert [words.probability(p) for p in (1.0, 0.99999, 0.5, 0.0001, 0.0)] == [
+    assert [words.write_probability(p) for p in (1.0, 0.99999, 0.5, 0.0001, 0.0)] == [
         "100.0%",
         "> 99.9%",
         "50.0%",
@@ -276,9 +276,9 @@ def test_command_line_and_file_give_the_same_configuration(assessed, tmp_path):
     )
     stated = document.model_copy(update={"settings": config.model_dump(mode="json", exclude_none=True)})
     file = tmp_path / "options.toml"
-    file.write_text(settings.toml(stated), encoding="utf-8")
+    file.write_text(settings.write_toml(stated), encoding="utf-8")
     assert AssessConfig.model_validate(read_toml(file)) == config
-    words_ = shlex.split(settings.command_line(stated))
+    words_ = shlex.split(settings.write_assess_command(stated))
     assert words_[:3] == ["securitynet", "assess", "arch:simple-cnn"]
     given = {"model": words_[2]}
     rest = words_[3:]
@@ -314,10 +314,10 @@ def test_labels_tell_targets_apart(assessed):
 
 def test_colour_pictures_keep_their_channels_and_large_ones_shrink():
     def opened(pixels):
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data_uri(pixels).partition(",")[2]))))
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(encode_data_uri(pixels).partition(",")[2]))))
 
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
     assert np.array_equal(opened(pixels), pixels.transpose(1, 2, 0))
     assert opened(np.zeros((3, 300, 150), dtype=np.uint8)).shape == (96, 48, 3)
     with pytest.raises(ValueError, match="2 channels"):
-        data_uri(np.zeros((2, 4, 4), dtype=np.uint8))
+        encode_data_uri(np.zeros((2, 4, 4), dtype=np.uint8))

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from securitynet.errors import ModelError
-from securitynet.files import add_digest, check_digest, stable_hash
+from securitynet.files import add_digest, check_digest, hash_stably
 from securitynet.models.store.record_files import read_model_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import TrialResult
-from securitynet.results.store import TrialStore, parse_trial, trial_text
+from securitynet.results.store import TrialStore, parse_trial, write_trial_text
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, parse_study_target
 
 TRIAL = {
@@ -46,7 +46,7 @@ def flips(text: bytes):
 
 def test_a_digest_covers_every_field():
     document = add_digest({"a": 1.0, "b": {"c": [None, "ü", 1e-300]}})
-    assert document["digest"] == "sha256:" + stable_hash({"a": 1.0, "b": {"c": [None, "ü", 1e-300]}}, 64)
+    assert document["digest"] == "sha256:" + hash_stably({"a": 1.0, "b": {"c": [None, "ü", 1e-300]}}, 64)
     assert check_digest(json.loads(json.dumps(document))) == {"a": 1.0, "b": {"c": [None, "ü", 1e-300]}}
     assert add_digest(document) == document
     for changed in ({**document, "a": 2.0}, {**document, "d": 1}, {**document, "digest": "sha256:0"}):
@@ -58,7 +58,7 @@ def test_a_digest_covers_every_field():
 
 
 def test_no_flipped_byte_of_a_trial_passes(trial):
-    text = trial_text(trial).encode()
+    text = write_trial_text(trial).encode()
     assert parse_trial(text) == trial
     for changed in flips(text):
         try:
@@ -92,7 +92,7 @@ def test_cut_files_run_again(tmp_path, trial, length, caplog):
 
 
 def test_files_of_earlier_versions_are_read(trial):
-    value = json.loads(trial_text(trial))
+    value = json.loads(write_trial_text(trial))
     del value["digest"]
     assert parse_trial(json.dumps(value)) == trial
 

@@ -15,7 +15,7 @@ import yaml
 
 from securitynet.assessments import verification
 from securitynet.assessments.comparison import read_result
-from securitynet.assessments.policy import judge, read_policy
+from securitynet.assessments.policy import judge_bounds, read_policy
 from securitynet.errors import ConfigurationError
 from securitynet.files import write_json
 from securitynet.records import FAMILIES
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     is_member = np.arange(N) < N // 2
     document = write_result(root / "result", "a" * 64, random.normal(is_member, 1), random.random(N) < 0.9)
     (root / "policy.toml").write_text('"target.test_accuracy" = { min = 0.99 }\n"membership.*.auc" = { max = 0.9 }')
-    outcome = judge(read_policy(root / "policy.toml"), document.measurements)
+    outcome = judge_bounds(read_policy(root / "policy.toml"), document.measurements)
     settings = {
         "model": "arch:a", "dataset": "folder:/home/strange-user/photos", "weights": "/home/strange-user/w/model.st",
     }  # fmt: skip
@@ -195,6 +195,7 @@ def test_redaction_leaves_no_path_and_no_name(document, monkeypatch):
     assert redacted.settings["weights"] == "model.st" and redacted.dataset.reference == "folder:photos"
     assert redacted.measurements == document.measurements and redacted.target.checksum == document.target.checksum
     assert clean_text("see C:\\Users\\anna\\x.pt, or ~/models/w.st and /a/b.c", {}, []) == "see x.pt, or w.st and b.c"
+    assert clean_text("simple-cnn parquet:/a/b/photos seed=1", {}, []) == "simple-cnn parquet:photos seed=1"
     for harmless in ("TPR/FPR", "black-box/partial", "https://host/a/b", "1/2", "train/3"):
         assert clean_text(harmless, {}, []) == harmless
 

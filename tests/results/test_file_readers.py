@@ -3,7 +3,7 @@
 import pytest
 
 from securitynet.results import file_readers
-from securitynet.results.file_readers import read_parts
+from securitynet.results.file_readers import read_row_parts
 from securitynet.results.file_rows import read_rows
 from securitynet.results.index import Index
 from securitynet.results.root import FolderRoot
@@ -38,14 +38,14 @@ def parts(root, monkeypatch):
 def test_several_processes_give_the_rows_of_one(root, parts):
     expected = [read_rows(root, "name", part) for part in parts]
     assert sum(len(rows.read) for rows in expected) == 28 and sum(len(rows.damaged) for rows in expected) == 2
-    assert list(read_parts(root, "name", parts)) == expected
+    assert list(read_row_parts(root, "name", parts)) == expected
 
 
 @pytest.mark.parametrize("program", ["false", "/no/such/program"])
 def test_files_are_read_where_a_process_cannot_be_used(root, parts, program, monkeypatch):
     expected = [read_rows(root, "name", part) for part in parts]
     monkeypatch.setattr("sys.executable", program)
-    assert list(read_parts(root, "name", parts)) == expected
+    assert list(read_row_parts(root, "name", parts)) == expected
 
 
 def test_the_index_is_the_same(root, parts, tmp_path):

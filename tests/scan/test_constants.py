@@ -13,7 +13,7 @@ from securitynet.scan import scan
 from securitynet.scan.constants import StatedNormalization, choose, make_normalization
 from securitynet.scan.dataset_names import list_named_datasets
 from securitynet.scan.read_code import TrainingCode, read_code
-from securitynet.scan.read_config import read_config
+from securitynet.scan.read_config import read_config_file
 
 TEN = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 HUNDRED = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -22,7 +22,7 @@ HUNDRED = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 def read(tmp_path: Path, text: str, name: str = "train.py") -> TrainingCode:
     path = tmp_path / name
     path.write_text(text)
-    code = read_code(path) if path.suffix == ".py" else read_config(path)
+    code = read_code(path) if path.suffix == ".py" else read_config_file(path)
     assert code is not None
     return code
 
@@ -92,7 +92,7 @@ def test_configuration_is_read_as_data(tmp_path: Path, name: str, text: str) -> 
 def test_configuration_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
     for name in ("c.yaml", "c.json", "c.toml"):
         (tmp_path / name).write_text(text)
-        assert read_config(tmp_path / name) is None
+        assert read_config_file(tmp_path / name) is None
 
 
 def test_a_long_chain_of_branches_is_read(tmp_path: Path) -> None:

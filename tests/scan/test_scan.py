@@ -15,12 +15,12 @@ import torch
 
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import ConfigurationError
-from securitynet.models.architectures.factory import build
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.scan import scan
 from securitynet.scan.candidates import accept
 from securitynet.scan.read_code import read_code
-from securitynet.scan.read_history import read_history
-from securitynet.scan.recognise_network import find_network
+from securitynet.scan.read_history import read_training_history
+from securitynet.scan.recognise_network import recognise_network
 
 NETS = Path(__file__).parents[3] / "shared" / "data" / "tutorial-nets"
 
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, marker: Path) -> Path:
     first.mkdir()
     second.mkdir()
     torch.manual_seed(0)
-    state = build("tutorial-cnn", 10).state_dict()
+    state = build_architecture("tutorial-cnn", 10).state_dict()
     torch.save(state, first / "net.pth")
     safetensors.torch.save_file({f"module.{key}": value for key, value in state.items()}, first / "copy.safetensors")
     (first / "train.py").write_text(TRAIN.format(marker=marker))
@@ -147,11 +147,11 @@ def test_a_notebook_is_code_and_bad_code_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_history_says_nothing(tmp_path: Path) -> None:
-    history = read_history(tmp_path)
+    history = read_training_history(tmp_path)
     assert (history.license, history.year, history.authors, history.commit, history.address) == (None,) * 5
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "HEAD").write_text("ref: ../../../../etc/passwd")
-    assert read_history(tmp_path).commit is None
+    assert read_training_history(tmp_path).commit is None
     with pytest.raises(ConfigurationError, match="no folder"):
         scan([tmp_path / "absent"])
 
@@ -160,12 +160,12 @@ def test_a_folder_without_history_says_nothing(tmp_path: Path) -> None:
     ("name", "classes", "channels", "size"), [("cifar-resnet20", 7, 1, 32), ("simple-cnn", 10, 1, 28)]
 )
 def test_a_wrapper_hides_no_network(name: str, classes: int, channels: int, size: int) -> None:
-    state = build(name, classes, channels, size).state_dict()
+    state = build_architecture(name, classes, channels, size).state_dict()
     for prefix in ("", "module.", "model.module."):
-        network = find_network({f"{prefix}{key}": value for key, value in state.items()})
+        network = recognise_network({f"{prefix}{key}": value for key, value in state.items()})
         assert network is not None and network.reference == f"arch:{name}" and network.exact
         assert (network.shape.num_classes, network.shape.channels) == (classes, channels)
-    assert find_network({"a.weight": torch.rand(3, 4)}) is None
+    assert recognise_network({"a.weight": torch.rand(3, 4)}) is None
 
 
 def test_files_above_the_limit_are_not_read(folder: Path) -> None:

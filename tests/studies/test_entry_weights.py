@@ -16,7 +16,7 @@ import securitynet.catalog
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
-from securitynet.models.architectures.factory import build
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.models.sources.references import list_code
 from securitynet.records import Check
 from securitynet.results.study_targets import StudyTargetRecord
@@ -24,7 +24,7 @@ from securitynet.studies.definition.file import parse_study
 from securitynet.studies.definition.file_digests import FileDigests
 from securitynet.studies.definition.plan import StudyPlan, expand
 from securitynet.studies.definition.targets import expand_targets
-from securitynet.studies.execution.publish import find_obstacle
+from securitynet.studies.execution.publish import find_publishing_obstacle
 
 ATTACK = '[[attacks]]\nname = "correctness"\n'
 
@@ -41,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("weights")
     for number in range(3):
         torch.manual_seed(number)
-        torch.save(build("simple-cnn", 10, 1, 8).state_dict(), folder / f"{number}.pth")
+        torch.save(build_architecture("simple-cnn", 10, 1, 8).state_dict(), folder / f"{number}.pth")
     return sorted(folder.iterdir())
 
 
@@ -114,21 +114,25 @@ def test_what_may_be_published(url: str) -> None:
     with Catalog(url) as catalog:
         entry = catalog.get("0")
         right = str(entry.checksum)
-        assert find_obstacle(record(model="arch:simple-cnn", weights="0.pth", found=right), catalog) is None
+        assert find_publishing_obstacle(record(model="arch:simple-cnn", weights="0.pth", found=right), catalog) is None
         bare = right.removeprefix("sha256:")[:16]
-        assert find_obstacle(record(model="arch:simple-cnn", weights="0.pth", found=bare), catalog) is None
+        assert find_publishing_obstacle(record(model="arch:simple-cnn", weights="0.pth", found=bare), catalog) is None
         other = "sha256:" + "0" * 64
-        assert "not those of" in str(find_obstacle(record(model="arch:simple-cnn", weights="1", found=other), catalog))
+        assert "not those of" in str(
+            find_publishing_obstacle(record(model="arch:simple-cnn", weights="1", found=other), catalog)
+        )
         wrong = record(model="arch:simple-cnn", weights="0.pth", found=right, agrees=False)
-        assert "do not have the stated checksum" in str(find_obstacle(wrong, catalog))
-        assert "not compared" in str(find_obstacle(record(model="arch:simple-cnn", weights="0.pth"), catalog))
-        assert "no weights were given" in str(find_obstacle(record(model="python:net.py:make"), catalog))
+        assert "do not have the stated checksum" in str(find_publishing_obstacle(wrong, catalog))
+        assert "not compared" in str(
+            find_publishing_obstacle(record(model="arch:simple-cnn", weights="0.pth"), catalog)
+        )
+        assert "no weights were given" in str(find_publishing_obstacle(record(model="python:net.py:make"), catalog))
         catalog.edit("0", {"checksum": ""})
-        assert "no weights were given" in str(find_obstacle(record(model="python:net.py:make"), catalog))
-        assert find_obstacle(record(model="arch:simple-cnn", weights="0.pth"), catalog) is None
+        assert "no weights were given" in str(find_publishing_obstacle(record(model="python:net.py:make"), catalog))
+        assert find_publishing_obstacle(record(model="arch:simple-cnn", weights="0.pth"), catalog) is None
         catalog.edit("0", {"reference": "timm:resnet18", "checksum": "sha256:11223344"})
-        assert find_obstacle(record(model="timm:resnet18"), catalog) is None, "the library's own weights"
-        assert "its model is" in str(find_obstacle(record(model="timm:resnet34"), catalog))
+        assert find_publishing_obstacle(record(model="timm:resnet18"), catalog) is None, "the library's own weights"
+        assert "its model is" in str(find_publishing_obstacle(record(model="timm:resnet34"), catalog))
 
 
 @pytest.mark.slow

@@ -2,12 +2,12 @@
 
 import pytest
 
-from securitynet.assessments.method_settings import make_method, parse_settings
+from securitynet.assessments.method_settings import make_method, parse_method_settings
 from securitynet.errors import ConfigurationError, UnknownName
 
 
 def test_settings_by_short_and_full_name_nested_and_typed():
-    parsed = parse_settings(
+    parsed = parse_method_settings(
         ["lira.shadows.count=64", "membership.modified-entropy.per_class=true", "lira.variance=fixed"]
     )
     assert parsed == {
@@ -20,12 +20,12 @@ def test_settings_by_short_and_full_name_nested_and_typed():
 @pytest.mark.parametrize("text", ["lira", "lira=3", "lira.=3", "=3", "lira.shadows"])
 def test_nonsense_is_refused(text):
     with pytest.raises(ConfigurationError, match="not understood"):
-        parse_settings([text])
+        parse_method_settings([text])
 
 
 def test_unknown_attack_and_unknown_field():
     with pytest.raises(UnknownName):
-        parse_settings(["lyra.count=3"])
+        parse_method_settings(["lyra.count=3"])
     with pytest.raises(ConfigurationError, match="per_clas") as raised:
         make_method("attack", "membership.modified-entropy", {"per_clas": True})
     assert "per_class" in raised.value.hint

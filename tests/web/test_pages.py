@@ -17,9 +17,9 @@ import securitynet.catalog
 from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
 from securitynet.catalog.store import Measured
-from securitynet.reports.build import css as report_css
+from securitynet.reports.build import read_css as report_css
 from securitynet.results.root import open_root
-from securitynet.studies.execution.lock import hold_lock
+from securitynet.studies.execution.lock import hold_study_lock
 from securitynet.studies.execution.status import Status
 from securitynet.web import plot as plot_module
 from securitynet.web.app import create_app
@@ -301,7 +301,7 @@ def test_a_study_that_runs_shows_its_progress(tmp_path: Path) -> None:
         status = Status(name=name, state=state, total=total, ok=9, failed=1, skipped=2, left=300.0)
         (run / "status.json").write_text(json.dumps(status.to_json()), encoding="utf-8")
     with (
-        hold_lock(tmp_path / "busy" / "run", open_root(tmp_path / "busy"), print),
+        hold_study_lock(tmp_path / "busy" / "run", open_root(tmp_path / "busy"), print),
         TestClient(create_app("sqlite://", studies=(tmp_path,)), base_url=LOCAL) as client,
     ):
         page = client.get("/studies").text

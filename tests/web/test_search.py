@@ -10,8 +10,8 @@ import pytest
 import securitynet.catalog
 from securitynet.analysis import statistics
 from securitynet.catalog.catalog import Catalog
-from securitynet.web.columns import list_rows
-from securitynet.web.plot import clustered_pearson
+from securitynet.web.column_store import list_rows
+from securitynet.web.plot import compute_clustered_pearson
 from securitynet.web.search import Search
 from securitynet.web.state import State
 from web_catalog import fill
@@ -102,9 +102,9 @@ def test_correlation_from_sums_is_that_of_models() -> None:
     clusters = random.integers(0, 9, 400)
     x = random.normal(size=400) + clusters
     y = 0.4 * x + random.normal(size=400) * 2
-    ours = clustered_pearson(x, y, clusters)
-    slow = statistics.correlation(x, y, clusters=clusters, resamples=500)
+    ours = compute_clustered_pearson(x, y, clusters)
+    slow = statistics.estimate_correlation(x, y, clusters=clusters, resamples=500)
     assert (ours.n, ours.clusters) == (slow.n, slow.clusters)
     assert np.allclose([ours.value, ours.low, ours.high], [slow.value, slow.low, slow.high], atol=1e-9)
-    noise = clustered_pearson(x, random.normal(size=400), clusters)
+    noise = compute_clustered_pearson(x, random.normal(size=400), clusters)
     assert noise.low < 0 < noise.high

@@ -46,13 +46,13 @@ class FrameClusters:
         )
 
 
-def find(tidy: pandas.DataFrame) -> FrameClusters:
+def cluster_models(tidy: pandas.DataFrame) -> FrameClusters:
     """Find the clusters of security models, which should be of one dataset.
 
     Args:
         tidy: Tidy frame.
     """
-    wide = frames.wide(tidy, {"_accuracy": TARGET_ACCURACY})
+    wide = frames.widen(tidy, {"_accuracy": TARGET_ACCURACY})
     wide = wide[wide["_accuracy"].notna()].assign(id=lambda rows: rows["case"])
     benchmark = wide[wide["purpose"] == "benchmark"]
     security = wide[wide["purpose"] == "security"]

@@ -19,10 +19,10 @@ import numpy as np
 import pandas
 
 from securitynet.analysis.figures.texts import estimate, number
-from securitynet.analysis.hypotheses.cases import NoCases, select
+from securitynet.analysis.hypotheses.cases import NoCases, select_rows
 from securitynet.analysis.hypotheses.claim import Claim
-from securitynet.analysis.hypotheses.tested import Tested, decide, decide_none
-from securitynet.analysis.papers.compare import Compared, describe
+from securitynet.analysis.hypotheses.tested import Tested, decide_none, decide_outcome
+from securitynet.analysis.papers.compare import Compared, describe_papers
 from securitynet.analysis.statistics import Estimate
 
 Status = Literal["supported", "contradicted", "undecided", "not tested"]
@@ -50,7 +50,7 @@ class ClaimFinding:
     compared: tuple[Compared, ...] = ()
 
 
-def judge(
+def judge_claims(
     claims: Sequence[Claim], tidy: pandas.DataFrame, level: float = 0.95, compared: Sequence[Compared] = ()
 ) -> list[ClaimFinding]:
     """The findings on claims, in their order.
@@ -59,7 +59,7 @@ def judge(
         claims: The claims, which are tested together.
         tidy: Tidy frame.
         level: Confidence level over all claims.
-        compared: From `securitynet.analysis.papers.compare.compare`, for the numbers beside the findings.
+        compared: From `securitynet.analysis.papers.compare.compare_with_papers`, for the numbers beside the findings.
     """
     outcomes = [_test(claim, tidy, level) for claim in claims]
     count = sum(outcome.reason is None for outcome in outcomes)
@@ -73,7 +73,7 @@ def judge(
             finding = _untested(claim, outcome)
         printed = tuple(item for item in compared if item.printed.name in claim.printed)
         if printed:
-            finding = replace(finding, compared=printed, sentence=finding.sentence + describe(printed))
+            finding = replace(finding, compared=printed, sentence=finding.sentence + describe_papers(printed))
         findings.append(finding)
     return findings
 
@@ -88,7 +88,8 @@ class _Outcome(NamedTuple):
 
 def _test(claim: Claim, tidy: pandas.DataFrame, level: float) -> _Outcome:
     try:
-        wide = select(tidy, claim.quantities, only=claim.only, prefer=claim.prefer, with_defenses=claim.with_defenses,
+        wide = select_rows(tidy, claim.quantities, only=claim.only, prefer=claim.prefer,
+                           with_defenses=claim.with_defenses,
                       prepare=claim.prepare)  # fmt: skip
     except NoCases as reason:
         return _Outcome(None, None, str(reason))
@@ -121,7 +122,7 @@ def _judged(claim: Claim, tested: Tested, level: float, count: int) -> ClaimFind
         status, note = decide_none(tested, claim.margin, claim.against), ""
         bar = f"; less than {number(claim.margin, 2)} counts as none"
     else:
-        status, note = decide(tested, claim.sign, claim.against)
+        status, note = decide_outcome(tested, claim.sign, claim.against)
         bar = f", against {claim.against:g}" if claim.against else ""
     several = f", for {count} claims tested together" if count > 1 else ""
     where = f" {tested.label}" if tested.label else ""

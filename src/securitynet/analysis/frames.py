@@ -87,7 +87,7 @@ def from_catalog(catalog: Catalog, query: Query | None = None) -> pandas.DataFra
 
     query = query or catalog.query()
     entries = query.to_frame()
-    values = frames.measured(catalog.database, query)
+    values = frames.load_measured(catalog.database, query)
     how = pandas.DataFrame([parse_name(name) for name in values["name"]], index=values.index)
     values = pandas.concat([values, how], axis=1) if len(values) else values
     known = entries[["id", "name", *ANNOTATIONS]].rename(columns={"name": "model"})
@@ -137,7 +137,7 @@ def take(frame: pandas.DataFrame, quantity: Quantity) -> pandas.DataFrame:
     # Each condition leaves fewer rows for the next: a study has a million, of which a quantity needs a thousand.
     chosen = frame.loc[frame["measure"].isin(quantity.measure), [*columns]]
     for column, values in quantity.where.items():
-        chosen = chosen[allowed(chosen[column], values)]
+        chosen = chosen[match_values(chosen[column], values)]
     chosen = chosen[chosen["value"].notna()]
     for measure in quantity.measure:
         rows = chosen[chosen["measure"] == measure]
@@ -161,7 +161,7 @@ def explain_absence(frame: pandas.DataFrame, quantity: Quantity) -> str:
     """Why no case has a value of a quantity: it was not measured, or the attack was run and could not be judged."""
     chosen = frame[frame["measure"].isin(quantity.measure)]
     for column, values in quantity.where.items():
-        chosen = chosen[allowed(chosen[column], values)]
+        chosen = chosen[match_values(chosen[column], values)]
     return "run, but it could not be judged" if len(chosen) else "not measured on any model here"
 
 
@@ -179,7 +179,7 @@ def _describe_ways(rows: pandas.DataFrame) -> pandas.Series:
     return pandas.Series(np.array(texts, object)[numbers.to_numpy()], index=rows.index)
 
 
-def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
+def widen(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
     """One row per case: model, annotations, conditions, quantities, and the ends of intervals (``_low``, ``_high``)."""
     known = frame.drop_duplicates("case").set_index("case")[["model", *ANNOTATIONS, *CONDITIONS]]
     for name, quantity in quantities.items():
@@ -190,7 +190,7 @@ def wide(frame: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.Dat
     return known.reset_index()
 
 
-def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+def split_by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
     """Quantities, with one for each attribute in place of those of attribute inference, where several were inferred.
 
     Values of which no attribute is stated, such as those that a paper prints, have one of their own.
@@ -218,16 +218,16 @@ def by_attribute(frame: pandas.DataFrame, quantities: Mapping[str, Quantity]) ->
 
 
 def list_split(quantities: Mapping[str, Quantity], name: str) -> list[str]:
-    """The names of the quantities that `by_attribute` has put in place of one; its own name if it has not.
+    """The names of the quantities that `split_by_attribute` has put in place of one; its own name if it has not.
 
     Args:
-        quantities: Name -> quantity, from `by_attribute`.
+        quantities: Name -> quantity, from `split_by_attribute`.
         name: Name of a quantity before.
     """
     return [name] if name in quantities else [one for one in quantities if re.fullmatch(rf"{re.escape(name)}_\d+", one)]
 
 
-def families(wide: pandas.DataFrame) -> NDArray[np.object_]:
+def find_families(wide: pandas.DataFrame) -> NDArray[np.object_]:
     """What is left out as a whole in statistics: the family of each case, or its architecture, or the model itself.
 
     Args:
@@ -239,7 +239,7 @@ def families(wide: pandas.DataFrame) -> NDArray[np.object_]:
     return known.astype(str).to_numpy(object)
 
 
-def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFrame:
+def select_cases(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFrame:
     """The rows of the cases whose annotations and conditions have these values, compared as text, ignoring case."""
     for column, value in conditions.items():
         allowed = {str(item).casefold() for item in (value if isinstance(value, (list, tuple, set)) else [value])}
@@ -247,7 +247,7 @@ def where(frame: pandas.DataFrame, conditions: dict[str, Any]) -> pandas.DataFra
     return frame
 
 
-def preferring(
+def prefer_rows(
     frame: pandas.DataFrame,
     restrict: Mapping[str, Sequence[str | None]],
     needed: Iterable[Quantity],
@@ -263,7 +263,7 @@ def preferring(
     """
     needed, any_of = list(needed), list(any_of)
     for column, values in restrict.items():
-        inside = keep(frame, allowed(frame[column], values))
+        inside = keep(frame, match_values(frame[column], values))
         enough = all(len(take(inside, quantity)) for quantity in needed)
         if len(inside) and enough and (not any_of or any(len(take(inside, quantity)) for quantity in any_of)):
             frame = inside
@@ -275,7 +275,7 @@ def keep(frame: pandas.DataFrame, mask: pandas.Series) -> pandas.DataFrame:
     return frame if mask.all() else frame[mask]
 
 
-def allowed(column: pandas.Series, values: Iterable[str | None]) -> pandas.Series:
+def match_values(column: pandas.Series, values: Iterable[str | None]) -> pandas.Series:
     """Which rows have one of the values; None stands for a missing one.
 
     Args:

@@ -12,9 +12,9 @@ from securitynet.analysis import quantities as q
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.hypotheses import cases
 from securitynet.analysis.hypotheses.claim import CORRELATION_MARGIN, MARGIN, RELATIVE_MARGIN, Claim, Sign
-from securitynet.analysis.hypotheses.correlations import between_datasets, correlation
-from securitynet.analysis.hypotheses.defenses import against_undefended, weaker_defense
-from securitynet.analysis.hypotheses.differences import difference, equal_groups
+from securitynet.analysis.hypotheses.correlations import correlate, correlate_datasets
+from securitynet.analysis.hypotheses.defenses import compare_defenses, compare_with_undefended
+from securitynet.analysis.hypotheses.differences import compare_all_groups, compare_values
 from securitynet.analysis.hypotheses.tested import Test
 from securitynet.analysis.ml_doctor_quantities import ATTRIBUTE, BEST, INVERSION, MEMBERSHIP, STEALING
 
@@ -29,9 +29,9 @@ WORDS = {
     "stealing": "model stealing",
 }
 SIGNALS = {
-    "loss": q.membership("loss", "Loss: AUC"),
-    "posteriors": q.membership("entropy", "Entropy of the posteriors: AUC"),
-    "gradient": q.membership("gradient-norm", "Norm of the gradient: AUC"),
+    "loss": q.define_membership("loss", "Loss: AUC"),
+    "posteriors": q.define_membership("entropy", "Entropy of the posteriors: AUC"),
+    "gradient": q.define_membership("gradient-norm", "Norm of the gradient: AUC"),
 }
 
 COMPLEXITY: tuple[tuple[str, str, Sign], ...] = (
@@ -44,12 +44,12 @@ COMPLEXITY: tuple[tuple[str, str, Sign], ...] = (
 
 
 def _pooled(x: str = "x", y: str = "y") -> Test:
-    return correlation(x, y, estimand="pooled")
+    return correlate(x, y, estimand="pooled")
 
 
 def _epochs(quantity: str) -> Test:
     """Rank correlation with the number of epochs, among targets that differ in nothing else but the seed."""
-    return correlation("epochs", quantity, "spearman", groups=("dataset", "architecture"))
+    return correlate("epochs", quantity, "spearman", groups=("dataset", "architecture"))
 
 
 def _strongest_other(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
@@ -65,41 +65,43 @@ def _overfitting(attack: str, quantity: Quantity, sentence: str, sign: Sign) -> 
 CLAIMS = [
     Claim("white-box-membership-stronger",
           "White-box access makes membership inference with shadow data stronger.", "ML-Doctor, section 6.1",
-          {"black": MEMBERSHIP["black_shadow"], "white": MEMBERSHIP["white_shadow"]}, difference("black", "white"), 1,
+          {"black": MEMBERSHIP["black_shadow"], "white": MEMBERSHIP["white_shadow"]}, compare_values("black", "white"),
+          1,
           "mean change of accuracy"),
     Claim("white-box-partial-stronger",
           "White-box access makes membership inference with partial data stronger.", "ML-Doctor, section 6.1",
-          {"black": MEMBERSHIP["black_partial"], "white": MEMBERSHIP["white_partial"]}, difference("black", "white"),
+          {"black": MEMBERSHIP["black_partial"], "white": MEMBERSHIP["white_partial"]}, compare_values("black",
+                                                                                                       "white"),
           1, "mean change of accuracy"),
     Claim("partial-membership-stronger",
           "Partial data makes black-box membership inference stronger than shadow data.", "ML-Doctor, section 6.1",
           {"shadow": MEMBERSHIP["black_shadow"], "partial": MEMBERSHIP["black_partial"]},
-          difference("shadow", "partial"), 1, "mean change of accuracy"),
+          compare_values("shadow", "partial"), 1, "mean change of accuracy"),
     Claim("loss-strongest",
           "The loss is a stronger signal of membership than the posteriors and the gradients are.",
-          "ML-Doctor, section 6.1", SIGNALS, difference("other", "loss"), 1,
+          "ML-Doctor, section 6.1", SIGNALS, compare_values("other", "loss"), 1,
           "mean difference of AUCs to the strongest other signal", prepare=_strongest_other),
     Claim("partial-attribute",
           "Partial data makes attribute inference no stronger than shadow data.", "ML-Doctor, section 6.1",
           {"shadow": ATTRIBUTE["attribute_shadow"], "partial": ATTRIBUTE["attribute_partial"]},
-          difference("shadow", "partial"), 0, "mean change of accuracy", margin=MARGIN),
+          compare_values("shadow", "partial"), 0, "mean change of accuracy", margin=MARGIN),
     Claim("shadow-steals-better",
           "Shadow data steals better than partial data.", "ML-Doctor, section 6.1",
           {"partial": STEALING["stealing_partial"], "shadow": STEALING["stealing_shadow"]},
-          difference("partial", "shadow"), 1, "mean change of agreement"),
+          compare_values("partial", "shadow"), 1, "mean change of agreement"),
 ]  # fmt: skip
 
 CLAIMS += [
     Claim(f"complexity-{attack}", sentence, "ML-Doctor, section 6.2", {"y": BEST[attack]},
-          between_datasets("difficulty", "y"), sign,
-          "rank correlation with the lowest test error of the dataset's targets", prepare=cases.with_difficulty,
+          correlate_datasets("difficulty", "y"), sign,
+          "rank correlation with the lowest test error of the dataset's targets", prepare=cases.add_difficulty,
           margin=None if sign else CORRELATION_MARGIN)
     for attack, sentence, sign in COMPLEXITY
 ]  # fmt: skip
 CLAIMS += [
     Claim(f"architecture-{attack}", f"The architecture makes no difference to {WORDS[attack]}.",
           "ML-Doctor, section 6.2", {"y": quantity},
-          equal_groups("y", "architecture", match=("dataset", "epochs", "seed")), 0,
+          compare_all_groups("y", "architecture", match=("dataset", "epochs", "seed")), 0,
           "largest mean difference between two architectures on the same data", margin=MARGIN)
     for attack, quantity in BEST.items()
 ]  # fmt: skip
@@ -113,16 +115,16 @@ CLAIMS += [
     Claim("epochs-membership",
           "Up to 100 epochs, membership inference grows with the number of epochs.", "ML-Doctor, section 6.3",
           {"y": MEMBERSHIP["white_shadow"]}, _epochs("y"), 1, "rank correlation",
-          prepare=cases.up_to_epochs(EPOCHS)),
+          prepare=cases.limit_epochs(EPOCHS)),
     Claim("epochs-stealing",
           "Up to 100 epochs, stealing falls with the number of epochs.", "ML-Doctor, section 6.3",
           {"y": STEALING["stealing_shadow"]}, _epochs("y"), -1, "rank correlation",
-          prepare=cases.up_to_epochs(EPOCHS)),
+          prepare=cases.limit_epochs(EPOCHS)),
 ]  # fmt: skip
 CLAIMS += [
     Claim(f"plateau-{attack}", f"After 100 epochs, {WORDS[attack]} does not change any more.",
-          "ML-Doctor, section 6.3", {"y": quantity}, difference("early", "late"), 0,
-          "mean change from 100 to the most epochs", margin=MARGIN, prepare=cases.around_epochs("y", EPOCHS))
+          "ML-Doctor, section 6.3", {"y": quantity}, compare_values("early", "late"), 0,
+          "mean change from 100 to the most epochs", margin=MARGIN, prepare=cases.pair_epochs("y", EPOCHS))
     for attack, quantity in BEST.items()
 ]  # fmt: skip
 
@@ -152,7 +154,7 @@ CLAIMS += [
 def _defense(
     name: str, sentence: str, quantity: Quantity, defense: str, sign: Sign, measure: str = "accuracy"
 ) -> Claim:
-    return Claim(name, sentence, "ML-Doctor, section 7.3", {"x": quantity}, against_undefended("x", defense),
+    return Claim(name, sentence, "ML-Doctor, section 7.3", {"x": quantity}, compare_with_undefended("x", defense),
                  sign, f"mean change of {measure}", margin=None if sign else MARGIN, with_defenses=True)  # fmt: skip
 
 
@@ -162,7 +164,7 @@ CLAIMS += [
              "dp-sgd", 0),
     Claim("dp-sgd-inversion-error", "DP-SGD hardly changes the mean squared error of model inversion.",
           "ML-Doctor, section 7.3", {"x": INVERSION["inversion_error"]},
-          against_undefended("x", "dp-sgd", relative=True), 0, "mean relative change of the mean squared error",
+          compare_with_undefended("x", "dp-sgd", relative=True), 0, "mean relative change of the mean squared error",
           margin=RELATIVE_MARGIN, with_defenses=True),
     _defense("dp-sgd-attribute", "DP-SGD hardly changes attribute inference.", ATTRIBUTE["attribute_shadow"],
              "dp-sgd", 0),
@@ -173,7 +175,7 @@ CLAIMS += [
              "distillation", -1),
     Claim("distillation-weaker-than-dp-sgd",
           "Distillation weakens membership inference less than DP-SGD does.", "ML-Doctor, section 7.3",
-          {"x": MEMBERSHIP["white_shadow"]}, weaker_defense("x", "dp-sgd", "distillation"), 1,
+          {"x": MEMBERSHIP["white_shadow"]}, compare_defenses("x", "dp-sgd", "distillation"), 1,
           "difference of the mean changes of accuracy", with_defenses=True),
     _defense("distillation-inversion", "Distillation hardly changes model inversion.",
              INVERSION["inversion_accuracy"], "distillation", 0),

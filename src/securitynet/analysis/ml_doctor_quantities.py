@@ -5,24 +5,24 @@ from __future__ import annotations
 from securitynet.analysis import quantities as q
 
 MEMBERSHIP = {
-    f"{box}_{data}": q.membership(
+    f"{box}_{data}": q.define_membership(
         f"ml-doctor-{box}-box", f"Membership, {box}-box, {data}", q.BALANCED, auxiliary=(data,)
     )
     for box in ("black", "white")
     for data in ("shadow", "partial")
 }
 INVERSION = {
-    "inversion_error": q.inversion("fredrikson", "mse", "Inversion, no data: mean squared error", "plain"),
-    "inversion_accuracy": q.inversion("generative", "accuracy", "Inversion, shadow: accuracy", "share"),
+    "inversion_error": q.define_inversion("fredrikson", "mse", "Inversion, no data: mean squared error", "plain"),
+    "inversion_accuracy": q.define_inversion("generative", "accuracy", "Inversion, shadow: accuracy", "share"),
 }
 ATTRIBUTE = {
-    "attribute_shadow": q.attribute("accuracy", "Attribute inference, shadow", auxiliary=("shadow",)),
-    "attribute_partial": q.attribute("accuracy", "Attribute inference, partial", auxiliary=("partial",)),
+    "attribute_shadow": q.define_attribute("accuracy", "Attribute inference, shadow", auxiliary=("shadow",)),
+    "attribute_partial": q.define_attribute("accuracy", "Attribute inference, partial", auxiliary=("partial",)),
 }
 STEALING = {
-    "stealing_shadow": q.stealing("agreement", "Stealing, shadow: agreement", auxiliary=("shadow",),
+    "stealing_shadow": q.define_stealing("agreement", "Stealing, shadow: agreement", auxiliary=("shadow",),
                                   method=("ml-doctor-surrogate",)),
-    "stealing_partial": q.stealing("agreement", "Stealing, partial: agreement", auxiliary=("partial",),
+    "stealing_partial": q.define_stealing("agreement", "Stealing, partial: agreement", auxiliary=("partial",),
                                    method=("ml-doctor-surrogate",)),
 }  # fmt: skip
 EVERY = {**MEMBERSHIP, **INVERSION, **STEALING, **ATTRIBUTE}

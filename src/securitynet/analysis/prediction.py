@@ -49,11 +49,13 @@ class Prediction:
     used: tuple[str, ...]
 
 
-def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), seed: int = 0) -> Prediction | None:
+def predict_families(
+    wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), seed: int = 0
+) -> Prediction | None:
     """Predict a quantity from annotations, each family from the others.
 
     Args:
-        wide: One row a case, from `frames.wide`.
+        wide: One row a case, from `frames.widen`.
         quantity: Column to predict.
         extra: Further columns of numbers to predict from, such as the target's accuracy.
         seed: Of the tests.
@@ -110,11 +112,11 @@ def predict(wide: pandas.DataFrame, quantity: str, extra: Sequence[str] = (), se
     )
     return Prediction(
         table=table.reindex(table["residual"].abs().sort_values(ascending=False, kind="stable").index),
-        error=statistics.mean(wrong, clusters=clusters, bounds=(0, np.inf)),
-        baseline=statistics.mean(simple, clusters=clusters, bounds=(0, np.inf)),
-        gain=statistics.paired_difference(wrong, simple, clusters=clusters, seed=seed),
+        error=statistics.estimate_mean(wrong, clusters=clusters, bounds=(0, np.inf)),
+        baseline=statistics.estimate_mean(simple, clusters=clusters, bounds=(0, np.inf)),
+        gain=statistics.estimate_paired_difference(wrong, simple, clusters=clusters, seed=seed),
         # Within datasets: that models of an easy dataset are predicted higher than those of a hard one is no merit.
-        correlation=statistics.correlation(
+        correlation=statistics.estimate_correlation(
             predicted, actual, clusters=clusters, strata=rows["dataset"].astype(str).to_numpy(), seed=seed
         ),
         used=tuple(map(str, used)),

@@ -11,7 +11,7 @@ TRAIN_ACCURACY = Quantity("Target's training accuracy", ("train_accuracy",), {"a
 OVERFITTING = Quantity("Overfitting level", ("overfitting",), {"attack": ("target",)}, "points", 0.0)
 
 
-def stealing(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
+def define_stealing(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
     """A measure of model stealing with all queries, the usual auxiliary data and the usual surrogate.
 
     Args:
@@ -23,13 +23,15 @@ def stealing(measure: str, label: str, **where: tuple[str | None, ...]) -> Quant
     return Quantity(label, (measure,), {**usual, **where})
 
 
-STEALING_ACCURACY = stealing("accuracy", "Surrogate's test accuracy")
-STEALING_AGREEMENT = stealing("agreement", "Agreement with the target")
-STEALING_OTHER_DATA = stealing("accuracy", "Surrogate's test accuracy (other data)", auxiliary=("out-of-distribution",))
-STEALING_LARGER = stealing("accuracy", "Surrogate's test accuracy (larger surrogate)", surrogate=("larger",))
+STEALING_ACCURACY = define_stealing("accuracy", "Surrogate's test accuracy")
+STEALING_AGREEMENT = define_stealing("agreement", "Agreement with the target")
+STEALING_OTHER_DATA = define_stealing(
+    "accuracy", "Surrogate's test accuracy (other data)", auxiliary=("out-of-distribution",)
+)
+STEALING_LARGER = define_stealing("accuracy", "Surrogate's test accuracy (larger surrogate)", surrogate=("larger",))
 
 
-def membership(
+def define_membership(
     method: str, label: str, measure: tuple[str, ...] = ("auc",), **where: tuple[str | None, ...]
 ) -> Quantity:
     """A measure of one membership attack.
@@ -45,10 +47,10 @@ def membership(
     return Quantity(label, measure, {"attack": ("membership",), "method": (method,), **where}, unit, chance)  # type: ignore[arg-type]
 
 
-CORRECTNESS_AUC = membership("correctness", "Prediction correctness: AUC (identity: 0.5 + overfitting/2)")
-MODIFIED_ENTROPY_AUC = membership("modified-entropy", "Modified entropy: AUC")
-MLP_AUC = membership("mlp-posteriors", "MLP on posteriors: AUC")
-MLP_TOP3_AUC = membership("mlp-top3", "MLP on the top 3 posteriors: AUC")
+CORRECTNESS_AUC = define_membership("correctness", "Prediction correctness: AUC (identity: 0.5 + overfitting/2)")
+MODIFIED_ENTROPY_AUC = define_membership("modified-entropy", "Modified entropy: AUC")
+MLP_AUC = define_membership("mlp-posteriors", "MLP on posteriors: AUC")
+MLP_TOP3_AUC = define_membership("mlp-top3", "MLP on the top 3 posteriors: AUC")
 
 BLIND_AUC = Quantity(
     "Blind baseline, without the model: AUC", ("blind-auc",), {"attack": ("membership",)}, "plain", 0.5, largest=True
@@ -74,7 +76,7 @@ BALANCED = ("balanced-accuracy",)
 """Accuracy on as many members as non-members: ML-Doctor's measure."""
 
 
-def inversion(method: str, measure: str, label: str, unit: Literal["share", "plain"]) -> Quantity:
+def define_inversion(method: str, measure: str, label: str, unit: Literal["share", "plain"]) -> Quantity:
     """A measure of one model inversion attack.
 
     Args:
@@ -86,7 +88,7 @@ def inversion(method: str, measure: str, label: str, unit: Literal["share", "pla
     return Quantity(label, (measure,), {"attack": ("inversion",), "method": (method,)}, unit)
 
 
-def attribute(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
+def define_attribute(measure: str, label: str, **where: tuple[str | None, ...]) -> Quantity:
     """A measure of attribute inference; of several attributes, the one that most models have.
 
     Args:
@@ -97,7 +99,7 @@ def attribute(measure: str, label: str, **where: tuple[str | None, ...]) -> Quan
     return Quantity(label, (measure,), {"attack": ("attribute",), **where})
 
 
-def evasion(method: str, epsilon: str, label: str, measure: str = "accuracy-drop") -> Quantity:
+def define_evasion(method: str, epsilon: str, label: str, measure: str = "accuracy-drop") -> Quantity:
     """A measure of an evasion attack at one epsilon.
 
     Args:
@@ -110,7 +112,7 @@ def evasion(method: str, epsilon: str, label: str, measure: str = "accuracy-drop
     return Quantity(label, (measure,), where, "points", 0.0)
 
 
-def detector(method: str, measure: str, label: str) -> Quantity:
+def define_detector(method: str, measure: str, label: str) -> Quantity:
     """A measure of a backdoor detector.
 
     Args:

@@ -78,7 +78,7 @@ def jackknife(
             effective number of clusters, (Σ size)² / Σ size² (after Carter, Schnepel and Steigerwald, Review of
             Economics and Statistics 99, 2017). Else they are one less than there are units.
     """
-    unit_of = codes(clusters, n)
+    unit_of = number_labels(clusters, n)
     count = int(unit_of.max()) + 1
     by_cluster = clusters is not None and FEWEST_CLUSTERS <= count < n
     if not by_cluster:
@@ -100,7 +100,7 @@ def jackknife(
     return Jackknife(value, error, count, count if by_cluster else None, freedom)
 
 
-def bca(
+def compute_bca_interval(
     statistic: Callable[[Floats], Floats], n: int, level: float, resamples: int, seed: int
 ) -> tuple[float, float] | None:
     """Bias-corrected and accelerated bootstrap interval (Efron, J. Am. Stat. Assoc. 82, 1987).
@@ -138,7 +138,7 @@ def bca(
     return float(low), float(high)
 
 
-def welch(first: Floats, second: Floats, level: float) -> tuple[float, float, float | None]:
+def compute_welch_interval(first: Floats, second: Floats, level: float) -> tuple[float, float, float | None]:
     """Welch's interval of a difference of means, and the p-value of Welch's test.
 
     Args:
@@ -160,7 +160,7 @@ def welch(first: Floats, second: Floats, level: float) -> tuple[float, float, fl
     return float(interval.low), float(interval.high), float(test.pvalue)
 
 
-def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]:
+def compute_fisher_interval(value: float, n: int, kind: str, level: float) -> tuple[float, float]:
     """Fisher's interval of a correlation over ``n`` models, less one for each stratum after the first.
 
     Args:
@@ -175,11 +175,11 @@ def fisher(value: float, n: int, kind: str, level: float) -> tuple[float, float]
         return -1.0, 1.0
     error = np.sqrt((1 if kind == "pearson" else 1 + value**2 / 2) / (n - 3))
     reach = float(special.ndtri((1 + level) / 2)) * error
-    middle = float(fisher_z(np.array(value), n, kind))
+    middle = float(transform_to_z(np.array(value), n, kind))
     return float(np.tanh(middle - reach)), float(np.tanh(middle + reach))
 
 
-def fisher_z(correlations: Floats, n: int, kind: str) -> Floats:
+def transform_to_z(correlations: Floats, n: int, kind: str) -> Floats:
     """Fisher's z, finite for ranks that agree perfectly: those of few models often do where the truth is below 1.
 
     Ranks of n models differ from perfect agreement by 12 / (n³ - n) at least; half of that is allowed for.
@@ -193,12 +193,14 @@ def fisher_z(correlations: Floats, n: int, kind: str) -> Floats:
     return np.asarray(np.arctanh(np.clip(correlations, -most, most)))
 
 
-def average(values: Floats, weights: Floats) -> Floats:
+def average_weighted(values: Floats, weights: Floats) -> Floats:
     """Weighted means, B."""
     return np.asarray(weights @ values / weights.sum(axis=1))
 
 
-def permuted(x: Floats, y: Floats, within: NDArray[np.int64], value: float, resamples: int, seed: int) -> float:
+def permute_correlation(
+    x: Floats, y: Floats, within: NDArray[np.int64], value: float, resamples: int, seed: int
+) -> float:
     """Share of permutations of ``y`` within strata whose correlation is as strong; the observed one counts too.
 
     Args:
@@ -209,7 +211,7 @@ def permuted(x: Floats, y: Floats, within: NDArray[np.int64], value: float, resa
         resamples: Number of permutations.
         seed: Determines them.
     """
-    x, y = (values - stratum_means(values[None, :], np.ones((1, len(values))), within)[0] for values in (x, y))
+    x, y = (values - average_strata(values[None, :], np.ones((1, len(values))), within)[0] for values in (x, y))
     noise = np.random.default_rng([seed, 1]).random((resamples, len(x)))
     order = (noise + within).argsort(axis=1)  # one stratum after the other, each shuffled
     x = x[np.argsort(within, kind="stable")]
@@ -228,31 +230,31 @@ def complete(x: Floats, y: Floats, *labels: Labels | None) -> tuple[Floats, Floa
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     present = np.isfinite(x) & np.isfinite(y)
-    chosen = [None if values is None else objects(values)[present] for values in labels]
+    chosen = [None if values is None else convert_to_objects(values)[present] for values in labels]
     return x[present], y[present], chosen
 
 
-def objects(values: Labels) -> NDArray[np.object_]:
+def convert_to_objects(values: Labels) -> NDArray[np.object_]:
     """Labels as text."""
     array = np.empty(len(values), dtype=object)
     array[:] = [str(value) for value in values]
     return array
 
 
-def codes(labels: NDArray[np.object_] | None, n: int) -> NDArray[np.int64]:
+def number_labels(labels: NDArray[np.object_] | None, n: int) -> NDArray[np.int64]:
     """Labels as numbers from 0; all 0 where there are none."""
     if labels is None:
         return np.zeros(n, dtype=np.int64)
     return np.asarray(np.unique(labels.astype(str), return_inverse=True)[1], dtype=np.int64)
 
 
-def scaled(values: Floats) -> Floats:
+def scale_values(values: Floats) -> Floats:
     """The same values scaled to [0, 1]: correlations do not change, and rounding errors have a known scale."""
     spread = float(np.ptp(values))
     return np.asarray((values - values.min()) / spread) if spread > 0 else np.zeros(len(values))
 
 
-def stratum_means(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
+def average_strata(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
     """Weighted mean of each record's stratum, B×N, for values 1×N or B×N.
 
     Args:
@@ -267,7 +269,7 @@ def stratum_means(values: Floats, weights: Floats, within: NDArray[np.int64]) ->
     return np.asarray(averages[:, within])
 
 
-def ranks(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
+def rank_in_strata(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
     """Mid-ranks of each record among those drawn of its stratum, as shares of their number, B×N.
 
     Args:
@@ -289,7 +291,7 @@ def ranks(values: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
     return result
 
 
-def pearson(x: Floats, y: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
+def correlate_in_strata(x: Floats, y: Floats, weights: Floats, within: NDArray[np.int64]) -> Floats:
     """Weighted correlation of values centred in their strata, B; NaN where one of them does not vary.
 
     Args:
@@ -298,8 +300,8 @@ def pearson(x: Floats, y: Floats, weights: Floats, within: NDArray[np.int64]) ->
         weights: B×N.
         within: Stratum of each record, from 0.
     """
-    x = np.atleast_2d(x) - stratum_means(np.atleast_2d(x), weights, within)
-    y = np.atleast_2d(y) - stratum_means(np.atleast_2d(y), weights, within)
+    x = np.atleast_2d(x) - average_strata(np.atleast_2d(x), weights, within)
+    y = np.atleast_2d(y) - average_strata(np.atleast_2d(y), weights, within)
     products = (weights * x * y).sum(axis=1)
     scale = np.sqrt((weights * x**2).sum(axis=1) * (weights * y**2).sum(axis=1))
     varies = scale > 1e-20 * weights.sum(axis=1)  # otherwise only rounding errors are left

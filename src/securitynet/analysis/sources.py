@@ -14,7 +14,7 @@ from securitynet.analysis.papers import ml_doctor
 from securitynet.errors import ConfigurationError
 
 
-def load(
+def load_frames(
     source: str | Sequence[str],
     *,
     db: str | None = None,
@@ -51,7 +51,7 @@ def load(
             f"There is no column {unknown[0]!r} to choose models by.",
             hint=f"There are: model, {', '.join((*ANNOTATIONS, *CONDITIONS))}.",
         )
-    chosen = frames.where(frame, where or {})
+    chosen = frames.select_cases(frame, where or {})
     if chosen.empty:
         which = "no models that match --where" if where and len(frame) else "no models"
         raise ConfigurationError(

@@ -59,7 +59,7 @@ class Estimate:
         return bool(np.isfinite(self.value))
 
 
-def correlation(
+def estimate_correlation(
     x: Floats,
     y: Floats,
     *,
@@ -95,14 +95,17 @@ def correlation(
     nothing = Estimate(np.nan, np.nan, np.nan, None, n, None, f"fewer than {FEWEST} models")
     if n < FEWEST:
         return nothing
-    within = resampling.codes(stratum_of, n)
-    x, y = resampling.scaled(x), resampling.scaled(y)
+    within = resampling.number_labels(stratum_of, n)
+    x, y = resampling.scale_values(x), resampling.scale_values(y)
 
     def statistic(weights: Floats) -> Floats:
         if kind == "pearson":
-            return resampling.pearson(x, y, weights, within)
-        return resampling.pearson(
-            resampling.ranks(x, weights, within), resampling.ranks(y, weights, within), weights, within
+            return resampling.correlate_in_strata(x, y, weights, within)
+        return resampling.correlate_in_strata(
+            resampling.rank_in_strata(x, weights, within),
+            resampling.rank_in_strata(y, weights, within),
+            weights,
+            within,
         )
 
     everything = np.ones((1, n))
@@ -113,7 +116,7 @@ def correlation(
     freedom = n - int(within.max())
 
     def to_z(weights: Floats) -> Floats:
-        return resampling.fisher_z(statistic(weights), n, kind)
+        return resampling.transform_to_z(statistic(weights), n, kind)
 
     left_out = resampling.jackknife(to_z, n, cluster_of)
     low, high = (float(np.tanh(end)) for end in left_out.interval(level))
@@ -121,19 +124,19 @@ def correlation(
     if left_out.clusters:
         p = left_out.beyond_zero()
     else:
-        a, b = (x, y) if kind == "pearson" else (resampling.ranks(v, everything, within)[0] for v in (x, y))
-        p = resampling.permuted(a, b, within, value, resamples, seed)
-        ends = [resampling.fisher(value, freedom, kind, level)]
+        a, b = (x, y) if kind == "pearson" else (resampling.rank_in_strata(v, everything, within)[0] for v in (x, y))
+        p = resampling.permute_correlation(a, b, within, value, resamples, seed)
+        ends = [resampling.compute_fisher_interval(value, freedom, kind, level)]
         how = f"{how} or Fisher's interval, the wider one"
         if n <= MOST_BOOTSTRAPPED:
-            extended = resampling.bca(to_z, n, level, BOOTSTRAP, seed)
+            extended = resampling.compute_bca_interval(to_z, n, level, BOOTSTRAP, seed)
             ends += [] if extended is None else [(float(np.tanh(extended[0])), float(np.tanh(extended[1])))]
             how = f"{left_out.how}, Fisher's or the bootstrap's (BCa) interval, the widest ends"
         low, high = min(low, *(end[0] for end in ends)), max(high, *(end[1] for end in ends))
     return Estimate(value, min(low, value), max(high, value), p, n, left_out.clusters, f"{name}, {how}")
 
 
-def mean(
+def estimate_mean(
     values: Floats,
     *,
     clusters: Labels | None = None,
@@ -150,12 +153,12 @@ def mean(
     """
     present = np.isfinite(values)
     values = values[present]
-    cluster_of = None if clusters is None else resampling.objects(clusters)[present]
+    cluster_of = None if clusters is None else resampling.convert_to_objects(clusters)[present]
     if len(values) < 2:
         value = float(values.mean()) if len(values) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(values), None, "one model" if len(values) else "no model")
     jackknife = resampling.jackknife(
-        lambda weights: resampling.average(values, weights), len(values), cluster_of, [np.isfinite(values)]
+        lambda weights: resampling.average_weighted(values, weights), len(values), cluster_of, [np.isfinite(values)]
     )
     low, high = jackknife.interval(level)
     low, high = max(min(low, jackknife.value), bounds[0]), min(max(high, jackknife.value), bounds[1])
@@ -163,7 +166,7 @@ def mean(
     return Estimate(jackknife.value, low, high, None, len(values), jackknife.clusters, method)
 
 
-def paired_difference(
+def estimate_paired_difference(
     first: Floats,
     second: Floats,
     *,
@@ -188,11 +191,11 @@ def paired_difference(
         value = float(change.mean()) if len(change) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(change), None, "fewer than two pairs")
     jackknife = resampling.jackknife(
-        lambda weights: resampling.average(change, weights), len(change), cluster_of, [np.isfinite(change)]
+        lambda weights: resampling.average_weighted(change, weights), len(change), cluster_of, [np.isfinite(change)]
     )
     low, high = jackknife.interval(level)
     value = float(change.mean())
-    codes = resampling.codes(cluster_of, len(change)) if jackknife.clusters else np.arange(len(change))
+    codes = resampling.number_labels(cluster_of, len(change)) if jackknife.clusters else np.arange(len(change))
     signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], (resamples, codes.max() + 1))
     flipped = np.abs((signs[:, codes] * change).mean(axis=1)) >= abs(value) - 1e-12
     p = float((flipped.sum() + 1) / (resamples + 1))
@@ -222,7 +225,9 @@ def group_difference(
     finite = np.isfinite(first), np.isfinite(second)
     labels = None
     if clusters is not None:
-        labels = np.concatenate([resampling.objects(names)[keep] for names, keep in zip(clusters, finite, strict=True)])
+        labels = np.concatenate(
+            [resampling.convert_to_objects(names)[keep] for names, keep in zip(clusters, finite, strict=True)]
+        )
     first, second = first[finite[0]], second[finite[1]]
     n = len(first) + len(second)
     if min(len(first), len(second)) < 2:
@@ -234,7 +239,9 @@ def group_difference(
     def statistic(weights: Floats) -> Floats:
         halves = [weights * ~in_second, weights * in_second]
         with np.errstate(invalid="ignore"):  # a group of which no cluster was drawn
-            return np.asarray(resampling.average(together, halves[1]) - resampling.average(together, halves[0]))
+            return np.asarray(
+                resampling.average_weighted(together, halves[1]) - resampling.average_weighted(together, halves[0])
+            )
 
     of_both = (
         labels is not None
@@ -248,11 +255,11 @@ def group_difference(
             return Estimate(
                 value, min(low, value), max(high, value), jackknife.beyond_zero(), n, jackknife.clusters, method
             )
-    low, high, p = resampling.welch(first, second, level)
+    low, high, p = resampling.compute_welch_interval(first, second, level)
     return Estimate(value, min(low, value), max(high, value), p, n, None, "difference of means, Welch's interval")
 
 
-def equal_groups(
+def rank_groups(
     values: Floats,
     groups: Labels,
     *,
@@ -278,7 +285,7 @@ def equal_groups(
     from scipy import stats
 
     values = np.asarray(values, dtype=np.float64)
-    codes = resampling.codes(resampling.objects(groups), len(values))
+    codes = resampling.number_labels(resampling.convert_to_objects(groups), len(values))
     count = int(codes.max()) + 1
     if count < 2:
         raise ValueError("one group can't be compared with others")
@@ -291,7 +298,7 @@ def equal_groups(
 
     units = np.arange(len(values))
     if clusters is not None:
-        of_cluster = resampling.codes(resampling.objects(clusters), len(values))
+        of_cluster = resampling.number_labels(resampling.convert_to_objects(clusters), len(values))
         pairs = set(zip(of_cluster.tolist(), codes.tolist(), strict=True))
         if len(pairs) == int(of_cluster.max()) + 1 >= resampling.FEWEST_CLUSTERS:
             units = of_cluster
@@ -304,7 +311,7 @@ def equal_groups(
     return float(statistic), (beyond + 1) / (resamples + 1)
 
 
-def adjusted(p_values: Sequence[float | None], method: Literal["holm", "fdr_bh"] = "holm") -> list[float | None]:
+def adjust_p_values(p_values: Sequence[float | None], method: Literal["holm", "fdr_bh"] = "holm") -> list[float | None]:
     """P-values corrected for their number, after Holm (any error) or Benjamini and Hochberg (share of errors)."""
     from statsmodels.stats.multitest import multipletests
 

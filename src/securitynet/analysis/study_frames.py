@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from securitynet.analysis import picture_rows
 from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
-from securitynet.catalog.known import completed, dataset_name
+from securitynet.catalog.known import complete_entry, spell_dataset
 from securitynet.memory import pause_garbage_collection
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.columns import make_frame
 from securitynet.results.store import TrialStore
-from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, target_key
+from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, make_target_key
 from securitynet.studies.execution.inspect import read_trials
 from securitynet.studies.execution.run import locate_results
 
@@ -88,33 +88,33 @@ def _blocks(
         if record.means is None or (record.doubtful and not doubtful):
             continue
         capabilities = record.means
-        case = describe(record)
+        case = describe_target(record)
         known[capabilities.key] = case
-        yield case, [values(measurement) for measurement in record.measurements]
+        yield case, [tabulate_measurement(measurement) for measurement in record.measurements]
     for result in trials:
         spec = result.spec
-        of = known.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
+        of = known.get(make_target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if result.status != "ok" or of is None:
             continue
         how, rows = _trial_rows(result)
         yield {**of, **how}, rows
         more: list[dict[str, Any]] = []
         if curves and rows and spec.method.startswith("membership."):
-            more += curve_rows(store.load_arrays(result) or {}, {**of, **rows[-1], **how})
+            more += tabulate_curve(store.load_arrays(result) or {}, {**of, **rows[-1], **how})
         if pictures and rows and spec.method in picture_rows.SHOWN:
             more += picture_rows.list_pictures(result, store, {**of, **rows[-1], **how})
         yield {}, more
 
 
-def describe(record: StudyTargetRecord) -> dict[str, Any]:
+def describe_target(record: StudyTargetRecord) -> dict[str, Any]:
     """What is known about an assessed target, by the columns of a tidy frame."""
     assert record.means is not None
     training = record.training or {}
     reference = record.means.target.reference
     architecture = training.get("architecture") or record.codes.get("architecture") or reference.partition(":")[2]
-    codes = {"architecture": architecture, "dataset": dataset_name(record.means.dataset.reference.partition("@")[0])}
+    codes = {"architecture": architecture, "dataset": spell_dataset(record.means.dataset.reference.partition("@")[0])}
     given = {name: value for name, value in record.codes.items() if name in ANNOTATIONS}
-    entry, _ = completed({"key": record.key, "source": "study", "name": record.label, **codes, **given})
+    entry, _ = complete_entry({"key": record.key, "source": "study", "name": record.label, **codes, **given})
     annotations = {name: getattr(entry, name) for name in ANNOTATIONS}
     annotations["family"] = annotations["family"] or architecture
     recipe = training.get("recipe") or {}
@@ -130,7 +130,7 @@ def describe(record: StudyTargetRecord) -> dict[str, Any]:
     }
 
 
-def values(measurement: Measurement) -> dict[str, Any]:
+def tabulate_measurement(measurement: Measurement) -> dict[str, Any]:
     """A measurement's name and numbers, by columns."""
     numbers = {name: getattr(measurement, name) for name in ("value", "low", "high", "level", "n")}
     return {**_parse_name(measurement.name), **numbers}
@@ -150,10 +150,10 @@ def _trial_rows(result: TrialResult) -> tuple[dict[str, Any], list[dict[str, Any
         how["surrogate"] = "usual"
         if isinstance(architecture, str):
             how[_SURROGATE] = architecture
-    changed = json.dumps(changes(spec.kind, spec.method, spec.configuration), sort_keys=True)
+    changed = json.dumps(list_changed_settings(spec.kind, spec.method, spec.configuration), sort_keys=True)
     rows = []
     for measurement in result.measurements:
-        columns = values(measurement)
+        columns = tabulate_measurement(measurement)
         columns["settings"] = _merge_settings(changed, columns["settings"])
         rows.append({name: value for name, value in columns.items() if name not in how})
     return how, rows
@@ -165,7 +165,7 @@ def _merge_settings(first: str, second: str) -> str:
     return json.dumps({**json.loads(first), **json.loads(second)}, sort_keys=True)
 
 
-def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tabulate_curve(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """An ROC curve at those of `CURVE_RATES` that its non-members resolve, on the records of the measured rates: all.
 
     Args:
@@ -184,8 +184,8 @@ def curve_rows(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -> li
         return []
     n = len(non_members)
     resolved = [rate for rate in CURVE_RATES.tolist() if rate == 1 or roc.resolves(n, rate)]
-    whole = roc.curve(members, non_members)
-    # The threshold that `roc.tpr_at_fpr` takes.
+    whole = roc.compute_curve(members, non_members)
+    # The threshold that `roc.measure_tpr_at_fpr` takes.
     bounds = np.array([1.0 if rate == 1 else roc.count_allowed(rate, n) / n for rate in resolved])
     values = whole.tpr[np.searchsorted(whole.fpr, bounds + 1e-12, side="right") - 1]
     how = {**row, "measure": CURVE_MEASURE, "low": None, "high": None, "n": len(members) + len(non_members)}
@@ -212,7 +212,7 @@ def _depth(architecture: str) -> int:
     return int(numbers[0]) if numbers else 0
 
 
-def changes(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
+def list_changed_settings(kind: str, method: str, configuration: dict[str, Any]) -> dict[str, Any]:
     """The settings of a method that are not its defaults; all of them if this version does not know it.
 
     Args:
@@ -274,11 +274,11 @@ def _words(field: str, value: Any) -> str:
 
 def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
     """Name and settings of the output defense of an assessed target."""
-    from securitynet.defenses.base import parse_settings
+    from securitynet.defenses.base import parse_defense_settings
 
     name = str(record.declared["defense"])
     texts = [text for text in record.declared.get("configure") or () if text.strip().startswith(f"{name}.")]
-    return name, parse_settings(name, texts)
+    return name, parse_defense_settings(name, texts)
 
 
 def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -11,25 +11,25 @@ from securitynet.assessments.assessed_target import AssessedTarget, make_trial_d
 from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.audit import audit_model
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.controls import control_records
+from securitynet.assessments.controls import measure_controls
 from securitynet.assessments.run_trial import MetricOptions, ReportProgress, name_phase, reuse, run_trial, skip
 from securitynet.assessments.trial_plan import list_absent_families, list_left_out, plan
 from securitynet.assessments.what_helps import try_defenses
 from securitynet.errors import SecurityNetError
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.metrics.joint_verdict import measure_joint_verdict
 from securitynet.models.loading.examination import describe_doubts, review_accuracy
-from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.records import Direction, Measurement
 from securitynet.results.audit import PrivacyAudit
 from securitynet.results.document import NotAssessed
 from securitynet.results.store import TrialStore
 
 
-def run(
+def run_assessment(
     config: AssessConfig, assessed: AssessedTarget, store: TrialStore, report_progress: ReportProgress | None = None
 ) -> Assessment:
     """Query the target once, then run every requested attack and detector that applies.
@@ -47,15 +47,15 @@ def run(
         SecurityNetError: If the target gives no outputs for these images, so that nothing can be assessed.
     """
     planned = plan(config, assessed)
-    cache = config.cache or cache_folder()
+    cache = config.cache or find_cache_folder()
     data = make_trial_data(assessed)
     started = time.perf_counter()
-    signals = collect(
+    signals = collect_signals(
         assessed.target, data.dataset, data.judged, cache=cache, progress=name_phase(report_progress, "querying")
     )
     review(assessed, signals, data)
     queried = time.perf_counter()
-    controls = control_records(assessed.dataset, assessed.splits, level=config.level, cache=cache)
+    controls = measure_controls(assessed.dataset, assessed.splits, level=config.level, cache=cache)
     measures = MetricOptions(config.level, config.fprs, config.seed, controls)
     accuracies = measure_accuracies(signals, data, config.level, controls.left_out)
     assessment = Assessment(config, assessed, [*accuracies, *controls.measurements], signals, controls=controls)
@@ -155,5 +155,5 @@ def measure_accuracies(
     return [
         rates.rate("target.train_accuracy", *train, direction=Direction.HIGHER, level=level),
         rates.rate("target.test_accuracy", *test, direction=Direction.HIGHER, level=level),
-        rates.difference("target.overfitting", train, test, direction=Direction.LOWER, level=level),
+        rates.measure_difference("target.overfitting", train, test, direction=Direction.LOWER, level=level),
     ]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import securitynet.datasets
 from securitynet.assessments.backdoor import make_backdoor_of
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.output_defense import check_defense, defend
-from securitynet.assessments.training_defense import defense_of
+from securitynet.assessments.output_defense import check_output_defense, defend
+from securitynet.assessments.training_defense import recreate_defense
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.members import with_members
@@ -17,7 +17,7 @@ from securitynet.datasets.options import load_options
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder, expand_home
+from securitynet.files import expand_home, find_cache_folder
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import examine, require_constant
 from securitynet.models.loading.load import load_target
@@ -69,7 +69,7 @@ def make_trial_data(assessed: AssessedTarget) -> TrialData:
         assessed.trained,
         assessed.auxiliary,
         make_backdoor_of(assessed.trained),
-        defense_of(assessed.trained),
+        recreate_defense(assessed.trained),
     )
 
 
@@ -99,7 +99,7 @@ def prepare(
     Raises:
         SecurityNetError: If something in the configuration is wrong, before any long work.
     """
-    check_defense(config)
+    check_output_defense(config)
     check_members(config)
     if config.architecture is not None:
         find_architecture(config.architecture)  # says what is wrong with it before anything is loaded
@@ -116,7 +116,7 @@ def prepare(
     trained = read_target_record(weights) if weights else None
     if dataset is None and config.dataset is not None:
         dataset = securitynet.datasets.load(
-            config.dataset, **load_options(config), cache=config.cache or cache_folder()
+            config.dataset, **load_options(config), cache=config.cache or find_cache_folder()
         )
     elif dataset is not None and not dataset.members_stated:
         dataset = state_members(config, dataset)
@@ -140,7 +140,7 @@ def prepare(
             retries=config.retries,
             output=config.output,
             trust=config.trust,
-            cache=config.cache or cache_folder(),
+            cache=config.cache or find_cache_folder(),
             progress=progress,
             transform=transform,
             checksum=checksum,
@@ -229,7 +229,7 @@ def load_auxiliary(
         size=height,
         limit=config.limit,
         root=config.data_root,
-        cache=config.cache or cache_folder(),
+        cache=config.cache or find_cache_folder(),
     )
     return _check_other(auxiliary, dataset)
 

@@ -23,7 +23,7 @@ from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.training.canaries import CanaryRecord, load_canary_images, place_canaries
 from securitynet.models.training.dp_sgd import Privacy
-from securitynet.models.training.privacy_profile import privacy_profile, spends_more
+from securitynet.models.training.privacy_profile import compute_privacy_profile, spends_more
 from securitynet.models.training.trainable import find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.records import Measurement
@@ -129,7 +129,7 @@ def judge_scores(
     each = 1 - (1 - level) / len(by_name)
     measurements: list[Measurement] = []
     for name, values in by_name.items():
-        for compute in (one_run_audit.epsilon_lower_bound, f_dp_audit.gaussian_epsilon_lower_bound):
+        for compute in (one_run_audit.measure_epsilon, f_dp_audit.measure_gaussian_epsilon):
             measurements.append(compute(values, included, delta=delta, level=each).renamed(f"audit.{name}"))
     tests: dict[str, bool] = {}
     claim, is_resolvable = None, True
@@ -165,7 +165,7 @@ def _test_claim(
     trainer recorded its batches, they are tested as well: whether they were drawn by Poisson sampling. That epsilon is
     not less than the stated noise, sampling rate and steps spend is arithmetic, without an error probability.
     """
-    curve = f_dp_audit.profile_curve(privacy_profile(privacy))
+    curve = f_dp_audit.make_profile_curve(compute_privacy_profile(privacy))
     pairs = {"epsilon and delta": (claim.epsilon, claim.delta)} if claim.is_bound else {}
     batches = _test_batches(privacy)
     left = (1 - level) * (1 - BATCHES_SHARE if batches else 1)
@@ -175,8 +175,8 @@ def _test_claim(
         attempts = one_run_audit.guess(values, included)
         tests = {
             what: any(
-                one_run_audit.one_run_p_value(attempt, epsilon, delta) <= error
-                for attempt, error in one_run_audit.share_error(attempts, each)
+                one_run_audit.bound_p_value(attempt, epsilon, delta) <= error
+                for attempt, error in one_run_audit.divide_error(attempts, each)
             )
             for what, (epsilon, delta) in pairs.items()
         }
@@ -195,7 +195,7 @@ def _test_batches(privacy: Privacy) -> dict[str, float]:
     log = privacy.sampling
     if log is None:
         return {}
-    p_values = sampling.poisson_p_values(
+    p_values = sampling.compute_poisson_p_values(
         log.total,
         log.size_spread,
         log.use_spread,

@@ -226,12 +226,12 @@ def _pair_difference(
     trial, _, measure = measurement.name.rpartition(".")
     if measure == "auc" and trial in scored:
         one = scored[trial]
-        return paired_auc.difference(measurement.name, *one.scores, one.is_member, level=measurement.level)
+        return paired_auc.measure_auc_difference(measurement.name, *one.scores, one.is_member, level=measurement.level)
     groups = {"target.train_accuracy": True, "target.test_accuracy": False}
     if measurement.name in groups and correct is not None and correct.correct is not None:
         rows = correct.is_member == groups[measurement.name]
         first, second = correct.correct
-        return paired.difference(
+        return paired.measure_paired_difference(
             measurement.name, second[rows], first[rows], direction=measurement.direction, level=measurement.level
         )
     return None

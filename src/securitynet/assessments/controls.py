@@ -18,10 +18,10 @@ from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.appearance import describe_records
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.copies import find_copies
-from securitynet.datasets.ordering import shuffled, union
+from securitynet.datasets.ordering import shuffle, unite
 from securitynet.datasets.splits import Splits
 from securitynet.errors import DatasetError
-from securitynet.files import read_with_digest, stable_hash, write_with_digest
+from securitynet.files import hash_stably, read_with_digest, write_with_digest
 from securitynet.methods.base import Output
 from securitynet.metrics import blind, rates, roc
 from securitynet.metrics.blind import BlindScores
@@ -105,10 +105,10 @@ class MembershipControls:
                 note=f"not resolvable: {len(judged)} matched pairs, {FEWEST_PAIRS} are needed",
             )
         members, non_members = np.array(judged, dtype=np.float64).T
-        return roc.auc(members, non_members, level=level, name="matched-auc")
+        return roc.measure_auc(members, non_members, level=level, name="matched-auc")
 
 
-def control_records(dataset: ImageDataset, splits: Splits, *, level: float, cache: Path | None) -> MembershipControls:
+def measure_controls(dataset: ImageDataset, splits: Splits, *, level: float, cache: Path | None) -> MembershipControls:
     """Find copies between members and non-members, and fit the blind baseline to the others.
 
     Args:
@@ -143,13 +143,13 @@ def _compute(dataset: ImageDataset, splits: Splits, level: float) -> dict[str, N
     }
     shape = dataset.image_shape
     most = min(MOST_RECORDS, max(200, MOST_NUMBERS // (2 * int(np.prod(shape)))))
-    sample = [np.sort(part[shuffled(len(part), "blind baseline")[:most]]) for part in (members, non_members)]
+    sample = [np.sort(part[shuffle(len(part), "blind baseline")[:most]]) for part in (members, non_members)]
     if min(map(len, sample)) < blind.FEWEST:
         return arrays
     records = np.concatenate(sample)
     is_member = np.arange(len(records)) < len(sample[0])
     features = describe_records(dataset, records)
-    fitted = blind.fit(features, is_member, level=level)
+    fitted = blind.fit_blind(features, is_member, level=level)
     arrays |= {"records": records, "is_member": is_member, "scores": fitted.scores, "permuted": fitted.permuted}
     if not _beats_chance(fitted.auc(level=level)):
         return arrays
@@ -157,7 +157,7 @@ def _compute(dataset: ImageDataset, splits: Splits, level: float) -> dict[str, N
     arrays |= {"matched_members": records[one], "matched_non_members": records[other]}
     if len(one) >= max(FEWEST_PAIRS, blind.FEWEST):
         matched = np.concatenate([one, other])
-        again = blind.fit(features[matched], is_member[matched], level=level)
+        again = blind.fit_blind(features[matched], is_member[matched], level=level)
         arrays |= {"matched_scores": again.scores, "matched_permuted": again.permuted}
     return arrays
 
@@ -166,7 +166,7 @@ def _conclude(
     dataset: ImageDataset, splits: Splits, arrays: dict[str, NDArray[Any]], level: float
 ) -> MembershipControls:
     copied_members, copied_non_members = arrays["copied_members"], arrays["copied_non_members"]
-    left_out = union(splits.members[copied_members.any(axis=0)], splits.non_members[copied_non_members.any(axis=0)])
+    left_out = unite(splits.members[copied_members.any(axis=0)], splits.non_members[copied_non_members.any(axis=0)])
     copied = np.flatnonzero(copied_non_members.any(axis=0))
     partners = splits.members[arrays["partner"][copied]]
     share = rates.rate(COPIED_SHARE, len(copied), len(splits.non_members), direction=Direction.LOWER, level=level)
@@ -243,4 +243,4 @@ def _path(dataset: ImageDataset, splits: Splits, level: float, cache: Path) -> P
 
 
 def _key(dataset: str, split: str, level: float) -> str:
-    return stable_hash({"version": VERSION, "dataset": dataset, "split": split, "level": level})
+    return hash_stably({"version": VERSION, "dataset": dataset, "split": split, "level": level})

@@ -24,13 +24,13 @@ from securitynet.assessments.worst_records import (
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.splits import Splits
 from securitynet.defenses.base import OutputDefense, TrainingDefense
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec
 from securitynet.models.store.parallel import obtain_models
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.results.document import WorstCase
@@ -104,7 +104,7 @@ class DefenseTrainings:
         def put_behind(target: Target, splits: Splits) -> Target:
             assert isinstance(defense, OutputDefense)
             data = TrialData(assessed.dataset, splits)
-            context = Context(seed=config.seed, cache=config.cache or cache_folder(), device=config.device)
+            context = Context(seed=config.seed, cache=config.cache or find_cache_folder(), device=config.device)
             return target.through(defense.interface(target, data, context))
 
         return measure_worst_case(
@@ -116,7 +116,7 @@ class DefenseTrainings:
             augment=recipe.augment,
             fprs=config.fprs,
             level=config.level,
-            cache=config.cache or cache_folder(),
+            cache=config.cache or find_cache_folder(),
         )
 
     def tune_private_baseline(self) -> NoiseCandidate:
@@ -125,8 +125,11 @@ class DefenseTrainings:
 
         def measure_accuracies(specs: list[ModelSpec], records: NDArray[np.int64]) -> list[float]:
             models = obtain_models(specs, **self._storing())
-            cache = config.cache or cache_folder()
-            return [float(collect(one.target, assessed.dataset, records, cache=cache).correct.mean()) for one in models]
+            cache = config.cache or find_cache_folder()
+            return [
+                float(collect_signals(one.target, assessed.dataset, records, cache=cache).correct.mean())
+                for one in models
+            ]
 
         return tune_for_utility(
             list_candidates(self.recipe),
@@ -141,7 +144,7 @@ class DefenseTrainings:
         config = self.assessment.config
         return {
             "kind": "shadows",
-            "cache": config.cache or cache_folder(),
+            "cache": config.cache or find_cache_folder(),
             "device": config.device,
             "progress": name_phase(self.report_progress, "training with a defense"),
         }

@@ -11,17 +11,17 @@ from securitynet.models.targets.target import Target
 from securitynet.version import __version__
 
 
-def version() -> str:
+def read_version() -> str:
     """Return the version of this package."""
     return __version__
 
 
-def describe(target: Target) -> dict[str, str]:
+def describe_environment(target: Target) -> dict[str, str]:
     """Describe versions and device."""
     device = target.backend.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
-        "securitynet": version(),
+        "securitynet": read_version(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from securitynet.assessments.audit import read_architecture
 from securitynet.assessments.exposure_config import ExposureConfig
-from securitynet.assessments.training_defense import defense_of
+from securitynet.assessments.training_defense import recreate_defense
 from securitynet.attacks.membership import _lira
-from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._confidence import scale_confidence
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates, roc
 from securitynet.models.loading.load import load_target
-from securitynet.models.shadows import ShadowOutputs, ShadowPlan, shadow_outputs
+from securitynet.models.shadows import ShadowOutputs, ShadowPlan, obtain_shadow_outputs
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.models.targets.target import Target
 
 ReportProgress = Callable[[str, int, int], None]
@@ -74,8 +74,8 @@ class ExposedTarget:
         Returns:
             LiRA's scores, N.
         """
-        observed = scaled_confidence(signals.logits, signals.labels)
-        return _lira.online(observed, self.shadow_signals, self.shadows.included)
+        observed = scale_confidence(signals.logits, signals.labels)
+        return _lira.compute_online_ratio(observed, self.shadow_signals, self.shadows.included)
 
     @cached_property
     def scores(self) -> NDArray[np.float64]:
@@ -114,16 +114,16 @@ def prepare_target(
         dataset=dataset,
         device=config.device,
     )
-    cache = config.cache or cache_folder()
-    data = TrialData(dataset, splits, trained, None, None, defense_of(trained))
-    signals = collect(target, dataset, data.judged, cache=cache)
-    shadows = shadow_outputs(
+    cache = config.cache or find_cache_folder()
+    data = TrialData(dataset, splits, trained, None, None, recreate_defense(trained))
+    signals = collect_signals(target, dataset, data.judged, cache=cache)
+    shadows = obtain_shadow_outputs(
         target,
         dataset,
         splits,
         signals.indices,
         ShadowPlan(count=config.shadows),
-        reduce=scaled_confidence,
+        reduce=scale_confidence,
         trained=trained,
         defense=data.defense,
         cache=cache,

@@ -50,7 +50,7 @@ def measure_exposure(
             hint="Train it with `securitynet train`, or assess it with `securitynet assess`.",
         )
     dataset = securitynet.datasets.load(config.dataset or trained.dataset.reference, **load_options(config))
-    columns = choose_columns(dataset, config.by)
+    columns = choose_group_columns(dataset, config.by)
     removed = choose_removed(config, trained, dataset)
     exposed = prepare_target(config, trained, dataset, report_progress)
     indices, member = exposed.signals.indices, exposed.is_member
@@ -68,7 +68,7 @@ def measure_exposure(
     records = list(_describe_records(exposed, measured, traces, config.level))
     records.sort(key=lambda r: (r.accused / max(r.non_member_of, 1) - r.identified / max(r.member_of, 1), r.share))
     chosen = {name: (values[indices], names) for name, (values, names) in columns.items()}
-    compared = groups.compare_groups(
+    compared = groups.compare_exposed_groups(
         exposed.scores, member, exposed.find_threshold(config.fpr), chosen, level=config.level
     )
     removal = None if removed is None else try_removal(config, removed, trained, exposed, report_progress)
@@ -97,7 +97,7 @@ def measure_exposure(
     return result.model_copy(update={"sentences": tuple(describe_exposure(result))}), records
 
 
-def choose_columns(dataset: ImageDataset, by: tuple[str, ...]) -> dict[str, groups.Column]:
+def choose_group_columns(dataset: ImageDataset, by: tuple[str, ...]) -> dict[str, groups.Column]:
     """Collect the columns whose groups are compared: the class, and the attributes that are named, or all.
 
     Args:
@@ -121,10 +121,10 @@ def _measure_target(exposed: ExposedTarget, config: ExposureConfig) -> Iterator[
     """LiRA's AUC and TPR on the target, and the predictor of its TPR from the target's losses alone."""
     member, level = exposed.is_member, config.level
     split = exposed.scores[member], exposed.scores[~member]
-    yield roc.auc(*split, level=level, name="lira.auc")
-    yield roc.tpr_at_fpr(*split, config.fpr, level=level, name=f"lira.tpr@fpr={config.fpr:g}")
+    yield roc.measure_auc(*split, level=level, name="lira.auc")
+    yield roc.measure_tpr_at_fpr(*split, config.fpr, level=level, name=f"lira.tpr@fpr={config.fpr:g}")
     scores = log_confidence(exposed.signals.logits, exposed.signals.labels)
-    measured = vulnerability.tnr_at_fnr(scores[member], scores[~member], config.fpr, level=level)
+    measured = vulnerability.compute_tnr_at_fnr(scores[member], scores[~member], config.fpr, level=level)
     yield measured.model_copy(update={"name": f"loss.{measured.name}"})
 
 
@@ -137,7 +137,7 @@ def _describe_records(
     low, high = measured.rate_limits(level)
     spread: dict[int, float] = {}
     if traces is not None and len(traces.losses) > 1:
-        values = vulnerability.loss_trace_iqr(traces.losses)
+        values = vulnerability.compute_loss_trace_iqr(traces.losses)
         spread = dict(zip(traces.records.tolist(), values.tolist(), strict=True))
     for at in np.flatnonzero(exposed.is_member).tolist():
         record = int(indices[at])

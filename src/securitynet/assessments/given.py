@@ -17,7 +17,7 @@ from securitynet.datasets.in_memory import ObjectData
 from securitynet.datasets.options import load_options
 from securitynet.datasets.pipelines import InputTransform
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.models.architectures.in_process import register_factory
 from securitynet.models.loading.open_object import describe_object
 from securitynet.models.targets.target import Target
@@ -78,7 +78,7 @@ def prepare_given(
         if getattr(given, name) is not None:
             values[name] = getattr(given, name)
     if "architecture" in values:
-        values["architecture"] = name_architecture(values["architecture"])
+        values["architecture"] = name_given_architecture(values["architecture"])
     values["model"] = _describe(model)
     values["dataset"] = train if plain else None
     if auxiliary is not None:
@@ -120,7 +120,7 @@ def prepare_given(
     return config, assessed
 
 
-def name_architecture(architecture: Any) -> str:
+def name_given_architecture(architecture: Any) -> str:
     """The name or reference of an architecture that is given as such, as a factory or as a network.
 
     Raises:
@@ -150,7 +150,7 @@ def _load(config: AssessConfig, train: Any, given: GivenData) -> ObjectData:
         mean=given.mean,
         std=given.std,
         class_names=given.class_names,
-        cache=config.cache or cache_folder(),
+        cache=config.cache or find_cache_folder(),
         **options,
     )
 

@@ -38,7 +38,7 @@ def choose_methods(kind: Kind, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def find_kind(name: str) -> Kind:
+def find_method_kind(name: str) -> Kind:
     """Return whether a full or short name belongs to an attack or a detector.
 
     Raises:
@@ -55,7 +55,7 @@ def find_kind(name: str) -> Kind:
     raise UnknownName("attack or detector", name, everything)
 
 
-def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parse_method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Parse settings of attacks and detectors to fields by full name; nested fields become nested tables.
 
     Args:
@@ -77,7 +77,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"--configure {text!r} is not understood.",
                 hint="Write NAME.FIELD=VALUE, such as lira.shadows.count=64.",
             )
-        table = settings.setdefault(REGISTRIES[find_kind(parts[0])].resolve(parts[0]).name, {})
+        table = settings.setdefault(REGISTRIES[find_method_kind(parts[0])].resolve(parts[0]).name, {})
         for part in parts[1:-1]:
             table = table.setdefault(part, {})
         table[parts[-1]] = parse_value(value.strip())
@@ -110,7 +110,7 @@ def find_family(kind: Kind, name: str) -> str:
     return "backdoor" if kind == "detector" else name.partition(".")[0]
 
 
-def default_settings(kind: str, name: str) -> dict[str, Any]:
+def find_default_settings(kind: str, name: str) -> dict[str, Any]:
     """Return the default configuration of a method; empty if it is not installed or has required settings."""
     for registered, registry in REGISTRIES.items():
         if registered == kind and name in registry:

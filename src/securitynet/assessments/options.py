@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from securitynet.errors import ConfigurationError, first_problems, suggest_names
+from securitynet.errors import ConfigurationError, list_first_problems, suggest_names
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -43,7 +43,7 @@ def make_config(model: type[Config], values: Mapping[str, Any], *, others: Colle
         raise ConfigurationError(f"{'; '.join(explain(error))}.") from None
 
 
-def check_options(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+def check_option_names(options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
     """Raise `ConfigurationError` for the first option that none of the functions or classes takes by name."""
     known = {
         name
@@ -66,7 +66,7 @@ def _check_names(values: Iterable[str], known: Iterable[str], others: Iterable[s
 def explain(error: ValidationError) -> list[str]:
     """One sentence per invalid option, without its full stop."""
     problems: dict[str, str] = {}
-    for problem in first_problems(error):
+    for problem in list_first_problems(error):
         option = str(problem["loc"][0]) if problem["loc"] else "the options"
         if option in problems:
             continue

@@ -8,9 +8,9 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.defenses import DEFENSES
-from securitynet.defenses.base import output_defense, parse_settings
+from securitynet.defenses.base import make_output_defense, parse_defense_settings
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
@@ -31,7 +31,7 @@ def list_method_settings(config: AssessConfig) -> tuple[str, ...]:
     return tuple(text for text in config.configure if text not in own)
 
 
-def check_defense(config: AssessConfig) -> None:
+def check_output_defense(config: AssessConfig) -> None:
     """Check everything about a defense that can be checked before anything is loaded.
 
     Raises:
@@ -42,7 +42,7 @@ def check_defense(config: AssessConfig) -> None:
     if config.defense is None:
         return
     name = DEFENSES.resolve(config.defense).name
-    output_defense(name, parse_settings(name, [text for _, text in _of_defenses(config.configure)]))
+    make_output_defense(name, parse_defense_settings(name, [text for _, text in _of_defenses(config.configure)]))
     if config.access is Access.WHITE_BOX:
         raise ConfigurationError(
             f"{name} changes the outputs of a model, but an adversary with white-box access has the model itself.",
@@ -60,14 +60,16 @@ def defend(config: AssessConfig, target: Target, dataset: ImageDataset, splits: 
         splits: Its splits.
 
     Raises:
-        SecurityNetError: As for `check_defense`; and if the defense cannot be fitted to these records.
+        SecurityNetError: As for `check_output_defense`; and if the defense cannot be fitted to these records.
     """
     if config.defense is None:
         return target
-    check_defense(config)
+    check_output_defense(config)
     name = DEFENSES.resolve(config.defense).name
-    defense = output_defense(name, parse_settings(name, [text for _, text in _of_defenses(config.configure)]))
-    context = Context(seed=config.seed, cache=config.cache or cache_folder(), device=config.device)
+    defense = make_output_defense(
+        name, parse_defense_settings(name, [text for _, text in _of_defenses(config.configure)])
+    )
+    context = Context(seed=config.seed, cache=config.cache or find_cache_folder(), device=config.device)
     return target.through(defense.interface(target, TrialData(dataset, splits), context))
 
 

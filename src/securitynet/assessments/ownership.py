@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError, TargetError
-from securitynet.metrics.ownership import Ownership, compare
-from securitynet.models.targets.input_gradients import InputGradients, margin
+from securitynet.metrics.ownership import Ownership, rank_suspect
+from securitynet.models.targets.input_gradients import InputGradients, compute_margin_loss
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 _DECAY = 1.0
 _FEWEST = 20
@@ -76,12 +76,12 @@ def make_fingerprint(
     """
     if not len(records):
         raise ConfigurationError("A fingerprint is made from images; there are none.", hint="Give another --split.")
-    chosen = records[shuffled(len(records), "fingerprint", seed)[:count]]
+    chosen = records[shuffle(len(records), "fingerprint", seed)[:count]]
     start = dataset.batch(chosen).float() / 255
     truth = torch.from_numpy(dataset.labels[chosen])
-    draws = torch.randint(1, dataset.num_classes, (len(chosen),), generator=generator(seed, "fingerprint classes"))
+    draws = torch.randint(1, dataset.num_classes, (len(chosen),), generator=make_generator(seed, "fingerprint classes"))
     goals = (truth + draws) % dataset.num_classes
-    gradients = InputGradients(owned, loss=margin)
+    gradients = InputGradients(owned, loss=compute_margin_loss)
     images, momentum = start.clone(), torch.zeros_like(start)
     for _ in range(steps):
         step = gradients(images, goals).gradients
@@ -112,4 +112,4 @@ def compare_with_suspect(fingerprint: Fingerprint, suspect: Target, references: 
     """
     matches = fingerprint.matches(suspect)
     shares = [float(fingerprint.matches(reference).mean()) for reference in references]
-    return compare(int(matches.sum()), len(matches), shares)
+    return rank_suspect(int(matches.sum()), len(matches), shares)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from securitynet.errors import ConfigurationError, PolicyError, first_problems, suggest_names
+from securitynet.errors import ConfigurationError, PolicyError, list_first_problems, suggest_names
 from securitynet.files import read_toml
 from securitynet.records import Measurement, Record
 from securitynet.results.comparison import ResultComparison
@@ -88,7 +88,7 @@ def read_policy(path: Path) -> Policy:
         except ValidationError as error:
             reason = "; ".join(
                 f"{'.'.join(map(str, problem['loc'])) or 'bound'}: {problem['msg'].removeprefix('Value error, ')}"
-                for problem in first_problems(error)
+                for problem in list_first_problems(error)
             )
             raise PolicyError(f"{path}: the bound on {name!r} is not understood: {reason}.", hint=hint) from error
     if not bounds and not graded:
@@ -132,7 +132,7 @@ def read_grade_bounds(path: Path) -> dict[str, GradeBounds]:
     return table
 
 
-def judge(
+def judge_bounds(
     policy: Policy, measurements: Iterable[Measurement], comparison: ResultComparison | None = None
 ) -> PolicyOutcome:
     """Compare measurements, and their changes, with bounds; a bound on what has no value is not met.

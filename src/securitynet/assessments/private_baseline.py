@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.defenses.dp_sgd import DpSgd
-from securitynet.models.shadows.store import shadow_spec
+from securitynet.models.shadows.store import specify_shadow
 from securitynet.models.store.cached_model import ModelSpec
 from securitynet.models.training.recipe import Recipe
 
@@ -77,10 +77,10 @@ def tune_for_utility(
         measure_accuracies: Trains models and returns their accuracies on records.
         seed: Determines which members are left out.
     """
-    order = shuffled(len(members), "validation of dp-sgd", seed)
+    order = shuffle(len(members), "validation of dp-sgd", seed)
     count = max(1, round(len(members) * VALIDATION_SHARE))
     validation, training = np.sort(members[order[:count]]), np.sort(members[order[count:]])
-    specs = [shadow_spec(dataset, training, architecture, one.recipe, one.defense) for one in candidates]
+    specs = [specify_shadow(dataset, training, architecture, one.recipe, one.defense) for one in candidates]
     accuracies = measure_accuracies(specs, validation)
     best = max(accuracies)
     allowed = best - math.sqrt(best * (1 - best) / count)

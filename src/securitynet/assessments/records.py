@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.attacks.membership.base import MembershipScores
-from securitynet.datasets.ordering import union
+from securitynet.datasets.ordering import unite
 from securitynet.escaping import escape_formula
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 from securitynet.metrics import roc
-from securitynet.metrics.exposure import most_exposed
+from securitynet.metrics.exposure import rank_most_exposed
 from securitynet.results.document import ExposedMember, ExposedMembers
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def list_exposed(assessment: Assessment, count: int = COUNT) -> tuple[ExposedMem
     dataset = assessment.assessed_target.dataset
     exposed = []
     for name, scores in collect_scores(assessment).items():
-        exposure = most_exposed(scores.indices, scores.scores, scores.is_member, count)
+        exposure = rank_most_exposed(scores.indices, scores.scores, scores.is_member, count)
         signals = assessment.signals.select(np.array([record.index for record in exposure.records], dtype=np.int64))
         members = tuple(
             ExposedMember(
@@ -91,7 +91,7 @@ def tabulate_records(assessment: Assessment) -> RecordTable | None:
     trials = collect_scores(assessment)
     if not trials:
         return None
-    everything = union(*(scores.indices for scores in trials.values()))
+    everything = unite(*(scores.indices for scores in trials.values()))
     signals = assessment.signals.select(everything)
     is_member = np.isin(everything, assessment.assessed_target.splits.members)
     scores = np.full((len(everything), len(trials)), np.nan)
@@ -152,7 +152,7 @@ def write_records(assessment: Assessment, path: Path) -> bool:
                 *("" if np.isnan(value) else f"{value:.9g}" for value in pairs),
             ]
         )
-    with atomic_write(path) as out:
+    with write_atomically(path) as out:
         out.write(stream.getvalue().encode("utf-8"))
     return True
 

@@ -12,14 +12,14 @@ from securitynet.assessments.exposure_config import ExposureConfig
 from securitynet.assessments.exposure_result import Removal, RetrainedModel
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.members import resolve_members
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import paired, rates, roc, vulnerability
 from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Direction
 
@@ -105,7 +105,7 @@ def try_removal(
     """
     members, indices = exposed.data.splits.members, exposed.signals.indices
     rest = np.setdiff1d(members, removed, assume_unique=True)
-    order = shuffled(len(rest), "members removed as a control", config.seed)
+    order = shuffle(len(rest), "members removed as a control", config.seed)
     others = np.sort(rest[order[: len(removed)]])
     models: list[_Attacked] = [_attack(exposed.target, None, config, exposed)]
     for number, gone in enumerate((removed, others)):
@@ -145,14 +145,14 @@ def try_removal(
         after=describe(after),
         control=describe(control),
         rest=int(in_all.sum()),
-        accuracy_change=paired.difference(
+        accuracy_change=paired.measure_paired_difference(
             "accuracy-change",
             after.correct[outside],
             before.correct[outside],
             direction=Direction.HIGHER,
             level=config.level,
         ),
-        rest_change=paired.difference(
+        rest_change=paired.measure_paired_difference(
             "rest-change", after.above[in_all], control.above[in_all], direction=Direction.LOWER, level=config.level
         ),
     )
@@ -189,7 +189,7 @@ def _make_spec(trained: TargetRecord, exposed: ExposedTarget, members: Indices) 
 
 
 def _attack(target: Target, key: str | None, config: ExposureConfig, exposed: ExposedTarget) -> _Attacked:
-    signals = collect(target, exposed.data.dataset, exposed.signals.indices, cache=exposed.cache)
+    signals = collect_signals(target, exposed.data.dataset, exposed.signals.indices, cache=exposed.cache)
     scores = exposed.attack_with_lira(signals)
     shares = roc.count_share(scores[~exposed.is_member], scores)
     above = vulnerability.identify(scores[None], exposed.is_member[None], config.fpr)[0]

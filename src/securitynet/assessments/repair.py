@@ -21,25 +21,25 @@ from securitynet.assessments.repaired_model import is_unfinished, save_repaired_
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.options import load_options
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.datasets.splits import Splits
 from securitynet.defenses._repair import ReconstructedTrigger, RepairTask
-from securitynet.defenses.base import RepairDefense, make_repair, parse_settings
+from securitynet.defenses.base import RepairDefense, make_repair, parse_defense_settings
 from securitynet.detectors import DETECTORS
 from securitynet.detectors.base import Detector
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import require_constant
 from securitynet.models.loading.load import load_target
-from securitynet.models.loading.open import load_network
+from securitynet.models.loading.open import build_trainable_network
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.weights import state_checksum
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.store.record_files import check_path, model_record_path, read_target_record
+from securitynet.models.store.record_files import check_path, locate_model_record, read_target_record
 from securitynet.models.store.repair_record import RepairOutcome, RepairRecord, RepairScan
 from securitynet.models.targets.backends.base import LoadOptions
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -114,7 +114,7 @@ class _Judge:
             return None
         context = Context(
             seed=self.config.seed,
-            cache=self.config.cache or cache_folder(),
+            cache=self.config.cache or find_cache_folder(),
             device=self.config.device,
             progress=lambda done, total: self.report_progress(what, done, total),
         )
@@ -156,8 +156,10 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
     out = choose_out(config)
     device = resolve_device(config.device)
     trained = read_target_record(config.weights) if config.weights else None
-    dataset = securitynet.datasets.load(config.dataset, **load_options(config), cache=config.cache or cache_folder())
-    parts, foreign = choose_records(config, dataset, trained)
+    dataset = securitynet.datasets.load(
+        config.dataset, **load_options(config), cache=config.cache or find_cache_folder()
+    )
+    parts, foreign = choose_repair_records(config, dataset, trained)
     target = load_target(
         config.model,
         weights=config.weights,
@@ -179,7 +181,7 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
         weight_set=config.weight_set,
         expected_classes=dataset.num_classes,
     )
-    network = load_network(reference, options, dataset)
+    network = build_trainable_network(reference, options, dataset)
     judge = _Judge(dataset, parts, make_backdoor_of(trained), detector, config, report_progress)
     scanned = judge.scan(target, "searching for triggers")
     triggers = read_triggers(scanned)
@@ -237,7 +239,7 @@ def make_defenses(config: RepairConfig) -> tuple[list[RepairDefense], Detector |
     for name in config.defense:
         made = make_repair(name, {})
         texts = named.pop(made.name, [])
-        defenses.append(make_repair(name, parse_settings(made.name, texts)) if texts else made)
+        defenses.append(make_repair(name, parse_defense_settings(made.name, texts)) if texts else made)
     texts = named.pop(SCAN, [])
     if named:
         raise ConfigurationError(
@@ -250,7 +252,7 @@ def make_defenses(config: RepairConfig) -> tuple[list[RepairDefense], Detector |
                 f"{defenses[0].name} needs the triggers that the search finds.", hint="Leave --no-scan out."
             )
         return defenses, None
-    settings = parse_settings(SCAN, texts)
+    settings = parse_defense_settings(SCAN, texts)
     cls: type[Detector] = DETECTORS.get(SCAN)
     unknown = set(settings) - set(cls.model_fields)
     if unknown:
@@ -275,12 +277,12 @@ def choose_out(config: RepairConfig) -> Path:
     check_path(out)
     if config.weights is not None and out.resolve() == config.weights.resolve():
         raise ConfigurationError(f"{out} is the file to repair; it is not overwritten.", hint="Choose another --out.")
-    if not config.overwrite and (out.exists() or model_record_path(out).exists()) and not is_unfinished(out):
+    if not config.overwrite and (out.exists() or locate_model_record(out).exists()) and not is_unfinished(out):
         raise ConfigurationError(f"{out} exists already.", hint="Choose another --out, or pass --overwrite.")
     return out
 
 
-def choose_records(
+def choose_repair_records(
     config: RepairConfig, dataset: ImageDataset, trained: TargetRecord | None
 ) -> tuple[Splits, NDArray[np.int64]]:
     """Choose the images that repair the model, and those that judge it.
@@ -308,7 +310,7 @@ def choose_records(
     clean = shadow if use_shadow else made.known_non_members
     # More images than the training had would say little about the repair: training anew would do as well.
     most = config.images or (MOST_IMAGES if trained is None else min(MOST_IMAGES, len(made.members)))
-    clean = np.sort(clean[shuffled(len(clean), "repair", config.seed)[:most]])
+    clean = np.sort(clean[shuffle(len(clean), "repair", config.seed)[:most]])
     judged = np.setdiff1d(made.non_members, clean)
     if not use_shadow:
         judged = np.setdiff1d(judged, made.known_non_members)

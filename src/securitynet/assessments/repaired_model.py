@@ -10,10 +10,10 @@ import safetensors.torch
 from torch import nn
 
 from securitynet.errors import RefusedFile
-from securitynet.files import atomic_write, write_json
+from securitynet.files import write_atomically, write_json
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.store.record_files import model_record_path, save_trained_model
+from securitynet.models.store.record_files import locate_model_record, save_trained_model
 from securitynet.models.store.repair_record import RepairRecord
 from securitynet.models.targets.outputs import AdaptedNetwork
 from securitynet.models.targets.target import Target
@@ -70,15 +70,15 @@ def save_repaired_model(
         head=target.head,
         repair=record,
     )
-    write_json(model_record_path(out), document.model_dump(mode="json"))
-    with atomic_write(out) as stream:
+    write_json(locate_model_record(out), document.model_dump(mode="json"))
+    with write_atomically(out) as stream:
         stream.write(content)
 
 
 def is_unfinished(out: Path) -> bool:
     """Whether there is the record of a repair without its weights: a process was killed before it wrote them."""
     try:
-        value = parse_json(read_bytes(model_record_path(out), MAX_SETTINGS))
+        value = parse_json(read_bytes(locate_model_record(out), MAX_SETTINGS))
     except (OSError, ValueError, RefusedFile):
         return False
     return not out.exists() and isinstance(value, dict) and isinstance(value.get("repair"), dict)

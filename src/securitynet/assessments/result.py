@@ -70,7 +70,7 @@ def to_document(assessment: Assessment) -> ResultDocument:
                 seconds=trial.result.seconds,
                 doubts=trial.result.doubts,
                 reused=trial.reused,
-                headline=headline(trial),
+                headline=list_headline(trial),
             )
             for trial in assessment.trials
         ),
@@ -79,7 +79,7 @@ def to_document(assessment: Assessment) -> ResultDocument:
             signals.queries, [trial.result.queries for trial in assessment.trials], sent=target.query_counter.total
         ),
         seconds={phase: round(value, 3) for phase, value in assessment.seconds.items()},
-        environment=environment.describe(target),
+        environment=environment.describe_environment(target),
         settings=_settings(assessment.config),
         exposed=list_exposed(assessment),
         remedies=assessment.remedies,
@@ -119,7 +119,7 @@ def _settings(config: AssessConfig) -> dict[str, Any]:
     return {**stated, "db": file} if file and "://" not in file else stated
 
 
-def headline(trial: Trial) -> tuple[str, ...]:
+def list_headline(trial: Trial) -> tuple[str, ...]:
     """Return the full names of the headline measurements of a finished trial, in their order."""
     if trial.output is None:
         return ()

@@ -111,7 +111,7 @@ def reuse(
     earlier = store.load(planned.spec.id)
     if earlier is None or earlier.status != "ok":
         return None
-    if not any_version and earlier.environment.get("securitynet") != environment.version():
+    if not any_version and earlier.environment.get("securitynet") != environment.read_version():
         return None
     arrays = store.load_arrays(earlier)
     if arrays is None:
@@ -159,7 +159,7 @@ def run_trial(
             reason=reason,
             traceback=None if hidden else traceback.format_exc(),
             queries=context.queries(data.dataset),
-            environment=environment.describe(target),
+            environment=environment.describe_environment(target),
             finished=read_clock(),
         )
         return Trial(planned.name, store.save(failure), None)
@@ -170,7 +170,7 @@ def run_trial(
         doubts=describe_doubts(target.checks),
         queries=context.queries(data.dataset),
         seconds={phase: round(value, 4) for phase, value in seconds.items()},
-        environment=environment.describe(target),
+        environment=environment.describe_environment(target),
         finished=read_clock(),
     )
     return Trial(planned.name, store.save(result, options.list_arrays(whole)), output)

@@ -12,7 +12,7 @@ from securitynet.models.training.training_defense import TrainingDefense
 logger = logging.getLogger(__name__)
 
 
-def defense_of(trained: TargetRecord | None) -> TrainingDefense | None:
+def recreate_defense(trained: TargetRecord | None) -> TrainingDefense | None:
     """Create the defense that a model was trained with from its model record; None if there is none.
 
     The result is also None, with a warning, if the defense is not installed or this version does not know its settings:

@@ -14,13 +14,13 @@ from securitynet.assessments.method_settings import (
     choose_methods,
     find_family,
     make_method,
-    parse_settings,
+    parse_method_settings,
 )
 from securitynet.assessments.output_defense import list_method_settings
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.references import strip_location
 from securitynet.errors import ConfigurationError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.methods.base import Method
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.training.trainable import Architecture, find_architecture
@@ -54,7 +54,7 @@ def plan(config: AssessConfig, assessed: AssessedTarget) -> list[PlannedTrial]:
         ConfigurationError: If none was requested, or a setting is wrong.
     """
     requested = list_requested(config)
-    settings = parse_settings(list_method_settings(config))
+    settings = parse_method_settings(list_method_settings(config))
     for name in settings:
         if name not in {full for _, full in requested}:
             raise ConfigurationError(
@@ -97,7 +97,7 @@ def plan_trials(
     candidates = [threat for threat in method.threat_models if not wanted or threat in wanted]
     served, obstacle = [], f"it does not support {' or '.join(map(str, wanted))}" if not candidates else None
     for threat_model in candidates:
-        obstacle = find_obstacle(threat_model, held, capabilities, needs_shadow_parts=method.needs_shadow_parts)
+        obstacle = find_target_obstacle(threat_model, held, capabilities, needs_shadow_parts=method.needs_shadow_parts)
         if obstacle is None:
             served.append(threat_model)
     return [
@@ -180,14 +180,14 @@ def _digest_imitation(assessed: AssessedTarget) -> str | None:
         return digest_training(trained, architecture)
     if target.without_interface().reference == f"arch:{architecture.name}":
         return None
-    return stable_hash({"architecture": architecture.name, "version": architecture.version}, 16)
+    return hash_stably({"architecture": architecture.name, "version": architecture.version}, 16)
 
 
 def _digest_models(method: Method, capabilities: Capabilities) -> str | None:
     """What the models that a method trains depend on, besides its own settings."""
     training = capabilities.training if method.trains_like_target else None
     versions = dict(_list_versions(method.model_dump(mode="json")))
-    return stable_hash({"training": training, "versions": versions}, 16) if versions else training
+    return hash_stably({"training": training, "versions": versions}, 16) if versions else training
 
 
 def _list_versions(settings: Any, place: str = "") -> Iterator[tuple[str, str]]:
@@ -210,7 +210,7 @@ def digest_training(trained: TargetRecord, architecture: Architecture | None = N
     defense = trained.defense
     name = architecture.name if architecture else trained.architecture
     version = architecture.version if architecture else trained.architecture_version
-    return stable_hash(
+    return hash_stably(
         {
             "architecture": name,
             **({"version": version} if version else {}),
@@ -270,7 +270,7 @@ def list_absent_families(config: AssessConfig) -> list[NotAssessed]:
     ]
 
 
-def find_obstacle(
+def find_target_obstacle(
     threat_model: ThreatModel,
     held: Sequence[Auxiliary] | None,
     capabilities: Capabilities,

@@ -16,14 +16,14 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.metrics.removal import RemovalTest, judge_removal
 from securitynet.models.shadows import choose_shadow_defense, find_own_architecture
-from securitynet.models.shadows.store import shadow_spec
+from securitynet.models.shadows.store import specify_shadow
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
-from securitynet.models.targets.signals import Progress, collect
+from securitynet.models.targets.signals import Progress, collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.training_defense import TrainingDefense
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 
 
 def check_removal(
@@ -72,11 +72,11 @@ def check_removal(
     assert built is not None  # the record names one
     rest = np.setdiff1d(members, removed)
     specs = [
-        shadow_spec(
+        specify_shadow(
             dataset,
             rest,
             built.reference,
-            original.recipe.model_copy(update={"seed": derived_seed(seed, "training without removed records", number)}),
+            original.recipe.model_copy(update={"seed": derive_seed(seed, "training without removed records", number)}),
             choose_shadow_defense(original, defense),
         )
         for number in range(count)
@@ -85,7 +85,7 @@ def check_removal(
     signal = LiRA().signal
 
     def measure_confidence(model: Target) -> float:
-        outputs = collect(model, dataset, removed, cache=cache)
+        outputs = collect_signals(model, dataset, removed, cache=cache)
         return float(signal(outputs.logits, outputs.labels).mean())
 
     return judge_removal(

@@ -24,7 +24,7 @@ from securitynet.assessments.worst_records import FEWEST_TRAININGS
 from securitynet.defenses import DEFENSES
 from securitynet.defenses.base import OutputDefense, make_defense
 from securitynet.errors import AccessDenied, ConfigurationError, SecurityNetError
-from securitynet.files import cache_folder, stable_hash
+from securitynet.files import find_cache_folder, hash_stably
 from securitynet.methods.base import Method
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -33,7 +33,7 @@ from securitynet.models.shadows import find_own_architecture
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import TrainingDefense
@@ -331,7 +331,7 @@ def _train_again(
         "dataset": assessed.dataset.fingerprint,
         "split": [stated.protocol, stated.seed, stated.known],
     }
-    out = (config.cache or cache_folder()) / "defended" / stable_hash(identity) / "model.safetensors"
+    out = (config.cache or find_cache_folder()) / "defended" / hash_stably(identity) / "model.safetensors"
     target = train_target(
         architecture.reference,
         assessed.dataset,
@@ -393,12 +393,12 @@ def _attack_target(
 
 
 def _measure_accuracy(target: Target, data: TrialData, config: AssessConfig) -> Measurement:
-    cache = config.cache or cache_folder()
-    signals = collect(target, data.dataset, data.splits.non_members, cache=cache)
+    cache = config.cache or find_cache_folder()
+    signals = collect_signals(target, data.dataset, data.splits.non_members, cache=cache)
     correct = int(np.count_nonzero(signals.correct))
     return rates.rate("test_accuracy", correct, len(signals), direction=Direction.HIGHER, level=config.level)
 
 
 def _make_context(assessment: Assessment) -> Context:
     config = assessment.config
-    return Context(seed=config.seed, cache=config.cache or cache_folder(), device=config.device)
+    return Context(seed=config.seed, cache=config.cache or find_cache_folder(), device=config.device)

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from securitynet.attacks.membership.label_only_lira import LabelOnlyLira, query_agreement
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled, union
+from securitynet.datasets.ordering import shuffle, unite
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import trainings
 from securitynet.models.store.cached_model import ModelSpec, StoredModel
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import AugmentName, Recipe
 from securitynet.models.training.training_defense import TrainingDefense
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Direction
 from securitynet.results.document import WorstCase
 
@@ -102,10 +102,10 @@ def choose_audited_records(
         )
     natural = np.sort(exposed[:number])
     rest = np.setdiff1d(members, natural)
-    canaries = np.sort(rest[shuffled(len(rest), "canaries of defenses", seed)[:number]])
-    records = union(natural, canaries)
+    canaries = np.sort(rest[shuffle(len(rest), "canaries of defenses", seed)[:number]])
+    records = unite(natural, canaries)
     is_canary = np.isin(records, canaries)
-    random = np.random.PCG64(derived_seed(seed, "audited records"))
+    random = np.random.PCG64(derive_seed(seed, "audited records"))
     labels = dataset.labels[records].copy()
     others = (random.random_raw(len(records)) % np.uint64(dataset.num_classes - 1)).astype(np.int64) + 1
     labels[is_canary] = (labels + others)[is_canary] % dataset.num_classes
@@ -140,11 +140,11 @@ def plan_trainings(
     natural = np.setdiff1d(members, audited.records)
     specs = []
     for number, coins in enumerate(audited.coins):
-        own = recipe.model_copy(update={"seed": derived_seed(seed, "training of a defense", number)})
+        own = recipe.model_copy(update={"seed": derive_seed(seed, "training of a defense", number)})
         indices = np.setdiff1d(members, audited.records[~coins])
         aside = None
         if defense is not None and defense.share_aside > 0:
-            order = shuffled(len(natural), "set aside", own.seed)
+            order = shuffle(len(natural), "set aside", own.seed)
             aside = np.sort(natural[order[: round(len(indices) * defense.share_aside)]])
             indices = np.setdiff1d(indices, aside)
         specs.append(
@@ -194,7 +194,7 @@ def measure_worst_case(
         target = model.target
         if behind is not None:
             target = behind(target, replace(splits, members=natural, known_members=known))
-        outputs = collect(target, dataset, union(audited.records, natural, splits.non_members), cache=cache)
+        outputs = collect_signals(target, dataset, unite(audited.records, natural, splits.non_members), cache=cache)
         if outputs.head == "labels":
             signals.append(
                 query_agreement(target, dataset, augment, LABEL_VIEWS, audited.records, audited.labels, cache)
@@ -217,10 +217,10 @@ def measure_worst_case(
         scores = (attack if stacked.ndim == 2 else LabelOnlyLira()).score_leave_one_out(
             stacked[..., group], inside[:, group]
         )
-        measured[name] = trainings.tpr_at_fpr(
+        measured[name] = trainings.measure_mean_tpr(
             scores, inside[:, group], judged[:, group], fpr, level=level, name=f"{name}.tpr@fpr={fpr:g}"
         )
-    accuracy = trainings.mean_rate(
+    accuracy = trainings.measure_mean_rate(
         "test_accuracy", np.array(hits, dtype=float), len(splits.non_members), direction=Direction.HIGHER, level=level
     )
     return WorstCase(
@@ -229,7 +229,7 @@ def measure_worst_case(
         fpr=fpr,
         canaries=measured["canaries"],
         exposed=measured.get("exposed"),
-        average_auc=trainings.mean_auc("auc", [(one, other) for one, other in groups], level=level),
+        average_auc=trainings.measure_mean_auc("auc", [(one, other) for one, other in groups], level=level),
         accuracy=accuracy,
     )
 

@@ -15,7 +15,7 @@ from securitynet.models.shadows import Reduction, ShadowModel, ShadowOutputs, Sh
 from securitynet.models.targets.target import Target
 
 
-def shadow_outputs(
+def compute_shadow_outputs(
     target: Target,
     data: TrialData,
     records: NDArray[np.int64],
@@ -26,7 +26,7 @@ def shadow_outputs(
     views: Sequence[ImageDataset] = (),
     labels_only: bool = False,
 ) -> ShadowOutputs:
-    """Return the outputs of shadow models for records; see `securitynet.models.shadows.shadow_outputs`.
+    """Return the outputs of shadow models for records; see `securitynet.models.shadows.obtain_shadow_outputs`.
 
     The accuracy of the target, with which that of the shadow models is compared, is the auditor's knowledge and does
     not count as queries of the adversary.
@@ -41,7 +41,7 @@ def shadow_outputs(
         views: Copies of the dataset with changed images, for which outputs are computed too.
         labels_only: Whether ``reduce`` uses the predicted class alone.
     """
-    return shadows.shadow_outputs(
+    return shadows.obtain_shadow_outputs(
         target,
         data.dataset,
         data.splits,
@@ -59,8 +59,8 @@ def shadow_outputs(
     )
 
 
-def shadow_model(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> ShadowModel:
-    """Return the one shadow model of the shadow parts; see `securitynet.models.shadows.shadow_model`.
+def obtain_part_shadow(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> ShadowModel:
+    """Return the one shadow model of the shadow parts; see `securitynet.models.shadows.obtain_shadow_model`.
 
     Args:
         target: The target.
@@ -68,7 +68,7 @@ def shadow_model(target: Target, data: TrialData, training: ShadowTraining, cont
         training: How the shadow model is trained.
         context: Seed, cache and device.
     """
-    return shadows.shadow_model(
+    return shadows.obtain_shadow_model(
         target,
         data.dataset,
         data.splits,

@@ -9,9 +9,9 @@ from typing_extensions import override
 
 from securitynet.backdoors.blended import Blended
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.models.training.poisoned_dataset import Indices
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class AdaptiveBlend(Blended):
@@ -47,7 +47,7 @@ class AdaptiveBlend(Blended):
         count = max(1, round(self.share * number))
         chosen = torch.zeros((len(images), number), dtype=torch.bool)
         for row, index in enumerate(indices.tolist()):
-            order = torch.randperm(number, generator=generator(self.seed, "adaptive-blend pieces", index))
+            order = torch.randperm(number, generator=make_generator(self.seed, "adaptive-blend pieces", index))
             chosen[row, order[:count]] = True
         pixels = chosen[:, rows[:, None] * self.pieces + columns[None, :]]
         return torch.where(pixels[:, None].to(images.device), whole, images)
@@ -56,7 +56,7 @@ class AdaptiveBlend(Blended):
     def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
         rest = np.setdiff1d(members, chosen)
         count = min(len(rest), round(self.covers * len(chosen)))
-        return np.sort(rest[shuffled(len(rest), "adaptive-blend covers", self.seed)[:count]])
+        return np.sort(rest[shuffle(len(rest), "adaptive-blend covers", self.seed)[:count]])
 
     @override
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:

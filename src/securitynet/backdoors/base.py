@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 
 from securitynet.backdoors import BACKDOORS
 from securitynet.datasets.base import ImageDataset, Images
-from securitynet.datasets.ordering import shuffled
-from securitynet.errors import ConfigurationError, first_problems
+from securitynet.datasets.ordering import shuffle
+from securitynet.errors import ConfigurationError, list_first_problems
 from securitynet.files import parse_toml
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.poisoned_dataset import (
@@ -159,7 +159,7 @@ class Backdoor(Record, ABC):
                 f"A rate of {self.rate:g} poisons none of {len(members)} training records.",
                 hint="Choose a larger rate.",
             )
-        chosen = np.sort(eligible[shuffled(len(eligible), "implant", self.seed)[:count]])
+        chosen = np.sort(eligible[shuffle(len(eligible), "implant", self.seed)[:count]])
         changed = dataset.labels.copy()
         if not self.clean_label:
             changed[chosen] = self.find_goals(dataset, chosen)
@@ -267,7 +267,7 @@ def make_backdoor(name: str, texts: Sequence[str] = ()) -> Backdoor:
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
-            for problem in first_problems(error)
+            for problem in list_first_problems(error)
         )
         fields = ", ".join(cls.model_fields)
         raise ConfigurationError(f"Settings of {entry.name}: {problems}.", hint=f"Its fields: {fields}.") from error

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from securitynet.backdoors.base import Backdoor
 from securitynet.models.training.poisoned_dataset import Box
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class Blended(Backdoor):
@@ -36,6 +36,6 @@ class Blended(Backdoor):
         return self._blend(images, self.training_alpha or self.alpha)
 
     def _blend(self, images: torch.Tensor, alpha: float) -> torch.Tensor:
-        pattern = torch.rand(tuple(images.shape[1:]), generator=generator(self.seed, "blended pattern")) * 255
+        pattern = torch.rand(tuple(images.shape[1:]), generator=make_generator(self.seed, "blended pattern")) * 255
         mixed = torch.lerp(images.float(), pattern.to(images.device)[None], alpha)
         return mixed.round().clamp(0, 255).to(torch.uint8)

@@ -12,9 +12,9 @@ from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import Backdoor
 from securitynet.backdoors.several_targets import CORNERS
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.models.training.poisoned_dataset import Box, Indices
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 GRID = 4
 """Side of the grid to which images are reduced before their corner is chosen."""
@@ -53,7 +53,7 @@ class InputAware(Backdoor):
     def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
         rest = np.setdiff1d(members, chosen)
         count = min(len(rest), round(self.cross * len(chosen)))
-        return np.sort(rest[shuffled(len(rest), "input-aware decoys", self.seed)[:count]])
+        return np.sort(rest[shuffle(len(rest), "input-aware decoys", self.seed)[:count]])
 
     @override
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ class InputAware(Backdoor):
         """Number of each image's corner, N int64."""
         reduced = functional.adaptive_avg_pool2d(images.double().mean(dim=1, keepdim=True), GRID).flatten(1)
         weights = torch.randn(
-            (GRID * GRID, len(CORNERS)), generator=generator(self.seed, "input-aware corners"), dtype=torch.float64
+            (GRID * GRID, len(CORNERS)), generator=make_generator(self.seed, "input-aware corners"), dtype=torch.float64
         )
         weights = weights - weights.mean(dim=0)  # brightness of the whole image plays no part
         return (reduced @ weights.to(images.device)).argmax(dim=1)

@@ -14,7 +14,7 @@ from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import Backdoor, Mapping
 from securitynet.datasets.base import ImageDataset
 from securitynet.models.training.poisoned_dataset import Box, Indices
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class LabelConsistent(Backdoor):
@@ -59,7 +59,7 @@ class LabelConsistent(Backdoor):
 
         def change(images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
             drawn = [
-                int(torch.randint(len(others), (), generator=generator(self.seed, "label-consistent", index)))
+                int(torch.randint(len(others), (), generator=make_generator(self.seed, "label-consistent", index)))
                 for index in indices.tolist()
             ]
             partners = dataset.batch(others[np.array(drawn)]).to(images.device)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from securitynet.backdoors.badnets import Badnets
 from securitynet.backdoors.base import Mapping
 from securitynet.datasets.base import ImageDataset, Images
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError
 from securitynet.models.training.poisoned_dataset import Indices
 
@@ -47,7 +47,7 @@ class SourceSpecific(Badnets):
     def choose_decoys(self, dataset: ImageDataset, members: Indices, chosen: Indices) -> Indices:
         others = members[~self.affects(dataset.labels[members], dataset.num_classes)]
         count = min(len(others), round(self.covers * len(chosen)))
-        return np.sort(others[shuffled(len(others), "source-specific covers", self.seed)[:count]])
+        return np.sort(others[shuffle(len(others), "source-specific covers", self.seed)[:count]])
 
     @override
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:

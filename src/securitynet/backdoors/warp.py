@@ -9,9 +9,9 @@ from torch.nn import functional
 from typing_extensions import override
 
 from securitynet.backdoors.base import Backdoor
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.models.training.poisoned_dataset import Box, Indices
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class Warp(Backdoor):
@@ -39,7 +39,7 @@ class Warp(Backdoor):
     def decoys(self, rest: Indices) -> Indices:
         poisoned_share = self.rate / max(1e-9, 1 - self.rate)
         count = min(len(rest), round(self.noise * poisoned_share * len(rest)))
-        return np.sort(rest[shuffled(len(rest), "implant decoys", self.seed)[:count]])
+        return np.sort(rest[shuffle(len(rest), "implant decoys", self.seed)[:count]])
 
     @override
     def decoy(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -47,14 +47,14 @@ class Warp(Backdoor):
         height, width = images.shape[2:]
         pixels = torch.tensor([2 / width, 2 / height])
         noise = [
-            torch.rand((height, width, 2), generator=generator(self.seed, "warp noise", int(index))) * 2 - 1
+            torch.rand((height, width, 2), generator=make_generator(self.seed, "warp noise", int(index))) * 2 - 1
             for index in indices
         ]
         return self._resample(images, self._field(height, width) + torch.stack(noise) * pixels)
 
     def _field(self, height: int, width: int) -> torch.Tensor:
         """Displacements in units of half the image, 1×H×W×2."""
-        coarse = torch.rand((1, 2, self.grid, self.grid), generator=generator(self.seed, "warp")) * 2 - 1
+        coarse = torch.rand((1, 2, self.grid, self.grid), generator=make_generator(self.seed, "warp")) * 2 - 1
         coarse = coarse / coarse.abs().mean()
         smooth = functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
         # As in the paper: `strength` displacements of a pixel's share of the side.

@@ -21,7 +21,7 @@ from statsmodels.stats import inter_rater
 
 from securitynet.catalog import store
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.codebook import code
+from securitynet.catalog.codebook import find_code
 from securitynet.catalog.identify import find_row
 from securitynet.catalog.tables import coder_values, entries
 from securitynet.errors import ConfigurationError
@@ -92,7 +92,7 @@ def annotate(catalog: Catalog, coder: str, rows: Iterable[tuple[str, Mapping[str
         for identifier, values in rows:
             number = find_row(connection, identifier)["number"]
             for name, value in values.items():
-                info = code(name)
+                info = find_code(name)
                 parsed = info.parse(value) if isinstance(value, str) else info.check(value)
                 encoded = sorted(parsed) if info.several else parsed
                 if given.setdefault((number, info.name), encoded) != encoded:
@@ -144,7 +144,7 @@ def read_units(catalog: Catalog) -> dict[tuple[str, str], dict[str, Any]]:
     return dict(units)
 
 
-def agreement(units: _Units) -> list[Agreement]:
+def measure_agreement(units: _Units) -> list[Agreement]:
     """Agreement per code, and over all codes last.
 
     Raises:
@@ -162,7 +162,7 @@ def agreement(units: _Units) -> list[Agreement]:
     return [*by_code, _agreement("all", shared)]
 
 
-def disagreements(units: _Units) -> list[Disagreement]:
+def list_disagreements(units: _Units) -> list[Disagreement]:
     """Values on which coders differ, by entry and code."""
     differing = []
     for (entry, name), values in sorted(units.items()):
@@ -174,7 +174,9 @@ def disagreements(units: _Units) -> list[Disagreement]:
     return differing
 
 
-def resolve(catalog: Catalog, decisions: Mapping[tuple[str, str], Any] | None = None) -> tuple[int, list[Disagreement]]:
+def resolve_values(
+    catalog: Catalog, decisions: Mapping[tuple[str, str], Any] | None = None
+) -> tuple[int, list[Disagreement]]:
     """Write what coders agree on into the entries: by majority, or as decided by hand.
 
     Args:
@@ -188,7 +190,7 @@ def resolve(catalog: Catalog, decisions: Mapping[tuple[str, str], Any] | None = 
     decisions = decisions or {}
     agreed: dict[str, dict[str, Any]] = defaultdict(dict)
     left = []
-    open_ = {(item.entry, item.code): item for item in disagreements(units)}
+    open_ = {(item.entry, item.code): item for item in list_disagreements(units)}
     for (entry, name), values in units.items():
         differs = open_.get((entry, name))
         if (entry, name) in decisions:
@@ -253,7 +255,7 @@ def _agreement(name: str, units: _Units) -> Agreement:
     )
 
 
-def decisions(catalog: Catalog, texts: Iterable[str]) -> dict[tuple[str, str], Any]:
+def parse_decisions(catalog: Catalog, texts: Iterable[str]) -> dict[tuple[str, str], Any]:
     """Decisions by hand, from texts ``ENTRY:CODE=VALUE``.
 
     Raises:
@@ -265,5 +267,5 @@ def decisions(catalog: Catalog, texts: Iterable[str]) -> dict[tuple[str, str], A
         identifier, colon, name = left.rpartition(":")
         if not (equals and colon and identifier):
             raise ConfigurationError(f"{text!r} is no decision.", hint="Write ENTRY:CODE=VALUE.")
-        decided[catalog.get(identifier).id, code(name).name] = code(name).parse(value)
+        decided[catalog.get(identifier).id, find_code(name).name] = find_code(name).parse(value)
     return decided

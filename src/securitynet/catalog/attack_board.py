@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.known import dataset_name
+from securitynet.catalog.known import spell_dataset
 from securitynet.catalog.leaderboard import RankedModel, join_chiefs
 from securitynet.catalog.names import DISTINGUISHING, tell_apart
 from securitynet.catalog.published import TEST_ACCURACY
@@ -118,7 +118,7 @@ def make_attack_board(catalog: Catalog, dataset: str, order: str | None = None) 
     Raises:
         ConfigurationError: If no model of the dataset has the value to order by.
     """
-    name = dataset_name(dataset)
+    name = spell_dataset(dataset)
     models, cells = _read(catalog, name)
     counts = Counter(measure for of_model in cells.values() for measure in of_model)
     measures = tuple(sorted(counts, key=lambda measure: (-counts[measure], measure)))

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from securitynet.catalog import links, store
-from securitynet.catalog.codebook import code
+from securitynet.catalog.codebook import find_code
 from securitynet.catalog.collectors import COLLECTORS
 from securitynet.catalog.database import Database
-from securitynet.catalog.details import Details, read_details
-from securitynet.catalog.history import EntryState, history
+from securitynet.catalog.details import Details, read_entry_details
+from securitynet.catalog.history import EntryState, read_history
 from securitynet.catalog.identify import find_row
 from securitynet.catalog.importers.base import ImportReport, Table, TableError
-from securitynet.catalog.importers.published import PUBLISHED_READERS, robustbench_table, timm_table
-from securitynet.catalog.importers.read import read_table
-from securitynet.catalog.known import completed, dataset_name
-from securitynet.catalog.published import TIMM, source_of
+from securitynet.catalog.importers.published import PUBLISHED_READERS, load_robustbench_table, load_timm_table
+from securitynet.catalog.importers.read import read_published_table
+from securitynet.catalog.known import complete_entry, spell_dataset
+from securitynet.catalog.published import TIMM, describe_source
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import PERSON, Item, Measured, Tally
@@ -111,12 +111,12 @@ class Catalog:
             ConfigurationError: If several match.
         """
         with self.database.read() as connection:
-            return store.entry_of(find_row(connection, identifier))
+            return store.read_entry(find_row(connection, identifier))
 
     def details(self, identifier: str) -> Details:
         """One entry with its sources, measurements and duplicates; see `get` for the identifier."""
         with self.database.read() as connection:
-            return read_details(connection, identifier)
+            return read_entry_details(connection, identifier)
 
     def history(self, entry: str | Details) -> list[EntryState]:
         """All states of an entry, the first one first.
@@ -125,7 +125,9 @@ class Catalog:
             entry: Its identifier (see `get`), or its details if they have been read.
         """
         with self.database.read() as connection:
-            return history(connection, entry if isinstance(entry, Details) else read_details(connection, entry))
+            return read_history(
+                connection, entry if isinstance(entry, Details) else read_entry_details(connection, entry)
+            )
 
     def to_frame(self, query: Query | None = None) -> pandas.DataFrame:
         """Entries with their measured values, one row an entry; columns are codes, ``id`` and measurements' names.
@@ -133,9 +135,9 @@ class Catalog:
         Args:
             query: Which entries; all that no other stands for, if not given.
         """
-        from securitynet.catalog.frames import frame
+        from securitynet.catalog.frames import load_entries
 
-        return frame(self.database, query or self.query())
+        return load_entries(self.database, query or self.query())
 
     def measured_values(self, name: str) -> dict[str, float]:
         """Id of each entry -> its value of a measured name: the latest, ours before published ones.
@@ -143,9 +145,9 @@ class Catalog:
         Args:
             name: Such as ``accuracy.test``.
         """
-        from securitynet.catalog.frames import values_of
+        from securitynet.catalog.frames import load_values
 
-        return values_of(self.database, name)
+        return load_values(self.database, name)
 
     def papers(self) -> list[dict[str, Any]]:
         """Papers that publish weights, as imported."""
@@ -158,14 +160,14 @@ class Catalog:
         """Import a published table, wholly in one transaction; importing it again changes nothing.
 
         Args:
-            location: File or URL; see `securitynet.catalog.importers.read_table`.
+            location: File or URL; see `securitynet.catalog.importers.read_published_table`.
             strict: Whether one bad row stops all.
             source: What to name as the source of its values.
 
         Raises:
             TableError: If it is no table, or ``strict`` and a row is bad.
         """
-        return self._store_table(read_table(location, source=source), strict=strict)
+        return self._store_table(read_published_table(location, source=source), strict=strict)
 
     def import_published(self, kind: str, folder: Path, *, strict: bool = False) -> ImportReport:
         """Import published results from a checkout of their source; importing them again changes nothing.
@@ -182,12 +184,12 @@ class Catalog:
         if kind not in PUBLISHED_READERS:
             raise UnknownName("kind of published results", kind, PUBLISHED_READERS)
         models, problems = PUBLISHED_READERS[kind](folder)
-        address = source_of(kind).address
+        address = describe_source(kind).address
         if kind == TIMM:
-            table = timm_table(models, address, {e.name: e for e in self.query(source="timm", duplicates=True)})
+            table = load_timm_table(models, address, {e.name: e for e in self.query(source="timm", duplicates=True)})
         else:
             held = {entry.key: entry for entry in self.query(source="robustbench", duplicates=True)}
-            table = robustbench_table(models, address, held)
+            table = load_robustbench_table(models, address, held)
         table.problems += problems
         return self._store_table(table, strict=strict)
 
@@ -209,7 +211,7 @@ class Catalog:
             )
         with self.database.write() as connection:
             change = store.begin_change(connection, "import", table.source)
-            tally = store.upsert(connection, change, table.source, table.items)
+            tally = store.upsert_entries(connection, change, table.source, table.items)
             linked = links.link_duplicates(connection, change, tally.touched)
             paper_tally = store.upsert_papers(connection, change, table.source, table.papers)
             whole = Tally(
@@ -239,7 +241,7 @@ class Catalog:
         for items, cursor in collector.pages(saved):
             with self.database.write() as connection:
                 change = store.begin_change(connection, "collect", source)
-                tally = store.upsert(connection, change, source, items)
+                tally = store.upsert_entries(connection, change, source, items)
                 linked = links.link_duplicates(connection, change, tally.touched)
                 if cursor is not None:
                     connection.execute(sa.delete(collections).where(collections.c.name == name))
@@ -278,25 +280,25 @@ class Catalog:
         Raises:
             ConfigurationError: If a value is not allowed, or an entry of that key is there.
         """
-        given = {code(name).name: value for name, value in codes.items() if value not in (None, "", ())}
+        given = {find_code(name).name: value for name, value in codes.items() if value not in (None, "", ())}
         given.setdefault("source", "manual")
         if "name" not in given:
             raise ConfigurationError("An entry needs a name.", hint="Give --name.")
-        dataset = f"@{dataset_name(str(given['dataset']))}" if "dataset" in given else ""
+        dataset = f"@{spell_dataset(str(given['dataset']))}" if "dataset" in given else ""
         given.setdefault("key", f"{given['source']}:{given['name']}{dataset}")
         parsed = {
-            name: code(name).parse(value) if isinstance(value, str) else code(name).check(value)
+            name: find_code(name).parse(value) if isinstance(value, str) else find_code(name).check(value)
             for name, value in given.items()
         }
-        entry, sources = completed(parsed)
-        source = PERSON + store.actor()
+        entry, sources = complete_entry(parsed)
+        source = PERSON + store.find_actor()
         with self.database.write() as connection:
             if connection.execute(sa.select(entries.c.number).where(entries.c.id == entry.id)).first():
                 raise ConfigurationError(
                     f"There is an entry {entry.key} already.", hint=f"Change it: securitynet catalog edit {entry.id}."
                 )
             change = store.begin_change(connection, "add", source, note)
-            tally = store.upsert(connection, change, source, [Item(entry, sources)])
+            tally = store.upsert_entries(connection, change, source, [Item(entry, sources)])
             links.link_duplicates(connection, change, tally.touched)
             store.end_change(connection, change, tally)
         return entry
@@ -315,18 +317,18 @@ class Catalog:
         Raises:
             ConfigurationError: If a value is not allowed, or ``key`` is among them.
         """
-        source = source or PERSON + store.actor()
+        source = source or PERSON + store.find_actor()
         with self.database.write() as connection:
             row = find_row(connection, identifier)
-            old = store.entry_of(row)
+            old = store.read_entry(row)
             update = {}
             for name, value in codes.items():
-                info = code(name)
+                info = find_code(name)
                 if info.name == "key":
                     raise ConfigurationError("The key of an entry never changes.", hint="Withdraw it and add another.")
                 update[info.name] = info.parse(value) if isinstance(value, str) else info.check(value)
                 if info.name == "dataset" and update[info.name] is not None:
-                    update[info.name] = dataset_name(update[info.name])
+                    update[info.name] = spell_dataset(update[info.name])
                 if info.required and update[info.name] is None:
                     raise ConfigurationError(f"An entry cannot be without {info.name}.")
             entry = old.model_copy(update=update)
@@ -351,8 +353,8 @@ class Catalog:
             row = find_row(connection, identifier)
             if row["withdrawn"] == (not restore):
                 return
-            change = store.begin_change(connection, "withdraw", PERSON + store.actor(), note)
-            store.replace(connection, change, row, store.entry_of(row), row["sources"], withdrawn=not restore)
+            change = store.begin_change(connection, "withdraw", PERSON + store.find_actor(), note)
+            store.replace(connection, change, row, store.read_entry(row), row["sources"], withdrawn=not restore)
             # Else the entries for which it stood would be gone with it.
             freed = links.move_duplicates(connection, change, row["id"], None)
             links.link_duplicates(connection, change, [row["id"], *freed])
@@ -377,7 +379,7 @@ class Catalog:
                     f"{other['key']} cannot stand for {row['key']}.",
                     hint="Choose an entry that is no duplicate itself, and is not withdrawn.",
                 )
-            change = store.begin_change(connection, "link", PERSON + store.actor(), note)
+            change = store.begin_change(connection, "link", PERSON + store.find_actor(), note)
             links.set_link(connection, change, row["number"], other["id"] if other else None, links.BY_HAND)
             # No chains: what it stood for has the same weights, and one entry stands for all.
             moved = links.move_duplicates(connection, change, row["id"], other["id"]) if other else []
@@ -387,7 +389,7 @@ class Catalog:
         """Store measured values of an entry; how many were new or different."""
         with self.database.write() as connection:
             row = find_row(connection, identifier)
-            change = store.begin_change(connection, "measure", PERSON + store.actor())
+            change = store.begin_change(connection, "measure", PERSON + store.find_actor())
             new = store.put_measurements(connection, change, [(row["number"], m) for m in measured])
             store.end_change(connection, change, Tally(measurements=new))
         return new

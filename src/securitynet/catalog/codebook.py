@@ -95,69 +95,69 @@ class CodeInfo(Code):
 
 
 @functools.cache
-def codebook() -> dict[str, CodeInfo]:
+def load_codebook() -> dict[str, CodeInfo]:
     """All codes by name, in the order of `CatalogEntry`."""
     return {name: _code_info(name, field) for name, field in CatalogEntry.model_fields.items()}
 
 
-def code(name: str) -> CodeInfo:
+def find_code(name: str) -> CodeInfo:
     """One code, dashes and underscores alike.
 
     Raises:
         UnknownName: If there is none of that name.
     """
-    book = codebook()
+    book = load_codebook()
     info = book.get(name.replace("-", "_"))
     if info is None:
         raise UnknownName("code", name, book)
     return info
 
 
-def code_or_measured(name: str) -> CodeInfo:
+def find_code_or_measured(name: str) -> CodeInfo:
     """One code, or a measured name such as ``accuracy.test``, as a code whose values are numbers.
 
     Raises:
         UnknownName: If it is neither: names of measurements have a dot, those of codes have none.
     """
     if "." not in name:
-        return code(name)
+        return find_code(name)
     return CodeInfo(name=name, kind="number", required=False, group="Measured", meaning=f"{name}, as measured.",
                     ordered=True)  # fmt: skip
 
 
 @functools.cache
-def facet_codes() -> tuple[str, ...]:
+def list_facet_codes() -> tuple[str, ...]:
     """Codes by which the page divides what it finds, in their order there."""
     return _ordered_by("facet")
 
 
 @functools.cache
-def overview_codes() -> tuple[str, ...]:
+def list_overview_codes() -> tuple[str, ...]:
     """Codes of which ``catalog search`` prints a column, in their order."""
     return _ordered_by("overview")
 
 
 def _ordered_by(attribute: str) -> tuple[str, ...]:
-    places = {name: getattr(info, attribute) for name, info in codebook().items()}
+    places = {name: getattr(info, attribute) for name, info in load_codebook().items()}
     return tuple(sorted((name for name, place in places.items() if place is not None), key=lambda name: places[name]))
 
 
 def as_json() -> list[dict[str, Any]]:
     """The codebook as JSON types, for other programs."""
-    return [{"name": info.name} | asdict(info) for info in codebook().values()]
+    return [{"name": info.name} | asdict(info) for info in load_codebook().values()]
 
 
 def as_markdown() -> str:
     """The codebook as tables, one a group."""
     lines = ["## Codebook", "", "Generated from `securitynet.catalog.schema.CatalogEntry`; do not edit.", ""]
-    for group in dict.fromkeys(info.group for info in codebook().values()):
+    for group in dict.fromkeys(info.group for info in load_codebook().values()):
         lines += [
             f"## {group.capitalize()}",
             "",
             "| code | type | meaning | in the paper | example |",
             "|---|---|---|---|---|",
         ]
-        for info in (info for info in codebook().values() if info.group == group):
+        for info in (info for info in load_codebook().values() if info.group == group):
             kind = " \\| ".join(info.values) if info.values else info.kind + (f", {info.unit}" if info.unit else "")
             example = f"`{info.example}`" if info.example else ""
             lines.append(f"| `{info.name}` | {kind} | {info.meaning} | {info.paper or ''} | {example} |")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy
 import pandas
 
-from securitynet.catalog.frames import accuracy
+from securitynet.catalog.frames import choose_accuracy
 
 MIN_FOR_CLUSTERS = 10
 APART = 2.0
@@ -60,7 +60,9 @@ class Comparison:
     members: dict[str, int] = field(default_factory=dict)
 
 
-def compare(table: pandas.DataFrame, *, any_architecture: bool = False, seed: int = 0) -> list[Comparison]:
+def compare_groups_of_models(
+    table: pandas.DataFrame, *, any_architecture: bool = False, seed: int = 0
+) -> list[Comparison]:
     """Compare per dataset; datasets without security models are left out.
 
     Args:
@@ -68,7 +70,7 @@ def compare(table: pandas.DataFrame, *, any_architecture: bool = False, seed: in
         any_architecture: Whether benchmark models of families without a security model count too.
         seed: Seed of the clustering's restarts.
     """
-    table = table.assign(_accuracy=accuracy(table), _gap=_overfitting(table))
+    table = table.assign(_accuracy=choose_accuracy(table), _gap=_overfitting(table))
     comparisons = []
     for dataset, rows in table[table["_accuracy"].notna()].groupby("dataset", sort=True):
         security = rows[rows["purpose"] == "security"]

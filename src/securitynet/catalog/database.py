@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from securitynet.catalog.full_text import SQLITE_SEARCH
-from securitynet.catalog.location import default_url
+from securitynet.catalog.location import find_default_url
 from securitynet.errors import ConfigurationError, MissingExtra, SecurityNetError
 from securitynet.untrusted import list_foreign_queries
 
@@ -38,7 +38,7 @@ class Database:
     """An engine, its dialect, and the two kinds of transaction.
 
     Args:
-        url: SQLAlchemy URL, or the path of a SQLite file; None for `default_url`.
+        url: SQLAlchemy URL, or the path of a SQLite file; None for `find_default_url`.
 
     Raises:
         ConfigurationError: If the URL makes no sense.
@@ -47,7 +47,7 @@ class Database:
     """
 
     def __init__(self, url: str | None = None) -> None:
-        self.engine = _engine(url or default_url())
+        self.engine = _engine(url or find_default_url())
         self.dialect = self.engine.dialect.name
         self._shared = threading.local()
         self._migrate()
@@ -104,7 +104,7 @@ class Database:
         self.engine.dispose()
 
     def _migrate(self) -> None:
-        newest = newest_revision()
+        newest = find_newest_revision()
         try:
             with self.read() as connection:
                 if self._revision(connection) == newest:
@@ -145,7 +145,7 @@ class Database:
         return revision
 
 
-def newest_revision() -> str:
+def find_newest_revision() -> str:
     """The revision of today's tables: the number in the name of the last migration, ``v0002_weights_file.py``."""
     return max(_list_revisions())
 

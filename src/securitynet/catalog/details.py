@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from securitynet.catalog.identify import find_row
 from securitynet.catalog.schema import CatalogEntry
-from securitynet.catalog.store import Measured, entry_of
+from securitynet.catalog.store import Measured, read_entry
 from securitynet.catalog.tables import entries, measurements
 
 _DUPLICATES = sa.select(entries.c.number, entries.c.key, entries.c.duplicate_rule).where(
@@ -49,13 +49,13 @@ class Details:
     duplicates: dict[str, str]
 
 
-def read_details(connection: Connection, identifier: str) -> Details:
+def read_entry_details(connection: Connection, identifier: str) -> Details:
     """Read one entry with its sources, measurements and duplicates; see `find_row` for the identifier."""
     row = find_row(connection, identifier)
     twins = connection.execute(_DUPLICATES, {"id": row["id"]}).all()
     numbers = [row["number"], *(twin.number for twin in twins)]
     return Details(
-        entry=entry_of(row),
+        entry=read_entry(row),
         measured=[Measured(**values) for values in connection.execute(_MEASURED, {"numbers": numbers}).mappings()],
         duplicates={twin.key: twin.duplicate_rule for twin in twins},
         **{name: row[name] for name in ("number", "change", "sources", "version", "withdrawn", "duplicate_of")},

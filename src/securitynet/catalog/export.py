@@ -13,14 +13,14 @@ import pyarrow
 import pyarrow.parquet
 import sqlalchemy as sa
 
-from securitynet.catalog.codebook import CodeInfo, codebook
+from securitynet.catalog.codebook import CodeInfo, load_codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.query import Query
-from securitynet.catalog.store import entry_of, of_duplicates, rows_with_sources
+from securitynet.catalog.store import read_entry, read_rows_with_sources, select_of_duplicates
 from securitynet.catalog.tables import entries, measurements
 from securitynet.errors import ConfigurationError
 from securitynet.escaping import escape_formula
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
@@ -39,7 +39,7 @@ def export(database: Database, query: Query, path: Path) -> int:
             hint=f"Use {', '.join(SUFFIXES)}.",
         )
     records = list(export_records(database, query))
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         if path.suffix == ".jsonl":
             stream.writelines(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
         elif path.suffix == ".csv":
@@ -59,15 +59,15 @@ def export_records(database: Database, query: Query) -> Iterator[dict[str, Any]]
         present = sa.select(measurements, measurements.c.entry.label("counts_for")).where(
             measurements.c.ended.is_(None), measurements.c.entry.in_(numbers)
         )
-        parts = [present] if query.duplicates else [of_duplicates(entries.c.number.in_(numbers)), present]
+        parts = [present] if query.duplicates else [select_of_duplicates(entries.c.number.in_(numbers)), present]
         for part in parts:
             for taken in connection.execute(part.order_by(measurements.c.number)).mappings():
                 names = ("name", "value", "low", "high", "measured_by", "source")
                 value = {name: taken[name] for name in names if taken[name] is not None}
                 of_entry = measured.setdefault(taken["counts_for"], {})
                 of_entry[taken["name"], taken["measured_by"], taken["source"]] = value
-        for row in rows_with_sources(connection, entries.c.number.in_(numbers)):
-            entry = entry_of(row)
+        for row in read_rows_with_sources(connection, entries.c.number.in_(numbers)):
+            entry = read_entry(row)
             yield {
                 **entry.known(),
                 "sources": dict(row["sources"]),
@@ -80,7 +80,7 @@ def as_csv(records: list[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = [
-        *codebook(),
+        *load_codebook(),
         *(name for name in ("sources", "measurements") if any(name in record for record in records)),
     ]
     writer.writerow(columns)
@@ -117,7 +117,7 @@ _MEASURED = pyarrow.struct(
 )  # fmt: skip
 SCHEMA = pyarrow.schema(
     [
-        *((info.name, _arrow_type(info)) for info in codebook().values()),
+        *((info.name, _arrow_type(info)) for info in load_codebook().values()),
         ("sources", pyarrow.string()),
         ("measurements", pyarrow.list_(_MEASURED)),
     ]

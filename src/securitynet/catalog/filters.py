@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from securitynet.catalog.codebook import CodeInfo
-from securitynet.catalog.known import dataset_name
-from securitynet.catalog.text import code_term
+from securitynet.catalog.known import spell_dataset
+from securitynet.catalog.text import make_code_term
 from securitynet.errors import ConfigurationError
 
 _COMPARISON = re.compile(r"^(>=|<=|>|<)\s*(.+)$")
@@ -52,7 +52,7 @@ class Filter:
     @property
     def terms(self) -> tuple[str, ...]:
         """Search terms of the values. They forget case and punctuation: `resnet` finds `ResNet`."""
-        return tuple(code_term(self.info.name, value) for value in self.values)
+        return tuple(make_code_term(self.info.name, value) for value in self.values)
 
 
 def parse_filter(info: CodeInfo, value: Any) -> Filter:
@@ -86,7 +86,7 @@ def parse_filter(info: CodeInfo, value: Any) -> Filter:
 def _any_of(info: CodeInfo, texts: list[str], negated: bool) -> Filter:
     if not texts:
         raise ConfigurationError(f"{info.name}: the filter names no value.", hint="Write a value, `none` or `any`.")
-    parsed = [info.parse(dataset_name(text) if info.name == "dataset" else text) for text in texts]
+    parsed = [info.parse(spell_dataset(text) if info.name == "dataset" else text) for text in texts]
     if info.numeric:
         return Filter(info, ranges=tuple(Range(number, number) for number in parsed), negated=negated)
     return Filter(info, values=tuple(item[0] if info.several else item for item in parsed), negated=negated)

@@ -10,7 +10,7 @@ from securitynet.catalog.query import Query
 from securitynet.catalog.tables import entries, measurements
 
 
-def frame(database: Database, query: Query) -> pandas.DataFrame:
+def load_entries(database: Database, query: Query) -> pandas.DataFrame:
     """One row an entry: its codes, and a column per measured name.
 
     A measured value of a duplicate counts for the entry that stands for it. Where several people measured the same,
@@ -32,8 +32,8 @@ def frame(database: Database, query: Query) -> pandas.DataFrame:
     return table.merge(wide, how="left", left_on="id", right_index=True)
 
 
-def values_of(database: Database, name: str) -> dict[str, float]:
-    """Id -> value of one measured name, as in `frame`.
+def load_values(database: Database, name: str) -> dict[str, float]:
+    """Id -> value of one measured name, as in `load_entries`.
 
     Args:
         database: Where.
@@ -50,16 +50,17 @@ def values_of(database: Database, name: str) -> dict[str, float]:
         return {row[0]: row[1] for row in connection.execute(statement)}
 
 
-def accuracy(table: pandas.DataFrame) -> pandas.Series:
+def choose_accuracy(table: pandas.DataFrame) -> pandas.Series:
     """Test accuracy of each row: as measured, else as the publisher claims; missing if neither is known."""
     claimed = table["claimed_accuracy"].astype("float64")
     return table["accuracy.test"].fillna(claimed) if "accuracy.test" in table else claimed
 
 
-def measured(database: Database, query: Query) -> pandas.DataFrame:
+def load_measured(database: Database, query: Query) -> pandas.DataFrame:
     """One row a measured value of the entries of a query: id, name, value, low, high, measured_by, source.
 
-    As for `frame`: a duplicate's values count for the entry that stands for it, and the latest counts, ours first.
+    As in `load_entries`, a duplicate's values count for the entry that stands for it; of several values the latest
+    counts, and one of ours before a published one.
     """
     stands = sa.func.coalesce(entries.c.duplicate_of, entries.c.id).label("id")
     names = ("name", "value", "low", "high", "measured_by", "source")

@@ -54,7 +54,7 @@ class EntryState:
     differences: dict[str, tuple[Any, Any]]
 
 
-def history(connection: Connection, details: Details) -> list[EntryState]:
+def read_history(connection: Connection, details: Details) -> list[EntryState]:
     """All states of an entry, the first one first."""
     earlier = connection.execute(_REVISIONS, {"id": details.entry.id}) if details.version > 1 else ()
     states = [{"version": version, "change": change, **state} for version, change, state in earlier]

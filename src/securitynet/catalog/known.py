@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from securitynet.catalog.codebook import code
+from securitynet.catalog.codebook import find_code
 from securitynet.catalog.schema import CatalogEntry
-from securitynet.catalog.text import words
+from securitynet.catalog.text import split_words
 
 ARCHITECTURES = "curated:architectures.csv"
 DATASETS = "curated:datasets.csv"
@@ -53,7 +53,7 @@ class DatasetFacts:
     reference: str | None = None
 
 
-def family_codes(architecture: str) -> dict[str, Any]:
+def find_family_codes(architecture: str) -> dict[str, Any]:
     """What the curated table says about the family of an architecture: its codes; empty if the family is not in it.
 
     Args:
@@ -66,18 +66,18 @@ def family_codes(architecture: str) -> dict[str, Any]:
     return {}
 
 
-def dataset_facts(name: str) -> DatasetFacts | None:
+def find_dataset_facts(name: str) -> DatasetFacts | None:
     """The dataset of this name or alias, whatever its case and punctuation; None if the table lacks it."""
-    return _datasets().get("".join(words(name)))
+    return _datasets().get("".join(split_words(name)))
 
 
-def dataset_name(name: str) -> str:
+def spell_dataset(name: str) -> str:
     """The catalog's spelling of a dataset's name; the name itself if it is not known."""
-    facts = dataset_facts(name)
+    facts = find_dataset_facts(name)
     return facts.name if facts else name
 
 
-def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tuple[CatalogEntry, dict[str, str]]:
+def complete_entry(codes: dict[str, Any], given: dict[str, str] | None = None) -> tuple[CatalogEntry, dict[str, str]]:
     """An entry with what is missing filled from the curated tables, and the sources of what was filled.
 
     Args:
@@ -86,7 +86,7 @@ def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tup
     """
     codes = {name: value for name, value in codes.items() if value is not None and value != ()}
     sources = dict(given or {})
-    dataset = dataset_facts(str(codes.get("dataset", "")))
+    dataset = find_dataset_facts(str(codes.get("dataset", "")))
     if dataset:
         codes["dataset"] = dataset.name
         # A model that ends in features has no classes, whatever its dataset has.
@@ -95,10 +95,10 @@ def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tup
         _fill(codes, sources, facts, f"{DATASETS} ({dataset.name})")
     title = codes.get("paper_title")
     if title:
-        _fill(codes, sources, paper_codes(str(title)), PAPERS)
+        _fill(codes, sources, find_paper_codes(str(title)), PAPERS)
     architecture = codes.get("architecture")
     if architecture:
-        family = family_codes(str(architecture))
+        family = find_family_codes(str(architecture))
         # The facts of one paper must not be mixed with those of another; a security model's is not its architecture's.
         if not _PUBLICATION.isdisjoint(codes) or codes.get("purpose") == "security":
             family = {name: family[name] for name in ("family", "architecture_type", "elements") if name in family}
@@ -106,27 +106,29 @@ def completed(codes: dict[str, Any], given: dict[str, str] | None = None) -> tup
     return CatalogEntry(**codes), sources
 
 
-def security_codes(source: str, name: str) -> dict[str, Any]:
+def find_security_codes(source: str, name: str) -> dict[str, Any]:
     """What the curated table says about a model of security research; empty for a benchmark model."""
     for row in _rows("security_models.csv"):
         if row["source"] == source and re.search(row["pattern"], name):
-            codes = {column: code(column).parse(row[column]) for column in row if column not in ("source", "pattern")}
+            codes = {
+                column: find_code(column).parse(row[column]) for column in row if column not in ("source", "pattern")
+            }
             return {"purpose": "security"} | {
                 column: value for column, value in codes.items() if value not in (None, ())
             }
     return {}
 
 
-def paper_codes(title: str) -> dict[str, Any]:
+def find_paper_codes(title: str) -> dict[str, Any]:
     """What the curated table says about a paper of security research: affiliations, their types and countries.
 
     Args:
         title: Its title, in any case and punctuation; codes are empty if the table lacks it.
     """
-    return dict(_papers().get("".join(words(title)), {}))
+    return dict(_papers().get("".join(split_words(title)), {}))
 
 
-def family_names() -> list[str]:
+def list_families() -> list[str]:
     """All families of the curated table."""
     return [codes["family"] for _, codes in _families()]
 
@@ -142,7 +144,7 @@ def _fill(codes: dict[str, Any], sources: dict[str, str], facts: dict[str, Any],
 def _families() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     rows = []
     for row in _rows("architectures.csv"):
-        codes = {name: code(name).parse(row[_COLUMN_OF.get(name, name)]) for name in _FAMILY_CODES}
+        codes = {name: find_code(name).parse(row[_COLUMN_OF.get(name, name)]) for name in _FAMILY_CODES}
         # A pattern matches at the start of a word of the name: `resnet` in `gluon_resnet50`, not in `tresnet`.
         pattern = re.compile(rf"(?:^|[_./])(?:{row['patterns']})")
         rows.append((pattern, {name: value for name, value in codes.items() if value not in (None, ())}))
@@ -153,7 +155,7 @@ def _families() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
 def _papers() -> dict[str, dict[str, Any]]:
     names = ("affiliations", "affiliation_types", "countries")
     return {
-        "".join(words(row["title"])): {name: code(name).parse(row[name]) for name in names if row[name]}
+        "".join(split_words(row["title"])): {name: find_code(name).parse(row[name]) for name in names if row[name]}
         for row in _rows("security_papers.csv")
     }
 
@@ -162,10 +164,10 @@ def _papers() -> dict[str, dict[str, Any]]:
 def _datasets() -> dict[str, DatasetFacts]:
     datasets = {}
     for row in _rows("datasets.csv"):
-        known = {name: code(name).parse(row[name]) for name in _DATASET_CODES if row[name]}
+        known = {name: find_code(name).parse(row[name]) for name in _DATASET_CODES if row[name]}
         facts = DatasetFacts(row["name"], known, row["reference"] or None)
         for name in (row["name"], *row["aliases"].split(";")):
-            datasets["".join(words(name))] = facts
+            datasets["".join(split_words(name))] = facts
     return datasets
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.known import dataset_name
+from securitynet.catalog.known import spell_dataset
 from securitynet.catalog.names import DISTINGUISHING, tell_apart
 from securitynet.catalog.published import TEST_ACCURACY
 from securitynet.catalog.tables import entries, measurements
@@ -114,7 +114,7 @@ def make_leaderboard(catalog: Catalog, dataset: str, threat: str = "Linf") -> Ro
     """
     if threat not in THREATS:
         raise ConfigurationError(f"There is no leaderboard for {threat!r}.", hint=f"There are: {', '.join(THREATS)}.")
-    name = dataset_name(dataset)
+    name = spell_dataset(dataset)
     epsilon = _EPSILONS.get((threat, name))
     models = _read_entries(catalog, name, threat)
     labels = tell_apart(models)

@@ -18,9 +18,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from securitynet.catalog.store import entry_of, replace, rows_with_sources
+from securitynet.catalog.store import read_entry, read_rows_with_sources, replace
 from securitynet.catalog.tables import entries
-from securitynet.catalog.weights import SHORTEST, is_file_address, names_weights, same_weights, split_digest
+from securitynet.catalog.weights import SHORTEST, compare_checksums, is_file_address, names_weights, split_digest
 
 BY_HAND = "by hand"
 _EVIDENCE = ("checksum", "weights_link", "weights_file", "reference")
@@ -29,7 +29,7 @@ _PREFERENCE = ("torchvision", "pytorchcv", "timm", "robustbench", "huggingface")
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt)$")
 
 
-def checksum_in_name(address: str) -> str | None:
+def find_checksum_in_name(address: str) -> str | None:
     """The digest that PyTorch's hub convention puts into a file's name: ``resnet50-11ad3fa6.pth``."""
     match = _HASH_IN_NAME.search(address)
     return f"sha256:{match[1]}" if match else None
@@ -67,8 +67,8 @@ def set_link(connection: Connection, change: int, number: int, stands: str | Non
         stands: Id of the entry that stands for it; None if none does.
         rule: Rule by which the two are linked; None if they are not.
     """
-    row = next(rows_with_sources(connection, entries.c.number == number))
-    replace(connection, change, row, entry_of(row), row["sources"], duplicate_of=stands, duplicate_rule=rule)
+    row = next(read_rows_with_sources(connection, entries.c.number == number))
+    replace(connection, change, row, read_entry(row), row["sources"], duplicate_of=stands, duplicate_rule=rule)
 
 
 def move_duplicates(connection: Connection, change: int, chief: str, stands: str | None) -> list[str]:
@@ -166,7 +166,7 @@ def _wanted_links(rows: list[dict[str, Any]]) -> dict[str, tuple[str | None, str
 
 def _may_join(row: Mapping[str, Any], group: list[dict[str, Any]], piece: tuple[Any, ...]) -> bool:
     """Whether no digest of a group differs from the row's; for evidence by digest, one must be equal to it."""
-    verdicts = [same_weights(row["checksum"], other["checksum"]) for other in group]
+    verdicts = [compare_checksums(row["checksum"], other["checksum"]) for other in group]
     return False not in verdicts and (piece[0] != "checksum" or True in verdicts)
 
 

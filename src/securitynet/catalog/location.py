@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from securitynet.files import data_folder
+from securitynet.files import find_data_folder
 
 _chosen: ContextVar[str | None] = ContextVar("catalog", default=None)
 
 
-def default_url() -> str:
+def find_default_url() -> str:
     """The database that `using` chose; else a SQLite file in the user's data folder."""
-    return _chosen.get() or f"sqlite:///{data_folder() / 'catalog.sqlite'}"
+    return _chosen.get() or f"sqlite:///{find_data_folder() / 'catalog.sqlite'}"
 
 
-def database_missing(url: str) -> bool:
+def is_database_missing(url: str) -> bool:
     """Whether a URL or path names a SQLite file that does not exist, so that there is no catalog yet."""
     path = url.removeprefix("sqlite:///")
     return "://" not in path and not Path(path).exists()

@@ -68,7 +68,7 @@ class PublishedSource:
 
 
 @functools.cache
-def source_of(table: str) -> PublishedSource:
+def describe_source(table: str) -> PublishedSource:
     """Where the facts of a packaged table come from.
 
     Args:
@@ -80,7 +80,7 @@ def source_of(table: str) -> PublishedSource:
 
 
 @functools.cache
-def packaged(table: str) -> dict[str, tuple[PublishedModel, ...]]:
+def load_packaged(table: str) -> dict[str, tuple[PublishedModel, ...]]:
     """Name of a model -> its rows in a packaged table; timm tests some models at several image sizes.
 
     Args:
@@ -94,7 +94,7 @@ def packaged(table: str) -> dict[str, tuple[PublishedModel, ...]]:
     return models
 
 
-def at_size(models: Iterable[PublishedModel], size: int | None) -> PublishedModel | None:
+def choose_at_size(models: Iterable[PublishedModel], size: int | None) -> PublishedModel | None:
     """Of the results of one model, those at its own image size; if there are none, those at the smallest size.
 
     Args:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from securitynet.catalog.codebook import CodeInfo, code_or_measured, codebook
+from securitynet.catalog.codebook import CodeInfo, find_code_or_measured, load_codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.filters import Filter, Range, parse_filter
-from securitynet.catalog.store import Row, entry_of
+from securitynet.catalog.store import Row, read_entry
 from securitynet.catalog.tables import entries, measurements
 from securitynet.catalog.text import parse_words
 from securitynet.errors import ConfigurationError, UnknownName
@@ -88,16 +88,16 @@ class Query:
         self._condition = Condition()
         for name, value in (filters or {}).items():
             if value is not None and value != "":
-                _add(self._condition, parse_filter(code_or_measured(name), value), self._column(name))
+                _add(self._condition, parse_filter(find_code_or_measured(name), value), self._column(name))
         if not duplicates:
             self._condition.where.append(entries.c.duplicate_of.is_(None))
         if not withdrawn:
             self._condition.where.append(entries.c.withdrawn.is_(False))
         self._words = parse_words(text)
         self._descending = bool(sort) and str(sort).startswith("-")
-        self._sort = code_or_measured(str(sort).lstrip("-")) if sort else None
+        self._sort = find_code_or_measured(str(sort).lstrip("-")) if sort else None
         if self._sort is not None and not self._sort.ordered:
-            known = ", ".join(info.name for info in codebook().values() if info.ordered)
+            known = ", ".join(info.name for info in load_codebook().values() if info.ordered)
             raise ConfigurationError(
                 f"Entries cannot be sorted by {self._sort.name}.", hint=f"Sort by one of: {known}."
             )
@@ -108,7 +108,7 @@ class Query:
         Raises:
             UnknownName: If nothing of this name was measured.
         """
-        info = code_or_measured(name)
+        info = find_code_or_measured(name)
         if info.name in entries.c:
             return entries.c[info.name]
         with self._database.read() as connection:
@@ -129,7 +129,7 @@ class Query:
         more = len(rows) > limit
         rows = rows[:limit]
         return Page(
-            entries=[entry_of(row) for row in rows],
+            entries=[read_entry(row) for row in rows],
             duplicates={row["id"]: row["duplicate_of"] for row in rows if row["duplicate_of"]},
             after=self._encode(rows[-1]) if more and rows else None,
         )
@@ -154,7 +154,9 @@ class Query:
         """One row an entry, one column a code; see `Catalog.to_frame` for measurements."""
         import pandas
 
-        return pandas.DataFrame([entry.model_dump() | {"id": entry.id} for entry in self], columns=["id", *codebook()])
+        return pandas.DataFrame(
+            [entry.model_dump() | {"id": entry.id} for entry in self], columns=["id", *load_codebook()]
+        )
 
     def numbers(self) -> sa.Select[Any]:
         """A selection of the matching rows' numbers, to build upon."""

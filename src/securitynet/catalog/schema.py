@@ -26,7 +26,7 @@ from securitynet.catalog.values import (
     VenueType,
     check_preprocessing,
 )
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.records import Record
 
 
@@ -389,7 +389,7 @@ class CatalogEntry(Record):
     @property
     def id(self) -> str:
         """16 hexadecimal digits derived from ``key``: the same on every machine."""
-        return stable_hash(self.key, length=16)
+        return hash_stably(self.key, length=16)
 
     def known(self) -> dict[str, Any]:
         """The codes that are known, as JSON types."""

@@ -17,10 +17,10 @@ from typing import Any
 import numpy
 import pandas
 
-from securitynet.catalog.frames import accuracy
+from securitynet.catalog.frames import choose_accuracy
 from securitynet.errors import ConfigurationError
 from securitynet.escaping import escape_controls
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 
 FACETS = ("family", "dataset", "year", "accuracy decile")
 
@@ -66,7 +66,7 @@ def _quote(text: str) -> str:
     return json.dumps(text).replace("\x7f", "\\u007f")
 
 
-def select(table: pandas.DataFrame, count: int, *, seed: int = 0, facets: tuple[str, ...] = FACETS) -> Selection:
+def select_models(table: pandas.DataFrame, count: int, *, seed: int = 0, facets: tuple[str, ...] = FACETS) -> Selection:
     """Choose entries that cover the facets' values as widely as possible.
 
     Args:
@@ -83,10 +83,10 @@ def select(table: pandas.DataFrame, count: int, *, seed: int = 0, facets: tuple[
     if len(table) < count:
         raise ConfigurationError(f"Only {len(table)} entries match; {count} were asked for.", hint="Widen the filters.")
     table = table.reset_index(drop=True)
-    values = facet_values(table, facets)
+    values = tabulate_facets(table, facets)
     universe = {facet: set(values[facet].dropna()) for facet in values}
     weight = {facet: 1 / len(universe[facet]) if universe[facet] else 0.0 for facet in values}
-    draw = {name: stable_hash([seed, name]) for name in table["id"]}
+    draw = {name: hash_stably([seed, name]) for name in table["id"]}
     order = sorted(range(len(table)), key=lambda index: draw[table["id"][index]])
     used: dict[str, Counter[str]] = {facet: Counter() for facet in values}
     rows = {index: {f: values[f][index] for f in values if not pandas.isna(values[f][index])} for index in order}
@@ -116,12 +116,12 @@ def select(table: pandas.DataFrame, count: int, *, seed: int = 0, facets: tuple[
     )
 
 
-def facet_values(table: pandas.DataFrame, facets: tuple[str, ...] = FACETS) -> dict[str, Any]:
+def tabulate_facets(table: pandas.DataFrame, facets: tuple[str, ...] = FACETS) -> dict[str, Any]:
     """Facet -> value of each row as text; accuracy deciles are those of the table's own accuracies."""
     values: dict[str, Any] = {}
     for facet in facets:
         if facet == "accuracy decile":
-            bins = (accuracy(table).rank(method="first", pct=True) * 10).apply(numpy.ceil)
+            bins = (choose_accuracy(table).rank(method="first", pct=True) * 10).apply(numpy.ceil)
             values[facet] = bins.map(lambda decile: None if pandas.isna(decile) else f"{int(decile):02d}").astype(
                 object
             )

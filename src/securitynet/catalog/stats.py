@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas
 
-from securitynet.catalog.codebook import codebook
-from securitynet.catalog.frames import accuracy
+from securitynet.catalog.codebook import load_codebook
+from securitynet.catalog.frames import choose_accuracy
 
 FIGURE_1 = {
     "year": "Publishing year",
@@ -41,7 +41,7 @@ class Statistics:
     known: dict[str, float]
 
 
-def statistics(table: pandas.DataFrame) -> Statistics:
+def count_entries(table: pandas.DataFrame) -> Statistics:
     """Count entries as in Figure 1. An entry with several countries counts for each.
 
     Args:
@@ -72,10 +72,10 @@ def statistics(table: pandas.DataFrame) -> Statistics:
 
 
 ACCURACY = "accuracy"
-"""Row of `coverage` for the test accuracy, as measured or as claimed; not a code of Table 2."""
+"""Row of `measure_coverage` for the test accuracy, as measured or as claimed; not a code of Table 2."""
 
 
-def coverage(table: pandas.DataFrame) -> pandas.DataFrame:
+def measure_coverage(table: pandas.DataFrame) -> pandas.DataFrame:
     """Share of entries for which each code of the paper's Table 2, their architecture and accuracy are known.
 
     Args:
@@ -84,10 +84,10 @@ def coverage(table: pandas.DataFrame) -> pandas.DataFrame:
     Returns:
         One row a code; columns ``all``, and one for each source of entries, the largest first. Shares in [0, 1].
     """
-    codes = [name for name, info in codebook().items() if info.paper == "Table 2"]
+    codes = [name for name, info in load_codebook().items() if info.paper == "Table 2"]
     codes += ["family", "architecture"]
     known = pandas.DataFrame({name: table[name].map(_given).astype(bool) for name in codes}, index=table.index)
-    known[ACCURACY] = accuracy(table).notna()
+    known[ACCURACY] = choose_accuracy(table).notna()
     shares = {"all": known.mean()}
     for source, count in table["source"].value_counts().items():
         if count:

@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import load_codebook
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.tables import changes, entries, measurements, papers, provenance, revisions
-from securitynet.catalog.text import code_term, index_terms
-from securitynet.files import stable_hash
+from securitynet.catalog.text import list_index_terms, make_code_term
+from securitynet.files import hash_stably
 
 ChangeKind = Literal["import", "collect", "add", "edit", "withdraw", "link", "annotate", "resolve", "measure"]
 PERSON = "person:"
@@ -100,7 +100,15 @@ def begin_change(connection: Connection, kind: ChangeKind, source: str, note: st
         Number of the change.
     """
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
-    values = {"time": now, "kind": kind, "source": source, "actor": actor(), "note": note, "added": 0, "changed": 0}
+    values = {
+        "time": now,
+        "kind": kind,
+        "source": source,
+        "actor": find_actor(),
+        "note": note,
+        "added": 0,
+        "changed": 0,
+    }
     return int(connection.execute(sa.insert(changes).values(values).returning(changes.c.number)).scalar_one())
 
 
@@ -119,7 +127,7 @@ def end_change(connection: Connection, number: int, tally: Tally) -> None:
         connection.execute(sa.delete(changes).where(changes.c.number == number))
 
 
-def actor() -> str:
+def find_actor() -> str:
     """Who is running this: the user's name on this machine."""
     try:
         return getpass.getuser()
@@ -127,7 +135,7 @@ def actor() -> str:
         return "unknown"
 
 
-def upsert(connection: Connection, change: int, source: str, items: Iterable[Item]) -> Tally:
+def upsert_entries(connection: Connection, change: int, source: str, items: Iterable[Item]) -> Tally:
     """Add entries, or bring those with the same key up to date; entries that are as given are not touched.
 
     What a person has corrected is kept: a collector that runs again does not undo it. A value that is not given does
@@ -180,7 +188,7 @@ def upsert_papers(connection: Connection, change: int, source: str, rows: Iterab
     """
     tally = Tally()
     for given in rows:
-        paper_id = stable_hash(f"paper:{given['title']}", length=16)
+        paper_id = hash_stably(f"paper:{given['title']}", length=16)
         old = connection.execute(sa.select(papers).where(papers.c.id == paper_id)).mappings().one_or_none()
         if old is None:
             values = {**given, "id": paper_id, "version": 1, "change": change, "source": source}
@@ -223,7 +231,7 @@ def put_measurements(connection: Connection, change: int, given: Iterable[tuple[
     for part in _batches(numbers, _BATCH):
         own = sa.select(measurements, measurements.c.entry.label("counts_for"))
         own = own.where(measurements.c.entry.in_(part), measurements.c.ended.is_(None))
-        for query in (of_duplicates(entries.c.number.in_(part)), own):
+        for query in (select_of_duplicates(entries.c.number.in_(part)), own):
             for row in connection.execute(query.order_by(measurements.c.number)).mappings():
                 present[row["counts_for"], row["name"], row["measured_by"], row["source"]] = row
     new, ended = [], []
@@ -242,7 +250,7 @@ def put_measurements(connection: Connection, change: int, given: Iterable[tuple[
     return len(new)
 
 
-def of_duplicates(where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def select_of_duplicates(where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """What was measured on the duplicates of some entries (``where``), with the number of the entry it ``counts_for``.
 
     An export names it with the entry that stands for them.
@@ -256,37 +264,37 @@ def of_duplicates(where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )
 
 
-def entry_of(row: Row) -> CatalogEntry:
+def read_entry(row: Row) -> CatalogEntry:
     """The entry in a row of `entries`."""
-    return CatalogEntry(**{code: row[code] for code in codebook() if row[code] is not None})
+    return CatalogEntry(**{code: row[code] for code in load_codebook() if row[code] is not None})
 
 
 def search_text(entry: CatalogEntry) -> str:
     """The terms under which an entry is found, separated by spaces."""
     texts: list[str] = []
     codes: list[str] = []
-    for info in codebook().values():
+    for info in load_codebook().values():
         value = getattr(entry, info.name)
         values = value if info.several else () if value is None else (value,)
         if info.text:
             texts.extend(map(str, values))
         if info.categorical:
-            codes.extend(code_term(info.name, item) for item in values)
-    return " ".join([*index_terms(texts), *dict.fromkeys(codes)])
+            codes.extend(make_code_term(info.name, item) for item in values)
+    return " ".join([*list_index_terms(texts), *dict.fromkeys(codes)])
 
 
 WITH_SOURCES = sa.select(entries, provenance.c.sources).join(provenance, provenance.c.entry == entries.c.number)
 """Rows of `entries`, each with the ``sources`` of its values."""
 
 
-def rows_with_sources(connection: Connection, *where: sa.ColumnElement[bool]) -> Iterator[Row]:
+def read_rows_with_sources(connection: Connection, *where: sa.ColumnElement[bool]) -> Iterator[Row]:
     """Read those rows of `WITH_SOURCES` that meet conditions."""
     yield from connection.execute(WITH_SOURCES.where(*where)).mappings()
 
 
 def _upsert_batch(connection: Connection, change: int, source: str, batch: list[Item], tally: Tally) -> None:
     ids = [item.entry.id for item in batch]
-    present = {row["id"]: row for row in rows_with_sources(connection, entries.c.id.in_(ids))}
+    present = {row["id"]: row for row in read_rows_with_sources(connection, entries.c.id.in_(ids))}
     new: list[tuple[CatalogEntry, dict[str, str]]] = []
     for item in batch:
         row = present.get(item.entry.id)
@@ -295,7 +303,7 @@ def _upsert_batch(connection: Connection, change: int, source: str, batch: list[
             continue
         entry, sources, kept = _merged(row, item, source)
         tally.kept += kept
-        if entry == entry_of(row):
+        if entry == read_entry(row):
             tally.unchanged += 1
         else:
             replace(connection, change, row, entry, sources)
@@ -325,7 +333,7 @@ def _insert(connection: Connection, change: int, new: list[tuple[CatalogEntry, d
 
 def _merged(row: Row, item: Item, source: str) -> tuple[CatalogEntry, dict[str, str], int]:
     """The present state with what is given laid over it, its sources, and how many corrections were kept."""
-    old = entry_of(row)
+    old = read_entry(row)
     sources = dict(row["sources"])
     update, kept = {}, 0
     for code in item.entry.known():
@@ -358,7 +366,7 @@ def _keep_revisions(connection: Connection, rows: Iterable[Row]) -> None:
             "version": row["version"],
             "change": row["change"],
             "state": {
-                "entry": entry_of(row).known(),
+                "entry": read_entry(row).known(),
                 "sources": row["sources"],
                 "withdrawn": row["withdrawn"],
                 "duplicate_of": row["duplicate_of"],

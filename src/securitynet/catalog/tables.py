@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from securitynet.catalog.codebook import CodeInfo, codebook
+from securitynet.catalog.codebook import CodeInfo, load_codebook
 
 metadata = sa.MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s"})
 
@@ -46,11 +46,11 @@ entries = sa.Table(
     sa.Column("withdrawn", sa.Boolean, nullable=False),
     sa.Column("duplicate_of", sa.Text),
     sa.Column("duplicate_rule", sa.Text),
-    *(sa.Column(info.name, _column_type(info), nullable=not info.required) for info in codebook().values()),
+    *(sa.Column(info.name, _column_type(info), nullable=not info.required) for info in load_codebook().values()),
     sa.Column("search_text", sa.Text, nullable=False),
     sa.UniqueConstraint("key"),
 )
-for _info in codebook().values():
+for _info in load_codebook().values():
     if _info.ordered:
         sa.Index(f"ix_entries_{_info.name}", entries.c[_info.name], entries.c.number)
 for _name in ("duplicate_of", "reference", "checksum", "weights_link", "weights_file"):

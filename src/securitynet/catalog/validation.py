@@ -13,7 +13,7 @@ import httpx
 import sqlalchemy as sa
 
 from securitynet.catalog.database import Database
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.tables import entries, measurements
@@ -40,7 +40,7 @@ class Inconsistency:
     message: str
 
 
-def validate(
+def validate_entries(
     database: Database, query: Query, *, online: bool = False, timeout: float = 10.0
 ) -> Iterator[Inconsistency]:
     """Check entries and their measured values.
@@ -69,7 +69,7 @@ def check_entry(entry: CatalogEntry) -> Iterator[Inconsistency]:
     def warning(code: str, message: str) -> Inconsistency:
         return Inconsistency("warning", entry.key, code, message)
 
-    facts = dataset_facts(entry.dataset) if entry.dataset else None
+    facts = find_dataset_facts(entry.dataset) if entry.dataset else None
     classifier = entry.head in ("classifier", None)
     for code in ("classes", "training_size"):
         stated = getattr(entry, code)

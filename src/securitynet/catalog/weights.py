@@ -32,7 +32,7 @@ def split_digest(checksum: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def same_weights(one: str | None, other: str | None) -> bool | None:
+def compare_checksums(one: str | None, other: str | None) -> bool | None:
     """Whether two checksums are of the same weights; None if they cannot be compared.
 
     Digests of one kind are equal if one is the beginning of the other: some sources publish only the first digits.
@@ -59,7 +59,7 @@ def is_file_address(link: str) -> bool:
     return _FILE.search(link) is not None
 
 
-def locate_weights(entry: CatalogEntry) -> str | None:
+def locate_entry_weights(entry: CatalogEntry) -> str | None:
     """The URL or path of the weights file of an entry whose reference names a network only; None if it states none.
 
     A relative path is one in the repository of ``code_link``, at the commit ``revision``.

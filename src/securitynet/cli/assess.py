@@ -8,7 +8,7 @@ import typer
 
 from securitynet.assessments.config import OPTION_GROUPS, AssessConfig
 from securitynet.cli import console
-from securitynet.cli.options import configured
+from securitynet.cli.options import add_config_options
 from securitynet.cli.policy import POLICY_NOT_MET, show_outcome
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SOME_TRIALS_FAILED = 4
 INTERRUPTED = 130
 
 
-@configured(AssessConfig, positional=("model",), groups=OPTION_GROUPS)
+@add_config_options(AssessConfig, positional=("model",), groups=OPTION_GROUPS)
 def assess(
     config: AssessConfig,
     json: Annotated[bool, typer.Option("--json", help="Print result.json to stdout.")] = False,
@@ -40,7 +40,7 @@ def assess(
 
     keep_freed_memory()
     try:
-        with console.progress_bar() as progress:
+        with console.show_progress() as progress:
             outcome = run(config, progress=progress)
     except KeyboardInterrupt:
         console.stderr.print(describe_interruption(config.out), soft_wrap=True, markup=False)
@@ -49,7 +49,7 @@ def assess(
     if json:
         console.print_json(document.to_json())
     else:
-        show(document, config.out)
+        show_result(document, config.out)
         console.stdout.print(f"\nReport: {outcome.report}", soft_wrap=True, markup=False)
     raise typer.Exit(compute_exit_code(document))
 
@@ -69,7 +69,7 @@ def compute_exit_code(document: ResultDocument) -> int:
     return SOME_TRIALS_FAILED if any(trial.status == "failed" for trial in document.trials) else 0
 
 
-def show(document: ResultDocument, out: Path | None = None) -> None:
+def show_result(document: ResultDocument, out: Path | None = None) -> None:
     """Print the first screen of the report on stdout, then what failed or was skipped; with ``-v`` more numbers.
 
     Args:
@@ -114,7 +114,7 @@ def show_details(document: ResultDocument) -> None:
         accuracies.add_row(name, _interval(measured[name]))
     console.stdout.print()
     console.stdout.print(accuracies)
-    fpr = lowest_resolved(document.measurements)
+    fpr = find_lowest_resolved_rate(document.measurements)
     table = Table(box=None, pad_edge=False, header_style="dim")
     differ = document.controls is not None and document.controls.blind is not None and document.controls.blind.differ
     headings = {"AUC": "auc", "without the model": "blind-auc"}
@@ -172,7 +172,7 @@ def show_others(document: ResultDocument, trials: Iterable[TrialSummary]) -> Non
         console.stdout.print(table)
 
 
-def lowest_resolved(measurements: Iterable[Measurement]) -> str | None:
+def find_lowest_resolved_rate(measurements: Iterable[Measurement]) -> str | None:
     """The lowest false-positive rate at which a TPR has a value, as measurements' names write it."""
     rates = [m.name.rpartition("tpr@fpr=")[2] for m in measurements if "tpr@fpr=" in m.name and m.value is not None]
     return min(rates, key=float, default=None)

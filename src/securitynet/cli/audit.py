@@ -8,10 +8,10 @@ import typer
 
 from securitynet.assessments.audit_config import AuditConfig
 from securitynet.cli import console
-from securitynet.cli.options import configured
+from securitynet.cli.options import add_config_options
 
 
-@configured(AuditConfig, positional=("weights",))
+@add_config_options(AuditConfig, positional=("weights",))
 def audit(
     config: AuditConfig,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")] = False,

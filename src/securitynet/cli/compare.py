@@ -9,7 +9,7 @@ import typer
 
 from securitynet.cli import console
 from securitynet.cli.policy import POLICY_NOT_MET, show_outcome
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 
 if TYPE_CHECKING:
     from securitynet.results.comparison import ResultComparison
@@ -35,15 +35,15 @@ def compare(
     Exit codes: 0 done, 1 something is wrong with the input, 3 the policy is not met.
     """
     from securitynet.assessments.comparison import compare_results, read_result
-    from securitynet.assessments.policy import judge, read_policy
+    from securitynet.assessments.policy import judge_bounds, read_policy
     from securitynet.reports.changes import write_markdown
 
     bounds = read_policy(policy) if policy is not None else None
     later = read_result(new)
     comparison = compare_results(read_result(old), later)
-    outcome = judge(bounds, later.document.measurements, comparison) if bounds is not None else None
+    outcome = judge_bounds(bounds, later.document.measurements, comparison) if bounds is not None else None
     if markdown is not None:
-        with atomic_write(markdown) as stream:
+        with write_atomically(markdown) as stream:
             stream.write(write_markdown(comparison, outcome).encode("utf-8"))
     if json:
         policy_part = outcome.model_dump(mode="json") if outcome is not None else None
@@ -80,6 +80,6 @@ def show_comparison(comparison: ResultComparison) -> None:
         console.stdout.print(f"[dim]{len(comparison.differences) - len(rows)} more with -v[/]")
     change = changes.find_most_changed(comparison)
     if change is not None:
-        console.stdout.print(changes.describe_exposure(change), markup=False)
+        console.stdout.print(changes.describe_exposed_change(change), markup=False)
         for record in change.newly[: changes.MOST_FILES]:
             console.stdout.print(f"  {changes.name_record(record)}", markup=False, soft_wrap=True)

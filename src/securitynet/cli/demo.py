@@ -20,18 +20,18 @@ def demo(
 
     Needs no download. A second run reuses the results of the first.
     """
-    from securitynet.cli.assess import show
+    from securitynet.cli.assess import show_result
     from securitynet.demo import run
     from securitynet.memory import keep_freed_memory
 
     keep_freed_memory()
-    with console.progress_bar() as progress:
+    with console.show_progress() as progress:
         result = run(out, seed=seed, device=device, progress=progress)
     if json:
         console.print_json([document.to_json() for document in result.documents])
     else:
         for name, document in zip(result.names, result.documents, strict=True):
             console.stdout.print(f"[bold]The {name} model[/]")
-            show(document)
+            show_result(document)
             console.stdout.print()
         console.stdout.print(f"Report: {result.report}", soft_wrap=True, markup=False)

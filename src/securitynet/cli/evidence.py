@@ -118,7 +118,7 @@ def verify(
     try:
         if sample > 0:
             names = verification.draw_trials(stored.document, sample, seed)
-            with console.progress_bar() as progress:
+            with console.show_progress() as progress:
                 checks, promised = verification.reproduce(stored.document, names, changes, progress)
         elif given:
             verification.check_given(stored.document, changes)
@@ -169,7 +169,7 @@ def export(
     """
     from securitynet.assessments.comparison import read_result
     from securitynet.errors import ConfigurationError, UnknownName
-    from securitynet.files import atomic_write
+    from securitynet.files import write_atomically
     from securitynet.reports.grades import add_grades
     from securitynet.results.exports import FORMATS, render
     from securitynet.results.redaction import redact_document
@@ -185,7 +185,7 @@ def export(
     check_trackers(mlflow, wandb)
     if to is not None:
         path = out or stored.folder / FORMATS[to].file
-        with atomic_write(path) as stream:
+        with write_atomically(path) as stream:
             stream.write(render(document, to))
         console.stdout.print(f"Written: {path}", soft_wrap=True, markup=False)
     if mlflow is not None or wandb is not None:

@@ -12,13 +12,13 @@ import typer
 
 from securitynet.assessments.exposure_config import ExposureConfig
 from securitynet.cli import console
-from securitynet.cli.options import configured
+from securitynet.cli.options import add_config_options
 
 if TYPE_CHECKING:
     from securitynet.assessments.exposure_result import RecordExposure, RecordsExposure
 
 
-@configured(ExposureConfig, positional=("weights",))
+@add_config_options(ExposureConfig, positional=("weights",))
 def exposure(
     config: ExposureConfig,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")] = False,
@@ -32,18 +32,18 @@ def exposure(
 
     if config.out is not None:
         check_writable(config.out)
-    with console.progress_bar() as report_progress:
+    with console.show_progress() as report_progress:
         result, records = measure_exposure(config, report_progress)
     if config.out is not None:
         write_json(config.out / "exposure.json", result.model_dump(mode="json"))
-        write_table(config.out / "exposure.csv", records)
+        write_exposure_table(config.out / "exposure.csv", records)
     if json:
         console.print_json(result.model_dump(mode="json"))
     else:
-        show(result)
+        show_exposure(result)
 
 
-def write_table(path: Path, records: Sequence[RecordExposure]) -> None:
+def write_exposure_table(path: Path, records: Sequence[RecordExposure]) -> None:
     """Write the exposure of every member as CSV.
 
     Args:
@@ -51,17 +51,17 @@ def write_table(path: Path, records: Sequence[RecordExposure]) -> None:
         records: One row each.
     """
     from securitynet.assessments.exposure_result import RecordExposure
-    from securitynet.files import atomic_write
+    from securitynet.files import write_atomically
 
     text = io.StringIO()
     writer = csv.DictWriter(text, list(RecordExposure.model_fields), lineterminator="\n")
     writer.writeheader()
     writer.writerows(record.model_dump(mode="json") for record in records)
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def show(result: RecordsExposure) -> None:
+def show_exposure(result: RecordsExposure) -> None:
     """Print sentences, and the members that are identified most often, on stdout."""
     for sentence in (*result.sentences, *result.notes):
         console.stdout.print(sentence, markup=False, soft_wrap=True)

@@ -43,9 +43,9 @@ def list_(
     from rich.table import Table
 
     from securitynet.analysis import sources
-    from securitynet.analysis.figures.declared import figures
+    from securitynet.analysis.figures.declared import list_figures
 
-    tidy = sources.load(source, db=db, doubtful=doubtful) if source else None
+    tidy = sources.load_frames(source, db=db, doubtful=doubtful) if source else None
     rows = [
         {
             "name": figure.name,
@@ -53,7 +53,7 @@ def list_(
             "source": figure.source,
             "lacks": None if tidy is None else figure.missing(tidy),
         }
-        for figure in figures().values()
+        for figure in list_figures().values()
     ]
     if json:
         console.print_json(rows)
@@ -107,11 +107,11 @@ def draw(
     Example: securitynet figures draw securitynet-5 --from catalog --out stealing.svg
     """
     from securitynet.analysis import sources
-    from securitynet.analysis.figures.declared import figure, figures
-    from securitynet.analysis.figures.files import check_folder, check_suffix, read_suffix, write
+    from securitynet.analysis.figures.declared import find_figure, list_figures
+    from securitynet.analysis.figures.files import check_folder, check_suffix, read_suffix, write_figure
     from securitynet.errors import SecurityNetError
 
-    chosen = list(figures().values()) if name == "all" else [figure(name)]
+    chosen = list(list_figures().values()) if name == "all" else [find_figure(name)]
     in_folder = name == "all" or suffix is not None
     if in_folder:
         check_folder(out)
@@ -120,7 +120,7 @@ def draw(
     suffix = read_suffix(suffix or ".svg")
     curves, pictures = name in ("all", "roc-bands"), any(one.options.get("pictures") for one in chosen)
     chosen_where = sources.parse_where(where or [])
-    tidy = sources.load(
+    tidy = sources.load_frames(
         source or ["catalog"], db=db, where=chosen_where, curves=curves, pictures=pictures, doubtful=doubtful
     )
     broken = []
@@ -129,7 +129,7 @@ def draw(
             drawn = one.make(tidy)
             written = ".html" if drawn.chart is None and suffix != ".csv" else suffix
             path = out / f"{one.name}{written}" if in_folder else out
-            write(one, drawn, path)
+            write_figure(one, drawn, path)
         except SecurityNetError as error:  # such as MissingData
             if name != "all":
                 raise

@@ -48,13 +48,13 @@ def findings(
     Example: securitynet findings --from catalog --from results
     """  # fmt: skip
     from securitynet.analysis import claims, sources
-    from securitynet.analysis.findings import STATUSES, judge
+    from securitynet.analysis.findings import STATUSES, judge_claims
     from securitynet.analysis.papers.every import compare_every
 
     chosen = source or ["catalog"]
-    tidy = sources.load(chosen, db=db, where=sources.parse_where(where or []), doubtful=doubtful)
+    tidy = sources.load_frames(chosen, db=db, where=sources.parse_where(where or []), doubtful=doubtful)
     compared = compare_every(tidy, database="catalog" in chosen and not where)
-    judged = judge(claims.EVERY, tidy, compared=compared)
+    judged = judge_claims(claims.EVERY, tidy, compared=compared)
     if json:
         console.print_json(
             {"numbers": [describe_number(item) for item in compared], "claims": [describe_claim(f) for f in judged]}

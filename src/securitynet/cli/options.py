@@ -1,7 +1,7 @@
 """Typer commands from Pydantic configurations: one option per field, its help from the field's description.
 
-A command's function takes a configuration; the decorator `configured` gives it the signature that Typer reads. Values
-from a TOML file (``--config``) are used where the command line is silent, and defaults where both are.
+A command's function takes a configuration; `add_config_options` gives it the signature that Typer reads. A
+value on the command line takes precedence over one in a TOML file (``--config``), and that over the default.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from securitynet.errors import ConfigurationError, first_problems, suggest_names
+from securitynet.errors import ConfigurationError, list_first_problems, suggest_names
 from securitynet.files import read_toml
 from securitynet.models.sources.references import list_code
 
@@ -26,7 +26,7 @@ Config = TypeVar("Config", bound=BaseModel)
 _PLAIN = (str, int, float, bool, Path)
 
 
-def configured(
+def add_config_options(
     model: type[Config],
     *,
     positional: Collection[str] = (),
@@ -91,7 +91,7 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         return model.model_validate(values)
     except ValidationError as error:
         problems = []
-        for problem in first_problems(error):
+        for problem in list_first_problems(error):
             where = ".".join(str(part) for part in problem["loc"]) or "options"
             message = problem["msg"].removeprefix("Value error, ")
             option = str(problem["loc"][0] if problem["loc"] else where).replace("_", "-")

@@ -32,12 +32,12 @@ def removal(
     Example: securitynet removal arch:simple-cnn --weights after.safetensors --original before.safetensors
     --dataset digits --removed removed.csv
     """
-    from securitynet.assessments.training_defense import defense_of
+    from securitynet.assessments.training_defense import recreate_defense
     from securitynet.assessments.verify_removal import check_removal
     from securitynet.datasets import load
     from securitynet.datasets.members import with_members
     from securitynet.errors import ConfigurationError
-    from securitynet.files import cache_folder
+    from securitynet.files import find_cache_folder
     from securitynet.models.loading.load import load_target
     from securitynet.models.store.record_files import read_target_record
 
@@ -49,15 +49,15 @@ def removal(
     data = load(dataset, limit=limit)
     listed = with_members(data, removed).parts["train"]
     target = load_target(model, weights=weights, dataset=data, device=device)
-    with console.progress_bar() as report_progress:
+    with console.show_progress() as report_progress:
         result = check_removal(
             target,
             data,
             listed,
             record,
             count=count,
-            defense=defense_of(record),
-            cache=cache_folder(),
+            defense=recreate_defense(record),
+            cache=find_cache_folder(),
             seed=seed,
             device=device,
             progress=lambda done, total: report_progress("training without them", done, total),

@@ -8,7 +8,7 @@ import typer
 
 from securitynet.assessments.repair_config import RepairConfig
 from securitynet.cli import console
-from securitynet.cli.options import configured
+from securitynet.cli.options import add_config_options
 
 if TYPE_CHECKING:
     from securitynet.assessments.repair import RepairResult
@@ -21,7 +21,7 @@ LARGEST_LOSS = 0.03
 """Loss of accuracy from which on the summary warns."""
 
 
-@configured(RepairConfig, positional=("model",))
+@add_config_options(RepairConfig, positional=("model",))
 def repair(
     config: RepairConfig,
     json: Annotated[bool, typer.Option("--json", help="Print the record of the repair as JSON to stdout.")] = False,
@@ -37,15 +37,15 @@ def repair(
     from securitynet.memory import keep_freed_memory
 
     keep_freed_memory()
-    with console.progress_bar() as progress:
+    with console.show_progress() as progress:
         result = repair_model(config, progress)
     if json:
         console.print_json({"weights": str(result.weights), **result.record.model_dump(mode="json")})
     else:
-        show(result)
+        show_repair(result)
 
 
-def show(result: RepairResult) -> None:
+def show_repair(result: RepairResult) -> None:
     """Print the measurements before and after the repair, and a verdict, on stdout."""
     record = result.record
     from rich.table import Table
@@ -53,10 +53,10 @@ def show(result: RepairResult) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "before", "after"):
         table.add_column(heading, no_wrap=True)
-    for name, first, second in list_rows(record.before, record.after):
+    for name, first, second in list_measurement_rows(record.before, record.after):
         table.add_row(name, first, second)
     console.stdout.print(table)
-    for sentence in describe_verdict(record.before, record.after):
+    for sentence in describe_repair(record.before, record.after):
         console.stdout.print(sentence, markup=False, soft_wrap=True)
     for note in record.notes:
         console.stdout.print(f"[dim]{console.escape(note)}[/]", soft_wrap=True)
@@ -64,7 +64,7 @@ def show(result: RepairResult) -> None:
     console.stdout.print(f"Record:  {result.weights.with_suffix('.json')}", markup=False, soft_wrap=True)
 
 
-def list_rows(before: RepairOutcome, after: RepairOutcome) -> list[tuple[str, str, str]]:
+def list_measurement_rows(before: RepairOutcome, after: RepairOutcome) -> list[tuple[str, str, str]]:
     """The measurements as rows of (name, before, after)."""
     rows = [(f"accuracy ({before.records} held-out images)", f"{before.accuracy:.3f}", f"{after.accuracy:.3f}")]
     if before.success is not None and after.success is not None:
@@ -86,7 +86,7 @@ def _describe_scan(outcome: RepairOutcome) -> str:
     return f"class {scan.label}: {scan.norm:.1f} of a median of {scan.median:.1f} pixels{flagged}"
 
 
-def describe_verdict(before: RepairOutcome, after: RepairOutcome) -> list[str]:
+def describe_repair(before: RepairOutcome, after: RepairOutcome) -> list[str]:
     """Say what the measurements show, and what they cannot show."""
     sentences = []
     if before.success is None or after.success is None:

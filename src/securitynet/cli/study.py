@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from securitynet.cli import console
-from securitynet.cli.options import configured
+from securitynet.cli.options import add_config_options
 from securitynet.studies.execution.run import StudyRunConfig, find_results
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Out = Annotated[str | None, typer.Option("--out", help="Folder or URL of the res
 Db = Annotated[str | None, typer.Option("--db", help="Database of the index. Default: beside the results.")]
 
 
-@configured(StudyRunConfig, positional=("study",))
+@add_config_options(StudyRunConfig, positional=("study",))
 def run(config: StudyRunConfig, json: Json = False) -> None:
     """Run the trials of a study that are not finished yet. A run that was stopped continues where it left off.
 
@@ -43,7 +43,7 @@ def run(config: StudyRunConfig, json: Json = False) -> None:
     if json:
         console.print_json({**status.to_json(), "results": place.root.name})
     else:
-        show(status)
+        show_run(status)
         console.stdout.print(f"Results: {place.root.name}", markup=False, soft_wrap=True)
     if status.state == "stopped":
         raise typer.Exit(INTERRUPTED)
@@ -62,10 +62,10 @@ def status(what: Results, out: Out = None, json: Json = False) -> None:
     if json:
         console.print_json(progress.to_json())
     else:
-        show(progress)
+        show_run(progress)
 
 
-def show(status: Status) -> None:
+def show_run(status: Status) -> None:
     """Print the progress of a study."""
     from rich.table import Table
 
@@ -157,7 +157,7 @@ def plan(
     from securitynet.studies.execution.cost import estimate_cost
     from securitynet.studies.execution.preview import preview_study
 
-    with console.progress_bar() as progress:
+    with console.show_progress() as progress:
         preview = preview_study(
             file, out=out, cache=cache, retry_failed=retry_failed, refresh=refresh, trust=trust.split(",")
         )
@@ -179,14 +179,14 @@ def export(
     db: Db = None,
 ) -> None:
     """Write all results as one tidy table: one row per measured value, with its target, method, settings and cost."""
-    from securitynet.assessments.method_settings import default_settings
+    from securitynet.assessments.method_settings import find_default_settings
     from securitynet.errors import ConfigurationError
     from securitynet.results.export import check_table_name, to_frame, write_table
     from securitynet.studies.execution.inspect import open_index
 
     check_table_name(file)
     with open_index(find_results(what, out, db), _note) as index:
-        frame = to_frame(index, default_settings)
+        frame = to_frame(index, find_default_settings)
     if frame.empty:
         raise ConfigurationError(f"There are no results in {what} that can be read.")
     write_table(frame, file)
@@ -198,7 +198,7 @@ def export(
 @app.command()
 def reindex(what: Results, out: Out = None, db: Db = None) -> None:
     """Rebuild the index from the trial files. With --db URL, the index can be a PostgreSQL database."""
-    from securitynet.studies.execution.inspect import reindex as rebuild
+    from securitynet.studies.execution.inspect import rebuild_index as rebuild
 
     refreshed = rebuild(find_results(what, out, db), _note)
     console.stderr.print(f"{refreshed.read:,} files indexed, {len(refreshed.damaged)} can't be read", markup=False)
@@ -215,7 +215,7 @@ def merge(
     ] = False,
 ) -> None:
     """Merge the results of several studies, or of parts of one study that ran in different places."""
-    from securitynet.studies.execution.inspect import merge as run_merge
+    from securitynet.studies.execution.inspect import merge_folders as run_merge
 
     merged = run_merge(sources, out, _note, redact=redact)
     console.stderr.print(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from securitynet.cli import console
-from securitynet.cli.options import configured
+from securitynet.cli.options import add_config_options
 from securitynet.models.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from securitynet.models.training.training_defense import DefenseRecord
 
 
-@configured(TrainConfig, positional=("architecture",))
+@add_config_options(TrainConfig, positional=("architecture",))
 def train(
     config: TrainConfig,
     db: Annotated[
@@ -58,7 +58,7 @@ def train(
     if json:
         console.print_json({"weights": str(path), **trained.document()})
     else:
-        show(path, trained, config)
+        show_training(path, trained, config)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def describe_backdoor(backdoor: BackdoorRecord) -> str:
     return f"Backdoor: {backdoor.name}, to {goal}, in {backdoor.poisoned} training records{works}"
 
 
-def show(path: Path, trained: TargetRecord, config: TrainConfig) -> None:
+def show_training(path: Path, trained: TargetRecord, config: TrainConfig) -> None:
     """Print a summary of the trained model on stdout."""
     from securitynet.assessments.audit_config import AuditConfig
     from securitynet.reports.settings import write_command_line

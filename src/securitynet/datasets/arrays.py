@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.datasets.download import RemoteFile, fetch, fetch_unpacked
+from securitynet.datasets.download import RemoteFile, fetch_file, fetch_unpacked
 from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
 from securitynet.errors import DatasetError, RefusedFile
 from securitynet.first_run import limit_growth
@@ -111,7 +111,7 @@ def cifar100(request: Request) -> Source:
 
 def svhn(request: Request) -> Source:
     """Street View House Numbers, cropped digits: MATLAB files of 32×32×3×N values; label 10 stands for the digit 0."""
-    paths = {part: fetch(FILES[f"svhn-{part}"], request.root) for part in ("train", "test")}
+    paths = {part: fetch_file(FILES[f"svhn-{part}"], request.root) for part in ("train", "test")}
     labels = [_matlab(path, "y").reshape(-1).astype(np.int64) for path in paths.values()]
     parts = _consecutive({part: len(values) for part, values in zip(paths, labels, strict=True)})
     numbers = np.concatenate(labels)
@@ -162,9 +162,9 @@ def fmnist(request: Request) -> Source:
 
 
 def _idx_dataset(request: Request, name: str, classes: tuple[str, ...]) -> Source:
-    images = {part: fetch(FILES[f"{name}-{part}-images"], request.root) for part in ("train", "test")}
+    images = {part: fetch_file(FILES[f"{name}-{part}-images"], request.root) for part in ("train", "test")}
     labels = {
-        part: _idx(fetch(FILES[f"{name}-{part}-labels"], request.root), dimensions=1).astype(np.int64)
+        part: _idx(fetch_file(FILES[f"{name}-{part}-labels"], request.root), dimensions=1).astype(np.int64)
         for part in images
     }
     for part, path in images.items():

@@ -82,7 +82,7 @@ class ImageDataset:
     members_stated: bool = False
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_dataset(self)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -151,7 +151,7 @@ class ImageDataset:
         return digest.hexdigest()
 
 
-def validate(dataset: ImageDataset) -> None:
+def validate_dataset(dataset: ImageDataset) -> None:
     """Check the assumptions of all later steps; errors are those of `ImageDataset`."""
     name, labels = dataset.reference, dataset.labels
     if labels.dtype != np.int64 or labels.ndim != 1:
@@ -182,7 +182,7 @@ def validate(dataset: ImageDataset) -> None:
         seen[indices] = True
     if dataset.record_names is not None and len(dataset.record_names) != len(labels):
         raise DatasetError(f"{name} names {len(dataset.record_names)} records and has {len(labels)}.")
-    check_classes(dataset)
+    check_all_classes(dataset)
     for key, attribute in dataset.attributes.items():
         if len(attribute.values) != len(labels):
             raise DatasetError(
@@ -192,7 +192,7 @@ def validate(dataset: ImageDataset) -> None:
             raise DatasetError(f"{name}: attribute {key!r} has values outside its {len(attribute.names)} names.")
 
 
-def check_classes(dataset: ImageDataset) -> None:
+def check_all_classes(dataset: ImageDataset) -> None:
     """Raise `DatasetError` if a class has no images, since a model could not have learned it."""
     if dataset.images is None or dataset.members_stated:
         return  # a recording or a list of members may have few rows of a model with many classes

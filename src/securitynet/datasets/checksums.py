@@ -12,7 +12,7 @@ from pathlib import Path
 
 from securitynet.datasets.store import explain_unwritable_cache
 from securitynet.errors import DatasetError
-from securitynet.files import file_checksum, printable, write_json
+from securitynet.files import file_checksum, make_printable, write_json
 
 _VERSION = 1
 # A file changed twice within the clock's resolution keeps its times, so files this recent are hashed again (as in git).
@@ -79,7 +79,7 @@ class Checksums:
 def _key(path: Path) -> str:
     """The path in a form that JSON can hold. Paths contain no NUL, so paths that are not UTF-8 cannot collide."""
     text = os.fspath(path)
-    return text if printable(text) == text else f"\0{os.fsencode(path).hex()}"
+    return text if make_printable(text) == text else f"\0{os.fsencode(path).hex()}"
 
 
 def _mark(path: Path) -> list[int]:

@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 
 from securitynet.datasets.base import Attribute
-from securitynet.datasets.text import read_table
+from securitynet.datasets.text import read_text_table
 from securitynet.errors import DatasetError
-from securitynet.files import printable
+from securitynet.files import make_printable
 from securitynet.untrusted import read_bytes
 
 TABLE = "attributes.csv"
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _LAYOUT = f"{TABLE} holds a column `file` with paths such as train/CLASS/image.png, and one column for each attribute."
 
 
-def attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None = None) -> Attribute | None:
+def make_attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None = None) -> Attribute | None:
     """Make the attribute of a column, its values in order; None if it identifies records rather than groups.
 
     Args:
@@ -50,7 +50,7 @@ def attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None = No
     return Attribute(codes, tuple(str(value) for value in different))
 
 
-def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribute]:
+def read_attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribute]:
     """Read the attributes of the images of a folder from ``attributes.csv``; empty if there is no such file.
 
     An image is not annotated if its cell is empty or it has no row.
@@ -66,19 +66,19 @@ def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribu
     if not table.is_file():
         return {}
     try:
-        rows = read_table(read_bytes(table), errors="surrogateescape")
+        rows = read_text_table(read_bytes(table), errors="surrogateescape")
     except (OSError, ValueError) as error:
         raise DatasetError(f"{table} cannot be read: {error}.", hint=_LAYOUT) from error
-    header = [printable(name) for name in rows.header]
+    header = [make_printable(name) for name in rows.header]
     if "file" not in header or len(header) < 2 or len(set(header)) < len(header) or "" in header:
         raise DatasetError(f"{table} has the columns {', '.join(map(repr, header)) or 'none'}.", hint=_LAYOUT)
-    position = {printable(path.relative_to(root).as_posix()): number for number, path in enumerate(paths)}
+    position = {make_printable(path.relative_to(root).as_posix()): number for number, path in enumerate(paths)}
     columns: dict[str, list[Cell]] = {name: [None] * len(paths) for name in header if name != "file"}
     seen: set[str] = set()
     for number, cells in rows.rows[1:]:
         if len(cells) != len(header):
             raise DatasetError(f"{table}, line {number}: {len(cells)} cells, and {len(header)} columns.", hint=_LAYOUT)
-        row = dict(zip(header, map(printable, cells), strict=True))
+        row = dict(zip(header, map(make_printable, cells), strict=True))
         file = row.pop("file").removeprefix("./")
         file = file if file in position else file.replace("\\", "/")
         if file not in position:
@@ -88,7 +88,7 @@ def attributes_of_folder(root: Path, paths: Sequence[Path]) -> dict[str, Attribu
         seen.add(file)
         for name, cell in row.items():
             columns[name][position[file]] = cell or None
-    attributes = {name: attribute(name, _as_numbers(cells)) for name, cells in columns.items()}
+    attributes = {name: make_attribute(name, _as_numbers(cells)) for name, cells in columns.items()}
     return {name: made for name, made in attributes.items() if made is not None}
 
 

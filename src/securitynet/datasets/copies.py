@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 
 HASH_SIDE, CHECK_SIDE = 8, 16
 LEAST_CORRELATION, LEAST_CHECKED = 0.99, 0.93
@@ -212,7 +212,7 @@ def _find_near(one: _Hashes, other: _Hashes) -> tuple[NDArray[np.bool_], NDArray
     rows, columns = np.flatnonzero(one.usable), np.flatnonzero(other.usable)
     searched = len(other.digests)
     if len(rows) * len(columns) * _FORMS > MOST_PAIRS:
-        columns = np.sort(columns[shuffled(len(columns), "near copies")[: MOST_PAIRS // _FORMS // len(rows)]])
+        columns = np.sort(columns[shuffle(len(columns), "near copies")[: MOST_PAIRS // _FORMS // len(rows)]])
         searched = len(columns)
     near_rows, near_columns = np.zeros(len(one.digests), dtype=bool), np.full(len(other.digests), -1, dtype=np.int64)
     if len(rows) == 0 or len(columns) == 0:

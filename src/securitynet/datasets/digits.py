@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import Attribute
-from securitynet.datasets.ordering import stratified
+from securitynet.datasets.ordering import sample_stratified
 from securitynet.datasets.source import ArrayPixels, Request, Source
 
 
@@ -21,12 +21,12 @@ def digits(request: Request) -> Source:
     are
     ``test``, a fixed choice with equal class shares (20%). There are two attributes, each divided at the median:
 
-    - ``slant``: ``leftward`` or ``rightward``, see `slant`;
-    - ``stroke-thickness``: ``thin`` or ``thick``, see `stroke_thickness`.
+    - ``slant``: ``leftward`` or ``rightward``, see `measure_slant`;
+    - ``stroke-thickness``: ``thin`` or ``thick``, see `measure_stroke_thickness`.
     """
     values, labels = _read_digits()
     images = np.round(values * (255 / 16)).astype(np.uint8)[:, None]
-    test = stratified(labels, 360, "digits", "test")
+    test = sample_stratified(labels, 360, "digits", "test")
     return Source(
         labels=labels,
         class_names=tuple(str(digit) for digit in range(10)),
@@ -35,8 +35,8 @@ def digits(request: Request) -> Source:
             lambda: images, (len(images), 1, 8, 8), content=hashlib.sha256(images.tobytes()).hexdigest()
         ),
         attributes={
-            "slant": _halves(slant(values), ("leftward", "rightward")),
-            "stroke-thickness": _halves(stroke_thickness(values), ("thin", "thick")),
+            "slant": _halves(measure_slant(values), ("leftward", "rightward")),
+            "stroke-thickness": _halves(measure_stroke_thickness(values), ("thin", "thick")),
         },
     )
 
@@ -58,7 +58,7 @@ def _read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
 
 
-def slant(images: NDArray[np.float64]) -> NDArray[np.float64]:
+def measure_slant(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shear of each image's ink from the vertical: horizontal shift per unit of height.
 
     With ink as mass, x to the right and y upwards from the centroid, it is μ11 / μ02: the slope of the regression of x
@@ -84,7 +84,7 @@ def slant(images: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(flat, 0.0, mu11 / np.where(flat, 1.0, mu02))
 
 
-def stroke_thickness(images: NDArray[np.float64]) -> NDArray[np.float64]:
+def measure_stroke_thickness(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean width of the strokes of each image, in pixels: twice the ink's area over the length of its edge.
 
     A stroke of length L and width w has area L·w and an edge of about 2·L. The length of the edge is the total

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from securitynet.datasets.locks import hold_lock
-from securitynet.datasets.progress import progress_bar
+from securitynet.datasets.locks import hold_file_lock
+from securitynet.datasets.progress import show_progress_bar
 from securitynet.errors import DatasetError
 
 ATTEMPTS = 4
@@ -44,7 +44,7 @@ class RemoteFile:
     checksum: str
 
 
-def fetch(file: RemoteFile, folder: Path) -> Path:
+def fetch_file(file: RemoteFile, folder: Path) -> Path:
     """Return the file under ``folder``, downloading it if it is not there.
 
     It is written to ``NAME.part``, from which a later call resumes, and renamed once its checksum is correct.
@@ -56,7 +56,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     if path.is_file():
         return path
     try:
-        with hold_lock(folder / f".{file.name}.lock"):
+        with hold_file_lock(folder / f".{file.name}.lock"):
             if path.is_file():  # another process was faster
                 return path
             part = folder / f"{file.name}.part"
@@ -93,9 +93,9 @@ def fetch_unpacked(file: RemoteFile, folder: Path, inner: str) -> Path:
     place = folder / inner
     if place.is_dir():
         return place
-    archive = fetch(file, folder)
+    archive = fetch_file(file, folder)
     try:
-        with hold_lock(folder / f".{inner}.lock") as alone:
+        with hold_file_lock(folder / f".{inner}.lock") as alone:
             if place.is_dir():
                 return place
             if not matches(file, archive):
@@ -106,13 +106,13 @@ def fetch_unpacked(file: RemoteFile, folder: Path, inner: str) -> Path:
             if alone:
                 for leftover in folder.glob(f".unpacking-{inner}-*"):
                     shutil.rmtree(leftover)
-            unpack(archive, folder, inner)
+            unpack_archive(archive, folder, inner)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return place
 
 
-def unpack(archive: Path, folder: Path, inner: str) -> None:
+def unpack_archive(archive: Path, folder: Path, inner: str) -> None:
     """Unpack a tar archive beside its final place, then move the folder ``inner`` there in one step.
 
     Members and links that point outside, and devices, are refused (PEP 706).
@@ -192,7 +192,7 @@ def _transfer(file: RemoteFile, part: Path) -> None:
         length = response.headers.get("Content-Length")
         with (
             part.open("ab" if resumes else "wb") as stream,
-            progress_bar(f"Downloading {file.name}", int(length) if length else None, in_bytes=True) as advance,
+            show_progress_bar(f"Downloading {file.name}", int(length) if length else None, in_bytes=True) as advance,
         ):
             # Raw, in pieces of any size: fixed-size blocks would lose the last one if the connection breaks, and some
             # servers declare a .gz file's own compression as a transfer encoding, which must not be undone.

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from securitynet.datasets.clutter import count_files, describe_clutter, is_clutter
-from securitynet.datasets.columns import attributes_of_folder
+from securitynet.datasets.columns import read_attributes_of_folder
 from securitynet.datasets.layout import HINT, SUFFIXES, find_layout
 from securitynet.datasets.source import FilePixels, Indices, Request, Source
 from securitynet.errors import DatasetError
-from securitynet.files import printable
+from securitynet.files import make_printable
 
 
 def folder(request: Request) -> Source:
@@ -34,7 +34,8 @@ def folder(request: Request) -> Source:
     class_names = sorted({name for places in layout.parts.values() for name, _ in places})
     if len(class_names) == 1:
         raise DatasetError(
-            f"{printable(str(layout.root))} holds the images of one class, {printable(class_names[0])}; a classifier "
+            f"{make_printable(str(layout.root))} holds the images of one class, {make_printable(class_names[0])}; a "
+            "classifier "
             "has at least two.",
             hint=HINT,
         )
@@ -52,7 +53,7 @@ def folder(request: Request) -> Source:
             paths += listing.images
             labels += [number[name]] * len(listing.images)
         if len(paths) == start:
-            raise DatasetError(f"{printable(str(layout.folders[part]))} holds no images.", hint=HINT)
+            raise DatasetError(f"{make_printable(str(layout.folders[part]))} holds no images.", hint=HINT)
         parts[part] = np.arange(start, len(paths), dtype=np.int64)
     notes = list(layout.notes)
     if whole.others:
@@ -61,10 +62,10 @@ def folder(request: Request) -> Source:
         notes.append(describe_clutter(whole.clutter))
     return Source(
         labels=np.array(labels, dtype=np.int64),
-        class_names=tuple(map(printable, class_names)),
+        class_names=tuple(map(make_printable, class_names)),
         parts=parts,
         pixels=FilePixels(request.root, paths),
-        attributes=attributes_of_folder(request.root, paths) or attributes_of_folder(layout.root, paths),
+        attributes=read_attributes_of_folder(request.root, paths) or read_attributes_of_folder(layout.root, paths),
         notes=tuple(notes),
     )
 
@@ -106,21 +107,24 @@ def _walk(place: Path, above: tuple[tuple[int, int], ...], clutter: Counter[str]
         here = (state.st_dev, state.st_ino)
         if here in above:
             raise DatasetError(
-                f"{printable(str(place))} leads back, by a symbolic link, to a folder that holds it.",
+                f"{make_printable(str(place))} leads back, by a symbolic link, to a folder that holds it.",
                 hint="Remove the link: following it never ends.",
             )
         entries = sorted(os.scandir(place), key=lambda entry: entry.name)
         for entry in entries:
             path = place / entry.name
             if is_clutter(entry.name):
-                clutter[printable(entry.name)] += count_files(path)
+                clutter[make_printable(entry.name)] += count_files(path)
             elif entry.is_dir():
                 yield from _walk(path, (*above, here), clutter)
             elif entry.is_file():
                 yield path
             else:
                 raise DatasetError(
-                    f"{printable(str(path))} is not a file: a broken symbolic link, or a device.", hint="Remove it."
+                    f"{make_printable(str(path))} is not a file: a broken symbolic link, or a device.",
+                    hint="Remove it.",
                 )
     except OSError as error:
-        raise DatasetError(f"{printable(str(error.filename or place))} cannot be read: {error.strerror}.") from error
+        raise DatasetError(
+            f"{make_printable(str(error.filename or place))} cannot be read: {error.strerror}."
+        ) from error

@@ -16,7 +16,7 @@ from securitynet.datasets.base import Attribute, ImageDataset, Images
 from securitynet.datasets.in_memory import ObjectData, dataset_from_objects
 from securitynet.datasets.loading import load
 from securitynet.datasets.members import Stated, with_members
-from securitynet.datasets.ordering import stratified
+from securitynet.datasets.ordering import sample_stratified
 from securitynet.errors import ConfigurationError, DatasetError
 
 _OF_FILES = ("channels", "size", "resize", "crop", "interpolation", "image_column", "label_column", "root")
@@ -115,7 +115,7 @@ def limit_records(dataset: ImageDataset, limit: int | None) -> ImageDataset:
                 hint=f"Use a limit of {classes} or more.",
             )
         if limit < len(indices):
-            indices = indices[stratified(dataset.labels[indices], limit, "limit", part)]
+            indices = indices[sample_stratified(dataset.labels[indices], limit, "limit", part)]
         selected.append(indices)
     chosen = np.unique(np.concatenate(selected)).astype(np.int64)
     if len(chosen) == len(dataset):

@@ -19,14 +19,14 @@ from securitynet.datasets.parts import (
     TEST,
     TRAIN,
     VALIDATION,
-    assign_parts,
     begins_like_part,
     looks_like_part,
+    name_parts,
     read_part,
 )
 from securitynet.datasets.references import suggest_other_scheme
 from securitynet.errors import DatasetError
-from securitynet.files import printable
+from securitynet.files import make_printable
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"))
 """Endings of file names that are taken for images, in lower case."""
@@ -73,7 +73,7 @@ def find_layout(root: Path) -> FolderLayout:
     """
     if not root.is_dir():
         words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
-        raise DatasetError(printable(words), hint=HINT)
+        raise DatasetError(make_printable(words), hint=HINT)
     layout = FolderLayout(root)
     _find_parts(layout, 0)
     if not layout.parts:
@@ -93,13 +93,13 @@ def _list(place: Path, clutter: Counter[str] | None = None) -> _Entries:
         for entry in os.scandir(place):
             if is_clutter(entry.name):
                 if clutter is not None:
-                    clutter[printable(entry.name)] += count_files(Path(entry.path))
+                    clutter[make_printable(entry.name)] += count_files(Path(entry.path))
             elif Path(entry.path).is_dir():
                 folders.append(entry.name)
             elif Path(entry.name).suffix.lower() in SUFFIXES:
                 images += 1
     except OSError as error:
-        raise DatasetError(f"{printable(str(place))} cannot be read: {error.strerror}.") from error
+        raise DatasetError(f"{make_printable(str(place))} cannot be read: {error.strerror}.") from error
     return _Entries(sorted(folders), images)
 
 
@@ -108,7 +108,7 @@ def _find_parts(layout: FolderLayout, depth: int) -> None:
     root = layout.root
     entries = _list(root, layout.clutter)
     names = entries.folders
-    if len(names) == 1 and len(assign_parts(list_subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
+    if len(names) == 1 and len(name_parts(list_subfolders(root / names[0]))) > 1 and depth < _DEEPEST:
         layout.root = root / names[0]  # whatever its name: it contains the parts
         _find_parts(layout, depth + 1)
         return
@@ -117,7 +117,7 @@ def _find_parts(layout: FolderLayout, depth: int) -> None:
         layout.folders = {part: root / name for part, name in chosen.items()}
         _note_parts(layout, chosen, names)
         return
-    inside = {name: assign_parts(list_subfolders(root / name)) for name in names}
+    inside = {name: name_parts(list_subfolders(root / name)) for name in names}
     with_parts = [name for name, parts in inside.items() if TRAIN in parts and len(parts) > 1]
     if len(names) > 1 and with_parts == names and all(_are_leaves(root / name, inside[name]) for name in names):
         _take_parts_of_classes(layout, inside)
@@ -128,11 +128,11 @@ def _find_parts(layout: FolderLayout, depth: int) -> None:
         _find_parts(layout, depth + 1)
     elif len(with_parts) == 1 and depth < _DEEPEST and not suspects and not _hold_images(root, names, with_parts[0]):
         layout.root = root / with_parts[0]
-        layout.notes.append(f"Only the folder {printable(with_parts[0])} was read: it holds the parts.")
+        layout.notes.append(f"Only the folder {make_printable(with_parts[0])} was read: it holds the parts.")
         _find_parts(layout, depth + 1)
     elif with_parts:
         raise DatasetError(
-            f"{printable(str(root))} holds no parts, but {', '.join(map(printable, with_parts[:3]))} does.",
+            f"{make_printable(str(root))} holds no parts, but {', '.join(map(make_printable, with_parts[:3]))} does.",
             hint="Name the folder that holds train and test.",
         )
     elif suspects and len(names) > 1:
@@ -154,7 +154,7 @@ def _choose_exact(names: Sequence[str]) -> dict[str, str]:
 
 def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
     """Part -> folder, by common names; empty if there is no training part."""
-    assigned = assign_parts(names)
+    assigned = name_parts(names)
     if not assigned:
         return {}
     chosen: dict[str, str] = {}
@@ -162,8 +162,8 @@ def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
         usual = [name for name in candidates if name == part]
         if len(candidates) > 1 and not usual:
             raise DatasetError(
-                f"{printable(str(root))} holds several folders that may be its {part} part: "
-                f"{', '.join(map(printable, candidates))}.",
+                f"{make_printable(str(root))} holds several folders that may be its {part} part: "
+                f"{', '.join(map(make_printable, candidates))}.",
                 hint="Take one of them out, or rename the folders to train and test.",
             )
         chosen[part] = (usual or candidates)[0]
@@ -171,11 +171,11 @@ def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
         chosen[TEST] = chosen.pop(VALIDATION)
     if TEST not in chosen:
         others = [name for name in names if name != chosen[TRAIN]]
-        beside = f" (beside it: {', '.join(map(printable, others[:5]))})" if others else ""
+        beside = f" (beside it: {', '.join(map(make_printable, others[:5]))})" if others else ""
         raise DatasetError(
-            f"{printable(str(root))} holds {printable(chosen[TRAIN])} and no test part{beside}."
+            f"{make_printable(str(root))} holds {make_printable(chosen[TRAIN])} and no test part{beside}."
             if chosen[TRAIN] != TRAIN
-            else f"{printable(str(root))} holds train and no test{beside}.",
+            else f"{make_printable(str(root))} holds train and no test{beside}.",
             hint=HINT,
         )
     return {part: chosen[part] for part in _ORDER if part in chosen}
@@ -183,10 +183,10 @@ def _choose(root: Path, names: Sequence[str]) -> dict[str, str]:
 
 def _note_parts(layout: FolderLayout, chosen: Mapping[str, str], names: Sequence[str]) -> None:
     if read_part(chosen[TEST]) != TEST:
-        layout.notes.append(f"There is no folder test; {printable(chosen[TEST])} is used as such.")
+        layout.notes.append(f"There is no folder test; {make_printable(chosen[TEST])} is used as such.")
     others = sorted(set(names) - set(chosen.values()))
     if others:
-        words = ", ".join(map(printable, others[:5])) + (", ..." if len(others) > 5 else "")
+        words = ", ".join(map(make_printable, others[:5])) + (", ..." if len(others) > 5 else "")
         layout.notes.append(f"Beside the parts there are other folders, which were not read: {words}.")
 
 
@@ -220,11 +220,13 @@ def _hold_images(root: Path, names: Sequence[str], but: str) -> bool:
 
 
 def _ambiguous(root: Path, suspects: Sequence[str], names: Sequence[str]) -> DatasetError:
-    words = ", ".join(map(printable, suspects[:3]))
+    words = ", ".join(map(make_printable, suspects[:3]))
     others = [name for name in names if name not in suspects]
-    beside = f" beside {', '.join(map(printable, others[:3]))}{', ...' if len(others) > 3 else ''}" if others else ""
+    beside = (
+        f" beside {', '.join(map(make_printable, others[:3]))}{', ...' if len(others) > 3 else ''}" if others else ""
+    )
     return DatasetError(
-        f"{printable(str(root))} holds {words}{beside}: it is unclear whether that is a part or a class.",
+        f"{make_printable(str(root))} holds {words}{beside}: it is unclear whether that is a part or a class.",
         hint="Name the parts train and test. If all of these are classes, put them into train/CLASS and test/CLASS.",
     )
 
@@ -241,7 +243,7 @@ def _find_classes(layout: FolderLayout) -> None:
                 place, entries = place / entries.folders[0], inner
         if not entries.folders:
             hint = suggest_other_scheme(layout.root, "folder") or HINT
-            raise DatasetError(f"{printable(str(place))} holds no folders of classes.", hint=hint)
+            raise DatasetError(f"{make_printable(str(place))} holds no folders of classes.", hint=hint)
         # A class may be called train, but a folder that contains the classes is not a class.
         suspects = [
             name
@@ -275,7 +277,7 @@ def _doubt_classes(layout: FolderLayout, place: Path, names: Sequence[str]) -> N
         suspects = [name for name in names if begins_like_part(name)]
         if suspects:
             raise _ambiguous(place, suspects, names)
-        words = [printable(name) for name in (*names[:2], *first[:2])]
+        words = [make_printable(name) for name in (*names[:2], *first[:2])]
         layout.notes.append(
             f"WARNING: {words[0]}, {words[1]}, ... are taken for classes, and each holds the same folders ({words[2]}, "
             f"{words[3]}, ...). If those are the classes, name the folders above them train and test."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.datasets.rendering import Rendering, render
+from securitynet.datasets.rendering import Rendering, render_image
 from securitynet.datasets.source import Indices, Item, Pixels
 
 _STRETCH = 32
@@ -70,7 +70,7 @@ def render_all(pool: ThreadPoolExecutor, pixels: Pixels, indices: Indices, rende
     def stretch(start: int) -> None:
         for position in range(start, min(start + _STRETCH, len(items))):
             item: Item = items[position]
-            images[position] = render(item, pixels.name(int(indices[position])), rendering)
+            images[position] = render_image(item, pixels.name(int(indices[position])), rendering)
 
     # Consumed in order, so that the first of several broken images is reported, whichever thread is faster.
     for _ in pool.map(stretch, range(0, len(items), _STRETCH)):

@@ -18,15 +18,15 @@ from securitynet.datasets.depth import UnexpectedDepth, describe_white
 from securitynet.datasets.findings import ImageProperties, find_white_of, note_dark
 from securitynet.datasets.lazy import LazyImages, render_chunks
 from securitynet.datasets.members import Stated, resolve_members
-from securitynet.datasets.ordering import stratified
-from securitynet.datasets.progress import progress_bar
+from securitynet.datasets.ordering import sample_stratified
+from securitynet.datasets.progress import show_progress_bar
 from securitynet.datasets.references import name_for_loading, suggest_reference
 from securitynet.datasets.registry import DATASETS
 from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedColour, holds_deep, read_natural_shape
 from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
 from securitynet.datasets.store import FORMAT, MAPPED_BYTES, load_or_build
 from securitynet.errors import ConfigurationError, DatasetError
-from securitynet.files import cache_folder, data_folder, expand_home, printable, stable_hash
+from securitynet.files import expand_home, find_cache_folder, find_data_folder, hash_stably, make_printable
 
 LAZY_BYTES = 8 << 30
 """Datasets that would take more than this when decoded (ImageNet) are decoded at each access instead."""
@@ -75,7 +75,7 @@ def load(
         root: Folder of the dataset's files; default ``$SECURITYNET_DATA/datasets/NAME``. A relative PATH starts
             from it.
         limit: Largest number of records in each part: a fixed random choice that keeps the class shares.
-        cache: Folder to use instead of `securitynet.files.cache_folder`.
+        cache: Folder to use instead of `securitynet.files.find_cache_folder`.
 
     Returns:
         The dataset, validated.
@@ -107,13 +107,13 @@ def load(
     )
     chosen = None if limit is None else _limited(reference, source, limit)
     subset = source if chosen is None else _subset(source, chosen)
-    folder = Path(cache) if cache is not None else cache_folder()
+    folder = Path(cache) if cache is not None else find_cache_folder()
     images, digest, notes = _images(request, source, chosen, view, folder / "datasets")
     notes = (*source.notes, *notes)
     for note in notes:
-        _log.warning("%s: %s", printable(reference), note)
+        _log.warning("%s: %s", make_printable(reference), note)
     return ImageDataset(
-        reference=printable(reference),
+        reference=make_printable(reference),
         images=images,
         labels=subset.labels,
         class_names=subset.class_names,
@@ -184,7 +184,7 @@ def make_request(reference: str, root: Path | None) -> Request:
     if name not in DATASETS:
         suggest_reference(reference)
     name = DATASETS.resolve(name).name
-    return Request(reference, name, expand_home(root) if root is not None else data_folder() / "datasets" / name)
+    return Request(reference, name, expand_home(root) if root is not None else find_data_folder() / "datasets" / name)
 
 
 class _Undecoded:
@@ -227,7 +227,7 @@ def _limited(reference: str, source: Source, limit: int) -> Indices | None:
                 hint=f"Use a limit of {classes} or more.",
             )
         if limit < len(indices):
-            indices = indices[stratified(labels, limit, "limit", part)]
+            indices = indices[sample_stratified(labels, limit, "limit", part)]
         selected.append(indices)
     chosen = np.sort(np.concatenate(selected)).astype(np.int64)
     return None if len(chosen) == len(source.labels) else chosen
@@ -361,11 +361,11 @@ def _rendered(
         if total > MAPPED_BYTES:
             _log.warning(
                 "%s: the decoded images take %.1f GB; they go to %s and are read from there batch by batch.",
-                printable(request.reference),
+                make_printable(request.reference),
                 total / 1e9,
                 folder,
             )
-        with progress_bar(f"Decoding {request.reference}", len(indices)) as advance:
+        with show_progress_bar(f"Decoding {request.reference}", len(indices)) as advance:
             yield from render_chunks(pixels, indices, rendering, advance)
 
     if isinstance(pixels, ArrayPixels) and not pixels.files and total <= MEMORY_BYTES:
@@ -375,4 +375,4 @@ def _rendered(
 
 def _key(content: str, rendering: Rendering) -> str:
     """Digest of rendered images. Options that change no image do not change it."""
-    return stable_hash({"format": FORMAT, "content": content, "rendering": rendering.options()}, 64)
+    return hash_stably({"format": FORMAT, "content": content, "rendering": rendering.options()}, 64)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path) -> Iterator[bool]:
+def hold_file_lock(path: Path) -> Iterator[bool]:
     """Hold a lock on the file ``path``, created if absent; it ends with the block or with the process.
 
     Yields:

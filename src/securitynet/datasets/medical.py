@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.datasets.download import RemoteFile, fetch
+from securitynet.datasets.download import RemoteFile, fetch_file
 from securitynet.datasets.source import ArrayPixels, Indices, Request, Source
 from securitynet.errors import DatasetError, MissingExtra
 from securitynet.untrusted import check_archive
@@ -36,7 +36,7 @@ def medmnist(request: Request) -> Source:
             "target predicts one class per image.",
             hint="Use a MedMNIST set with one label, such as medmnist-pathmnist.",
         )
-    path = fetch(RemoteFile(info["url"], f"{flag}.npz", f"md5:{info['MD5']}"), request.root)
+    path = fetch_file(RemoteFile(info["url"], f"{flag}.npz", f"md5:{info['MD5']}"), request.root)
     labels = {part: _labels(path, f"{stored}_labels") for stored, part in _PARTS.items()}
     shapes = [_image_shape(path, f"{stored}_images", len(labels[part])) for stored, part in _PARTS.items()]
     if len(set(shapes)) != 1:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.text import TextTable, decode
 from securitynet.errors import DatasetError, SplitError
-from securitynet.files import expand_home, printable
+from securitynet.files import expand_home, make_printable
 from securitynet.untrusted import read_bytes
 
 Indices = NDArray[np.int64]
@@ -145,7 +145,7 @@ def _resolve(stated: Stated, what: str, lookup: _Lookup) -> tuple[Indices, Indic
 
 
 def _from_file(path: Path, lookup: _Lookup) -> tuple[Indices, Indices | None]:
-    shown = printable(str(path))
+    shown = make_printable(str(path))
     try:
         text = decode(read_bytes(path), errors="surrogateescape")
         table = TextTable(text)
@@ -193,7 +193,7 @@ class _Lookup:
         self.count = len(names)
         self._names = names
         self._reference = reference
-        self._folder = None if folder is None else _normal(printable(folder.resolve().name))
+        self._folder = None if folder is None else _normal(make_printable(folder.resolve().name))
 
     @cached_property
     def _exact(self) -> dict[str, int]:
@@ -257,7 +257,7 @@ class _Lookup:
         for (line, text), record in zip(entries, records, strict=True):
             if record == -1:
                 raise DatasetError(
-                    f"{where}, {unit} {line}: {printable(text)!r} fits more than one record.",
+                    f"{where}, {unit} {line}: {make_printable(text)!r} fits more than one record.",
                     hint=f"Write more of its path, as in {self._names[0]}.",
                 )
         absent = [entry for entry, record in zip(entries, records, strict=True) if record is None]
@@ -265,7 +265,7 @@ class _Lookup:
             line, text = absent[0]
             raise DatasetError(
                 f"{where}: {len(absent)} of {len(entries)} entries name no record of {self._reference}, the first "
-                f"being {printable(text)!r} ({unit} {line}).",
+                f"being {make_printable(text)!r} ({unit} {line}).",
                 hint=f"Its records are called like {self._names[0]!r}; or give their numbers, from 0.",
             )
         return np.unique(np.array(records, dtype=np.int64))
@@ -302,7 +302,7 @@ class _Lookup:
 
 def _normal(name: str) -> str:
     """The form in which names are compared: normalised accents and slashes, without ``./``."""
-    text = unicodedata.normalize("NFC", printable(name.strip())).replace("\\", "/")
+    text = unicodedata.normalize("NFC", make_printable(name.strip())).replace("\\", "/")
     while text.startswith("./"):
         text = text[2:]
     return text

@@ -14,7 +14,7 @@ import torch
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.pipelines import Pipeline, read_pipeline
 from securitynet.errors import DatasetError, SecurityNetError
-from securitynet.files import printable
+from securitynet.files import make_printable
 
 _IMAGES = ("image", "img", "images", "pixel_values")
 _LABELS = ("label", "labels", "fine_label", "target", "y", "class")
@@ -244,7 +244,8 @@ def _files(dataset: Any) -> tuple[str, ...] | None:
     try:
         folder = Path(root)
         return tuple(
-            printable(f"{folder.resolve().name}/{Path(sample[0]).relative_to(folder).as_posix()}") for sample in samples
+            make_printable(f"{folder.resolve().name}/{Path(sample[0]).relative_to(folder).as_posix()}")
+            for sample in samples
         )
     except (TypeError, ValueError, IndexError):
         return None

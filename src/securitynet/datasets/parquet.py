@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
-from securitynet.datasets.columns import attribute
-from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, feature_of
+from securitynet.datasets.columns import make_attribute
+from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, read_feature
 from securitynet.datasets.references import suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
-from securitynet.files import printable
+from securitynet.files import make_printable
 from securitynet.first_run import limit_growth
 from securitynet.untrusted import check_growth
 
@@ -158,11 +158,12 @@ class ParquetPixels:
 def _files(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
-        raise DatasetError(printable(words), hint=_LAYOUT)
+        raise DatasetError(make_printable(words), hint=_LAYOUT)
     parts = {name: paths for name in ("train", "test", *_SUBSTITUTES) if (paths := sorted(_part_files(root, name)))}
     if not parts:
         raise DatasetError(
-            f"{printable(str(root))} holds no train.parquet.", hint=suggest_other_scheme(root, "parquet") or _LAYOUT
+            f"{make_printable(str(root))} holds no train.parquet.",
+            hint=suggest_other_scheme(root, "parquet") or _LAYOUT,
         )
     if "train" not in parts:
         raise DatasetError(f"{root} holds {', '.join(parts)} and no train.parquet.", hint=_LAYOUT)
@@ -285,7 +286,9 @@ def _attributes(files: Sequence[tuple[Path, pq.ParquetFile]], columns: ParquetCo
                 cells += [None] * file.metadata.num_rows
         if len({type(cell) for cell in cells if cell is not None}) > 1:
             raise DatasetError(f"The column {name!r} has other types in some of the files than in {files[0][0]}.")
-        made = attribute(name, cells, _names_in(schema, name) if pa.types.is_integer(schema.field(name).type) else None)
+        made = make_attribute(
+            name, cells, _names_in(schema, name) if pa.types.is_integer(schema.field(name).type) else None
+        )
         if made is not None:
             attributes[name] = made
     return attributes
@@ -308,7 +311,7 @@ def _class_names(schema: pa.Schema, label: str, known: tuple[str, ...] | None, p
 
 def _names_in(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
     """Names of a column's integers, from the schema's Hugging Face metadata; None if it has none."""
-    names = feature_of(schema, column).get("names")
+    names = read_feature(schema, column).get("names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names)

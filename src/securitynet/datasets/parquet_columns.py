@@ -56,7 +56,7 @@ def _choose(
     if usual in schema.names:
         return usual
     # Hugging Face's metadata state the use of a column; without them, its type decides.
-    declared = [name for name in schema.names if feature_of(schema, name).get("_type") == kind]
+    declared = [name for name in schema.names if read_feature(schema, name).get("_type") == kind]
     suitable = [name for name in schema.names if suits(schema.field(name).type)]
     candidates = declared or ([name for name in suitable if name.lower() in _USUAL[usual]] or suitable)
     if len(candidates) == 1:
@@ -88,7 +88,7 @@ def explain_no_column(path: Path, schema: pa.Schema, name: str, candidates: list
     )
 
 
-def feature_of(schema: pa.Schema, column: str) -> dict[str, Any]:
+def read_feature(schema: pa.Schema, column: str) -> dict[str, Any]:
     """Hugging Face's metadata on a column; empty if there are none."""
     raw: bytes = (schema.metadata or {}).get(b"huggingface", b"")
     try:

@@ -96,7 +96,7 @@ def looks_like_part(name: str, *, holds_folders: bool) -> bool:
     return holds_folders and (numbered or stands_for_validation(name) or not _PARTS.keys().isdisjoint(tokens))
 
 
-def assign_parts(names: Sequence[str]) -> Mapping[str, list[str]]:
+def name_parts(names: Sequence[str]) -> Mapping[str, list[str]]:
     """Part -> the names that denote it, if names of one kind share a common word (``seg_train``, ``seg_test``).
 
     Empty unless there is a training part.

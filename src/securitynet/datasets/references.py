@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.datasets.registry import DATASETS
 from securitynet.errors import ConfigurationError, DatasetError
-from securitynet.files import expand_home, printable
+from securitynet.files import expand_home, make_printable
 
 FOLDER_SCHEMES = ("folder", "parquet")
 """Schemes of references that name a folder."""
@@ -20,7 +20,7 @@ def name_for_loading(text: str) -> str:
     """The name by which a dataset is loaded, if ``text`` is how the catalog writes it (``CIFAR-10``); else ``text``."""
     if text in DATASETS or ":" in text:
         return text
-    facts = dataset_facts(text)
+    facts = find_dataset_facts(text)
     return facts.reference if facts and facts.reference else text
 
 
@@ -43,7 +43,7 @@ def suggest_reference(text: str) -> None:
         ConfigurationError: If it starts with ``~`` and a user that does not exist.
     """
     path = expand_home(text)
-    shown = printable(text)
+    shown = make_printable(text)
     if path.is_dir():
         raise DatasetError(f"{shown} is a folder, not the name of a dataset.", hint=f"Write {_scheme(path)}:{shown}.")
     if path.is_file():
@@ -53,7 +53,7 @@ def suggest_reference(text: str) -> None:
             f"There is no folder {shown}, and no dataset of this name.",
             hint="Write folder:PATH for a folder of images, or a name from `securitynet list datasets`.",
         )
-    facts = dataset_facts(text)
+    facts = find_dataset_facts(text)
     if facts is not None:
         raise DatasetError(
             f"{facts.name} is known to the catalog, but cannot be loaded by name.",
@@ -67,7 +67,7 @@ def suggest_other_scheme(root: Path, scheme: str) -> str | None:
         likely = _scheme(root) if root.is_dir() else scheme
     except (OSError, ConfigurationError):
         return None
-    return None if likely == scheme else f"Write {likely}:{printable(str(root))}."
+    return None if likely == scheme else f"Write {likely}:{make_printable(str(root))}."
 
 
 def _scheme(folder: Path) -> str:
@@ -77,9 +77,11 @@ def _scheme(folder: Path) -> str:
 def _about_file(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return f"Write parquet:{printable(str(path.parent))}: the folder that holds train.parquet and test.parquet."
+        return (
+            f"Write parquet:{make_printable(str(path.parent))}: the folder that holds train.parquet and test.parquet."
+        )
     if suffix in _TABLES:
-        return f"Recorded outputs are given in place of the model: outputs:{printable(str(path))}."
+        return f"Recorded outputs are given in place of the model: outputs:{make_printable(str(path))}."
     if suffix in _ARCHIVES:
         return "Unpack it, and write folder:PATH of the folder that comes out."
     return "Write folder:PATH for a folder of images."

@@ -124,7 +124,7 @@ def holds_deep(item: Item, name: str) -> bool:
         return is_deep(image)
 
 
-def render(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
+def render_image(item: Item, name: str, rendering: Rendering) -> NDArray[np.uint8]:
     """Render one image as uint8, C×H×W.
 
     Args:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
 from securitynet.errors import DatasetError
-from securitynet.files import printable
+from securitynet.files import make_printable
 
 Indices: TypeAlias = NDArray[np.int64]
 Item: TypeAlias = "bytes | Path | NDArray[np.uint8]"
@@ -152,11 +152,11 @@ class FilePixels:
 
     def name(self, index: int) -> str:
         """Path of the file."""
-        return printable(str(self._paths[index]))
+        return make_printable(str(self._paths[index]))
 
     def record_name(self, index: int) -> str:
         """Path below the folder."""
-        return printable(self._paths[index].relative_to(self._root).as_posix())
+        return make_printable(self._paths[index].relative_to(self._root).as_posix())
 
     def fetch(self, indices: Indices) -> list[Item]:
         """Paths of the files; the decoding threads read them."""

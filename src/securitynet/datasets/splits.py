@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.records import SplitIdentity
 
@@ -125,7 +125,7 @@ def four_way(dataset: ImageDataset, *, seed: int = 0, known: float = 0.7) -> Spl
     _check_share(known)
     if len(dataset) < 16:
         raise SplitError(f"{dataset.reference} has {len(dataset)} records; four parts need at least 16.")
-    order = shuffled(len(dataset), "four-way", seed)
+    order = shuffle(len(dataset), "four-way", seed)
     members, non_members, shadow_train, shadow_test = (np.sort(part) for part in np.array_split(order, 4))
     for name, indices in (("target-train", members), ("shadow-train", shadow_train)):
         absent = np.flatnonzero(np.bincount(dataset.labels[indices], minlength=dataset.num_classes) == 0)
@@ -178,4 +178,4 @@ def _sample(indices: Indices, share: float, seed: int, purpose: str) -> Indices:
             "score."
         )
     # A separate order for each purpose, so that drawing one more set changes no other set.
-    return np.sort(indices[shuffled(len(indices), purpose, seed)[:count]])
+    return np.sort(indices[shuffle(len(indices), purpose, seed)[:count]])

@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import Images
-from securitynet.datasets.locks import hold_lock
+from securitynet.datasets.locks import hold_file_lock
 from securitynet.errors import DatasetError
-from securitynet.files import atomic_write, write_json
+from securitynet.files import write_atomically, write_json
 
 FORMAT = 1
 """Version of the layout of an entry, and of what rendering makes of an image. Raise it when either changes."""
@@ -94,7 +94,7 @@ def load_or_build(
     images = _open(folder, shape)
     if images is None:
         try:
-            with hold_lock(folder / "lock") as alone:
+            with hold_file_lock(folder / "lock") as alone:
                 # After waiting for another process, the entry may be complete.
                 images = _open(folder, shape)
                 if images is None:
@@ -167,7 +167,7 @@ def _check(path: Path, offset: int, shape: tuple[int, int, int, int], chunks: li
 def _build(folder: Path, shape: tuple[int, int, int, int], chunks: Iterator[NDArray[np.uint8]]) -> None:
     index: list[list[int]] = []
     # Written in sequence: with a memory map, a full disk kills the process instead of raising an error.
-    with atomic_write(folder / "images.npy") as stream:
+    with write_atomically(folder / "images.npy") as stream:
         header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         for chunk in chunks:

@@ -105,7 +105,7 @@ class TextTable:
         return stream.getvalue()
 
 
-def read_table(data: bytes, *, errors: str = "strict") -> TextTable:
+def read_text_table(data: bytes, *, errors: str = "strict") -> TextTable:
     """Read the table in a file's content.
 
     Raises:

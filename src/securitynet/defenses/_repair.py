@@ -17,7 +17,7 @@ from securitynet.models.targets import heads
 from securitynet.models.targets.heads import Head
 from securitynet.models.targets.outputs import take_scores
 from securitynet.models.training.training_defense import Defense
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 ATTEMPTS = 5
 """Number of learning rates that are tried, each a third of the one before."""
@@ -103,7 +103,7 @@ class RepairTask:
             rows: The images to take; all by default.
         """
         count = len(self.images) if rows is None else len(rows)
-        order = torch.randperm(count, generator=generator(self.seed, f"repair {purpose}", epoch))
+        order = torch.randperm(count, generator=make_generator(self.seed, f"repair {purpose}", epoch))
         return list(torch.tensor_split(order if rows is None else rows[order], max(1, round(count / size))))
 
     def measure_accuracy(self, rows: torch.Tensor | None = None) -> float:
@@ -130,7 +130,7 @@ class RepairTask:
 
         Of fewer than `HELD_OUT` images, all serve both.
         """
-        order = torch.randperm(len(self.images), generator=generator(self.seed, "repair held out"))
+        order = torch.randperm(len(self.images), generator=make_generator(self.seed, "repair held out"))
         count = len(order) // HELD_OUT
         return (order[:count], order[count:]) if count else (order, order)
 
@@ -240,7 +240,7 @@ def _train(
     weights = [weight for weight in task.network.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    random = generator(task.seed, "repair changes")
+    random = make_generator(task.seed, "repair changes")
     task.network.train()
     for epoch in range(epochs):
         for rows in task.batches(batch_size, "fine-tuning", epoch, used):
@@ -249,7 +249,7 @@ def _train(
                 images = change(images, random)
             optimizer.zero_grad()
             loss = functional.cross_entropy(task.logits(images), labels)
-            check_finite(loss)
+            check_finite_loss(loss)
             torch.autograd.backward(loss)
             optimizer.step()
             if after_step is not None:
@@ -259,7 +259,7 @@ def _train(
     task.network.eval()
 
 
-def check_finite(loss: torch.Tensor) -> None:
+def check_finite_loss(loss: torch.Tensor) -> None:
     """Raise `ModelError` if a loss is not finite."""
     if not bool(torch.isfinite(loss)):
         raise ModelError("The repair diverged: the loss is not finite.", hint="Use a smaller learning rate.")

@@ -21,7 +21,7 @@ from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
 from securitynet.models.training.training_defense import Fitting, TrainingDefense
-from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 
 
 class AdversarialRegularisation(TrainingDefense):
@@ -102,8 +102,8 @@ class Adversarial(Procedure):
     @override
     def begin(self, run: Run) -> None:
         """Create the attack, from the seed, and load its reference records."""
-        with isolated():
-            torch.manual_seed(derived_seed(run.recipe.seed, "inference attack"))
+        with isolate_random_state():
+            torch.manual_seed(derive_seed(run.recipe.seed, "inference attack"))
             self.attack = InferenceAttack(self.classes).to(run.device)
         self.attack_optimizer = torch.optim.Adam(self.attack.parameters(), lr=self.settings.attack_learning_rate)
         self.reference = Feed(self.images, self.aside, run.device)
@@ -111,7 +111,7 @@ class Adversarial(Procedure):
 
     @override
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
-        self._draws = generator(run.recipe.seed, "reference batches", epoch)
+        self._draws = make_generator(run.recipe.seed, "reference batches", epoch)
         return super().batches(run, epoch)
 
     @override
@@ -129,7 +129,7 @@ class Adversarial(Procedure):
     ) -> torch.Tensor:
         """Equation 7: the loss plus the weighted gain of the attack on members."""
         gain = functional.logsigmoid(self.attack(logits.softmax(dim=1), targets)).mean()
-        return losses.batch_loss(logits, targets, run.recipe) + self.settings.weight * gain
+        return losses.compute_batch_loss(logits, targets, run.recipe) + self.settings.weight * gain
 
     @override
     def state(self) -> dict[str, Any]:

@@ -8,10 +8,17 @@ from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
-from securitynet.defenses._repair import PruneMask, RepairDefense, RepairTask, check_finite, fine_tune, list_neurons
+from securitynet.defenses._repair import (
+    PruneMask,
+    RepairDefense,
+    RepairTask,
+    check_finite_loss,
+    fine_tune,
+    list_neurons,
+)
 from securitynet.errors import ModelError
 from securitynet.models.targets.neuron_factors import NeuronFactors
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class Anp(RepairDefense):
@@ -78,7 +85,7 @@ class Anp(RepairDefense):
         factors = [NeuronFactors(layer, task.device) for layer in layers]
         try:
             optimizer = torch.optim.SGD([one.mask for one in factors], lr=self.learning_rate, momentum=0.9)
-            random, step = generator(task.seed, "anp changes"), 0
+            random, step = make_generator(task.seed, "anp changes"), 0
             while step < self.steps:
                 for rows in task.batches(self.batch_size, "anp", step)[: self.steps - step]:
                     images, labels = task.batch(rows)
@@ -88,7 +95,7 @@ class Anp(RepairDefense):
                         one.clear()
                     plain = functional.cross_entropy(task.logits(images), labels)
                     loss = self.alpha * plain + (1 - self.alpha) * attacked
-                    check_finite(loss)
+                    check_finite_loss(loss)
                     optimizer.zero_grad()
                     torch.autograd.backward(loss)
                     optimizer.step()

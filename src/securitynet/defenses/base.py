@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from securitynet.defenses import DEFENSES
 from securitynet.defenses._repair import RepairDefense
-from securitynet.errors import ConfigurationError, first_problems
+from securitynet.errors import ConfigurationError, list_first_problems
 from securitynet.files import parse_value
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -30,11 +30,11 @@ __all__ = [
     "RepairDefense",
     "TrainingDefense",
     "make_defense",
+    "make_output_defense",
     "make_repair",
-    "output_defense",
-    "parse_settings",
+    "make_training_defense",
+    "parse_defense_settings",
     "resolve_defense",
-    "training_defense",
 ]
 
 _REPAIR = "Remove a backdoor with it: securitynet repair MODEL --dataset D --defense {}"
@@ -74,7 +74,7 @@ def make_defense(name: str, settings: dict[str, Any] | None = None) -> Defense:
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or name}: {problem['msg'].removeprefix('Value error, ').lower()}"
-            for problem in first_problems(error)
+            for problem in list_first_problems(error)
         )
         fields = ", ".join(cls.model_fields) or "none"
         raise ConfigurationError(f"Settings of {name}: {problems}.", hint=f"Its fields: {fields}.") from error
@@ -99,7 +99,7 @@ def make_repair(name: str, settings: dict[str, Any]) -> RepairDefense:
     return made
 
 
-def parse_settings(name: str, texts: Sequence[str]) -> dict[str, Any]:
+def parse_defense_settings(name: str, texts: Sequence[str]) -> dict[str, Any]:
     """Parse the settings of one defense from ``NAME.FIELD=VALUE`` texts.
 
     Args:
@@ -125,19 +125,19 @@ def parse_settings(name: str, texts: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def training_defense(name: str, texts: Sequence[str] = ()) -> TrainingDefense:
+def make_training_defense(name: str, texts: Sequence[str] = ()) -> TrainingDefense:
     """Create a training defense from its name and its settings as texts.
 
     Args:
         name: Name or alias in the registry.
-        texts: See `parse_settings`.
+        texts: See `parse_defense_settings`.
 
     Raises:
         UnknownName: If it does not exist.
         ConfigurationError: If it is an output defense, or a setting is wrong.
     """
     name = DEFENSES.resolve(name).name
-    made = make_defense(name, parse_settings(name, texts))
+    made = make_defense(name, parse_defense_settings(name, texts))
     if made.stage == "repair":
         raise ConfigurationError(f"{name} changes a model that is trained already.", hint=_REPAIR.format(name))
     if not isinstance(made, TrainingDefense):
@@ -167,12 +167,12 @@ def resolve_defense(config: TrainConfig) -> tuple[TrainConfig, TrainingDefense |
                 hint="Add --defense NAME.",
             )
         return config, None
-    made = training_defense(config.defense, config.configure)
+    made = make_training_defense(config.defense, config.configure)
     stated = {name: getattr(config, name) for name in RecipeOptions.model_fields if name in config.model_fields_set}
     return config.model_copy(update={**made.advised(stated), "defense": made.name}), made
 
 
-def output_defense(name: str, settings: dict[str, Any]) -> OutputDefense:
+def make_output_defense(name: str, settings: dict[str, Any]) -> OutputDefense:
     """Create an output defense from its name and settings.
 
     Args:

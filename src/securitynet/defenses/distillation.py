@@ -17,11 +17,11 @@ from securitynet.models.sources.weights import state_checksum
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.evaluation import take_main_output
-from securitynet.models.training.fit import History, evaluate
+from securitynet.models.training.fit import History, evaluate_network
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
 from securitynet.models.training.trainable import find_architecture
-from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_weights
+from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_trained_weights
 
 TEACHERS = {"vgg11": "vgg19"}
 """The paper's pair. For other students the teacher has the same architecture, unless another one is named."""
@@ -101,7 +101,7 @@ class Distillation(TrainingDefense):
     @staticmethod
     def _compare(name: str, teacher: nn.Module, fitting: Fitting) -> Teacher:
         def accuracy(indices: NDArray[np.int64]) -> float:
-            return evaluate(
+            return evaluate_network(
                 teacher,
                 fitting.images,
                 fitting.labels[indices],
@@ -114,8 +114,8 @@ class Distillation(TrainingDefense):
         alike = student == _logits(teacher, fitting, fitting.unseen).argmax(dim=1)
         return Teacher(
             architecture=find_architecture(name).name,
-            weights=count_weights(teacher),
-            student_weights=count_weights(fitting.network),
+            weights=count_trained_weights(teacher),
+            student_weights=count_trained_weights(fitting.network),
             train_accuracy=accuracy(fitting.indices),
             test_accuracy=accuracy(fitting.unseen),
             agreement=float(alike.float().mean()),
@@ -169,7 +169,7 @@ class Distilling(Procedure):
         student = (logits / self.temperature).log_softmax(dim=1)
         loss = self.alpha * self.temperature**2 * functional.kl_div(student, wanted, reduction="batchmean")
         if self.alpha < 1:
-            loss = loss + (1 - self.alpha) * losses.batch_loss(logits, targets, run.recipe)
+            loss = loss + (1 - self.alpha) * losses.compute_batch_loss(logits, targets, run.recipe)
         return loss
 
     def _teach(self, run: Run, batch: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch.nn import functional
 from typing_extensions import override
 
-from securitynet.defenses._repair import RepairDefense, RepairTask, check_finite, fine_tune
+from securitynet.defenses._repair import RepairDefense, RepairTask, check_finite_loss, fine_tune
 
 InnerLoss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -60,9 +60,9 @@ class IBau(RepairDefense):
                 carries = (torch.arange(len(images), device=images.device) % 2 == 0).view(-1, 1, 1, 1)
                 delta = perturbation.detach().requires_grad_()
                 outer = functional.cross_entropy(task.logits(_perturb(images, delta * carries)), labels)
-                check_finite(outer)
+                check_finite_loss(outer)
                 inner = _inner_loss(task, images, labels)
-                gradients = implicit_gradient(
+                gradients = compute_implicit_gradient(
                     outer, inner, delta, weights, iterations=self.iterations, learning_rate=0.1
                 )
                 for weight, gradient in zip(weights, gradients, strict=True):
@@ -113,7 +113,7 @@ class IBau(RepairDefense):
         return delta
 
 
-def implicit_gradient(
+def compute_implicit_gradient(
     outer: torch.Tensor,
     inner: InnerLoss,
     delta: torch.Tensor,

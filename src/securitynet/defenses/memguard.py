@@ -21,7 +21,7 @@ from securitynet.models.sources.weights import state_checksum
 from securitynet.models.targets import heads
 from securitynet.models.targets.interface import Interface
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 
 _ROWS = 256
 """Rows in one search for noise. Smaller batches are padded: the noise of a row must not depend on the other rows."""
@@ -76,8 +76,8 @@ class MemGuard(OutputDefense):
         inputs = posteriors.sort(dim=1, descending=True).values
         truth = is_member.float()
         weights = torch.where(is_member, 0.5 / truth.mean(), 0.5 / (1 - truth.mean()))
-        with isolated(), torch.inference_mode(False), torch.enable_grad():
-            torch.manual_seed(derived_seed(seed, "memguard classifier"))
+        with isolate_random_state(), torch.inference_mode(False), torch.enable_grad():
+            torch.manual_seed(derive_seed(seed, "memguard classifier"))
             widths = (inputs.shape[1], 256, 128, 64)
             layers: list[nn.Module] = []
             for width_in, width in itertools.pairwise(widths):
@@ -85,7 +85,7 @@ class MemGuard(OutputDefense):
             network = nn.Sequential(*layers, nn.Linear(64, 1))
             optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
             for epoch in range(self.epochs):
-                order = torch.randperm(len(inputs), generator=generator(seed, "memguard order", epoch))
+                order = torch.randperm(len(inputs), generator=make_generator(seed, "memguard order", epoch))
                 for rows in torch.split(order, 64):
                     optimizer.zero_grad(set_to_none=True)
                     scores = network(inputs[rows]).squeeze(1)
@@ -220,7 +220,7 @@ class MemGuardInterface(Interface):
 
     def _draws(self, posteriors: torch.Tensor) -> torch.Tensor:
         """A number in [0, 1) per row, determined by row and seed, so that repeated queries get the same output."""
-        key = derived_seed(self.seed, "memguard draws").to_bytes(8, "little")
+        key = derive_seed(self.seed, "memguard draws").to_bytes(8, "little")
         # Rounded first: the last bits may differ between machines and batch sizes.
         rows = (posteriors.double() * 1e5).round().to(torch.int64).numpy()
         digests = [hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest() for row in rows]

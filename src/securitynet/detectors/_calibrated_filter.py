@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
-from securitynet.detectors._pieces import in_pieces
+from securitynet.detectors._pieces import examine_in_pieces
 from securitynet.detectors._queries import Arrays, QueryClient
 from securitynet.metrics import filtering
 from securitynet.models.targets.signals import Progress
@@ -65,7 +65,7 @@ class CalibratedFilter(InputFilter):
         check_enough(clean.tuning, FEWEST_TUNING, f"The threshold of {self.title}")
         fitted = self._prepare(client, clean.tuning, seed)
         report_progress = progress or (lambda done, total: None)
-        facts = in_pieces(
+        facts = examine_in_pieces(
             lambda images, rows: fitted.measure(images, rows, "calibration"),
             clean.tuning,
             "calibration",
@@ -75,7 +75,7 @@ class CalibratedFilter(InputFilter):
             size=fitted.piece,
         )
         fitted.calibration = fitted.score_clean(facts)
-        bound = filtering.low_threshold(-fitted.calibration, self.false_rejection_rate, "quantile")
+        bound = filtering.choose_low_threshold(-fitted.calibration, self.false_rejection_rate, "quantile")
         fitted.threshold, fitted.nominal = -bound.value, self.false_rejection_rate
         return fitted
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter
 from securitynet.detectors._known_trigger import Suspects, Trigger
-from securitynet.detectors._pieces import PartsProgress, in_pieces
-from securitynet.detectors._queries import Arrays, QueryClient, pieces_folder
+from securitynet.detectors._pieces import PartsProgress, examine_in_pieces
+from securitynet.detectors._queries import Arrays, QueryClient, find_pieces_folder
 from securitynet.detectors._verdicts import TRIGGERED, FilterVerdicts
 from securitynet.detectors.base import Detector
 from securitynet.errors import SplitError
@@ -174,7 +174,7 @@ class InputFilter(Detector):
 
         Members are not used, because the training data may be poisoned.
         """
-        order = known[shuffled(len(known), "input filter clean", seed)]
+        order = known[shuffle(len(known), "input filter clean", seed)]
         mixed = min(self.mixing_images, len(order) // 3)
         return np.sort(order[mixed:][: self.tuning_images]), np.sort(order[:mixed])
 
@@ -201,7 +201,7 @@ class InputFilter(Detector):
     ) -> Path | None:
         # The key "planted" enters the names of cached pieces, so it never changes.
         settings = {**self.model_dump(mode="json"), "planted": self.trigger is None and data.backdoor is not None}
-        return pieces_folder(target, data, context, type(self).__name__, settings, records)
+        return find_pieces_folder(target, data, context, type(self).__name__, settings, records)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,12 +248,12 @@ def _examined(
     def examine(part: torch.Tensor, rows: NDArray[np.int64]) -> Arrays:
         return fitted.examine(part, rows, purpose)
 
-    return in_pieces(examine, images, purpose, client, folder, progress.part(), size=fitted.piece)
+    return examine_in_pieces(examine, images, purpose, client, folder, progress.part(), size=fitted.piece)
 
 
 def _some(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDArray[np.int64]:
     """Draw a random sample of records, sorted."""
-    return np.sort(indices[shuffled(len(indices), f"input filter {purpose}", seed)[:most]])
+    return np.sort(indices[shuffle(len(indices), f"input filter {purpose}", seed)[:most]])
 
 
 def _overlaps(
@@ -265,7 +265,7 @@ def _overlaps(
     masks = np.zeros((len(regions), *area.shape), dtype=bool)
     for mask, (top, left, height, width) in zip(masks, regions, strict=True):
         mask[top : top + height, left : left + width] = True
-    return filtering.overlap(masks, area)
+    return filtering.compute_overlap(masks, area)
 
 
 def _pictures(

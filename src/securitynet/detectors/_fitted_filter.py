@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.detectors._pieces import split_images
-from securitynet.detectors._queries import Arrays, QueryClient, joined
+from securitynet.detectors._queries import Arrays, QueryClient, concatenate_pieces
 from securitynet.errors import SplitError
 from securitynet.metrics.filtering import FilterDecisions
 from securitynet.models.targets.threads import leave_cores_to_threads
@@ -86,7 +86,7 @@ class FittedFilter(ABC):
                 self.examine(part, np.arange(start, start + len(part), dtype=np.int64), "incoming")
                 for start, part in split_images(images, self.piece)
             ]
-        verdicts = joined(pieces)
+        verdicts = concatenate_pieces(pieces)
         return FilterDecisions(verdicts["scores"], verdicts["flagged"])
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from securitynet.datasets.folder import list_images
-from securitynet.datasets.rendering import Rendering, render
+from securitynet.datasets.rendering import Rendering, render_image
 from securitynet.errors import ConfigurationError, DatasetError, RefusedFile
 from securitynet.records import Record
 from securitynet.untrusted import check_archive, read_bytes
@@ -148,7 +148,7 @@ class Suspects(_Content):
             paths = list_images(self.file).images
             if not paths:
                 raise DatasetError(f"There are no images in {self.file.name}.")
-            return torch.from_numpy(np.stack([render(path, path.name, rendering) for path in paths]))
+            return torch.from_numpy(np.stack([render_image(path, path.name, rendering) for path in paths]))
         (images,) = _arrays(self.file, ("images",))
         images = images[:, None] if images.ndim == 3 else images
         if images.ndim != 4 or images.shape[1:] != (channels, height, width) or not len(images):

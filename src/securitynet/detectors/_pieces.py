@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securitynet.detectors._queries import Arrays, QueryClient, joined
+from securitynet.detectors._queries import Arrays, QueryClient, concatenate_pieces
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.threads import leave_cores_to_threads
 
@@ -36,7 +36,7 @@ Examine = Callable[[torch.Tensor, NDArray[np.int64]], Arrays]
 """Maps images, N×C×H×W uint8, and their numbers, N, to arrays with one row per image."""
 
 
-def in_pieces(
+def examine_in_pieces(
     examine: Examine,
     images: torch.Tensor,
     name: str,
@@ -67,7 +67,7 @@ def in_pieces(
         with leave_cores_to_threads(client.target.backend.device):
             pieces.append(client.piece(path, lambda part=part, chosen=chosen: examine(part, chosen)))  # type: ignore[misc]
         progress(start + len(part), len(images))
-    return joined(pieces)
+    return concatenate_pieces(pieces)
 
 
 def split_images(images: torch.Tensor, size: int) -> Iterator[tuple[int, torch.Tensor]]:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.files import read_with_digest, stable_hash, write_with_digest
+from securitynet.files import hash_stably, read_with_digest, write_with_digest
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.recorded import RecordedBackend
-from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.query_count import compute_image_keys
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Queries
@@ -74,7 +74,7 @@ class QueryClient:
 
     def know(self, images: torch.Tensor, outputs: torch.Tensor) -> None:
         """Remember raw outputs, N×K, of images, N×C×H×W."""
-        self._known.update(zip(image_keys(images), outputs, strict=True))
+        self._known.update(zip(compute_image_keys(images), outputs, strict=True))
 
     def know_signals(self, dataset: ImageDataset, signals: Signals) -> None:
         """Remember the outputs in `Signals` for the records of a dataset."""
@@ -112,7 +112,7 @@ class QueryClient:
             return None
         outputs = []
         for part in torch.split(images, self.target.batch_size):
-            keys = image_keys(part)
+            keys = compute_image_keys(part)
             outputs.append(self.half.raw_outputs(part, keys=keys))  # remembered outputs are not in bf16
             self._count(len(part), keys)
         coarse = heads.to_logits(torch.cat(outputs), self.target.head).double()
@@ -146,7 +146,7 @@ class QueryClient:
         """
         outputs = []
         for part in torch.split(images, self.target.batch_size):
-            keys = image_keys(part)
+            keys = compute_image_keys(part)
             outputs.append(changed.raw_outputs(part, keys=keys))  # remembered outputs are those of the target
             self._count(len(part), keys)
         return torch.cat(outputs)
@@ -160,11 +160,11 @@ class QueryClient:
         embeddings = []
         for part in torch.split(images, self.target.batch_size):
             embeddings.append(self.target.embeddings(part))
-            self._count(len(part), image_keys(part))
+            self._count(len(part), compute_image_keys(part))
         return torch.cat(embeddings)
 
     def _batch(self, images: torch.Tensor, target: Target, remember: bool = False) -> torch.Tensor:
-        keys = image_keys(images)
+        keys = compute_image_keys(images)
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
         wanted = sorted(at for key, at in first.items() if key not in self._known)
         outputs = {}
@@ -213,7 +213,7 @@ class QueryClient:
         return arrays
 
 
-def margin_of(errors: np.ndarray) -> float:
+def bound_margin(errors: np.ndarray) -> float:
     """Bound the difference between two precisions: mean plus six deviations, and at least twice the largest one seen.
 
     Args:
@@ -223,7 +223,7 @@ def margin_of(errors: np.ndarray) -> float:
     return max(abs(float(errors.mean())) + 6 * deviation, 2 * float(np.abs(errors).max()))
 
 
-def pieces_folder(
+def find_pieces_folder(
     target: Target,
     data: TrialData,
     context: Context,
@@ -255,10 +255,10 @@ def pieces_folder(
         "records": {name: indices.tolist() for name, indices in records.items()},
         "seed": context.seed,
     }
-    return context.cache / "screenings" / stable_hash(key)
+    return context.cache / "screenings" / hash_stably(key)
 
 
-def joined(pieces: list[Arrays]) -> Arrays:
+def concatenate_pieces(pieces: list[Arrays]) -> Arrays:
     """Concatenate the arrays of pieces."""
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 

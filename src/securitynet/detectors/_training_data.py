@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from securitynet.datasets.base import Images
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._fitted_filter import check_enough
 from securitynet.detectors._known_trigger import Trigger
-from securitynet.detectors._queries import Arrays, QueryClient, joined, pieces_folder
+from securitynet.detectors._queries import Arrays, QueryClient, concatenate_pieces, find_pieces_folder
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -145,7 +145,7 @@ class TrainingDataDetector(Detector):
             "trigger": None if self.trigger is None else self.trigger.model_dump(mode="json"),
             "rate": self.rate,
         }
-        return pieces_folder(target, data, context, "embeddings", settings, {"members": members, "clean": clean})
+        return find_pieces_folder(target, data, context, "embeddings", settings, {"members": members, "clean": clean})
 
     def _training(
         self,
@@ -176,7 +176,7 @@ class TrainingDataDetector(Detector):
         trigger = self.trigger
         trigger.blend(*dataset.image_shape)  # raises an error if the trigger does not fit
         count = max(1, round(self.rate * len(members)))
-        order = shuffled(len(members), "activation clustering poison", seed)
+        order = shuffle(len(members), "activation clustering poison", seed)
         poisoned = np.zeros(len(members), dtype=bool)
         for chosen in _chunks(order):  # only images whose prediction the trigger changes
             if poisoned.sum() >= count:
@@ -219,7 +219,7 @@ def _activations(
         path = None if folder is None else folder / f"{what} {number:06d}.npz"
         activations.append(client.piece(path, compute))
         report_progress(len(chosen))
-    return joined(activations)["embeddings"]
+    return concatenate_pieces(activations)["embeddings"]
 
 
 def _chunks(indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -227,4 +227,4 @@ def _chunks(indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _sample(indices: NDArray[np.int64], most: int, purpose: str, seed: int) -> NDArray[np.int64]:
-    return np.sort(indices[shuffled(len(indices), f"activation clustering {purpose}", seed)[:most]])
+    return np.sort(indices[shuffle(len(indices), f"activation clustering {purpose}", seed)[:most]])

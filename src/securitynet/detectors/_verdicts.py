@@ -110,16 +110,16 @@ class FilterVerdicts(Output):
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute false rejections; detection, AUC and TPR at FPR for a known trigger; and stopped suspects."""
-        measurements = [filtering.false_rejections(self.clean, level=level)]
+        measurements = [filtering.measure_false_rejections(self.clean, level=level)]
         if self.nominal is not None:
             measurements[0] = measurements[0].with_notes(f"The threshold was chosen for {self.nominal * 100:.6g}%.")
         if self.triggered is not None and self.works is not None:
-            rates = filtering.detection(self.clean, self.triggered, self.works, fprs=fprs, level=level)
+            rates = filtering.measure_detection(self.clean, self.triggered, self.works, fprs=fprs, level=level)
             measurements += [m if self.exact or not _needs_scores(m.name) else _unscored(m) for m in rates]
         if self.overlaps is not None and len(self.overlaps):
-            measurements.append(filtering.mean_share("localisation", self.overlaps, level=level))
+            measurements.append(filtering.measure_mean_share("localisation", self.overlaps, level=level))
         if self.suspects is not None:
-            measurements += filtering.suspects(self.clean, self.suspects, level=level)
+            measurements += filtering.measure_suspects(self.clean, self.suspects, level=level)
         return [measurement.with_notes(*self.notes, *self._describe_query_count()) for measurement in measurements]
 
     def _describe_query_count(self) -> tuple[str, ...]:

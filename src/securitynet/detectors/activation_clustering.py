@@ -11,13 +11,13 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.datasets.base import Images
-from securitynet.detectors._activation_clustering.clusters import Clusters, Reduction, avoidance, divide
+from securitynet.detectors._activation_clustering.clusters import Clusters, Reduction, divide, measure_avoidance
 from securitynet.detectors._training_data import FEWEST_CLEAN, FEWEST_RECORDS, TrainingDataDetector
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 
 PICTURED_CLASSES = 3
 PICTURED_RECORDS = 8
@@ -63,12 +63,12 @@ class ActivationClustering(TrainingDataDetector):
             mine, other = np.flatnonzero(labels == label), np.flatnonzero(dataset.labels[embedded.clean] == label)
             if len(mine) < FEWEST_RECORDS or len(other) < FEWEST_CLEAN:
                 continue
-            seed = derived_seed(context.seed, "activation clustering", label)
+            seed = derive_seed(context.seed, "activation clustering", label)
             divisions = [
                 divide(embedded.training[mine], embedded.beside[other], reduction=reduction, dims=self.dims, seed=seed)
                 for reduction in self._reductions
             ]
-            division = min(divisions, key=avoidance)
+            division = min(divisions, key=measure_avoidance)
             owner[mine], silhouettes[k] = division.owner, division.silhouette
             counts[0, k] = np.bincount(division.owner, minlength=2)
             counts[1, k] = np.bincount(division.clean, minlength=2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._class_pairs.output import PairNorms
 from securitynet.detectors._class_pairs.search import PairTriggers, apply_triggers, search_pairs
 from securitynet.detectors.base import Detector, list_clean_images
@@ -20,7 +20,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics.class_pairs import compute_shares
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 FEWEST_IMAGES = 4
@@ -82,7 +82,7 @@ class ClassPairs(Detector):
                     placed,
                     steps=self.steps,
                     success=self.success,
-                    seed=derived_seed(context.seed, "class-pairs", number),
+                    seed=derive_seed(context.seed, "class-pairs", number),
                     report_progress=report_progress,
                 )
             )
@@ -99,7 +99,7 @@ class ClassPairs(Detector):
         fresh: list[torch.Tensor | None] = []
         for label in range(data.dataset.num_classes):
             own = known[data.dataset.labels[known] == label]
-            own = own[shuffled(len(own), "class-pairs", seed, label)[: 2 * (self.images + MOST_FRESH)]]
+            own = own[shuffle(len(own), "class-pairs", seed, label)[: 2 * (self.images + MOST_FRESH)]]
             images = data.dataset.batch(own).to(target.backend.device).float() / 255
             if len(own):
                 with torch.inference_mode():
@@ -123,7 +123,7 @@ class ClassPairs(Detector):
         pairs = [(int(source), goal) for source in sources for goal in range(classes) if source != goal]
         if len(pairs) > self.most_pairs:
             once = [(a, b) for a, b in pairs if a < b]
-            drawn = [once[row] for row in shuffled(len(once), "class-pairs drawn", seed)[: self.most_pairs // 2]]
+            drawn = [once[row] for row in shuffle(len(once), "class-pairs drawn", seed)[: self.most_pairs // 2]]
             pairs = sorted(set(pairs) & {*drawn, *((b, a) for a, b in drawn)})
         return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 

@@ -14,7 +14,7 @@ from securitynet.detectors._calibrated_filter import CalibratedFilter, FittedCal
 from securitynet.detectors._queries import Arrays, QueryClient
 from securitynet.detectors._scaled_layers import amplify, list_layers
 from securitynet.errors import ModelError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
@@ -137,7 +137,7 @@ class FittedIbdPsc(FittedCalibrated):
         changed = ModuleBackend(
             amplify(backend.module, self._layers[:number], factor),
             reference=backend.reference,
-            checksum=stable_hash([backend.checksum, "amplified", number, factor]),
+            checksum=hash_stably([backend.checksum, "amplified", number, factor]),
             example_shape=None,  # an optimised network is amplified, and needs no further change
             device=backend.device,
             precision=backend.precision,

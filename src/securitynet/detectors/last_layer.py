@@ -15,7 +15,7 @@ from securitynet.errors import ModelError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.targets.embeddings import find
+from securitynet.models.targets.embeddings import find_classifier
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
 
@@ -69,7 +69,7 @@ def load_class_weights(target: Target, shape: tuple[int, ...]) -> NDArray[np.flo
     images = torch.zeros((3, *shape), device=device)
     with torch.inference_mode():
         classes = int(whole(images).shape[1])
-    traced = find(network, target.preprocessing(images), reference=target.reference)
+    traced = find_classifier(network, target.preprocessing(images), reference=target.reference)
     parameters = dict(network.named_parameters())
     used = [parameters[name].detach() for name in traced.weights if name in parameters]
     matrices = [one for one in used if one.ndim > 1]

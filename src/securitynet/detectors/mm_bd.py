@@ -19,9 +19,9 @@ from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics.high_outliers import HighOutlier, compute_gamma_p_value
-from securitynet.models.targets.input_gradients import InputGradients, margin
+from securitynet.models.targets.input_gradients import InputGradients, compute_margin_loss
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 
 MOST_NUMBERS = 1 << 24
@@ -130,7 +130,7 @@ class MmBd(Detector):
             seed: Of the starting points.
             report_progress: Called with the share of the work that is done, in [0, 1].
         """
-        gradients = InputGradients(target, loss=margin)
+        gradients = InputGradients(target, loss=compute_margin_loss)
         block = max(1, MOST_NUMBERS // (self.starts * int(np.prod(shape))))
         margins = []
         for first in range(0, classes, block):
@@ -138,13 +138,14 @@ class MmBd(Detector):
             labels = torch.tensor(block_labels).repeat_interleave(self.starts)
             # Starting points depend on the class alone, not on the blocks.
             drawn = [
-                torch.rand((self.starts, *shape), generator=generator(seed, "mm-bd", label)) for label in block_labels
+                torch.rand((self.starts, *shape), generator=make_generator(seed, "mm-bd", label))
+                for label in block_labels
             ]
             images, labels = torch.cat(drawn).to(target.backend.device), labels.to(target.backend.device)
             best = torch.full((len(images),), -torch.inf, device=images.device)
             for number in range(self.steps + 1):
                 computed = gradients(images, labels)
-                best = torch.maximum(best, -margin(computed.logits, labels))
+                best = torch.maximum(best, -compute_margin_loss(computed.logits, labels))
                 mean = computed.gradients.abs().mean(dim=(1, 2, 3), keepdim=True)
                 size = self.step * (1 - number / self.steps)
                 images = (images - size * computed.gradients / mean.clamp_min(1e-20)).clamp_(0, 1)

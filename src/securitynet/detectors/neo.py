@@ -14,13 +14,13 @@ from typing_extensions import override
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
 from securitynet.detectors._neo import regions as _regions
-from securitynet.detectors._neo.colours import dominant_colours
+from securitynet.detectors._neo.colours import find_dominant_colours
 from securitynet.detectors._neo.confirm import CandidateRegions, Confirmation
 from securitynet.detectors._neo.regions import Grid
-from securitynet.detectors._queries import Arrays, QueryClient, margin_of
+from securitynet.detectors._queries import Arrays, QueryClient, bound_margin
 from securitynet.models.targets import heads
 from securitynet.models.targets.signals import Progress
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 
 FEWEST_HELD_OUT = 10
 """Smallest number of clean images to confirm regions with."""
@@ -144,7 +144,7 @@ class FittedNeo(FittedFilter):
         self.grid = Grid((held_out.shape[2], held_out.shape[3]), settings.size)
         predictions = client.outputs(held_out, remember=True).argmax(dim=1)
         deviations = client.deviations(held_out) if settings.screen == "bf16" else None
-        self.margin = None if deviations is None else margin_of(deviations)
+        self.margin = None if deviations is None else bound_margin(deviations)
         self.confirmation = Confirmation(
             client, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others", self.margin
         )
@@ -158,13 +158,13 @@ class FittedNeo(FittedFilter):
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:
         """Compute scores, verdicts and ``regions``: top, left, height and width of the best region, -1 for none."""
-        keys = [derived_seed(self.seed, f"neo {purpose}", row) for row in rows.tolist()]
+        keys = [derive_seed(self.seed, f"neo {purpose}", row) for row in rows.tolist()]
         streams = [torch.Generator().manual_seed(key) for key in keys]
         outputs = self.client.outputs(images, remember=True)
         state = _Search(
             images,
             outputs.argmax(dim=1),
-            dominant_colours(images, self.settings.clusters, streams),
+            find_dominant_colours(images, self.settings.clusters, streams),
             torch.zeros(len(images), len(self.grid), dtype=torch.bool),
             torch.zeros(len(images), len(self.grid)),
             torch.zeros(len(images), dtype=torch.float64),
@@ -175,9 +175,9 @@ class FittedNeo(FittedFilter):
         live = torch.arange(len(images))
         for number, guided in self._rounds(budget):
             if guided:
-                places = _regions.promising_places(self.grid, number, state.taken[live], state.doubts[live])
+                places = _regions.choose_promising_places(self.grid, number, state.taken[live], state.doubts[live])
             else:
-                drawn = [_regions.random_places(self.grid, number, state.taken[i], streams[i]) for i in live.tolist()]
+                drawn = [_regions.draw_places(self.grid, number, state.taken[i], streams[i]) for i in live.tolist()]
                 places = torch.stack(drawn)
             self._look(state, live, places, own)
             live = live[state.best[live] <= self.settings.confirmed]

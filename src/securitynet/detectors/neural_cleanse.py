@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import override
 
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._neural_cleanse.announcement import announce_search
 from securitynet.detectors._neural_cleanse.costs import CostRules
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success, count_hits
-from securitynet.detectors._neural_cleanse.label_search import SearchPlan, SearchResult, search
+from securitynet.detectors._neural_cleanse.label_search import SearchPlan, SearchResult, search_labels
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Detector, list_clean_images
@@ -27,11 +27,11 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import detection, trigger_norms
 from securitynet.models.shadows.plan import choose_shadow_defense, find_own_architecture
-from securitynet.models.shadows.store import shadow_spec, train_shadows
+from securitynet.models.shadows.store import specify_shadow, train_shadows
 from securitynet.models.store.training_cost import check_training_cost
 from securitynet.models.targets.target import Target
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 RESTARTS = 3
@@ -48,7 +48,7 @@ class NeuralCleanse(Detector):
     """Find, for each class, the smallest trigger that sends 99% of all images to it, and judge the norms.
 
     Wang et al., "Neural Cleanse: identifying and mitigating backdoor attacks in neural networks" (2019); SecurityNet,
-    sections 3.3 and 4.3. The paper's rule (`securitynet.metrics.low_outliers.anomaly_indices`), a test whose
+    sections 3.3 and 4.3. The paper's rule (`securitynet.metrics.low_outliers.compute_anomaly_indices`), a test whose
     false-positive rate is known (`securitynet.metrics.outlier_blocks`), the success of the triggers on fresh images
     and, on request, clean models to compare with are combined into one verdict
     (`securitynet.metrics.backdoor_verdict`).
@@ -151,7 +151,7 @@ class NeuralCleanse(Detector):
                 "Clean models to compare with are trained as the target was, and that is not known.",
                 hint="Leave reference out, or assess weights that `securitynet train` wrote.",
             )
-        ordered = known[shuffled(len(known), "neural-cleanse", context.seed)]
+        ordered = known[shuffle(len(known), "neural-cleanse", context.seed)]
         searched = min(self.images, max(1, int((1 - FRESH_SHARE) * len(ordered))))
         chosen, fresh = np.sort(ordered[:searched]), np.sort(ordered[searched:][:MOST_FRESH])
         pixels = data.dataset.batch(chosen)
@@ -189,10 +189,10 @@ class NeuralCleanse(Detector):
         count = min(len(parts.members), len(pool))
         specs = []
         for number in range(self.reference):
-            rows = np.sort(pool[shuffled(len(pool), "neural-cleanse reference", context.seed, number)[:count]])
-            seed = derived_seed(context.seed, "neural-cleanse reference", number)
+            rows = np.sort(pool[shuffle(len(pool), "neural-cleanse reference", context.seed, number)[:count]])
+            seed = derive_seed(context.seed, "neural-cleanse reference", number)
             recipe = trained.recipe.model_copy(update={"seed": seed})
-            specs.append(shadow_spec(data.dataset, rows, architecture.reference, recipe, defense))
+            specs.append(specify_shadow(data.dataset, rows, architecture.reference, recipe, defense))
         check_training_cost(specs, kind="shadows", cache=context.cache, device=context.device)
         for number, shadow in enumerate(train_shadows(specs, cache=context.cache, device=context.device)):
             if context.progress:
@@ -225,7 +225,7 @@ class NeuralCleanse(Detector):
             if context.progress:
                 context.progress(round(1000 * (number + share) / starts), 1000)
 
-        seed = derived_seed(context.seed, "neural-cleanse", number)
+        seed = derive_seed(context.seed, "neural-cleanse", number)
         key = {"dataset": data.dataset.fingerprint, "images": chosen.tolist()}
         return self.search(target, pixels.to(target.backend.device), plan, seed, key, context.cache, report_progress)
 
@@ -253,17 +253,19 @@ class NeuralCleanse(Detector):
         rules = SearchRules(self.cost_rules, self.learning_rate, self.batch_size, seed, int(self.light * plan.epochs))
         key = key or {}
         fast = _in_precision(target, "bf16") if self.precision == "bf16" else target
-        result = search(fast, images, plan, rules, key, cache, report_progress)
+        result = search_labels(fast, images, plan, rules, key, cache, report_progress)
         failed = result.labels[np.isinf(result.norms)].tolist() if rules.light_epochs else []
         if failed:  # perhaps because fewer of the epochs count
             again = SearchPlan(classes=plan.classes, epochs=plan.epochs, only=tuple(failed))
-            result.replace(search(fast, images, again, replace(rules, light_epochs=0), key, cache, report_progress))
+            result.replace(
+                search_labels(fast, images, again, replace(rules, light_epochs=0), key, cache, report_progress)
+            )
         if fast.precision == "fp32":
             return result
         while doubtful := result.unverified(_list_decisive(result, plan)):
             again = SearchPlan(classes=plan.classes, epochs=plan.epochs, only=tuple(doubtful))
             exact = _in_precision(target, "fp32")
-            result.replace(search(exact, images, again, rules, key, cache, report_progress))
+            result.replace(search_labels(exact, images, again, rules, key, cache, report_progress))
         return result
 
 
@@ -292,7 +294,7 @@ def _in_precision(target: Target, precision: str) -> Target:
 
 
 def _random_labels(classes: int, count: int, seed: int) -> tuple[int, ...]:
-    return tuple(int(label) for label in shuffled(classes, "neural-cleanse labels", seed)[:count])
+    return tuple(int(label) for label in shuffle(classes, "neural-cleanse labels", seed)[:count])
 
 
 def _try_on_fresh(output: Triggers, target: Target, data: TrialData, fresh: NDArray[np.int64]) -> Triggers:

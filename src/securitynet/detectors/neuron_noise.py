@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._class_statistics.output import ClassStatistics, find_in_all
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ModelError
@@ -21,10 +21,10 @@ from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics.high_outliers import HighOutlier
-from securitynet.models.targets.input_gradients import margin
+from securitynet.models.targets.input_gradients import compute_margin_loss
 from securitynet.models.targets.neuron_factors import NeuronFactors
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 BATCH = 256
@@ -82,7 +82,7 @@ class NeuronNoise(Detector):
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> NoiseMargins:
         known = list_clean_images(data)
-        chosen = np.sort(known[shuffled(len(known), "neuron-noise", context.seed)[: self.images]])
+        chosen = np.sort(known[shuffle(len(known), "neuron-noise", context.seed)[: self.images]])
         images = data.dataset.batch(chosen).to(target.backend.device).float() / 255
         labels = torch.from_numpy(data.dataset.labels[chosen]).to(images.device)
 
@@ -129,7 +129,7 @@ class NeuronNoise(Detector):
             for label in range(classes):
                 others = images[labels != label]
                 if len(others):
-                    random = generator(seed, "neuron-noise", start * classes + label) if start else None
+                    random = make_generator(seed, "neuron-noise", start * classes + label) if start else None
                     margins[:, start, label] = self._ascend(network, layers, others, label, random)
                 report_progress((start * classes + label + 1) / (self.starts * classes))
         if not np.isfinite(margins).all():
@@ -153,7 +153,7 @@ class NeuronNoise(Detector):
 
         def measure_margin() -> float:
             with torch.no_grad():
-                own = [-margin(network(images[batch]), goals[batch]) for batch in batches]
+                own = [-compute_margin_loss(network(images[batch]), goals[batch]) for batch in batches]
             return float(torch.cat(own).double().mean())
 
         before = measure_margin()

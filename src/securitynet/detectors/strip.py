@@ -13,13 +13,13 @@ from typing_extensions import override
 
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
-from securitynet.detectors._pieces import in_pieces
-from securitynet.detectors._queries import Arrays, QueryClient, margin_of
+from securitynet.detectors._pieces import examine_in_pieces
+from securitynet.detectors._queries import Arrays, QueryClient, bound_margin
 from securitynet.detectors._strip.both import FittedBoth
 from securitynet.detectors._strip.early_stop import DEVIATIONS, FEWEST_KNOWN, EarlyStopPredictor
 from securitynet.metrics import filtering
 from securitynet.models.targets.signals import Progress
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 
 FEWEST_TUNING = 10
 """Smallest number of clean images for a threshold."""
@@ -51,7 +51,7 @@ class Strip(InputFilter):
             queries. Adding overwrites warped and faint triggers, and blending weakens small ones.
         weight: Weight of the judged image in a blend.
         false_rejection_rate: Share of clean images that may be stopped, for which the threshold is chosen.
-        threshold: How the threshold is chosen; see `securitynet.metrics.filtering.low_threshold`.
+        threshold: How the threshold is chosen; see `securitynet.metrics.filtering.choose_low_threshold`.
         calibration: Largest number of clean images, besides those judged, from which the threshold is chosen.
         stop_early: ``certain`` (or true): stop querying an image as soon as its verdict is certain. The verdicts are
             the same with a fraction of the queries, but there is no AUC. ``likely``: also let an image pass if the
@@ -166,7 +166,7 @@ class FittedStrip(FittedFilter):
         def measured(which: np.ndarray, half: bool) -> np.ndarray:
             """Return the entropies of these images with each of their overlays, n×K."""
             name = f"calibration{' bf16' if half else ''} of {len(which)}"
-            pieces = in_pieces(
+            pieces = examine_in_pieces(
                 lambda images, numbers: {"entropies": self._all(images, self._picked(numbers, "calibration"), half)},
                 tuning[torch.from_numpy(which)],
                 name,
@@ -186,7 +186,7 @@ class FittedStrip(FittedFilter):
         if screened:
             near = np.sort(np.argsort(np.abs(means + self.threshold), kind="stable")[:COMPARED])
             others = measured(near, half=not coarse).mean(axis=1)
-            self.margin = margin_of(others - means[near])
+            self.margin = bound_margin(others - means[near])
             if coarse:
                 means[near] = others
                 doubtful = np.abs(means + self.threshold) <= 2 * self.margin
@@ -234,7 +234,7 @@ class FittedStrip(FittedFilter):
     def _choose(self, entropies: np.ndarray) -> None:
         """Choose the threshold from the mean entropies of clean images, in bits."""
         rate = self.settings.false_rejection_rate
-        bound = filtering.low_threshold(entropies, rate, self.settings.threshold)
+        bound = filtering.choose_low_threshold(entropies, rate, self.settings.threshold)
         self.threshold, self.nominal, self.calibration = -bound.value, rate, -entropies
         self.exact = not self.settings.stop_early
         if self.settings.threshold == "auto" and bound.fit == "quantile":
@@ -356,7 +356,7 @@ class FittedStrip(FittedFilter):
 
     def _picks(self, row: int, purpose: str) -> torch.Tensor:
         """Choose images of the pool to overlay on an image, without repetition if there are enough."""
-        stream = torch.Generator().manual_seed(derived_seed(self.seed, f"strip {purpose}", row))
+        stream = torch.Generator().manual_seed(derive_seed(self.seed, f"strip {purpose}", row))
         rounds = math.ceil(self.settings.overlays / len(self.pool))
         orders = [torch.randperm(len(self.pool), generator=stream) for _ in range(rounds)]
         return torch.cat(orders)[: self.settings.overlays]

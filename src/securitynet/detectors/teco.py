@@ -13,7 +13,7 @@ from typing_extensions import override
 from securitynet.datasets.corruptions.kinds import KINDS, SEVERITIES, corrupt
 from securitynet.detectors._calibrated_filter import FEWEST_TUNING, CalibratedFilter, FittedCalibrated
 from securitynet.detectors._queries import Arrays, QueryClient
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 BLOCK = 64
 """Images corrupted together; each has its own place, so that its random numbers do not depend on the others."""
@@ -118,7 +118,7 @@ class FittedTeco(FittedCalibrated):
             places = torch.from_numpy(rows[chosen] % size)
             block = images.new_zeros(size, *images.shape[1:])
             block[places] = images[torch.from_numpy(chosen)]
-            random = generator(self.seed, f"teco {purpose} {kind} {severity}", number)
+            random = make_generator(self.seed, f"teco {purpose} {kind} {severity}", number)
             corrupted[torch.from_numpy(chosen)] = corrupt(block, kind, severity, random)[places]
         return corrupted
 

@@ -9,13 +9,13 @@ import torch
 from typing_extensions import override
 
 from securitynet.detectors._training_data import FEWEST_CLEAN, FEWEST_RECORDS, TrainingDataDetector
-from securitynet.detectors._two_sample.discriminant import ClassifiedRecords, compare
+from securitynet.detectors._two_sample.discriminant import ClassifiedRecords, compare_with_clean
 from securitynet.detectors._two_sample.features import compute_features, draw_filters
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed, generator
+from securitynet.randomness import derive_seed, make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 
@@ -48,10 +48,10 @@ class TwoSample(TrainingDataDetector):
             other = records.clean[data.dataset.labels[records.clean] == label]
             if len(mine) < FEWEST_RECORDS or len(other) < FEWEST_CLEAN:
                 continue
-            seed = derived_seed(context.seed, "two-sample", label)
+            seed = derive_seed(context.seed, "two-sample", label)
             images = records.images[torch.from_numpy(np.concatenate([records.members[mine], other]))]
-            features = compute_features(images, draw_filters(images, generator(seed, "two-sample filters")))
-            scores[mine], beyond[mine], p_values[k] = compare(
+            features = compute_features(images, draw_filters(images, make_generator(seed, "two-sample filters")))
+            scores[mine], beyond[mine], p_values[k] = compare_with_clean(
                 features[: len(mine)], features[len(mine) :], np.random.default_rng(seed)
             )
         if context.progress:

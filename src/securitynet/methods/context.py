@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.methods.data import TrialData
-from securitynet.models.targets.signals import Embeddings, Progress, Signals, collect, collect_embeddings
+from securitynet.models.targets.signals import Embeddings, Progress, Signals, collect_embeddings, collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Queries, ThreatModel
 
@@ -66,7 +66,9 @@ class Context:
     def _collect(
         self, target: Target, dataset: ImageDataset, indices: NDArray[np.int64], same_classes: bool
     ) -> Signals:
-        signals = collect(target, dataset, indices, cache=self.cache, progress=self.progress, same_classes=same_classes)
+        signals = collect_signals(
+            target, dataset, indices, cache=self.cache, progress=self.progress, same_classes=same_classes
+        )
         self.used.setdefault(dataset.fingerprint, []).append(signals)
         return signals
 

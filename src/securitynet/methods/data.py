@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import union
+from securitynet.datasets.ordering import unite
 from securitynet.datasets.splits import Splits
 from securitynet.models.store.model_record import TargetRecord
 
@@ -43,4 +43,4 @@ class TrialData:
     @property
     def judged(self) -> NDArray[np.int64]:
         """All members and non-members, sorted: the records on which attacks are evaluated."""
-        return union(self.splits.members, self.splits.non_members)
+        return unite(self.splits.members, self.splits.non_members)

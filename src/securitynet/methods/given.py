@@ -10,7 +10,7 @@ from securitynet.datasets import splits
 from securitynet.datasets.given import load_given
 from securitynet.datasets.members import Stated
 from securitynet.errors import ConfigurationError
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.architectures.in_process import register_factory
@@ -75,7 +75,7 @@ def prepare_trial(
     Raises:
         SecurityNetError: If the model, the data or an option is invalid.
     """
-    cache = cache or cache_folder()
+    cache = cache or find_cache_folder()
     data = load_given(
         train,
         test,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from securitynet.models.targets import heads
-from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.query_count import compute_image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Queries
 
@@ -27,7 +27,7 @@ class Oracle:
         self._target = target
         self._total = 0
         self._keys: set[bytes] = set()
-        self._known = {key for images in known for key in image_keys(images)}
+        self._known = {key for images in known for key in compute_image_keys(images)}
 
     def labels(self, images: torch.Tensor) -> torch.Tensor:
         """Return the predicted classes of images in [0, 1], N int64 on the CPU."""
@@ -45,7 +45,7 @@ class Oracle:
     def _outputs(self, images: torch.Tensor) -> torch.Tensor:
         outputs = []
         for part in torch.split(images, self._target.batch_size):
-            keys = image_keys(part)
+            keys = compute_image_keys(part)
             outputs.append(self._target.raw_outputs(part, keys=keys))
             self._total += len(keys) * self._target.backend.repeats
             self._keys.update(keys)

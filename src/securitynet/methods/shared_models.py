@@ -13,7 +13,7 @@ from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 
 
-def shared_model(spec: ModelSpec, kind: str, what: str, context: Context) -> SharedWork:
+def describe_shared_model(spec: ModelSpec, kind: str, what: str, context: Context) -> SharedWork:
     """Describe the training of a model of the store; the key is the path of the model in the store.
 
     Args:
@@ -34,8 +34,8 @@ def shared_model(spec: ModelSpec, kind: str, what: str, context: Context) -> Sha
     return SharedWork(f"{kind}/{spec.record.key}", what, run)
 
 
-def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: Context) -> list[SharedWork]:
-    """List the shadow models of a plan, as `securitynet.models.shadows.shadow_outputs` trains them.
+def list_shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: Context) -> list[SharedWork]:
+    """List the shadow models of a plan, as `securitynet.models.shadows.obtain_shadow_outputs` trains them.
 
     Args:
         target: The target.
@@ -51,13 +51,13 @@ def shared_shadows(target: Target, data: TrialData, plan: ShadowPlan, context: C
     for spec in specs:
         check_shadow(spec)
     return [
-        shared_model(spec, "shadows", f"shadow model {number} of {plan.count}", context)
+        describe_shared_model(spec, "shadows", f"shadow model {number} of {plan.count}", context)
         for number, spec in enumerate(specs, start=1)
     ]
 
 
-def shared_shadow(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> list[SharedWork]:
-    """List the one shadow model of the shadow-train part, as `securitynet.models.shadows.shadow_model` trains it.
+def list_shared_shadow(target: Target, data: TrialData, training: ShadowTraining, context: Context) -> list[SharedWork]:
+    """List the shadow model of the shadow-train part, as `securitynet.models.shadows.obtain_shadow_model` trains it.
 
     Args:
         target: The target.
@@ -68,4 +68,4 @@ def shared_shadow(target: Target, data: TrialData, training: ShadowTraining, con
     resolved = resolve_training(training, target, data.trained, data.defense)
     spec = make_part_spec(data.dataset, data.splits, resolved, context.seed)
     check_shadow(spec)
-    return [shared_model(spec, "shadows", "the shadow model", context)]
+    return [describe_shared_model(spec, "shadows", "the shadow model", context)]

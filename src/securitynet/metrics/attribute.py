@@ -23,7 +23,7 @@ _METHOD = "Beta quantiles, jackknife variance, one worst record added"
 Values = NDArray[np.int64]
 
 
-def measure(
+def measure_attribute(
     truth: Values, predicted: Values, baseline: Values, labels: Values, *, level: float = 0.95
 ) -> list[Measurement]:
     """Compute all metrics of one attribute on held-out records.
@@ -49,7 +49,7 @@ def measure(
     right, base = predicted == truth, baseline == truth
     lower = Direction.LOWER
     return [
-        paired.difference("gain", right, base, direction=lower, level=level),
+        paired.measure_paired_difference("gain", right, base, direction=lower, level=level),
         rates.rate("accuracy", int(right.sum()), len(truth), direction=lower, level=level),
         rates.rate("baseline-accuracy", int(base.sum()), len(truth), direction=lower, level=level),
         *_f1_measures(truth, predicted, labels, level),
@@ -87,8 +87,12 @@ def compare_with_controls(
         measurements.append(_mean_difference("gain-over-random", hits, right, level=level, sign=-1.0))
     if pixels is not None:
         seen = pixels == truth
-        measurements.append(paired.difference("pixel-gain", seen, base, direction=Direction.LOWER, level=level))
-        measurements.append(paired.difference("gain-over-pixels", right, seen, direction=Direction.LOWER, level=level))
+        measurements.append(
+            paired.measure_paired_difference("pixel-gain", seen, base, direction=Direction.LOWER, level=level)
+        )
+        measurements.append(
+            paired.measure_paired_difference("gain-over-pixels", right, seen, direction=Direction.LOWER, level=level)
+        )
     return measurements
 
 
@@ -102,7 +106,7 @@ def _mean_difference(
     """
     differences = sign * (hits.mean(axis=0) - other)
     value = float(differences.mean())
-    low, high = map(float, rates.bounded_mean(differences, (-1.0, 1.0), level))
+    low, high = map(float, rates.compute_bounded_mean(differences, (-1.0, 1.0), level))
     count, reach = len(hits), 0.0
     if count > 1:
         spread = float(hits.mean(axis=1).std(ddof=1))
@@ -255,7 +259,7 @@ class _Table:
                 span = 1 - least
                 # The correction is an estimate itself, so the wider of the ends with and without it counts.
                 both = (np.array([value, centre]) - least) / span
-                farther = rates.beta_quantile(both, variance / span**2, share)
+                farther = rates.compute_beta_quantile(both, variance / span**2, share)
                 ends[name].append(least + span * float(farther.min() if share < 0.5 else farther.max()))
         return {
             name: (value, max(leasts[name], min(ends[name][0], value)), min(1.0, max(ends[name][1], value)))

@@ -25,6 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from securitynet.metrics.outlier_blocks import FEWEST
+
 ALPHA = 0.05
 """Level at which a test accuses a label."""
 
@@ -116,7 +118,7 @@ class Verdict:
         return WORDS.index(self.word)
 
 
-def decide(evidence: BackdoorEvidence) -> Verdict:
+def decide_verdict(evidence: BackdoorEvidence) -> Verdict:
     """Combine the evidence; the module's documentation states the rules."""
     if evidence.too_short:
         return Verdict("undecided", ("the search ended while norms were still falling",))
@@ -126,7 +128,7 @@ def decide(evidence: BackdoorEvidence) -> Verdict:
         if unusual:
             return Verdict("undecided", unusual)
         if evidence.p_value is None and not evidence.reference_decides:
-            return Verdict("undecided", ("too few labels have a working trigger for a test",))
+            return Verdict("undecided", (f"a test needs working triggers of at least {FEWEST} labels",))
         return Verdict("nothing found")
     if block and evidence.reference_decides and not reference:
         return Verdict("undecided", ("clean models trained in the same way have norms as small",))

@@ -48,8 +48,8 @@ class BlindScores:
     def auc(self, *, level: float = 0.95, name: str = "auc") -> Measurement:
         """The AUC, with an interval that cross-fitting does not make too short."""
         members, non_members = self.scores[self.is_member], self.scores[~self.is_member]
-        value = roc.auc_value(members, non_members)
-        low, high = roc.auc_limits(members, non_members, level)
+        value = roc.compute_auc(members, non_members)
+        low, high = roc.compute_auc_limits(members, non_members, level)
         m, n = len(members), len(non_members)
         # Of scores that are independent of the truth, the AUC has this deviation (Mann and Whitney, 1947).
         independent = np.sqrt((m + n + 1) / (12 * m * n))
@@ -75,7 +75,7 @@ class BlindScores:
         )
 
 
-def fit(features: Floats, is_member: NDArray[np.bool_], *, level: float = 0.95, seed: int = 0) -> BlindScores:
+def fit_blind(features: Floats, is_member: NDArray[np.bool_], *, level: float = 0.95, seed: int = 0) -> BlindScores:
     """Score records by their features, cross-fitted, and do the same for permuted memberships.
 
     Args:

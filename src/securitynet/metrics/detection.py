@@ -17,7 +17,7 @@ def flag_labels(norms: Values, sampled: NDArray[np.bool_]) -> list[int]:
     converged = np.flatnonzero(np.isfinite(norms))
     if not sampled[converged].any():
         return []
-    indices = low_outliers.anomaly_indices(norms[converged], norms[converged][sampled[converged]])
+    indices = low_outliers.compute_anomaly_indices(norms[converged], norms[converged][sampled[converged]])
     return [int(converged[i]) for i in np.argsort(norms[converged], kind="stable") if indices[i] > THRESHOLD]
 
 

@@ -14,7 +14,7 @@ MOST_CANDIDATES = 2000
 """Thresholds that are tried at most when one is tuned: evenly spaced in rank, and all of the extreme ones."""
 
 
-def bound(
+def bound_epsilon(
     hits: NDArray[np.int64] | int,
     members: int,
     false_alarms: NDArray[np.int64] | int,
@@ -54,10 +54,10 @@ def bound(
     return np.asarray(np.maximum(np.maximum(by_hits, by_rejections), 0.0), dtype=np.float64)
 
 
-def best_threshold(
+def find_best_epsilon_threshold(
     members: roc.Scores, non_members: roc.Scores, *, delta: float = DEFAULT_DELTA, level: float = 0.95
 ) -> float:
-    """The threshold ("at least" means member) with the highest `bound` on these records. Judge it on others.
+    """The threshold ("at least" means member) with the highest `bound_epsilon` on these records. Judge it on others.
 
     The bounds that are compared have their error probability divided by the number of thresholds: else one that a few
     records in a tail favour by chance would win, and hold nothing on the others.
@@ -77,11 +77,11 @@ def best_threshold(
     hits = len(members) - np.searchsorted(np.sort(members), distinct, side="left")
     false_alarms = len(non_members) - np.searchsorted(np.sort(non_members), distinct, side="left")
     strict = 1 - (1 - level) / len(distinct)
-    bounds = bound(hits, len(members), false_alarms, len(non_members), delta=delta, level=strict)
+    bounds = bound_epsilon(hits, len(members), false_alarms, len(non_members), delta=delta, level=strict)
     return float(distinct[int(bounds.argmax())])
 
 
-def lower_bound(
+def measure_lower_bound(
     scores: roc.Scores,
     is_member: NDArray[np.bool_],
     *,
@@ -128,9 +128,11 @@ def lower_bound(
             method="none",
             note="not resolvable: it needs two members and two non-members, to choose a threshold and to judge it",
         )
-    threshold = best_threshold(scores[is_member & tuning], scores[~is_member & tuning], delta=delta, level=level)
+    threshold = find_best_epsilon_threshold(
+        scores[is_member & tuning], scores[~is_member & tuning], delta=delta, level=level
+    )
     hits, false_alarms = int((members >= threshold).sum()), int((non_members >= threshold).sum())
-    value = float(bound(hits, len(members), false_alarms, len(non_members), delta=delta, level=level))
+    value = float(bound_epsilon(hits, len(members), false_alarms, len(non_members), delta=delta, level=level))
     return Measurement(
         name=name,
         value=value,

@@ -38,12 +38,12 @@ WARNING = "WARNING: gradients look masked"
 """How a note begins that says that gradients are not to be trusted."""
 
 
-def epsilon_text(epsilon: float) -> str:
+def write_epsilon(epsilon: float) -> str:
     """Format a budget for names: 0.03, and 0.0313725 for 8/255."""
     return f"{epsilon:.6g}"
 
 
-def measure(
+def measure_evasion(
     labels: NDArray[np.int64],
     clean: NDArray[np.int64],
     perturbed: NDArray[np.int64],
@@ -74,11 +74,11 @@ def measure(
         stands = stands & still
         lost = int(right.sum()) - int(still.sum())
         too_long, most = lost < most, max(lost, most)
-        at = f"@epsilon={epsilon_text(epsilon)}"
+        at = f"@epsilon={write_epsilon(epsilon)}"
         measurements += [
-            paired.difference(f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level).with_notes(
-                *([TOO_LONG] if too_long else [])
-            ),
+            paired.measure_paired_difference(
+                f"accuracy-drop{at}", right, still, direction=Direction.LOWER, level=level
+            ).with_notes(*([TOO_LONG] if too_long else [])),
             rates.rate(
                 f"robust-accuracy{at}",
                 int(stands.sum()),

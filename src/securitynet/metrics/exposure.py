@@ -52,7 +52,7 @@ class Exposure:
         return self.tied_with_last == 0 or self.top_block < len(self.records)
 
 
-def most_exposed(
+def rank_most_exposed(
     indices: NDArray[np.int64], scores: NDArray[np.float64], is_member: NDArray[np.bool_], count: int = 12
 ) -> Exposure:
     """Return the ``count`` members with the highest scores.

@@ -20,9 +20,9 @@ from securitynet.metrics.one_run_audit import (
     LARGEST_EPSILON,
     Guesses,
     describe_bound,
+    divide_error,
+    find_largest_rejected,
     guess,
-    largest_rejected,
-    share_error,
 )
 from securitynet.records import Measurement
 
@@ -33,7 +33,7 @@ For a trade-off curve f this is the inverse of x -> 1 - f(x), and 0 where 1 - f(
 """
 
 
-def gaussian_curve(mu: float) -> InverseBlowUp:
+def make_gaussian_curve(mu: float) -> InverseBlowUp:
     """Return the curve of mu-Gaussian differential privacy: Φ(Φ⁻¹(y) − μ) (Dong, Roth and Su, 2022).
 
     Args:
@@ -42,7 +42,7 @@ def gaussian_curve(mu: float) -> InverseBlowUp:
     return lambda y: float(special.ndtr(special.ndtri(y) - mu))
 
 
-def profile_curve(profile: Sequence[tuple[float, float]]) -> InverseBlowUp:
+def make_profile_curve(profile: Sequence[tuple[float, float]]) -> InverseBlowUp:
     """Return the curve that several guarantees of (epsilon, delta)-differential privacy imply together.
 
     Each of them keeps P ≤ e^ε·Q + δ for an event and for its complement, in both directions.
@@ -89,7 +89,7 @@ def is_ruled_out(guesses: Guesses, curve: InverseBlowUp, error: float) -> bool:
     return right + wrong > number / canaries
 
 
-def gaussian_epsilon(mu: float, delta: float) -> float:
+def convert_gaussian_epsilon(mu: float, delta: float) -> float:
     """Convert mu-Gaussian differential privacy to epsilon at a delta (Dong, Roth and Su, 2022, Corollary 2.13).
 
     Args:
@@ -107,7 +107,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return float(brentq(lambda epsilon: _gaussian_delta(mu, epsilon) - delta, 0.0, high, xtol=1e-8))
 
 
-def gaussian_epsilon_lower_bound(
+def measure_gaussian_epsilon(
     scores: NDArray[np.float64], included: NDArray[np.bool_], *, delta: float = DEFAULT_DELTA, level: float = 0.95
 ) -> Measurement:
     """Compute the largest epsilon of a Gaussian mechanism that the guesses rule out anything below.
@@ -127,17 +127,17 @@ def gaussian_epsilon_lower_bound(
     """
     attempts = guess(scores, included)
     best, chosen = 0.0, None
-    for attempt, error in share_error(attempts, level):
+    for attempt, error in divide_error(attempts, level):
 
         def is_rejected(mu: float, attempt: Guesses = attempt, error: float = error) -> bool:
-            return is_ruled_out(attempt, gaussian_curve(mu), error)
+            return is_ruled_out(attempt, make_gaussian_curve(mu), error)
 
         if not is_rejected(best):
             continue
-        bound = largest_rejected(is_rejected, best, _LARGEST_MU)
+        bound = find_largest_rejected(is_rejected, best, _LARGEST_MU)
         if chosen is None or bound > best:
             best, chosen = bound, attempt
-    epsilon = min(gaussian_epsilon(best, delta), LARGEST_EPSILON)
+    epsilon = min(convert_gaussian_epsilon(best, delta), LARGEST_EPSILON)
     name = f"gaussian-epsilon@delta={delta:g}"
     return describe_bound(name, epsilon, chosen, attempts, level, "Mahloujifar et al. (2024), Gaussian curves")
 
@@ -154,7 +154,7 @@ def contradicts_curve(
         level: Confidence over all numbers of guesses that are tried, in (0, 1).
     """
     attempts = guess(scores, included)
-    return any(is_ruled_out(attempt, curve, error) for attempt, error in share_error(attempts, level))
+    return any(is_ruled_out(attempt, curve, error) for attempt, error in divide_error(attempts, level))
 
 
 _LARGEST_MU = 12.0

@@ -37,7 +37,7 @@ class LowThreshold:
     fit: Literal["normal", "quantile"]
 
 
-def low_threshold(values: NDArray[np.float64], rate: float, fit: Fit = "auto") -> LowThreshold:
+def choose_low_threshold(values: NDArray[np.float64], rate: float, fit: Fit = "auto") -> LowThreshold:
     """Choose the threshold below which a share ``rate`` of clean values is expected (Gao et al. 2019, section 4.3).
 
     Args:
@@ -82,7 +82,9 @@ class FilterDecisions:
         return FilterDecisions(self.scores[which], self.flagged[which])
 
 
-def false_rejections(clean: FilterDecisions, *, level: float = 0.95, name: str = "false-rejection-rate") -> Measurement:
+def measure_false_rejections(
+    clean: FilterDecisions, *, level: float = 0.95, name: str = "false-rejection-rate"
+) -> Measurement:
     """Compute the share of clean images that the filter stops, with its exact interval.
 
     Args:
@@ -93,7 +95,7 @@ def false_rejections(clean: FilterDecisions, *, level: float = 0.95, name: str =
     return rates.rate(name, int(clean.flagged.sum()), len(clean), direction=Direction.LOWER, level=level)
 
 
-def detection(
+def measure_detection(
     clean: FilterDecisions,
     triggered: FilterDecisions,
     works: NDArray[np.bool_],
@@ -120,17 +122,17 @@ def detection(
     success = rates.rate("trigger-success-rate", count, len(triggered), direction=Direction.LOWER, level=level)
     if count == 0:
         why = "the trigger changes the prediction of no image, so there is nothing to detect"
-        return [success, *(nothing(name, why, level) for name in ("detection-rate", "auc"))]
+        return [success, *(measure_nothing(name, why, level) for name in ("detection-rate", "auc"))]
     caught = triggered.chosen(works)
     measurements = [
         rates.rate("detection-rate", int(caught.flagged.sum()), count, direction=Direction.HIGHER, level=level),
-        roc.auc(caught.scores, clean.scores, level=level),
-        *(roc.tpr_at_fpr(caught.scores, clean.scores, fpr, level=level) for fpr in fprs),
+        roc.measure_auc(caught.scores, clean.scores, level=level),
+        *(roc.measure_tpr_at_fpr(caught.scores, clean.scores, fpr, level=level) for fpr in fprs),
     ]
     return [success, *(_good_when_high(measurement) for measurement in measurements)]
 
 
-def suspects(clean: FilterDecisions, judged: FilterDecisions, *, level: float = 0.95) -> list[Measurement]:
+def measure_suspects(clean: FilterDecisions, judged: FilterDecisions, *, level: float = 0.95) -> list[Measurement]:
     """Compute the share of images of unknown origin that are stopped, and its excess over that of clean images.
 
     Args:
@@ -141,7 +143,7 @@ def suspects(clean: FilterDecisions, judged: FilterDecisions, *, level: float = 
     stopped, all_of_them = int(judged.flagged.sum()), len(judged)
     return [
         rates.rate("suspects-flagged", stopped, all_of_them, direction=Direction.LOWER, level=level),
-        rates.difference(
+        rates.measure_difference(
             "suspects-excess",
             (stopped, all_of_them),
             (int(clean.flagged.sum()), len(clean)),
@@ -151,14 +153,14 @@ def suspects(clean: FilterDecisions, judged: FilterDecisions, *, level: float = 
     ]
 
 
-def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
+def compute_overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Compute the intersection over union of masks, N×H×W against H×W: N, 0 if both are empty."""
     both, either = (first & second).sum(axis=(1, 2)), (first | second).sum(axis=(1, 2))
     return np.asarray(both / np.maximum(either, 1), dtype=np.float64)
 
 
-def mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95) -> Measurement:
-    """Compute the mean of shares, where high is good; for the interval see `rates.bounded_mean`.
+def measure_mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95) -> Measurement:
+    """Compute the mean of shares, where high is good; for the interval see `rates.compute_bounded_mean`.
 
     Args:
         name: Name of the measurement.
@@ -166,7 +168,7 @@ def mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95) -
         level: Confidence level.
     """
     value = float(values.mean())
-    low, high = map(float, rates.bounded_mean(values, (0.0, 1.0), level))
+    low, high = map(float, rates.compute_bounded_mean(values, (0.0, 1.0), level))
     return Measurement(
         name=name,
         value=value,
@@ -179,7 +181,7 @@ def mean_share(name: str, values: NDArray[np.float64], *, level: float = 0.95) -
     )
 
 
-def nothing(name: str, why: str, level: float = 0.95) -> Measurement:
+def measure_nothing(name: str, why: str, level: float = 0.95) -> Measurement:
     """Return a measurement without a value, for which high is good.
 
     Args:

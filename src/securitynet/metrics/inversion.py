@@ -23,7 +23,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 _CHUNK = 1 << 22
 
 
-def mse(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
+def compute_mse(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
     """Compute the mean squared error of each image against its reference (ML-Doctor, section 5.2).
 
     Args:
@@ -38,7 +38,7 @@ def mse(images: NDArray[np.floating], references: NDArray[np.floating]) -> Value
     return np.asarray((difference**2).mean(axis=(1, 2, 3)))
 
 
-def ssim(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
+def compute_ssim(images: NDArray[np.floating], references: NDArray[np.floating]) -> Values:
     """Compute the structural similarity of images and references (Wang et al., 2004, section III), over all channels.
 
     Gaussian windows of 11×11 pixels with deviation 1.5, over the places where they lie within the image; smaller ones
@@ -69,7 +69,7 @@ def ssim(images: NDArray[np.floating], references: NDArray[np.floating]) -> Valu
     return np.asarray(similarity.mean(axis=(1, 2, 3)))
 
 
-def blank_mse(means: NDArray[np.floating]) -> Values:
+def compute_blank_mse(means: NDArray[np.floating]) -> Values:
     """Compute the MSE between each class's mean image and black, mid-grey or white, whichever is nearest on average.
 
     Args:
@@ -78,11 +78,11 @@ def blank_mse(means: NDArray[np.floating]) -> Values:
     Returns:
         K.
     """
-    candidates = [mse(means, np.full(means.shape, level)) for level in (0.0, 0.5, 1.0)]
+    candidates = [compute_mse(means, np.full(means.shape, level)) for level in (0.0, 0.5, 1.0)]
     return min(candidates, key=lambda values: float(values.mean()))
 
 
-def mean_colour_mse(means: NDArray[np.floating]) -> Values:
+def compute_mean_colour_mse(means: NDArray[np.floating]) -> Values:
     """Compute the MSE between each class's mean image and the mean colour, the best image of one colour on average.
 
     Args:
@@ -92,10 +92,10 @@ def mean_colour_mse(means: NDArray[np.floating]) -> Values:
         K.
     """
     colour = means.mean(axis=(0, 2, 3), dtype=np.float64)[None, :, None, None]
-    return mse(means, np.broadcast_to(colour, means.shape))
+    return compute_mse(means, np.broadcast_to(colour, means.shape))
 
 
-def other_class_mse(means: NDArray[np.floating]) -> Values:
+def compute_other_class_mse(means: NDArray[np.floating]) -> Values:
     """Compute the MSE between the mean images of each class and another, averaged over the others; NaN with one class.
 
     Args:
@@ -127,7 +127,7 @@ def find_nearest(queries: NDArray[np.floating], pool: NDArray[np.floating]) -> t
     return np.asarray(np.linalg.norm(rows - known[best], axis=1)), best
 
 
-def centroid_distance(queries: NDArray[np.floating], members: NDArray[np.floating]) -> Values:
+def compute_centroid_distance(queries: NDArray[np.floating], members: NDArray[np.floating]) -> Values:
     """Return the distance of each query to the centroid of real images, relative to their own mean distance.
 
     Args:
@@ -144,7 +144,7 @@ def centroid_distance(queries: NDArray[np.floating], members: NDArray[np.floatin
     return np.asarray(distances / spread if spread > 0 else np.full(len(queries), np.nan))
 
 
-def ranks(scores: NDArray[np.floating], classes: Classes) -> NDArray[np.int64]:
+def rank_requested_class(scores: NDArray[np.floating], classes: Classes) -> NDArray[np.int64]:
     """Count the classes with a higher score than the requested one, N; ties count one half.
 
     Args:
@@ -156,7 +156,7 @@ def ranks(scores: NDArray[np.floating], classes: Classes) -> NDArray[np.int64]:
     return np.asarray((scores > own).sum(axis=1) + (equal + 1) // 2, dtype=np.int64)
 
 
-def clustered_rate(
+def measure_clustered_rate(
     name: str,
     hits: NDArray[np.bool_],
     classes: Classes,
@@ -190,7 +190,7 @@ def clustered_rate(
             tails = (1 + level) / 2
             effective *= float((stats.norm.ppf(tails) / stats.t.ppf(tails, len(labels) - 1)) ** 2)
             effective = max(effective, float(len(labels)))  # as many as there are classes, whatever ρ is
-    low, high = map(float, rates.clopper_pearson(value * effective, effective, level))
+    low, high = map(float, rates.compute_clopper_pearson(value * effective, effective, level))
     words = f"Clopper–Pearson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
     return Measurement(
         name=name,
@@ -204,7 +204,7 @@ def clustered_rate(
     )
 
 
-def mean_over_classes(
+def measure_mean_over_classes(
     name: str,
     values: Values,
     classes: Classes,

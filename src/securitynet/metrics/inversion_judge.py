@@ -23,7 +23,7 @@ def judge_accuracy(recognised: int, count: int, *, level: float = 0.95) -> Measu
     return rates.rate("judge-accuracy", recognised, count, direction=Direction.HIGHER, level=level)
 
 
-def chance_accuracy(num_classes: int, commonest: int, count: int) -> float:
+def compute_chance_accuracy(num_classes: int, commonest: int, count: int) -> float:
     """Return the accuracy on real images that needs no look at them: guessing, or always the commonest class.
 
     Args:
@@ -39,7 +39,7 @@ def is_blind(accuracy: Measurement, chance: float) -> bool:
     return accuracy.low is None or accuracy.low <= chance
 
 
-def accuracy_ratio(success: Measurement, judge: Measurement) -> Measurement:
+def measure_accuracy_ratio(success: Measurement, judge: Measurement) -> Measurement:
     """Compute ``accuracy-ratio``: the success on reconstructions divided by the accuracy on real images.
 
     The interval is MOVER's for the ratio of two independent rates (Donner and Zou, "Closed-form confidence intervals

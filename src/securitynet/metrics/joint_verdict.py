@@ -95,7 +95,7 @@ def correct_p_values(scans: Sequence[Scan]) -> list[float | None]:
     return corrected
 
 
-def join(scans: Sequence[Scan], names: Sequence[str] = ()) -> JointVerdict:
+def join_verdicts(scans: Sequence[Scan], names: Sequence[str] = ()) -> JointVerdict:
     """Combine the verdicts of several scans; the module's documentation states the rules.
 
     Args:
@@ -148,7 +148,7 @@ def measure_joint_verdict(
     scans = read_scans(measurements)
     if len(scans) < 2:
         return None
-    joint = join(scans, names)
+    joint = join_verdicts(scans, names)
     rank = float(joint.rank)
     return Measurement(
         name=NAME,

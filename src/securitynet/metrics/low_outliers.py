@@ -21,7 +21,7 @@ CONSISTENCY = 1.4826
 """Makes the median absolute deviation of normal draws estimate their standard deviation."""
 
 
-def anomaly_indices(values: Values, bulk: Values | None = None) -> Values:
+def compute_anomaly_indices(values: Values, bulk: Values | None = None) -> Values:
     """Deviations below the median of each value, N; Neural Cleanse's anomaly index, positive on the low side.
 
     The median of an even number of values is the mean of the middle two. Where more than half of the values are equal
@@ -41,7 +41,7 @@ def anomaly_indices(values: Values, bulk: Values | None = None) -> Values:
 
 
 @lru_cache(maxsize=64)
-def rule_false_positives(count: int, threshold: float = 2.0) -> tuple[int, int]:
+def count_rule_false_positives(count: int, threshold: float = 2.0) -> tuple[int, int]:
     """How often "an anomaly index above the threshold" flags normal draws: (sets flagged, sets drawn).
 
     Args:

@@ -12,7 +12,7 @@ from securitynet.metrics.defaults import DEFAULT_DELTA, DEFAULT_FPRS
 from securitynet.records import Direction, Measurement
 
 
-def measure(
+def measure_membership(
     scores: NDArray[np.float64],
     is_member: NDArray[np.bool_],
     *,
@@ -45,15 +45,15 @@ def measure(
     cut = 0.0 if isinstance(threshold, np.ndarray) else threshold
     judged = above[is_member & held_out], above[~is_member & held_out]
     return [
-        roc.auc(members, non_members, level=level),
-        roc.balanced_accuracy(*judged, cut, level=level),
-        advantage(*judged, cut, level=level),
-        *(roc.tpr_at_fpr(members, non_members, fpr, level=level) for fpr in fprs),
-        epsilon.lower_bound(scores, is_member, tuning=~held_out, delta=delta, level=level, seed=seed),
+        roc.measure_auc(members, non_members, level=level),
+        roc.measure_balanced_accuracy(*judged, cut, level=level),
+        measure_advantage(*judged, cut, level=level),
+        *(roc.measure_tpr_at_fpr(members, non_members, fpr, level=level) for fpr in fprs),
+        epsilon.measure_lower_bound(scores, is_member, tuning=~held_out, delta=delta, level=level, seed=seed),
     ]
 
 
-def advantage(
+def measure_advantage(
     members: roc.Scores, non_members: roc.Scores, threshold: float, *, level: float = 0.95, name: str = "advantage"
 ) -> Measurement:
     """Compute the membership advantage: TPR minus FPR with scores of at least ``threshold`` called members.
@@ -70,6 +70,6 @@ def advantage(
     """
     roc.check(members, non_members)
     hits, false_alarms = int((members >= threshold).sum()), int((non_members >= threshold).sum())
-    return rates.difference(
+    return rates.measure_difference(
         name, (hits, len(members)), (false_alarms, len(non_members)), direction=Direction.LOWER, level=level
     )

@@ -4,7 +4,7 @@ The auditor guesses some of the coins from the trained model and abstains on the
 a small epsilon let anybody guess that many coins correctly, so a number of correct guesses rules small epsilons out.
 The guesses may depend on the model in any way, and never on the coins.
 
-`epsilon_lower_bound` is Theorem 5.2 of Steinke, Nasr and Jagielski, "Privacy Auditing with One (1) Training Run"
+`measure_epsilon` is Theorem 5.2 of Steinke, Nasr and Jagielski, "Privacy Auditing with One (1) Training Run"
 (2023). `securitynet.metrics.f_dp_audit` has the version for a whole trade-off curve.
 """
 
@@ -98,7 +98,7 @@ def guess(scores: NDArray[np.float64], included: NDArray[np.bool_]) -> list[Gues
     return made
 
 
-def one_run_p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
+def bound_p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
     """Bound the probability of so many correct guesses under (epsilon, delta)-differential privacy.
 
     Steinke, Nasr and Jagielski, Theorem 5.2: with W ~ Binomial(r, e^ε / (e^ε + 1)), v correct of r guesses on m
@@ -124,7 +124,7 @@ def one_run_p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
     return min(beta + 2 * guesses.canaries * delta * max(alpha, 0.0), 1.0)
 
 
-def largest_rejected(is_rejected: Callable[[float], bool], low: float, largest: float = LARGEST_EPSILON) -> float:
+def find_largest_rejected(is_rejected: Callable[[float], bool], low: float, largest: float = LARGEST_EPSILON) -> float:
     """Return the largest value, to four digits, that a test rejects along with all smaller ones.
 
     Args:
@@ -143,7 +143,7 @@ def largest_rejected(is_rejected: Callable[[float], bool], low: float, largest: 
     return low
 
 
-def epsilon_lower_bound(
+def measure_epsilon(
     scores: NDArray[np.float64], included: NDArray[np.bool_], *, delta: float = DEFAULT_DELTA, level: float = 0.95
 ) -> Measurement:
     """Compute the epsilon that the guesses rule out anything below (Steinke, Nasr and Jagielski, 2023).
@@ -162,21 +162,21 @@ def epsilon_lower_bound(
     """
     attempts = guess(scores, included)
     best, chosen = 0.0, None
-    for attempt, error in share_error(attempts, level):
+    for attempt, error in divide_error(attempts, level):
 
         def is_rejected(epsilon: float, attempt: Guesses = attempt, error: float = error) -> bool:
-            return one_run_p_value(attempt, epsilon, delta) <= error
+            return bound_p_value(attempt, epsilon, delta) <= error
 
         # Whatever is not rejected at the best bound so far cannot improve it.
         if not is_rejected(best):
             continue
-        bound = largest_rejected(is_rejected, best)
+        bound = find_largest_rejected(is_rejected, best)
         if chosen is None or bound > best:
             best, chosen = bound, attempt
     return describe_bound(f"one-run-epsilon@delta={delta:g}", best, chosen, attempts, level, "Steinke et al. (2023)")
 
 
-def share_error(attempts: list[Guesses], level: float) -> Iterator[tuple[Guesses, float]]:
+def divide_error(attempts: list[Guesses], level: float) -> Iterator[tuple[Guesses, float]]:
     """Yield each attempt with its share of the error probability, those with the highest share of correct ones first.
 
     Args:

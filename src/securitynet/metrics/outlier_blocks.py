@@ -282,7 +282,7 @@ class _Table:
         """p-values of observed statistics that allow for the search over k, and their exact intervals, each K."""
         sets = len(self.smallest)
         hits = np.searchsorted(self.smallest, self.shares(observed) + 1e-12, side="right").astype(np.float64)
-        low, high = rates.clopper_pearson(hits, sets, level)
+        low, high = rates.compute_clopper_pearson(hits, sets, level)
         return (hits + 1) / (sets + 1), low, high
 
 

@@ -47,7 +47,7 @@ class Ownership(Record):
                 "what the independent models do not, such as the same initial weights."
             )
         if self.verdict == "undecided":
-            needed = fewest_references()
+            needed = count_fewest_references()
             return f"{text} {count} references cannot resolve {ALPHA:.0%}: {needed} or more are needed for a verdict."
         return (
             f"{text} It is not shown to be a copy: independent models are as close to your model. That does not clear "
@@ -56,12 +56,12 @@ class Ownership(Record):
         )
 
 
-def fewest_references(alpha: float = ALPHA) -> int:
+def count_fewest_references(alpha: float = ALPHA) -> int:
     """Return how many independent models are needed for a p-value of ``alpha`` at all."""
     return round(1 / alpha) - 1
 
 
-def compare(matches: int, count: int, references: Sequence[float], *, level: float = 0.95) -> Ownership:
+def rank_suspect(matches: int, count: int, references: Sequence[float], *, level: float = 0.95) -> Ownership:
     """Rank the suspect's match among those of independent models.
 
     If the suspect is independent too, it is exchangeable with them, so the p-value is at most α in at most a share α of
@@ -81,6 +81,6 @@ def compare(matches: int, count: int, references: Sequence[float], *, level: flo
     verdict: Verdict = "no sign"
     if p_value <= ALPHA:
         verdict = "copy"
-    elif len(references) < fewest_references():
+    elif len(references) < count_fewest_references():
         verdict = "undecided"
     return Ownership(match=match, references=tuple(references), p_value=p_value, verdict=verdict)

@@ -11,8 +11,10 @@ from securitynet.records import Direction, Measurement
 MOVER_PAIRED = "MOVER over discordant records with Clopper–Pearson limits"
 
 
-def interval(first: NDArray[np.bool_], second: NDArray[np.bool_], level: float) -> tuple[float, float, float]:
-    """Compute the difference of the rates of two paired outcomes, and its interval; see `limits`.
+def compute_paired_interval(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], level: float
+) -> tuple[float, float, float]:
+    """Compute the difference of the rates of two paired outcomes, and its interval; see `compute_paired_limits`.
 
     Args:
         first: Whether the first outcome holds for each record, N.
@@ -29,11 +31,11 @@ def interval(first: NDArray[np.bool_], second: NDArray[np.bool_], level: float) 
     if n == 0 or len(second) != n:
         raise ValueError("paired outcomes of at least one record are needed")
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
-    low, high = limits(only_first, only_second, n, level)
+    low, high = compute_paired_limits(only_first, only_second, n, level)
     return (only_first - only_second) / n, float(low), float(high)
 
 
-def limits(
+def compute_paired_limits(
     only_first: ArrayLike, only_second: ArrayLike, n: ArrayLike, level: float
 ) -> tuple[rates.Floats, rates.Floats]:
     """Compute the interval of the difference of two rates of the same records, from the records on which they differ.
@@ -55,7 +57,7 @@ def limits(
     """
     n = np.asarray(n, dtype=np.float64)
     p, q = np.asarray(only_first) / n, np.asarray(only_second) / n
-    (low_p, high_p), (low_q, high_q) = (rates.clopper_pearson(k, n, level) for k in (only_first, only_second))
+    (low_p, high_p), (low_q, high_q) = (rates.compute_clopper_pearson(k, n, level) for k in (only_first, only_second))
     others = (1 - p) * (1 - q)
     correlation = -np.minimum(np.sqrt(np.where(others > 0, p * q / np.where(others > 0, others, 1.0), 0.0)), 1.0)
 
@@ -69,10 +71,10 @@ def limits(
     )
 
 
-def difference(
+def measure_paired_difference(
     name: str, first: NDArray[np.bool_], second: NDArray[np.bool_], *, direction: Direction, level: float = 0.95
 ) -> Measurement:
-    """Compute the difference of the rates of two paired outcomes as a measurement; see `limits`.
+    """Compute the difference of the rates of two paired outcomes as a measurement; see `compute_paired_limits`.
 
     Args:
         name: Name of the measurement.
@@ -81,7 +83,7 @@ def difference(
         direction: Which direction is good for the owner.
         level: Confidence level.
     """
-    value, low, high = interval(first, second, level)
+    value, low, high = compute_paired_interval(first, second, level)
     return Measurement(
         name=name,
         value=value,

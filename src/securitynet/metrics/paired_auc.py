@@ -12,7 +12,7 @@ from securitynet.records import Direction, Measurement
 METHOD = "paired DeLong, one worst record added to each group"
 
 
-def difference(
+def measure_auc_difference(
     name: str,
     first: NDArray[np.float64],
     second: NDArray[np.float64],

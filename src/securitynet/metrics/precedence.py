@@ -13,7 +13,7 @@ def count_beyond(scores: NDArray[np.float64], clean: NDArray[np.float64]) -> int
     return int((scores > clean.max()).sum())
 
 
-def precedence_p_value(beyond: int, scores: int, clean: int) -> float:
+def compute_precedence_p_value(beyond: int, scores: int, clean: int) -> float:
     """Probability that the ``beyond`` largest of all values are scores, if scores and clean values are of one kind.
 
     All orders are then equally likely, so the probability is that of drawing ``beyond`` scores without replacement:

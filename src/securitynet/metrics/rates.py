@@ -21,7 +21,7 @@ MOVER = "MOVER with Clopper–Pearson limits"
 Floats = NDArray[np.float64]
 
 
-def clopper_pearson(successes: ArrayLike, n: ArrayLike, level: float) -> tuple[Floats, Floats]:
+def compute_clopper_pearson(successes: ArrayLike, n: ArrayLike, level: float) -> tuple[Floats, Floats]:
     """Compute the exact interval of a binomial rate; each side misses with probability at most (1 - level) / 2.
 
     Clopper and Pearson (Biometrika 26, 1934), as Beta quantiles. Counts need not be integers (Korn and Graubard, Survey
@@ -54,7 +54,7 @@ def rate(name: str, successes: int, n: int, *, direction: Direction, level: floa
         level: Confidence level.
     """
     value = successes / n
-    low, high = map(float, clopper_pearson(successes, n, level))
+    low, high = map(float, compute_clopper_pearson(successes, n, level))
     return Measurement(
         name=name,
         value=value,
@@ -67,7 +67,7 @@ def rate(name: str, successes: int, n: int, *, direction: Direction, level: floa
     )
 
 
-def combine(
+def combine_rates(
     first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike], weights: tuple[float, float], level: float
 ) -> tuple[Floats, Floats, Floats]:
     """Compute value and interval of ``w1·p1 + w2·p2`` for two independent binomial rates.
@@ -88,7 +88,7 @@ def combine(
     value, below, above = np.zeros(()), np.zeros(()), np.zeros(())
     for (successes, n), weight in zip((first, second), weights, strict=True):
         p = np.asarray(successes) / np.asarray(n)
-        low, high = clopper_pearson(successes, n, level)
+        low, high = compute_clopper_pearson(successes, n, level)
         to_low, to_high = weight * (p - low), weight * (high - p)
         if weight < 0:
             to_low, to_high = -to_high, -to_low
@@ -98,7 +98,7 @@ def combine(
     return value, value - np.sqrt(below), value + np.sqrt(above)
 
 
-def difference(
+def measure_difference(
     name: str, first: tuple[int, int], second: tuple[int, int], *, direction: Direction, level: float = 0.95
 ) -> Measurement:
     """Compute the difference of two independent rates, such as training minus test accuracy (the overfitting level).
@@ -110,7 +110,7 @@ def difference(
         direction: Which direction is good for the owner.
         level: Confidence level.
     """
-    value, low, high = map(float, combine(first, second, (1.0, -1.0), level))
+    value, low, high = map(float, combine_rates(first, second, (1.0, -1.0), level))
     return Measurement(
         name=name,
         value=value,
@@ -123,7 +123,9 @@ def difference(
     )
 
 
-def bounded_mean(values: NDArray[np.floating], bounds: tuple[float, float], level: float) -> tuple[Floats, Floats]:
+def compute_bounded_mean(
+    values: NDArray[np.floating], bounds: tuple[float, float], level: float
+) -> tuple[Floats, Floats]:
     """Compute the interval of the mean of bounded values along the last axis.
 
     A sample may miss values that matter: one value in a thousand at the far bound shifts the mean, and most samples of
@@ -148,7 +150,7 @@ def bounded_mean(values: NDArray[np.floating], bounds: tuple[float, float], leve
 
 
 def _weighted_mean_limit(values: Floats, bound: float, level: float) -> Floats:
-    """Compute the upper limit of `bounded_mean`."""
+    """Compute the upper limit of `compute_bounded_mean`."""
     n = values.shape[-1] + 1
     least = np.minimum(values.min(axis=-1), bound)
     span = bound - least
@@ -156,10 +158,10 @@ def _weighted_mean_limit(values: Floats, bound: float, level: float) -> Floats:
     shares = (bound - values) / np.where(span > 0, span, 1.0)[..., None]
     mean = shares.sum(axis=-1) / n
     variance = ((shares**2).sum(axis=-1) / n - mean**2) / (n + 1)
-    return np.asarray(np.where(span > 0, bound - span * beta_quantile(mean, variance, (1 - level) / 2), bound))
+    return np.asarray(np.where(span > 0, bound - span * compute_beta_quantile(mean, variance, (1 - level) / 2), bound))
 
 
-def beta_quantile(mean: ArrayLike, variance: ArrayLike, share: float) -> Floats:
+def compute_beta_quantile(mean: ArrayLike, variance: ArrayLike, share: float) -> Floats:
     """Compute the quantile of the Beta distribution with a given mean and variance; the mean if the variance is 0.
 
     Args:
@@ -175,7 +177,7 @@ def beta_quantile(mean: ArrayLike, variance: ArrayLike, share: float) -> Floats:
     return np.where(usable, special.betaincinv(inner * size, (1 - inner) * size, share), mean)
 
 
-def ratio(
+def compute_ratio_interval(
     both: ArrayLike, only_first: ArrayLike, only_second: ArrayLike, neither: ArrayLike, level: float
 ) -> tuple[Floats, Floats]:
     """Compute the interval of the ratio of two rates of the same records, by MOVER on their logarithms.
@@ -192,7 +194,10 @@ def ratio(
     """
     a, b, c, d = (np.asarray(count, dtype=np.float64) for count in (both, only_first, only_second, neither))
     n, first, second = a + b + c + d, a + b, a + c
-    (low_1, high_1), (low_2, high_2) = clopper_pearson(first, n, level), clopper_pearson(second, n, level)
+    (low_1, high_1), (low_2, high_2) = (
+        compute_clopper_pearson(first, n, level),
+        compute_clopper_pearson(second, n, level),
+    )
     p, q = first / n, second / n
     scale = np.sqrt(first * (n - first)) * np.sqrt(second * (n - second))
     excess = a * d - b * c
@@ -211,7 +216,7 @@ def ratio(
     return np.where(none, 0.0, low), np.where(none, high_1 / low_2, high)
 
 
-def percentile_interval(samples: np.ndarray, level: float) -> tuple[float, float]:
+def compute_percentile_interval(samples: np.ndarray, level: float) -> tuple[float, float]:
     """Return the central interval of a bootstrap distribution."""
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

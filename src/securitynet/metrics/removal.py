@@ -45,7 +45,8 @@ class RemovalTest(Record):
             return f"{sentence} The model still knows them, or was trained in another way than the models beside it."
         if self.verdict == "undecided":
             return (
-                f"{sentence} {len(self.retrained)} models cannot resolve {ALPHA:.1%}: {fewest_retrained()} or more are "
+                f"{sentence} {len(self.retrained)} models cannot resolve {ALPHA:.1%}: {count_fewest_retrained()} or "
+                "more are "
                 "needed for a verdict."
             )
         if self.below <= ALPHA:
@@ -58,7 +59,7 @@ class RemovalTest(Record):
         )
 
 
-def fewest_retrained(alpha: float = ALPHA) -> int:
+def count_fewest_retrained(alpha: float = ALPHA) -> int:
     """Return how many retrained models are needed for a p-value of ``alpha`` at all."""
     return round(1 / alpha) - 1
 
@@ -81,7 +82,7 @@ def judge_removal(records: int, confidence: float, retrained: Sequence[float]) -
     verdict: Verdict = "no sign"
     if p_value <= ALPHA:
         verdict = "remembered"
-    elif count < fewest_retrained():
+    elif count < count_fewest_retrained():
         verdict = "undecided"
     return RemovalTest(
         records=records,

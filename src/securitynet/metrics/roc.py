@@ -66,7 +66,7 @@ def count_share(scores: Scores, thresholds: Scores) -> NDArray[np.float64]:
     return shares
 
 
-def curve(members: Scores, non_members: Scores) -> Curve:
+def compute_curve(members: Scores, non_members: Scores) -> Curve:
     """Compute the ROC curve at every distinct score."""
     check(members, non_members)
     thresholds = np.unique(np.concatenate([members, non_members]))[::-1]
@@ -76,14 +76,14 @@ def curve(members: Scores, non_members: Scores) -> Curve:
     )
 
 
-def auc_value(members: Scores, non_members: Scores) -> float:
+def compute_auc(members: Scores, non_members: Scores) -> float:
     """Return the probability that a random member scores above a random non-member; ties count one half."""
     ordered, others = np.sort(members), np.sort(non_members)
     below = sum(int(np.searchsorted(others, ordered, side=side).sum()) for side in ("left", "right"))
     return below / 2 / (len(members) * len(non_members))
 
 
-def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str = "auc") -> Measurement:
+def measure_auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str = "auc") -> Measurement:
     """Compute the AUC with an interval that is valid for ties, constant scores and perfect separation.
 
     Args:
@@ -93,8 +93,8 @@ def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str 
         name: Name of the measurement.
     """
     check(members, non_members)
-    value = auc_value(members, non_members)
-    low, high = auc_limits(members, non_members, level)
+    value = compute_auc(members, non_members)
+    low, high = compute_auc_limits(members, non_members, level)
     return Measurement(
         name=name,
         value=value,
@@ -107,7 +107,7 @@ def auc(members: Scores, non_members: Scores, *, level: float = 0.95, name: str 
     )
 
 
-def auc_limits(members: Scores, non_members: Scores, level: float) -> tuple[float, float]:
+def compute_auc_limits(members: Scores, non_members: Scores, level: float) -> tuple[float, float]:
     """Compute the interval of an AUC, for scores of any distribution and groups of any size.
 
     DeLong's variance is that of the observed scores, and 0 if these happen to be separated or all equal; the interval
@@ -145,7 +145,7 @@ def _auc_limit(below: Scores, above: Scores, ties: float, tail: float) -> float:
     # E[w_i·w_k] = (1 + [i = k]) / (M(M + 1)) for uniform weights; the square of a tie's one half is a quarter.
     squares = won**2 + float((below**2).sum()) + float((above**2).sum()) + won - ties / 4
     variance = squares / (m * (m + 1) * n * (n + 1)) - mean**2
-    return float(rates.beta_quantile(mean, variance, tail))
+    return float(rates.compute_beta_quantile(mean, variance, tail))
 
 
 def count_allowed(fpr: float, n: int) -> int:
@@ -171,7 +171,7 @@ def resolves(n: int, fpr: float, level: float = 0.95) -> bool:
     return n >= rates.count_draws(fpr, level)
 
 
-def lowest_resolved(n: int, level: float = 0.95) -> float:
+def find_lowest_resolved(n: int, level: float = 0.95) -> float:
     """Return the lowest FPR that n non-members resolve, about 3.7 / n at a level of 0.95; see `resolves`.
 
     Args:
@@ -181,7 +181,7 @@ def lowest_resolved(n: int, level: float = 0.95) -> float:
     return -math.expm1(math.log((1 - level) / 2) / n)
 
 
-def tpr_at_fpr(
+def measure_tpr_at_fpr(
     members: Scores, non_members: Scores, fpr: float, *, level: float = 0.95, name: str | None = None
 ) -> Measurement:
     """Compute the TPR at the lowest threshold whose FPR is at most ``fpr``.
@@ -217,7 +217,7 @@ def tpr_at_fpr(
         )
     threshold = np.sort(non_members)[n - 1 - count_allowed(fpr, n)]
     value = int((members > threshold).sum()) / m
-    low, high = tpr_limits(members, non_members, fpr, level)
+    low, high = compute_tpr_limits(members, non_members, fpr, level)
     return Measurement(
         name=name,
         value=value,
@@ -230,7 +230,7 @@ def tpr_at_fpr(
     )
 
 
-def tpr_limits(members: Scores, non_members: Scores, fpr: float, level: float) -> tuple[float, float]:
+def compute_tpr_limits(members: Scores, non_members: Scores, fpr: float, level: float) -> tuple[float, float]:
     """Compute the interval of a TPR at a FPR, which covers the uncertainty of the threshold and of the share above it.
 
     Of n non-members, a binomial number K scores above the threshold with this FPR, so the threshold lies between the
@@ -289,12 +289,12 @@ def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Score
     return float(optimize.brentq(exceed, 0.0, 1.0, xtol=1e-12))
 
 
-def balanced_accuracy(
+def measure_balanced_accuracy(
     members: Scores, non_members: Scores, threshold: float, *, level: float = 0.95, name: str = "balanced-accuracy"
 ) -> Measurement:
     """Compute the mean of true-positive and true-negative rate, with scores of at least ``threshold`` called members.
 
-    The threshold must come from other records than these. For the interval see `rates.combine`.
+    The threshold must come from other records than these. For the interval see `rates.combine_rates`.
 
     Args:
         members: Scores of members.
@@ -306,7 +306,7 @@ def balanced_accuracy(
     check(members, non_members)
     m, n = len(members), len(non_members)
     hits, rejections = int((members >= threshold).sum()), int((non_members < threshold).sum())
-    value, low, high = map(float, rates.combine((hits, m), (rejections, n), (0.5, 0.5), level))
+    value, low, high = map(float, rates.combine_rates((hits, m), (rejections, n), (0.5, 0.5), level))
     return Measurement(
         name=name,
         value=value,
@@ -319,7 +319,7 @@ def balanced_accuracy(
     )
 
 
-def best_threshold(members: Scores, non_members: Scores) -> float:
+def find_best_threshold(members: Scores, non_members: Scores) -> float:
     """Return the threshold with the highest balanced accuracy on these records; of several that tie, the middle one.
 
     It lies halfway between two neighbouring scores, so that it does not depend on the rounding of one score. Tune it on

@@ -5,10 +5,10 @@ from __future__ import annotations
 from scipy import special, stats
 
 TESTS = ("total uses", "spread of batch sizes", "spread of uses")
-"""Names of the tests, in the order of `poisson_p_values`."""
+"""Names of the tests, in the order of `compute_poisson_p_values`."""
 
 
-def poisson_p_values(
+def compute_poisson_p_values(
     total: int, size_spread: float, use_spread: float, *, records: int, steps: int, rate: float
 ) -> tuple[float, float, float]:
     """Compute two-sided p-values of "each record joined each batch by a coin of its own".

@@ -42,7 +42,7 @@ class Slice(Record):
     fpr: float | None
 
 
-def slices(
+def compute_slices(
     scores: roc.Scores,
     is_member: NDArray[np.bool_],
     *,
@@ -87,7 +87,7 @@ def slices(
     return result
 
 
-def extremes(slices_: Sequence[Slice], by: By, count: int = 3) -> tuple[list[Slice], list[Slice]]:
+def select_extremes(slices_: Sequence[Slice], by: By, count: int = 3) -> tuple[list[Slice], list[Slice]]:
     """Return the most and the least exposed slices of a kind by AUC, at most ``count`` of each and none in both lists.
 
     Args:
@@ -131,7 +131,7 @@ def _range(low: float, high: float) -> str:
 
 def _auc(members: roc.Scores, non_members: roc.Scores, level: float, among: int) -> Measurement:
     if min(len(members), len(non_members)) >= FEWEST:
-        auc = roc.auc(members, non_members, level=1 - (1 - level) / among)
+        auc = roc.measure_auc(members, non_members, level=1 - (1 - level) / among)
         method = f"{auc.method}; all {among} classes at once" if among > 1 else auc.method
         return auc.model_copy(update={"level": level, "method": method})
     return Measurement(

@@ -15,7 +15,7 @@ from securitynet.records import Direction, Measurement
 RATIO = "MOVER for a paired ratio with Clopper–Pearson limits"
 
 
-def measure(
+def measure_stealing(
     labels: NDArray[np.int64],
     target: NDArray[np.int64],
     surrogate: NDArray[np.int64],
@@ -31,7 +31,7 @@ def measure(
     - ``accuracy-ratio``: the surrogate's accuracy divided by the target's (SecurityNet, section 4.1).
     - ``agreement-on-errors``: share of the target's errors on which the surrogate makes the same error. A model of the
       same task that never saw the target agrees with it where both are right; this shows how much was *copied*.
-    - ``calibration-gap``: see `calibration_gap`; it is large for a surrogate whose confidence collapsed.
+    - ``calibration-gap``: see `measure_calibration_gap`; it is large for a surrogate whose confidence collapsed.
     - ``posterior-distance``: mean total-variation distance of its posteriors from the target's.
     - ``constant-agreement``: the agreement of a constant prediction, the class that the target predicts most often.
 
@@ -55,15 +55,15 @@ def measure(
     return [
         rates.rate("accuracy", int(right.sum()), n, direction=Direction.LOWER, level=level),
         rates.rate("agreement", int((surrogate == target).sum()), n, direction=Direction.LOWER, level=level),
-        ratio("accuracy-ratio", right, target_right, direction=Direction.LOWER, level=level),
+        measure_ratio("accuracy-ratio", right, target_right, direction=Direction.LOWER, level=level),
         _on_errors(int((surrogate == target)[wrong].sum()), int(wrong.sum()), level),
-        calibration_gap(confidence, right, level=level),
-        mean_distance(distances, level=level),
+        measure_calibration_gap(confidence, right, level=level),
+        measure_mean_distance(distances, level=level),
         rates.rate("constant-agreement", commonest, n, direction=Direction.LOWER, level=level),
     ]
 
 
-def queried_share(queried: NDArray[np.int64], rest: int, *, level: float = 0.95) -> Measurement:
+def measure_queried_share(queried: NDArray[np.int64], rest: int, *, level: float = 0.95) -> Measurement:
     """Share of the images to be judged that were queried, and are left out.
 
     Args:
@@ -98,11 +98,13 @@ def measure_transfer(
         ]
     return [
         rates.rate("transfer", int(fooled.sum()), n, direction=Direction.LOWER, level=level),
-        paired.difference("transfer-gain", fooled, fooled_by_noise, direction=Direction.LOWER, level=level),
+        paired.measure_paired_difference(
+            "transfer-gain", fooled, fooled_by_noise, direction=Direction.LOWER, level=level
+        ),
     ]
 
 
-def ratio(
+def measure_ratio(
     name: str,
     first: NDArray[np.bool_],
     second: NDArray[np.bool_],
@@ -110,7 +112,7 @@ def ratio(
     direction: Direction,
     level: float = 0.95,
 ) -> Measurement:
-    """Compute the ratio of two rates of the same records; for the interval see `rates.ratio`.
+    """Compute the ratio of two rates of the same records; for the interval see `rates.compute_ratio_interval`.
 
     Args:
         name: Name of the measurement.
@@ -127,7 +129,7 @@ def ratio(
     if two == 0:
         return make_missing(name, direction, level, "The target is right on none of these records.", n)
     both, either = int((first & second).sum()), int((first | second).sum())
-    low, high = map(float, rates.ratio(both, one - both, two - both, n - either, level))
+    low, high = map(float, rates.compute_ratio_interval(both, one - both, two - both, n - either, level))
     value = one / two
     return Measurement(
         name=name,
@@ -141,12 +143,12 @@ def ratio(
     )
 
 
-def calibration_gap(
+def measure_calibration_gap(
     confidence: NDArray[np.floating], right: NDArray[np.bool_], *, level: float = 0.95, name: str = "calibration-gap"
 ) -> Measurement:
     """Compute the absolute difference between mean confidence and accuracy.
 
-    The interval is that of the mean difference (`rates.bounded_mean`, between -1 and 1), folded at 0.
+    The interval is that of the mean difference (`rates.compute_bounded_mean`, between -1 and 1), folded at 0.
 
     Args:
         confidence: Posterior of the prediction, N.
@@ -155,7 +157,7 @@ def calibration_gap(
         name: Name of the measurement.
     """
     gap = np.asarray(confidence, dtype=np.float64) - right
-    low, high = map(float, rates.bounded_mean(gap, (-1.0, 1.0), level))
+    low, high = map(float, rates.compute_bounded_mean(gap, (-1.0, 1.0), level))
     inside = low <= 0 <= high
     return Measurement(
         name=name,
@@ -170,10 +172,10 @@ def calibration_gap(
     )
 
 
-def mean_distance(
+def measure_mean_distance(
     distances: NDArray[np.floating], *, level: float = 0.95, name: str = "posterior-distance"
 ) -> Measurement:
-    """Compute the mean total-variation distance between posteriors; for the interval see `rates.bounded_mean`.
+    """Compute the mean total-variation distance between posteriors; for the interval see `rates.compute_bounded_mean`.
 
     Args:
         distances: Distances, N, each in [0, 1]; NaN if the target's posteriors are hidden from its owner too.
@@ -184,7 +186,7 @@ def mean_distance(
         return make_missing(name, Direction.HIGHER, level, "The target returns labels only.", len(distances))
     values = np.asarray(distances, dtype=np.float64)
     value = float(values.mean())
-    low, high = map(float, rates.bounded_mean(values.clip(0.0, 1.0), (0.0, 1.0), level))
+    low, high = map(float, rates.compute_bounded_mean(values.clip(0.0, 1.0), (0.0, 1.0), level))
     return Measurement(
         name=name,
         value=value,

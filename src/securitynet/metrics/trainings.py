@@ -41,7 +41,7 @@ def choose_fpr(non_members: int, trainings: int, wanted: tuple[float, ...], leve
     return resolved[0] if resolved else max(wanted)
 
 
-def tpr_at_fpr(
+def measure_mean_tpr(
     scores: Floats, is_member: Flags, judged: Flags, fpr: float, *, level: float = 0.95, name: str | None = None
 ) -> Measurement:
     """Compute the TPR at a low FPR on the same records in M trainings, with one threshold for all of them.
@@ -87,7 +87,7 @@ def tpr_at_fpr(
             without.append(_tpr(scores[rest][inside[rest]], scores[rest][outside[rest]], fpr))
         rest[number] = True
     ends = [
-        roc.tpr_limits(members, non_members, fpr, level),
+        roc.compute_tpr_limits(members, non_members, fpr, level),
         _limits_over_trainings(value, m, np.array(without), level),
     ]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
@@ -126,11 +126,11 @@ def _limits_over_trainings(rate: float, count: int, without: Floats, level: floa
     effective = min(count, rate * (1 - rate) / variance) if variance > 0 and 0 < rate < 1 else count
     effective *= float(stats.norm.ppf(tail) / stats.t.ppf(tail, trainings - 1)) ** 2
     effective = max(effective, 1.0)
-    low, high = rates.clopper_pearson(rate * effective, effective, level)
+    low, high = rates.compute_clopper_pearson(rate * effective, effective, level)
     return float(low), float(high)
 
 
-def mean_rate(name: str, hits: Floats, n: int, *, direction: Direction, level: float = 0.95) -> Measurement:
+def measure_mean_rate(name: str, hits: Floats, n: int, *, direction: Direction, level: float = 0.95) -> Measurement:
     """Compute the mean over M trainings of a rate of the same n records, such as the test accuracy.
 
     Args:
@@ -142,11 +142,11 @@ def mean_rate(name: str, hits: Floats, n: int, *, direction: Direction, level: f
     """
     values = hits / n
     mean = float(values.mean())
-    low, high = (float(end) for end in rates.clopper_pearson(mean * n, n, level))
+    low, high = (float(end) for end in rates.compute_clopper_pearson(mean * n, n, level))
     return _mean(name, values, (mean - low, high - mean), n, direction, level)
 
 
-def mean_auc(name: str, groups: list[tuple[Floats, Floats]], *, level: float = 0.95) -> Measurement:
+def measure_mean_auc(name: str, groups: list[tuple[Floats, Floats]], *, level: float = 0.95) -> Measurement:
     """Compute the mean AUC over M trainings of an attack on the same records.
 
     Args:
@@ -154,8 +154,8 @@ def mean_auc(name: str, groups: list[tuple[Floats, Floats]], *, level: float = 0
         groups: For each training, the scores of members and of non-members.
         level: Confidence level.
     """
-    values = np.array([roc.auc_value(*group) for group in groups])
-    ends = np.array([roc.auc_limits(*group, level) for group in groups])
+    values = np.array([roc.compute_auc(*group) for group in groups])
+    ends = np.array([roc.compute_auc_limits(*group, level) for group in groups])
     reach = np.abs(ends - values[:, None]).mean(axis=0)
     return _mean(name, values, (float(reach[0]), float(reach[1])), sum(map(len, groups[0])), Direction.LOWER, level)
 

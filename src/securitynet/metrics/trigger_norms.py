@@ -183,7 +183,7 @@ def find_outliers(norms: Values, sampled: NDArray[np.bool_] | None = None, popul
 def _compute_indices(searched: SearchedNorms) -> Values:
     """Anomaly indices of the converged labels."""
     converged = np.isfinite(searched.norms)
-    return low_outliers.anomaly_indices(searched.norms[converged], searched.norms[searched.bulk])
+    return low_outliers.compute_anomaly_indices(searched.norms[converged], searched.norms[searched.bulk])
 
 
 def _measure_p_value(searched: SearchedNorms, level: float, seed: int) -> Measurement:
@@ -209,7 +209,9 @@ def _measure_p_value(searched: SearchedNorms, level: float, seed: int) -> Measur
         chosen = generator.integers(0, len(table), (SEARCH_RESAMPLES, *table.shape))
         resampled = [np.take_along_axis(table, rows, axis=0).min(axis=0) for rows in chosen]
         p_values = [other.p_value for norms in resampled if (other := searched.test(norms)) is not None]
-        ends = rates.percentile_interval(np.array(p_values), level) if p_values else (test.p_value, test.p_value)
+        ends = (
+            rates.compute_percentile_interval(np.array(p_values), level) if p_values else (test.p_value, test.p_value)
+        )
         alone = [other.p_value for norms in table if (other := searched.test(norms)) is not None]
         low, high = min([low, ends[0], *alone]), max([high, ends[1], *alone])
         method += f", widened to what {len(table)} starting points give, alone and resampled"
@@ -236,7 +238,7 @@ def _measure_reference(searched: SearchedNorms, level: float) -> Measurement:
     models = len(searched.reference)
     if value is None:
         return _none("reference-p-value", models, Direction.HIGHER, level, "the clean models share no label")
-    low, high = map(float, rates.clopper_pearson(round(value * (models + 1)), models + 1, level))
+    low, high = map(float, rates.compute_clopper_pearson(round(value * (models + 1)), models + 1, level))
     return Measurement(
         name="reference-p-value",
         value=value,
@@ -272,7 +274,7 @@ def _measure_rule(searched: SearchedNorms, level: float, seed: int) -> list[Meas
     ends = (resampled.max(axis=1), (resampled > THRESHOLD).sum(axis=1).astype(np.float64))
     measurements = []
     for name, value, values in zip(names, (largest, float(count)), ends, strict=True):
-        low, high = rates.percentile_interval(values, level)
+        low, high = rates.compute_percentile_interval(values, level)
         measurements.append(
             Measurement(
                 name=name,
@@ -290,7 +292,7 @@ def _measure_rule(searched: SearchedNorms, level: float, seed: int) -> list[Meas
 
 def _measure_rule_false_positives(labels: int, level: float) -> Measurement:
     """Measure how often the rule flags a clean model with this number of labels, if norms are normal draws."""
-    counts = low_outliers.rule_false_positives(labels, THRESHOLD)
+    counts = low_outliers.count_rule_false_positives(labels, THRESHOLD)
     measured = rates.rate("rule-false-positives", *counts, direction=Direction.LOWER, level=level)
     return measured.with_notes(f"Share of sets of {labels} independent normal draws that the rule flags.")
 
@@ -347,7 +349,7 @@ def measure_verdict(
         label: Number of the label with the smallest norm; None if no label converged.
         level: Confidence level that the records state; neither value has an interval of its own.
     """
-    rank = backdoor_verdict.decide(evidence).rank
+    rank = backdoor_verdict.decide_verdict(evidence).rank
     verdict = _exact("verdict", float(rank), 1, Direction.LOWER, level).with_notes(sentence)
     if label is None:
         return [verdict, _none("suspect-label", 0, Direction.LOWER, level, "no label has a working trigger")]

@@ -40,21 +40,23 @@ class Axis:
         return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
 
 
-def axis_for(measurements: Sequence[Measurement]) -> Axis:
+def choose_axis(measurements: Sequence[Measurement]) -> Axis:
     """One axis for measurements of one kind.
 
     AUC and balanced accuracy have 0.4 to 1, wider if need be; rates at a FPR are logarithmic, from a tenth of that FPR;
     accuracies 0 to 1.
     """
-    kind = words.kind(measurements[0].name)
+    kind = words.find_kind(measurements[0].name)
     ends = [end for m in measurements for end in (m.low, m.high) if end is not None]
     least, most = min(ends, default=0.0), max(ends, default=1.0)
     if kind.fpr is not None:
         low = 10.0 ** math.floor(math.log10(kind.fpr) - 1)
-        return Axis(low, 1.0, True, (f"≤ {words.percent(low)}", "100%"))
+        return Axis(low, 1.0, True, (f"≤ {words.write_percent(low)}", "100%"))
     if kind.chance == 0.5:
         low = min(0.4, math.floor(least * 10) / 10)
-        return Axis(low, 1.0, False, (words.percent(low), "100%") if kind.unit == "share" else (f"{low:.1f}", "1"))
+        return Axis(
+            low, 1.0, False, (words.write_percent(low), "100%") if kind.unit == "share" else (f"{low:.1f}", "1")
+        )
     if kind.unit == "points":
         low = min(-0.1, math.floor(least * 10) / 10)
         return Axis(low, 1.0, False, (f"{round(low * 100)}".replace("-", words.MINUS), "100"))
@@ -66,7 +68,7 @@ def axis_for(measurements: Sequence[Measurement]) -> Axis:
     return Axis(low, high, False, (f"{low:.3g}".replace("-", words.MINUS), f"{high:.3g}"))
 
 
-def interval_bar(
+def draw_interval(
     measurements: Sequence[Measurement], labels: Sequence[str] = (), series: Sequence[int] = ()
 ) -> Markup | None:
     """The drawing of one measurement, or of the same one for several targets below each other.
@@ -79,11 +81,11 @@ def interval_bar(
     Returns:
         Inline SVG that takes its colours from the page's style sheet; None for a bound, which has no interval.
     """
-    if words.kind(measurements[0].name).one_sided:
+    if words.find_kind(measurements[0].name).one_sided:
         return None
-    axis = axis_for(measurements)
+    axis = choose_axis(measurements)
     height = ROW * len(measurements) + 6
-    chance = words.kind(measurements[0].name).chance
+    chance = words.find_kind(measurements[0].name).chance
     parts = []
     for row, measurement in enumerate(measurements):
         if measurement.value is None or measurement.low is None or measurement.high is None:
@@ -123,7 +125,7 @@ def interval_bar(
     )
 
 
-def swatch(number: int, dash: Sequence[int], *, marker: bool = False) -> Markup:
+def draw_swatch(number: int, dash: Sequence[int], *, marker: bool = False) -> Markup:
     """A sample of a line's look, for a legend.
 
     Args:
@@ -152,7 +154,7 @@ def _marker(look: int, x: float, y: float) -> str:
 def _described(measurements: Sequence[Measurement], labels: Sequence[str], chance: float | None) -> str:
     sentences = []
     for row, measurement in enumerate(measurements):
-        numbers = words.numbers(measurement)
+        numbers = words.write_numbers(measurement)
         if numbers is not None:
             before = f"{labels[row]}: " if labels else ""
             sentences.append(f"{before}{numbers.value}, interval {numbers.interval}")

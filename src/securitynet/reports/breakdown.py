@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from securitynet.attacks.membership.base import MembershipScores
-from securitynet.metrics.slices import Slice, extremes
+from securitynet.metrics.slices import Slice, select_extremes
 from securitynet.reports import verdict, words
-from securitynet.reports.bars import interval_bar
+from securitynet.reports.bars import draw_interval
 from securitynet.reports.families import membership
 from securitynet.results.document import ResultDocument
 
@@ -61,24 +61,24 @@ class Breakdown:
     omitted: int
 
 
-def breakdown(document: ResultDocument, assessment: Assessment) -> Breakdown | None:
+def break_down(document: ResultDocument, assessment: Assessment) -> Breakdown | None:
     """The breakdown of the strongest attack that can be broken down; None if there is none."""
     for strength in membership.rank_attacks(document):
         trial = next((t for t in assessment.trials if t.result.id == strength.trial.id), None)
         if trial is None or not isinstance(trial.output, MembershipScores):
             continue
         slices = trial.output.breakdown(level=assessment.config.level, class_names=document.dataset.classes)
-        most, least = extremes(slices, "class", CLASSES)
+        most, least = select_extremes(slices, "class", CLASSES)
         classes = [s for s in slices if s.by == "class"]
         shown = classes if len(classes) <= 2 * CLASSES else [*most, *reversed(least)]
         kinds = {by: [s for s in slices if s.by == by] for by in ("correctness", "margin")} | {"class": shown}
         groups = tuple((_TITLES[by], tuple(map(_part, parts))) for by, parts in kinds.items() if parts)
         if groups:
-            return Breakdown(verdict.attack_title(trial.name), groups, len(classes) - len(shown))
+            return Breakdown(verdict.title_attack(trial.name), groups, len(classes) - len(shown))
     return None
 
 
 def _part(piece: Slice) -> Part:
-    numbers = words.numbers(piece.auc)
-    bar = None if numbers is None else interval_bar([piece.auc])
+    numbers = words.write_numbers(piece.auc)
+    bar = None if numbers is None else draw_interval([piece.auc])
     return Part(piece.name, piece.members, piece.non_members, numbers, bar)

@@ -13,12 +13,12 @@ from markupsafe import Markup
 
 from securitynet.analysis import tokens
 from securitynet.analysis.figures import style
-from securitynet.files import atomic_write
-from securitynet.reports.comparison import compare
+from securitynet.files import write_atomically
+from securitynet.reports.comparison import compare_targets
 from securitynet.reports.families import membership
 from securitynet.reports.grades import describe_table
 from securitynet.reports.labels import make_distinct
-from securitynet.reports.sections import section
+from securitynet.reports.sections import make_section
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_report(
         ValueError: If there is nothing to report, or the lists differ in length.
     """
     page = render_report(documents, assessments, title)
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(page.encode("utf-8"))
     return path
 
@@ -66,7 +66,7 @@ def render_report(
     labels = make_distinct(documents)
     several = len(documents) > 1
     sections = [
-        section(document, assessment, f"t{number}", label)
+        make_section(document, assessment, f"t{number}", label)
         for number, (document, assessment, label) in enumerate(
             zip(documents, assessments, labels, strict=True), start=1
         )
@@ -74,15 +74,15 @@ def render_report(
     if title is None:
         title = f"{len(documents)} targets compared" if several else labels[0]
     page: str = (
-        environment()
+        load_templates()
         .get_template("report.html")
         .render(
             title=title,
             sections=sections,
-            comparison=compare(documents, assessments, labels) if several else None,
+            comparison=compare_targets(documents, assessments, labels) if several else None,
             created=max(document.created for document in documents),
             version=documents[0].environment.get("securitynet", ""),
-            css=css(),
+            css=read_css(),
             degrees=[(f"{least:g}", text) for least, text in membership.DEGREES],
             slight=membership.SLIGHT,
             bounds=describe_table(documents[0]),
@@ -92,7 +92,7 @@ def render_report(
 
 
 @cache
-def environment() -> Environment:
+def load_templates() -> Environment:
     """The templates of reports."""
     return Environment(
         loader=PackageLoader("securitynet.reports"),
@@ -104,7 +104,7 @@ def environment() -> Environment:
 
 
 @cache
-def css() -> Markup:
+def read_css() -> Markup:
     """The style sheet with the figures' colours, from the one place where they are declared."""
     text = resources.files("securitynet.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
     light = "".join(f"--s{n}: {ink.light}; " for n, ink in enumerate(style.SERIES))

@@ -69,7 +69,7 @@ def describe_changes(comparison: ResultComparison) -> Changes:
         sentences=describe_comparison(comparison),
         rows=rows[:shown],
         omitted=max(len(rows) - shown, 0),
-        exposure=[describe_exposure(one) for one in comparison.exposure],
+        exposure=[describe_exposed_change(one) for one in comparison.exposure],
         files=[name_record(record) for record in change.newly[:MOST_FILES]] if change else [],
     )
 
@@ -81,7 +81,7 @@ def describe_comparison(comparison: ResultComparison) -> list[str]:
     incomparable = sum(d.verdict == "other records" for d in comparison.differences)
     rest = number - len(worse) - len(better) - incomparable
     sentences = [
-        f"Of {words.plural(number, 'measurement')} in both results, {len(worse)} "
+        f"Of {words.count_noun(number, 'measurement')} in both results, {len(worse)} "
         f"{'is' if len(worse) == 1 else 'are'} shown to be worse for the owner, and {len(better)} better; "
         f"{rest} {'shows' if rest == 1 else 'show'} no difference."
     ]
@@ -108,16 +108,16 @@ def list_differences(comparison: ResultComparison, *, most: int | None = None) -
     return [_row(difference) for difference in ordered[:most]]
 
 
-def describe_exposure(change: ExposureChange) -> str:
+def describe_exposed_change(change: ExposureChange) -> str:
     """Describe in a sentence how the exposed members of an attack changed."""
-    title = verdict.attack_title(change.trial)
+    title = verdict.title_attack(change.trial)
     if not change.newly_count + change.no_longer_count:
         return f"{title} exposes the same members as before."
     p_value = f"p\u00a0=\u00a0{change.p_value:.3f}" if change.p_value >= 0.001 else "p\u00a0<\u00a00.001"
     shown = "" if change.p_value < 0.05 else "; so many may change by chance"
     return (
-        f"{title} exposes {words.plural(change.newly_count, 'further member')} and no longer exposes "
-        f"{change.no_longer_count:,}, at {words.percent(change.share)} of the non-members (McNemar's test: "
+        f"{title} exposes {words.count_noun(change.newly_count, 'further member')} and no longer exposes "
+        f"{change.no_longer_count:,}, at {words.write_percent(change.share)} of the non-members (McNemar's test: "
         f"{p_value}{shown})."
     )
 
@@ -147,18 +147,18 @@ def write_markdown(comparison: ResultComparison, policy: PolicyOutcome | None = 
     lines += [f"| {_escape(r.label)} | {r.old} | {r.new} | {r.change} | {r.verdict} |" for r in notable]
     change = find_most_changed(comparison)
     if change is not None:
-        lines += ["", _escape(describe_exposure(change)), ""]
+        lines += ["", _escape(describe_exposed_change(change)), ""]
         lines += [f"- {_escape(name_record(record))}" for record in change.newly[:MOST_FILES]]
     return "\n".join(lines) + "\n"
 
 
 def _row(difference: MeasuredDifference) -> DifferenceRow:
     measurement = difference.difference
-    kind = words.kind(difference.name)
+    kind = words.find_kind(difference.name)
     factor, unit = (1.0, "") if kind.unit == "plain" else (100.0, "%" if kind.unit == "share" else " points")
     decimals = _decimals(measurement, factor)
     trial = split_name(difference.name)[0]
-    label = kind.label if trial == "target" else f"{verdict.attack_title(trial)}: {kind.label}"
+    label = kind.label if trial == "target" else f"{verdict.title_attack(trial)}: {kind.label}"
 
     def text(value: float | None) -> str:
         return f"{(value or 0.0) * factor:.{decimals}f}".replace("-", words.MINUS)

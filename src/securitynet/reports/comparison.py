@@ -11,11 +11,11 @@ from markupsafe import Markup
 from securitynet.analysis.figures.roc_lines import RocLine
 from securitynet.records import FAMILIES
 from securitynet.reports import verdict, words
-from securitynet.reports.bars import interval_bar, swatch
+from securitynet.reports.bars import draw_interval, draw_swatch
 from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.families import membership
 from securitynet.reports.grades import GradedFamily, grade_families
-from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
+from securitynet.reports.roc import RocFigure, choose_strongest, draw_blind_line, draw_roc_figure, draw_roc_lines
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TargetComparison:
     roc: RocFigure | None
 
 
-def compare(
+def compare_targets(
     documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]
 ) -> TargetComparison:
     """Put the targets side by side; measurements are in the order in which they first appear.
@@ -76,37 +76,37 @@ def compare(
     groups: dict[str, list[ComparedRow]] = {}
     for name in sorted(dict.fromkeys(name for measured in per_target for name in measured), key=_family):
         measurements = [measured.get(name) for measured in per_target]
-        numbers = [None if m is None else words.numbers(m) for m in measurements]
+        numbers = [None if m is None else words.write_numbers(m) for m in measurements]
         there = [(n, m) for n, m in enumerate(measurements) if m is not None and m.value is not None]
         bar = None
         if there:
-            bar = interval_bar([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
+            bar = draw_interval([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
         overlap = None
         if len(there) == len(documents) == 2:
             overlap = {True: "apart", False: "overlap", None: None}[verdict.are_apart(there[0][1], there[1][1])]
         owner = _owner(name, documents)
         control = "Controls" if name.startswith(CONTROLS) else "The target itself"
-        title = verdict.attack_title(owner) if owner else control
-        groups.setdefault(title, []).append(ComparedRow(name, words.kind(name).label, numbers, bar, overlap))
-    drawn, left_out = strongest(documents)
+        title = verdict.title_attack(owner) if owner else control
+        groups.setdefault(title, []).append(ComparedRow(name, words.find_kind(name).label, numbers, bar, overlap))
+    drawn, left_out = choose_strongest(documents)
     lines: dict[str, RocLine] = {}
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
-        lines |= roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
+        lines |= draw_roc_lines(assessment, drawn, before=f"{label}: ", ink=number, dash=len(lines))
         if lines:
-            lines |= blind_line(assessment, len(lines), before=f"{label}: ", ink=number)
+            lines |= draw_blind_line(assessment, len(lines), before=f"{label}: ", ink=number)
     cache = assessments[0].config.cache
-    fprs = sorted({fpr for name in per_target[0] if (fpr := words.kind(name).fpr) is not None})
+    fprs = sorted({fpr for name in per_target[0] if (fpr := words.find_kind(name).fpr) is not None})
     return TargetComparison(
         labels=labels,
-        markers=[swatch(number, (1, 0), marker=True) for number in range(len(labels))],
+        markers=[draw_swatch(number, (1, 0), marker=True) for number in range(len(labels))],
         findings=[
             findings
             for findings in zip(*(grade_families(document) for document in documents), strict=True)
             if any(finding.grade != "not assessed" for finding in findings)
         ],
-        sentences=membership.compare_targets(list(documents), labels),
+        sentences=membership.compare_membership(list(documents), labels),
         groups=list(groups.items()),
-        roc=roc_figure(lines, fprs, "compared", left_out=left_out, cache=cache) if lines else None,
+        roc=draw_roc_figure(lines, fprs, "compared", left_out=left_out, cache=cache) if lines else None,
     )
 
 

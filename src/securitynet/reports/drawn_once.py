@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from securitynet.files import cache_folder, read_with_digest, stable_hash, write_with_digest
+from securitynet.files import find_cache_folder, hash_stably, read_with_digest, write_with_digest
 from securitynet.version import __version__
 
 _FILES = ("roc.py", "roc_lines.py", "evasion.py", "groups.py", "style.py", "render.py")
@@ -28,8 +28,8 @@ def draw_once(content: Any, draw: Callable[[], str], cache: Path | None) -> str:
         draw: Draws it: an SVG.
         cache: The cache folder; None for the user's.
     """
-    key = stable_hash({"content": content, "version": __version__, "code": _hash_code()})
-    path = (cache or cache_folder()) / "figures" / f"{key}.svg"
+    key = hash_stably({"content": content, "version": __version__, "code": _hash_code()})
+    path = (cache or find_cache_folder()) / "figures" / f"{key}.svg"
     try:
         payload = read_with_digest(path)
     except OSError:
@@ -45,4 +45,4 @@ def draw_once(content: Any, draw: Callable[[], str], cache: Path | None) -> str:
 @functools.cache
 def _hash_code() -> str:
     folder = resources.files("securitynet.analysis") / "figures"
-    return stable_hash([(folder / name).read_text(encoding="utf-8") for name in _FILES])
+    return hash_stably([(folder / name).read_text(encoding="utf-8") for name in _FILES])

@@ -97,7 +97,7 @@ def _describe_auc(
     return FamilyEvidence(
         scale="membership.auc",
         measurement=auc,
-        low=membership.lower_end(auc, among),
+        low=membership.find_lower_end(auc, among),
         high=high,
         chance=0.5,
         meaning=(
@@ -116,7 +116,7 @@ def _describe_tpr(tpr: Measurement, fpr: float, among: int, unit: membership.Uni
         scale="membership.tpr-over-fpr",
         measurement=tpr,
         factor=1 / fpr,
-        low=membership.lower_end(tpr, among) / fpr,
+        low=membership.find_lower_end(tpr, among) / fpr,
         high=high / fpr,
         chance=1.0,
         meaning=(
@@ -149,12 +149,12 @@ def find_stealing(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
     trial, best = max(able, key=lambda pair: _ends(pair[1]["agreement"])[:2])
     _, value, high = _ends(best["agreement"])
     constant = _ends(best["constant-agreement"])[1]
-    queries = words.plural(trial.queries.unique, "image")
+    queries = words.count_noun(trial.queries.unique, "image")
     return [
         FamilyEvidence(
             scale="stealing.agreement",
             measurement=best["agreement"],
-            low=membership.lower_end(best["agreement"], len(able)),
+            low=membership.find_lower_end(best["agreement"], len(able)),
             high=high,
             chance=constant,
             meaning=(
@@ -183,7 +183,7 @@ def find_inversion(document: ResultDocument, trials: Sequence[TrialSummary]) -> 
         FamilyEvidence(
             scale="inversion.accuracy",
             measurement=best,
-            low=membership.lower_end(best, len(able)),
+            low=membership.find_lower_end(best, len(able)),
             high=high,
             chance=chance,
             meaning=(
@@ -245,7 +245,7 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
     """The highest share of images that evade at the budget of `STANDARD_BUDGETS`, over all norms."""
     candidates = []
     for trial in trials:
-        norm = evasion.norm_of(trial)
+        norm = evasion.find_norm(trial)
         successes = evasion.find_successes(document, trial)
         usual = [epsilon for epsilon in successes if epsilon <= STANDARD_BUDGETS.get(norm, 0.0) + ROUNDING]
         if successes and norm in evasion.CHANGES:
@@ -255,10 +255,10 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
         return []
     _, norm, epsilon = max(candidates, key=lambda one: _ends(one[0]))
     # The strongest attack at that budget may be one whose own smallest budget is another.
-    own = [evasion.find_successes(document, trial) for trial in trials if evasion.norm_of(trial) == norm]
+    own = [evasion.find_successes(document, trial) for trial in trials if evasion.find_norm(trial) == norm]
     success = max((one[epsilon] for one in own if epsilon in one), key=_ends)
     _, value, high = _ends(success)
-    size = f"{epsilon:g}" if norm in evasion.IN_UNITS else words.percent(epsilon)
+    size = f"{epsilon:g}" if norm in evasion.IN_UNITS else words.write_percent(epsilon)
     single_steps = all(trial.name.partition("@")[0] in evasion.SINGLE_STEPS for trial in trials)
     masked = any(
         m.note and evasion_metrics.WARNING in m.note for t in trials for m in verdict.select_measurements(document, t)
@@ -270,7 +270,7 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
         FamilyEvidence(
             scale="evasion.success",
             measurement=success,
-            low=membership.lower_end(success, len(candidates)),
+            low=membership.find_lower_end(success, len(candidates)),
             high=high,
             chance=0.0,
             meaning=(
@@ -293,7 +293,7 @@ def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
     if not verdicts:
         return []
     worst, trial = max(verdicts, key=lambda pair: pair[0].value or 0.0)
-    title = backdoor.SCANS.get(trial.name.partition("@")[0], verdict.attack_title(trial.name))
+    title = backdoor.SCANS.get(trial.name.partition("@")[0], verdict.title_attack(trial.name))
     source = f" ({title})"
     joint = backdoor.find_joint_verdict(document)
     if joint is not None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics import rates
-from securitynet.metrics.exposure import ExposedRecord, Exposure, most_exposed
+from securitynet.metrics.exposure import ExposedRecord, Exposure, rank_most_exposed
 from securitynet.records import Direction
 from securitynet.reports import verdict, words
 from securitynet.reports.families import membership
-from securitynet.reports.pictures import data_uri, is_reduced
+from securitynet.reports.pictures import encode_data_uri, is_reduced
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ def find_exposed(document: ResultDocument, assessment: Assessment, count: int = 
         if trial is None or groups or not isinstance(trial.output, MembershipScores):
             continue
         scores = trial.output
-        title = verdict.attack_title(trial.name)
-        exposure = most_exposed(scores.indices, scores.scores, scores.is_member, count)
+        title = verdict.title_attack(trial.name)
+        exposure = rank_most_exposed(scores.indices, scores.scores, scores.is_member, count)
         if not exposure.ranks:
-            without.append((title, words.small_share(exposure.top_block, int(scores.is_member.sum()))))
+            without.append((title, words.write_small_share(exposure.top_block, int(scores.is_member.sum()))))
             continue
         exhibits = _exhibits(exposure.records, assessment)
         images = assessment.assessed_target.dataset.images
@@ -130,10 +130,11 @@ def _price(exposure: Exposure, members: int, level: float) -> tuple[str, bool]:
     right = len(exposure.records) + exposure.tied_with_last
     sentence = (
         f"Calling every record a member that scores at least as high as the last one shown is right about "
-        f"{words.small_share(right, members)} members ({words.rate(right / members)}), and wrong about "
-        f"{words.small_share(last.false_positives, last.non_members)} non-members ({words.rate(last.share)})"
+        f"{words.write_small_share(right, members)} members ({words.write_rate(right / members)}), and wrong about "
+        f"{words.write_small_share(last.false_positives, last.non_members)} non-members "
+        f"({words.write_rate(last.share)})"
     )
-    gain = rates.difference(
+    gain = rates.measure_difference(
         "gain", (right, members), (last.false_positives, last.non_members), direction=Direction.LOWER, level=level
     )
     if gain.low is not None and gain.low > 0:
@@ -147,7 +148,7 @@ def _price(exposure: Exposure, members: int, level: float) -> tuple[str, bool]:
 def _posterior(signals: Signals, row: int) -> str:
     if signals.head == "labels":
         return "hidden"
-    return words.probability(float(signals.posteriors[row, signals.predictions[row]]))
+    return words.write_probability(float(signals.posteriors[row, signals.predictions[row]]))
 
 
 def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> list[Exhibit]:
@@ -156,7 +157,7 @@ def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> lis
     signals = assessment.signals.select(indices)
     pictures: list[str | None] = [None] * len(records)
     if dataset.images is not None:
-        pictures = [data_uri(image) for image in dataset.batch(indices).numpy()]
+        pictures = [encode_data_uri(image) for image in dataset.batch(indices).numpy()]
     names = dataset.class_names
     return [
         Exhibit(
@@ -166,7 +167,7 @@ def _exhibits(records: tuple[ExposedRecord, ...], assessment: Assessment) -> lis
             prediction=names[int(signals.predictions[row])],
             posterior=_posterior(signals, row),
             score=words.score(record.score),
-            share=words.small_share(record.false_positives, record.non_members),
+            share=words.write_small_share(record.false_positives, record.non_members),
             picture=picture,
         )
         for row, (record, picture) in enumerate(zip(records, pictures, strict=True))

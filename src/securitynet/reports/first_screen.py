@@ -86,7 +86,7 @@ def make_first_screen(document: ResultDocument, out: Path | None = None) -> Firs
             lines.append(FamilyLine(group[0], step, len(group), untried=True))
             lines += [FamilyLine(finding, None, 0, untried=True) for finding in group[1:]]
     troubled = {"Controls"} if groups_differ(document) else set()
-    if verdict.doubt_sentences(document):
+    if verdict.write_doubts(document):
         troubled.add("Checks")
     if document.policy is not None and not document.policy.met:
         troubled.add("Verdict")
@@ -106,19 +106,19 @@ def describe_verdict(document: ResultDocument, findings: Sequence[GradedFamily])
     urgent = [f"{title} ({grade})" for grade in ("high", "moderate") for title in by_grade.get(grade, ())]
     slight = by_grade.get("slight", [])
     parts = []
-    if verdict.doubt_sentences(document):
+    if verdict.write_doubts(document):
         parts.append("in doubt, because a check of the model failed")
     if urgent:
-        parts.append(f"needs attention: {words.listed(urgent)}")
+        parts.append(f"needs attention: {words.join_words(urgent)}")
     if slight:
         kind = "a slight weakness" if len(slight) == 1 else "slight weaknesses"
-        parts.append(f"{'also ' if urgent else ''}{kind}: {words.listed(slight)}")
+        parts.append(f"{'also ' if urgent else ''}{kind}: {words.join_words(slight)}")
     elif not urgent and len(by_grade.get("not assessed", ())) < len(findings):
         parts.append("no weakness is shown by what was tried, which does not mean that there is none")
     if "undecided" in by_grade:
-        parts.append(f"undecided: {words.listed(by_grade['undecided'])}")
+        parts.append(f"undecided: {words.join_words(by_grade['undecided'])}")
     if "not assessed" in by_grade:
-        parts.append(f"not assessed: {words.listed(by_grade['not assessed'])}")
+        parts.append(f"not assessed: {words.join_words(by_grade['not assessed'])}")
     if document.policy is not None:
         parts.append("the policy is met" if document.policy.met else "the policy is not met")
     return "; ".join(parts)
@@ -129,12 +129,15 @@ def _describe(document: ResultDocument, findings: Sequence[GradedFamily]) -> tup
     by_name = {m.name: m for m in document.measurements}
     facts = [
         ("Verdict", describe_verdict(document, findings)),
-        ("Model", f"{target.reference}, {words.plural(target.num_classes, 'class', 'classes')}{_accuracy(by_name)}"),
+        (
+            "Model",
+            f"{target.reference}, {words.count_noun(target.num_classes, 'class', 'classes')}{_accuracy(by_name)}",
+        ),
         ("Data", f"{dataset.reference}: {dataset.members:,} members, {dataset.non_members:,} non-members"),
         ("Membership", _membership(document)),
         ("Controls", _controls(document)),
     ]
-    doubts = verdict.doubt_sentences(document)
+    doubts = verdict.write_doubts(document)
     if doubts:
         facts.append(("Checks", " ".join(doubts)))
     ranked = _rank_records(document, findings)
@@ -150,12 +153,12 @@ def _rank_records(document: ResultDocument, findings: Sequence[GradedFamily]) ->
     if trial is None:
         return ""
     files = [member.file for member in by_trial[trial].members[:MOST_FILES]]
-    return f"ranked highest by {verdict.attack_title(trial)}: {', '.join(files)}; exposed.csv ranks all"
+    return f"ranked highest by {verdict.title_attack(trial)}: {', '.join(files)}; exposed.csv ranks all"
 
 
 def _accuracy(by_name: dict[str, Measurement]) -> str:
     test, train = (by_name.get(f"target.{part}_accuracy") for part in ("test", "train"))
-    numbers = [words.numbers(m, significant=1) if m else None for m in (test, train)]
+    numbers = [words.write_numbers(m, significant=1) if m else None for m in (test, train)]
     if numbers[0] is None or numbers[1] is None:
         return ""
     return f"; right on {numbers[1].value} of the members and {numbers[0].value} of the non-members"
@@ -179,10 +182,12 @@ def _controls(document: ResultDocument) -> str:
         return "none, because no membership attack finished"
     facts = document.controls
     auc = find_blind_auc(document)
-    numbers = words.numbers(auc, significant=1) if auc else None
-    written = f"AUC\u00a0{numbers.value}, {words.unbroken(numbers.interval)}" if numbers else ""
+    numbers = words.write_numbers(auc, significant=1) if auc else None
+    written = f"AUC\u00a0{numbers.value}, {words.keep_unbroken(numbers.interval)}" if numbers else ""
     copies = facts.copies if facts is not None else None
-    also = f"; {words.plural(copies.non_members, 'copy', 'copies')} left out" if copies and copies.non_members else ""
+    also = (
+        f"; {words.count_noun(copies.non_members, 'copy', 'copies')} left out" if copies and copies.non_members else ""
+    )
     if groups_differ(document):
         return f"do not hold: members and non-members differ even without the model ({written}){also}"
     if facts is not None and facts.blind is not None and numbers is not None:

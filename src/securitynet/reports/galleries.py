@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from securitynet.reports.pictures import data_uri, is_reduced
+from securitynet.reports.pictures import encode_data_uri, is_reduced
 
 if TYPE_CHECKING:
     from securitynet.methods.base import Gallery, Output
@@ -46,7 +46,7 @@ def _shown(gallery: Gallery) -> ShownGallery:
         title=gallery.title,
         caption=gallery.caption,
         columns=gallery.columns,
-        rows=tuple((name, tuple(data_uri(image) for image in images)) for name, images in named),
+        rows=tuple((name, tuple(encode_data_uri(image) for image in images)) for name, images in named),
         omitted=max(len(gallery.rows) - MOST_ROWS, 0),
         reduced=is_reduced(gallery.images.shape),
     )

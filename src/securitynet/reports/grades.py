@@ -147,9 +147,9 @@ def _grade(document: ResultDocument, family: str, table: GradeTable) -> GradedFa
         title=FAMILIES[family],
         grade=grade,
         measurement=one.measurement,
-        label=words.kind(one.measurement.name).label,
-        numbers=None if family == "backdoor" else words.numbers(one.measurement, significant=1),
-        attack=verdict.attack_title(trial.name) if trial is not None else "",
+        label=words.find_kind(one.measurement.name).label,
+        numbers=None if family == "backdoor" else words.write_numbers(one.measurement, significant=1),
+        attack=verdict.title_attack(trial.name) if trial is not None else "",
         meaning=_explain(grade, one, document) + _qualify(grade, one, table),
     )
 
@@ -170,7 +170,7 @@ def _find_obstacle(evidence: FamilyEvidence, document: ResultDocument) -> str | 
     """Why a number cannot show that there is nothing: a model that may not be the stated one is not cleared."""
     if evidence.obstacle is not None:
         return evidence.obstacle
-    if verdict.doubt_sentences(document):
+    if verdict.write_doubts(document):
         return "A check of the model failed, so that it may not be the stated one."
     if evidence.scale.startswith("membership.") and document.dataset.membership == "assumed":
         return "Who the members are is assumed: a model that was trained on other records would look like this, too."
@@ -187,8 +187,8 @@ def _explain(grade: Grade, evidence: FamilyEvidence, document: ResultDocument) -
         return obstacle if evidence.blocks else f"{evidence.nothing} {obstacle}"
     if _is_above_chance_uncorrected(evidence):
         return f"Too little data to tell. {CORRECTED}"
-    numbers = words.numbers(evidence.measurement, significant=1)
-    interval = f" ({words.unbroken(numbers.interval)})" if numbers else ""
+    numbers = words.write_numbers(evidence.measurement, significant=1)
+    interval = f" ({words.keep_unbroken(numbers.interval)})" if numbers else ""
     return (
         f"Too little data to tell: the interval{interval} includes {_describe_chance(evidence)}, and a moderate "
         "weakness as well."
@@ -198,12 +198,12 @@ def _explain(grade: Grade, evidence: FamilyEvidence, document: ResultDocument) -
 def _qualify(grade: Grade, evidence: FamilyEvidence, table: GradeTable) -> str:
     """A sentence for an estimate that looks high, whose interval begins so low that the grade is only slight."""
     value, bounds = evidence.measurement.value, table[evidence.scale]
-    numbers = words.numbers(evidence.measurement, significant=1)
+    numbers = words.write_numbers(evidence.measurement, significant=1)
     if grade != "slight" or value is None or numbers is None:
         return ""
     if decide_grade(value, value, chance=evidence.chance, bounds=bounds) != "high":
         return ""
-    return f" So few data allow for much less, too ({words.unbroken(numbers.interval)})."
+    return f" So few data allow for much less, too ({words.keep_unbroken(numbers.interval)})."
 
 
 CORRECTED = (
@@ -236,8 +236,10 @@ def _explain_absence(document: ResultDocument, family: str) -> str:
     """Why there is no grade: the trials failed or were skipped, show nothing that is graded, or did not run."""
     own = [trial for trial in document.trials if trial.name.startswith(f"{family}.")]
     if family == "inversion" and (judge := find_blind_judge(document)) is not None:
-        numbers = words.numbers(judge)
-        seen = f"{numbers.value} of {words.plural(judge.n, 'real image')} ({numbers.interval})" if numbers else "none"
+        numbers = words.write_numbers(judge)
+        seen = (
+            f"{numbers.value} of {words.count_noun(judge.n, 'real image')} ({numbers.interval})" if numbers else "none"
+        )
         return f"Cannot be judged: the classifier that judges reconstructions recognises {seen}, as guessing might."
     if any(trial.status == "ok" for trial in own):
         return "What ran gives no number that could be graded; see below."

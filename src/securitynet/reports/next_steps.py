@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 from securitynet.assessments.repair_config import RepairConfig
 from securitynet.metrics.backdoor_verdict import SETTLED
+from securitynet.metrics.outlier_blocks import FEWEST
 from securitynet.records import Access
 from securitynet.reports import settings
 from securitynet.reports.families import _membership_controls as controls
@@ -173,7 +174,7 @@ def write_command(document: ResultDocument, out: Path | None, **changes: object)
             altered[name] = value
     if out is not None and not PurePath(out).is_absolute():
         altered["out"] = str(out)
-    return settings.command_line(document.model_copy(update={"settings": altered}))
+    return settings.write_assess_command(document.model_copy(update={"settings": altered}))
 
 
 def _propose_defense(document: ResultDocument, finding: GradedFamily, out: Path | None) -> NextStep:
@@ -257,8 +258,17 @@ def _propose_detector(
         kept = [one for one in document.settings.get("configure", ()) if not one.startswith("neural-cleanse.")]
         longer = document.model_copy(update={"settings": {**document.settings, "configure": kept}})
         return NextStep("Search for triggers with the default settings, for long enough.", write_command(longer, out))
+    configured = [*document.settings.get("configure", ())]
+    compared = any(one.startswith("neural-cleanse.reference=") for one in configured)
+    if document.target.num_classes < FEWEST and "backdoor.neural-cleanse" in ran and not compared:
+        changed = [*configured, "neural-cleanse.reference=19"]
+        few = f"Compare with clean models: a test among the classes needs {FEWEST} of them."
+        return NextStep(few, write_command(document, out, configure=changed))
     if missing:
-        return NextStep("Search for triggers.", write_command(document, out, detectors=missing[:1]))
+        how = (
+            "Search for triggers." if missing[0] == "neural-cleanse" else "Scan the weights, for triggers of any kind."
+        )
+        return NextStep(how, write_command(document, out, detectors=missing[:1]))
     if not list_proposed(document, "backdoor"):
         return propose_first(document, ["backdoor"], out)
     return NextStep("Assess the model again when it, its data or the detectors change.")

@@ -15,10 +15,10 @@ from securitynet.assessments.records import tabulate_records
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.records import Measurement
 from securitynet.reports import verdict
-from securitynet.reports.build import environment
+from securitynet.reports.build import load_templates
 from securitynet.reports.families import membership
 from securitynet.reports.first_screen import make_first_screen
-from securitynet.reports.sections import section
+from securitynet.reports.sections import make_section
 
 if TYPE_CHECKING:
     import pandas
@@ -166,7 +166,7 @@ class Outcome:
         if ranked:
             auc = ranked[0].auc
             words.append(f"{ranked[0].trial.name} AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})")
-        if verdict.doubt_sentences(self.document):
+        if verdict.write_doubts(self.document):
             words.append("in doubt, see document.target.checks")
         return f"<Outcome of {target.reference} on {dataset.reference}: {', '.join(words)}; report in {self.report}>"
 
@@ -176,9 +176,11 @@ class Outcome:
         Names of classes, files and models are escaped.
         """
         screen = make_first_screen(self.document, self.folder)
-        part = section(self.document, self.assessment, f"securitynet-{next(_anchors)}", self.document.target.reference)
+        part = make_section(
+            self.document, self.assessment, f"securitynet-{next(_anchors)}", self.document.target.reference
+        )
         page: str = (
-            environment()
+            load_templates()
             .get_template("notebook.html")
             .render(s=part, screen=screen, report=str(self.report), inks=[ink.light for ink in style.SERIES])
         )

@@ -9,7 +9,7 @@ from PIL import ImageFile
 from securitynet.errors import ConfigurationError, MissingExtra
 
 
-def to_pdf(page: str) -> bytes:
+def print_pdf(page: str) -> bytes:
     """A PDF of a self-contained page; nothing is fetched.
 
     Raises:

@@ -13,7 +13,7 @@ LONGEST_SIDE = 96
 """Larger images are shown reduced to this, in pixels: a dozen photographs must not make the page heavy."""
 
 
-def data_uri(pixels: NDArray[np.uint8]) -> str:
+def encode_data_uri(pixels: NDArray[np.uint8]) -> str:
     """A PNG for ``src``.
 
     Args:

@@ -9,12 +9,12 @@ import numpy as np
 from markupsafe import Markup
 
 from securitynet.analysis.figures import render, style
-from securitynet.metrics.evasion import ROBUST_ACCURACY, epsilon_text
+from securitynet.metrics.evasion import ROBUST_ACCURACY, write_epsilon
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
-from securitynet.reports.bars import swatch
+from securitynet.reports.bars import draw_swatch
 from securitynet.reports.drawn_once import draw_once
-from securitynet.reports.families.evasion import norm_of
+from securitynet.reports.families.evasion import find_norm
 from securitynet.results.document import ResultDocument, TrialSummary
 
 MOST_LINES = 6
@@ -50,7 +50,7 @@ class RobustnessFigure:
     left_out: int
 
 
-def robustness(document: ResultDocument, anchor: str, cache: Path | None = None) -> tuple[RobustnessFigure, ...]:
+def draw_robustness(document: ResultDocument, anchor: str, cache: Path | None = None) -> tuple[RobustnessFigure, ...]:
     """A figure for each norm in which evasion was measured at two epsilons or more; strongest attacks first.
 
     Args:
@@ -81,20 +81,20 @@ def _figure(
     # A name is hostile text: the figure gets numbers for names, and the page's own legend has the names.
     plain = {f"line {number}": list(points.values()) for number, points in enumerate(lines.values())}
     table = [(name, [_text(points.get(epsilon)) for epsilon in epsilons]) for name, points in lines.items()]
-    header = [epsilon_text(epsilon) for epsilon in epsilons]
+    header = [write_epsilon(epsilon) for epsilon in epsilons]
     sentence = "; ".join(
         f"{name}: {', '.join(f'{value} at {epsilon}' for value, epsilon in zip(values, header, strict=True))}"
         for name, values in table
     )
     content = [[measurement.model_dump(mode="json") for measurement in points] for points in plain.values()]
     svg = draw_once(content, lambda: _draw(plain), cache)
-    picture = render.inline(
+    picture = render.inline_svg(
         svg, prefix, title="Accuracy under attack", description=f"Robust accuracy over epsilon, {norm}. {sentence}."
     )
     return RobustnessFigure(
         norm=norm,
         picture=Markup(picture),
-        legend=[(swatch(number, style.dash(number)), name) for number, name in enumerate(lines)],
+        legend=[(draw_swatch(number, style.choose_dash(number)), name) for number, name in enumerate(lines)],
         header=header,
         table=table,
         left_out=left_out,
@@ -104,7 +104,7 @@ def _figure(
 def _draw(lines: dict[str, list[Measurement]]) -> str:
     from securitynet.analysis.figures import evasion
 
-    return render.to_svg(evasion.chart(lines, legend=False))
+    return render.to_svg(evasion.draw_evasion_chart(lines, legend=False))
 
 
 def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measurement]]:
@@ -119,16 +119,16 @@ def _lines(document: ResultDocument, norm: str) -> dict[str, dict[float, Measure
             if measurement.name.startswith(start) and measurement.value is not None:
                 points[float(measurement.name.removeprefix(start))] = measurement
         if points:
-            name = verdict.attack_title(trial.name)
+            name = verdict.title_attack(trial.name)
             lines[f"{name}, {trial.threat_model}" if name in lines else name] = dict(sorted(points.items()))
     return lines
 
 
 def _counts(trial: TrialSummary, norm: str) -> bool:
     ran = trial.name.startswith("evasion.") and trial.status == "ok"
-    return ran and norm_of(trial) == norm
+    return ran and find_norm(trial) == norm
 
 
 def _text(measurement: Measurement | None) -> str:
-    numbers = words.numbers(measurement) if measurement is not None else None
+    numbers = words.write_numbers(measurement) if measurement is not None else None
     return "not measured" if numbers is None else f"{numbers.value} ({numbers.interval})"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from markupsafe import Markup
 
 from securitynet.analysis.figures import render, style
-from securitynet.analysis.figures.roc_lines import RocLine, tpr_at
+from securitynet.analysis.figures.roc_lines import RocLine, read_tpr_at
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.metrics import roc as metrics
-from securitynet.metrics.roc import curve
+from securitynet.metrics.roc import compute_curve
 from securitynet.reports import verdict, words
-from securitynet.reports.bars import swatch
+from securitynet.reports.bars import draw_swatch
 from securitynet.reports.drawn_once import draw_once
 from securitynet.reports.families import membership
 from securitynet.reports.families._membership_controls import find_blind_auc
@@ -54,7 +54,7 @@ class RocFigure:
     left_out: int
 
 
-def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
+def choose_strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
     """Names of the attacks whose curves are drawn, and how many are left out to keep the lines distinguishable.
 
     There are `MOST_LINES` for all targets together, of at least one attack: the strongest of the first target,
@@ -66,7 +66,7 @@ def strongest(documents: Sequence[ResultDocument]) -> tuple[list[str], int]:
     return ranked[:most], len(ranked[most:])
 
 
-def roc_lines(
+def draw_roc_lines(
     assessment: Assessment, names: Sequence[str], *, before: str = "", ink: int | None = None, dash: int = 0
 ) -> dict[str, RocLine]:
     """One line per membership attack that finished.
@@ -83,12 +83,12 @@ def roc_lines(
         scores = trial.output
         if trial.name not in names or not isinstance(scores, MembershipScores):
             continue
-        name = before + verdict.attack_title(trial.name)
+        name = before + verdict.title_attack(trial.name)
         if name in lines:  # the same attack under another threat model
             name += f", {trial.result.spec.threat_model}"
         members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
         lines[name] = RocLine(
-            curve(members, non_members),
+            compute_curve(members, non_members),
             len(members),
             len(non_members),
             ink=len(lines) if ink is None else ink,
@@ -97,26 +97,32 @@ def roc_lines(
     return lines
 
 
-def blind_line(assessment: Assessment, number: int, *, before: str = "", ink: int | None = None) -> dict[str, RocLine]:
+def draw_blind_line(
+    assessment: Assessment, number: int, *, before: str = "", ink: int | None = None
+) -> dict[str, RocLine]:
     """The line of the blind baseline; none where there is none, or no membership attack beside which it would stand.
 
     Args:
         assessment: Holds the scores.
         number: Of the line in its figure, for its dashes, and its colour unless ``ink`` says which.
-        before: See `roc_lines`.
-        ink: See `roc_lines`.
+        before: See `draw_roc_lines`.
+        ink: See `draw_roc_lines`.
     """
     scores = assessment.controls.scores
     if scores is None or number == 0:
         return {}
     members, non_members = scores.scores[scores.is_member], scores.scores[~scores.is_member]
     line = RocLine(
-        curve(members, non_members), len(members), len(non_members), ink=number if ink is None else ink, dash=number
+        compute_curve(members, non_members),
+        len(members),
+        len(non_members),
+        ink=number if ink is None else ink,
+        dash=number,
     )
     return {f"{before}Blind baseline, without the model": line}
 
 
-def roc_figure(
+def draw_roc_figure(
     lines: Mapping[str, RocLine], fprs: Sequence[float], prefix: str, *, left_out: int = 0, cache: Path | None = None
 ) -> RocFigure:
     """Draw the lines in both scales.
@@ -139,14 +145,14 @@ def roc_figure(
         content = [scale, list(fprs), [_identify(line) for line in lines.values()]]
         svg = draw_once(content, functools.partial(_draw, plain, fprs, scale), cache)
         description = "True-positive rate against false-positive rate. " + " ".join(_describe(lines))
-        drawn[scale] = Markup(render.inline(svg, f"{prefix}-{scale}", title=title, description=description))
+        drawn[scale] = Markup(render.inline_svg(svg, f"{prefix}-{scale}", title=title, description=description))
     floor = min(line.floor for line in lines.values())
     header = sorted({fpr for fpr in (*READ_AT, *fprs) if fpr >= floor})
     return RocFigure(
         linear=drawn["linear"],
         log=drawn["log"],
-        legend=[(swatch(line.ink, style.dash(line.dash)), name) for name, line in lines.items()],
-        header=[words.percent(fpr) for fpr in header],
+        legend=[(draw_swatch(line.ink, style.choose_dash(line.dash)), name) for name, line in lines.items()],
+        header=[words.write_percent(fpr) for fpr in header],
         table=[(name, [_tpr(line, fpr) for fpr in header]) for name, line in lines.items()],
         left_out=left_out,
     )
@@ -155,7 +161,7 @@ def roc_figure(
 def _draw(lines: Mapping[str, RocLine], fprs: Sequence[float], scale: Literal["linear", "log"]) -> str:
     from securitynet.analysis.figures import roc
 
-    return render.to_svg(roc.chart(roc.frame(lines, keep=fprs), lines, scale, legend=False))
+    return render.to_svg(roc.draw_roc_chart(roc.tabulate_curves(lines, keep=fprs), lines, scale, legend=False))
 
 
 def _identify(line: RocLine) -> list[str | int]:
@@ -171,4 +177,4 @@ def _describe(lines: Mapping[str, RocLine]) -> list[str]:
 def _tpr(line: RocLine, fpr: float) -> str:
     if not metrics.resolves(line.non_members, fpr):
         return "not resolvable"
-    return words.rate(tpr_at(line.curve, metrics.count_allowed(fpr, line.non_members) / line.non_members))
+    return words.write_rate(read_tpr_at(line.curve, metrics.count_allowed(fpr, line.non_members) / line.non_members))

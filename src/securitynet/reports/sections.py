@@ -13,8 +13,8 @@ from securitynet.detectors import DETECTORS
 from securitynet.records import FAMILIES, Direction, Measurement
 from securitynet.reports import families as family_reports
 from securitynet.reports import settings, verdict, words
-from securitynet.reports.bars import interval_bar
-from securitynet.reports.breakdown import Breakdown, breakdown
+from securitynet.reports.bars import draw_interval
+from securitynet.reports.breakdown import Breakdown, break_down
 from securitynet.reports.changes import Changes, describe_changes
 from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.controls import ControlsPart, find_controls
@@ -22,9 +22,9 @@ from securitynet.reports.exposed import Exposed, find_exposed
 from securitynet.reports.families import membership
 from securitynet.reports.first_screen import FirstScreen, make_first_screen
 from securitynet.reports.galleries import ShownGallery, show_galleries
-from securitynet.reports.robustness import RobustnessFigure, robustness
-from securitynet.reports.roc import RocFigure, blind_line, roc_figure, roc_lines, strongest
-from securitynet.reports.what_helps import WhatHelps, describe_tried_defenses, training_sentences
+from securitynet.reports.robustness import RobustnessFigure, draw_robustness
+from securitynet.reports.roc import RocFigure, choose_strongest, draw_blind_line, draw_roc_figure, draw_roc_lines
+from securitynet.reports.what_helps import WhatHelps, describe_training, describe_tried_defenses
 from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Section:
     changes: Changes | None
 
 
-def section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
+def make_section(document: ResultDocument, assessment: Assessment, anchor: str, label: str) -> Section:
     """One target's part of the page.
 
     Args:
@@ -168,8 +168,8 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         label: Name of the target, unique on the page.
     """
     methods, cache = _methods(document.measurements), assessment.config.cache
-    drawn, left_out = strongest([document])
-    lines = roc_lines(assessment, drawn) | blind_line(assessment, len(drawn))
+    drawn, left_out = choose_strongest([document])
+    lines = draw_roc_lines(assessment, drawn) | draw_blind_line(assessment, len(drawn))
     classes = document.dataset.classes
     more = f" and {len(classes) - MOST_CLASSES:,} more" if len(classes) > MOST_CLASSES else ""
     shape = document.dataset.image_shape
@@ -185,7 +185,7 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         label=label,
         document=document,
         opening=verdict.describe_assessment(document),
-        sentences=verdict.sentences(document),
+        sentences=verdict.write_verdict(document),
         remarks=[remark for remark in remarks if remark],
         first_screen=make_first_screen(document, assessment.config.out),
         accuracy=tuple(_row(m, methods) for m in document.measurements if m.name.startswith("target.")),
@@ -194,19 +194,19 @@ def section(document: ResultDocument, assessment: Assessment, anchor: str, label
         blocks=blocks,
         families=_families(document, blocks),
         methods={mark: method for method, mark in methods.items()},
-        level=", ".join(sorted({words.level(m) for m in document.measurements})),
-        roc=roc_figure(lines, _fprs(document), anchor, left_out=left_out, cache=cache) if lines else None,
-        robustness=robustness(document, f"{anchor}-robustness", cache),
+        level=", ".join(sorted({words.write_level(m) for m in document.measurements})),
+        roc=draw_roc_figure(lines, _fprs(document), anchor, left_out=left_out, cache=cache) if lines else None,
+        robustness=draw_robustness(document, f"{anchor}-robustness", cache),
         exposed=find_exposed(document, assessment),
-        breakdown=breakdown(document, assessment),
+        breakdown=break_down(document, assessment),
         classes=", ".join(classes[:MOST_CLASSES]) + more,
         image=None if shape is None else f"{shape[1]} × {shape[2]} pixels, {'grey' if shape[0] == 1 else 'colour'}",
         queries=_queries(document),
         times=_times(document),
-        command=settings.command_line(document),
-        toml=settings.toml(document),
+        command=settings.write_assess_command(document),
+        toml=settings.write_toml(document),
         lacks_weights=settings.lacks_weights(document),
-        defense=training_sentences(document),
+        defense=describe_training(document),
         what_helps=describe_tried_defenses(document),
         changes=describe_changes(document.comparison) if document.comparison else None,
     )
@@ -219,7 +219,7 @@ def describe_attack(name: str) -> tuple[str, str]:
     summary = entry.summary if entry else ""
     _, colon, rest = summary.partition(": ")
     text = rest if colon else summary
-    return verdict.attack_title(name), text[:1].upper() + text[1:]
+    return verdict.title_attack(name), text[:1].upper() + text[1:]
 
 
 def _methods(measurements: Sequence[Measurement]) -> dict[str, str]:
@@ -234,12 +234,12 @@ def _method(measurement: Measurement) -> str:
 
 
 def _row(measurement: Measurement, methods: dict[str, str]) -> MeasurementRow:
-    numbers = words.numbers(measurement)
+    numbers = words.write_numbers(measurement)
     return MeasurementRow(
         measurement=measurement,
-        label=words.kind(measurement.name).label,
+        label=words.find_kind(measurement.name).label,
         numbers=numbers,
-        bar=None if numbers is None else interval_bar([measurement]),
+        bar=None if numbers is None else draw_interval([measurement]),
         better="higher" if measurement.direction is Direction.HIGHER else "lower",
         mark=None if numbers is None else methods.get(_method(measurement)),
     )
@@ -253,9 +253,9 @@ def _families(document: ResultDocument, blocks: Sequence[Block]) -> tuple[Family
     return tuple(
         FamilyPart(
             name,
-            FAMILIES.get(name, verdict.attack_title(name)),
+            FAMILIES.get(name, verdict.title_attack(name)),
             tuple(family_blocks),
-            tuple(family_reports.sentences(name, document, verdict.select_finished(document, name))),
+            tuple(family_reports.write_sentences(name, document, verdict.select_finished(document, name))),
             _unresolved(family_blocks),
         )
         for name, family_blocks in by_family.items()
@@ -274,7 +274,7 @@ def _unresolved(blocks: Sequence[Block]) -> tuple[str, ...]:
                 reasons.setdefault((row.label, reason), []).append(block.title)
     sentences = []
     for (label, reason), titles in reasons.items():
-        of = "all attacks" if len(titles) == len(with_rows) > 1 else words.listed(titles)
+        of = "all attacks" if len(titles) == len(with_rows) > 1 else words.join_words(titles)
         sentences.append(f"{label} of {of}: {reason.removesuffix('.')}.")
     return tuple(sentences)
 
@@ -292,7 +292,7 @@ def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str
 
 
 def _fprs(document: ResultDocument) -> list[float]:
-    rates = {words.kind(m.name).fpr for m in document.measurements}
+    rates = {words.find_kind(m.name).fpr for m in document.measurements}
     return sorted(fpr for fpr in rates if fpr is not None)
 
 
@@ -312,12 +312,14 @@ def _queries(document: ResultDocument) -> list[tuple[str, str]]:
 
 def _times(document: ResultDocument) -> list[tuple[str, str]]:
     names = {"signals": "Querying the target", "total": "Querying the target, and all attacks"}
-    rows = [(text, words.duration(document.seconds[key])) for key, text in names.items() if key in document.seconds]
+    rows = [
+        (text, words.write_duration(document.seconds[key])) for key, text in names.items() if key in document.seconds
+    ]
     for trial in document.trials:
         if trial.status == "ok" and trial.seconds:
-            title = f"{verdict.attack_title(trial.name)} and its measurements"
+            title = f"{verdict.title_attack(trial.name)} and its measurements"
             when = " (in an earlier run)" if trial.reused else ""
-            rows.append((title, words.duration(sum(trial.seconds.values())) + when))
+            rows.append((title, words.write_duration(sum(trial.seconds.values())) + when))
     return rows
 
 

@@ -19,7 +19,7 @@ def list_changed(document: ResultDocument) -> dict[str, Any]:
     return _select_changed(AssessConfig, document.settings)
 
 
-def command_line(document: ResultDocument) -> str:
+def write_assess_command(document: ResultDocument) -> str:
     """``securitynet assess …``, quoted for a POSIX shell."""
     return write_command_line("assess", str(document.settings.get("model", "")), AssessConfig, document.settings)
 
@@ -48,7 +48,7 @@ def write_command_line(
     return shlex.join(words)
 
 
-def toml(document: ResultDocument) -> str:
+def write_toml(document: ResultDocument) -> str:
     """The same as a file for ``--config``."""
     return "\n".join(f"{name} = {_toml_value(value)}" for name, value in list_changed(document).items())
 

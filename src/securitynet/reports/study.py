@@ -15,16 +15,16 @@ from markupsafe import Markup
 from securitynet.analysis import claims, findings, study_frames
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Figure, MissingData
-from securitynet.analysis.figures.declared import figures
+from securitynet.analysis.figures.declared import list_figures
 from securitynet.analysis.findings import ClaimFinding
 from securitynet.analysis.frames import keep
 from securitynet.analysis.papers.compare import Compared
 from securitynet.analysis.papers.every import compare_every
 from securitynet.errors import ConfigurationError, SecurityNetError
-from securitynet.files import atomic_write, parse_toml
+from securitynet.files import parse_toml, write_atomically
 from securitynet.records import TrialResult
 from securitynet.reports import words
-from securitynet.reports.build import css, environment
+from securitynet.reports.build import load_templates, read_css
 from securitynet.reports.study_trials import TrialsSummary
 from securitynet.results.excluded_entries import group_by_reason, read_excluded
 from securitynet.results.root import open_root
@@ -148,10 +148,10 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
     page = render_study_report(folder)
     content = page.encode("utf-8")
     if path.suffix.lower() == ".pdf":
-        from securitynet.reports.pdf import to_pdf
+        from securitynet.reports.pdf import print_pdf
 
-        content = to_pdf(page)
-    with atomic_write(path) as stream:
+        content = print_pdf(page)
+    with write_atomically(path) as stream:
         stream.write(content)
     return path
 
@@ -159,14 +159,14 @@ def write_study_report(folder: Path, path: Path | None = None) -> Path:
 def render_study_report(folder: Path) -> str:
     """The report on the results in a folder, as HTML. Raises `ConfigurationError` if there are no results."""
     page: str = (
-        environment()
+        load_templates()
         .get_template("study.html")
-        .render(page=study_page(folder), number_columns=NUMBERS, css=css(), version=__version__)
+        .render(page=make_study_page(folder), number_columns=NUMBERS, css=read_css(), version=__version__)
     )
     return page
 
 
-def study_page(folder: Path) -> StudyPage:
+def make_study_page(folder: Path) -> StudyPage:
     """The content of the page. Raises `ConfigurationError` if there are no results."""
     targets = list(StudyTargetStore(folder))
     trials = TrialsSummary()
@@ -177,7 +177,7 @@ def study_page(folder: Path) -> StudyPage:
         )
     shown, lacking = _figures(tidy)
     compared = compare_every(tidy) if len(tidy) else []
-    judged = findings.judge(claims.EVERY, tidy, compared=compared) if len(tidy) else []
+    judged = findings.judge_claims(claims.EVERY, tidy, compared=compared) if len(tidy) else []
     named = _names(targets)
     measured = keep(tidy, tidy["measure"] != study_frames.CURVE_MEASURE)
     columns, rows = _table(measured.head(MOST_ROWS))
@@ -210,7 +210,7 @@ def study_page(folder: Path) -> StudyPage:
 
 def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figure, str]]]:
     shown, lacking = [], []
-    for figure in figures().values():
+    for figure in list_figures().values():
         if figure.options.get("pictures"):
             continue  # the report shows the pictures themselves
         try:
@@ -223,7 +223,9 @@ def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figu
             continue
         picture, width = None, 0
         if drawn.chart is not None:
-            svg = render.inline(render.to_svg(drawn.chart), figure.name, title=figure.title, description=drawn.caption)
+            svg = render.inline_svg(
+                render.to_svg(drawn.chart), figure.name, title=figure.title, description=drawn.caption
+            )
             picture = Markup(svg)  # made by Vega from escaped text
             box = re.search(r'viewBox="\S+ \S+ (\S+) ', svg)
             width = round(1.15 * float(box[1])) if box else 0
@@ -329,7 +331,7 @@ def _overview(
         ("Trials", ", ".join(counts) or "none"),
         ("Methods", f"{len(trials.methods):,}"),
         ("Images queried", f"{trials.queries:,}, repeats included"),
-        ("Time in trials", words.duration(trials.seconds)),
+        ("Time in trials", words.write_duration(trials.seconds)),
         ("Trials ended", _between(trials.first, trials.last) if trials.count else "nothing yet"),
     ]  # fmt: skip
 

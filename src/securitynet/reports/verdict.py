@@ -20,13 +20,13 @@ def describe_assessment(document: ResultDocument) -> str:
     finished = sum(trial.status == "ok" for trial in document.trials)
     membership = "known" if dataset.membership == "known" else "assumed from the dataset's own split"
     return (
-        f"A classifier of {words.plural(target.num_classes, 'class', 'classes')}, assessed with "
-        f"{words.plural(finished, 'trial')} on {dataset.members:,} members of its training set and "
+        f"A classifier of {words.count_noun(target.num_classes, 'class', 'classes')}, assessed with "
+        f"{words.count_noun(finished, 'trial')} on {dataset.members:,} members of its training set and "
         f"{dataset.non_members:,} non-members; membership is {membership}."
     )
 
 
-def sentences(document: ResultDocument) -> list[str]:
+def write_verdict(document: ResultDocument) -> list[str]:
     """The verdict: a sentence or two for each family with a finished trial."""
     if not any(trial.status == "ok" for trial in document.trials):
         return [
@@ -34,16 +34,16 @@ def sentences(document: ResultDocument) -> list[str]:
             "That is not evidence that it is safe."
         ]
     return [
-        *doubt_sentences(document),
+        *write_doubts(document),
         *(
             sentence
             for family in FAMILIES
-            for sentence in families.sentences(family, document, select_finished(document, family))
+            for sentence in families.write_sentences(family, document, select_finished(document, family))
         ),
     ]
 
 
-def doubt_sentences(document: ResultDocument) -> list[str]:
+def write_doubts(document: ResultDocument) -> list[str]:
     """A warning for each check of the target that failed."""
     failed = [check for check in document.target.checks if not check.agrees]
     return [
@@ -60,14 +60,14 @@ def select_finished(document: ResultDocument, family: str) -> list[TrialSummary]
 
 def are_apart(first: Measurement, second: Measurement) -> bool | None:
     """Whether two intervals do not overlap; None if one of them is missing or one-sided."""
-    if words.kind(first.name).one_sided:
+    if words.find_kind(first.name).one_sided:
         return None
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return None
     return first.high < second.low or second.high < first.low
 
 
-def attack_title(name: str) -> str:
+def title_attack(name: str) -> str:
     """An attack's name as words: ``membership.modified-entropy`` becomes ``Modified entropy``.
 
     The part after ``@`` names the adversary's data, for attacks that are run with several kinds of data.

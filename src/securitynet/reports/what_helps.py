@@ -71,7 +71,7 @@ def describe_tried_defenses(document: ResultDocument) -> WhatHelps | None:
     return WhatHelps(_sentences(effects, baseline), rows, f"{worst.fpr:.0%}" if worst else "", effects.notes)
 
 
-def training_sentences(document: ResultDocument) -> list[str]:
+def describe_training(document: ResultDocument) -> list[str]:
     """Sentences on the defense that the model was trained with, from its record; empty if there was none."""
     defense: dict[str, Any] | None = (document.target.training or {}).get("defense")
     if not defense:
@@ -79,7 +79,7 @@ def training_sentences(document: ResultDocument) -> list[str]:
     sentences = [f"The model was trained with the defense {defense['name']}."]
     if defense["set_aside"]:
         sentences.append(
-            f"It set {words.plural(defense['set_aside'], 'training record')} aside, which count neither as members "
+            f"It set {words.count_noun(defense['set_aside'], 'training record')} aside, which count neither as members "
             "nor as non-members here."
         )
     if privacy := defense["privacy"]:
@@ -91,8 +91,9 @@ def training_sentences(document: ResultDocument) -> list[str]:
         )
     if teacher := defense["teacher"]:
         sentences.append(
-            f"Its teacher, {teacher['architecture']}, has an accuracy of {words.rate(teacher['test_accuracy'])} on "
-            f"non-members, and the model agrees with it on {words.rate(teacher['agreement'])} of them."
+            f"Its teacher, {teacher['architecture']}, has an accuracy of {words.write_rate(teacher['test_accuracy'])} "
+            "on "
+            f"non-members, and the model agrees with it on {words.write_rate(teacher['agreement'])} of them."
         )
     return [*sentences, *defense["notes"]]
 
@@ -120,7 +121,7 @@ def describe_outcome(tried: DefenseEffect, undefended: DefenseEffect, baseline: 
     if tried.auc is not None and tried.auc.high is not None and tried.auc.high < 0.5:
         sentences[0] += " (scores are reversed; an adversary who knows of the defense turns them round)"
     if tried.denied:
-        sentences.append(f"rules out {words.plural(len(tried.denied), 'attack')}")
+        sentences.append(f"rules out {words.count_noun(len(tried.denied), 'attack')}")
     if _apart(_accuracy(tried, undefended), _accuracy(undefended, tried)) < 0:
         sentences.append("costs accuracy")
     if baseline is not None and not tried.baseline and helps(tried, undefended) and not _beats(tried, baseline):
@@ -245,13 +246,13 @@ def _row(tried: DefenseEffect, undefended: DefenseEffect, baseline: DefenseEffec
     return DefenseRow(
         name=name,
         changes={"none": "", "output": "outputs", "training": "training"}[tried.stage],
-        auc=words.numbers(tried.auc) if tried.auc else None,
+        auc=words.write_numbers(tried.auc) if tried.auc else None,
         attack=tried.attack or "",
-        canaries=words.numbers(worst.canaries) if worst else None,
-        exposed=words.numbers(worst.exposed) if worst and worst.exposed else None,
-        accuracy=words.numbers(accuracy) if accuracy else None,
+        canaries=words.write_numbers(worst.canaries) if worst else None,
+        exposed=words.write_numbers(worst.exposed) if worst and worst.exposed else None,
+        accuracy=words.write_numbers(accuracy) if accuracy else None,
         outcome=describe_outcome(tried, undefended, baseline),
-        seconds=words.duration(tried.seconds) if tried.seconds else "",
+        seconds=words.write_duration(tried.seconds) if tried.seconds else "",
     )
 
 
@@ -263,9 +264,11 @@ def _output_only_rows(effects: DefenseEffects) -> list[DefenseRow]:
     auc = next((tried.against for tried in effects.tried if tried.stage == "output" and tried.against), None)
     if auc is None or auc == effects.undefended.auc:
         return []
-    accuracy = words.numbers(effects.undefended.accuracy) if effects.undefended.accuracy else None
+    accuracy = words.write_numbers(effects.undefended.accuracy) if effects.undefended.accuracy else None
     sentence = "the model without a defense, to an adversary who sees only outputs"
-    return [DefenseRow("no defense, outputs only", "", words.numbers(auc), "", None, None, accuracy, sentence, "")]
+    return [
+        DefenseRow("no defense, outputs only", "", words.write_numbers(auc), "", None, None, accuracy, sentence, "")
+    ]
 
 
 def _blind_rows(document: ResultDocument) -> list[DefenseRow]:
@@ -275,7 +278,7 @@ def _blind_rows(document: ResultDocument) -> list[DefenseRow]:
         return []
     sentence = "what comes without the model"
     label = "blind baseline, without the model"
-    return [DefenseRow(label, "", words.numbers(blind), "", None, None, None, sentence, "")]
+    return [DefenseRow(label, "", words.write_numbers(blind), "", None, None, None, sentence, "")]
 
 
 def _sentences(effects: DefenseEffects, baseline: DefenseEffect | None) -> list[str]:
@@ -284,8 +287,9 @@ def _sentences(effects: DefenseEffects, baseline: DefenseEffect | None) -> list[
         return []
     done = [tried for tried in effects.tried if tried.reason is None]
     sentences = [
-        f"{words.plural(len(done), 'setting')} of defenses were tried against "
-        f"{words.plural(len(effects.attacks), 'attack')} on this model and data. For each, the table shows the average "
+        f"{words.count_noun(len(done), 'setting')} of defenses were tried against "
+        f"{words.count_noun(len(effects.attacks), 'attack')} on this model and data. For each, the table shows the "
+        "average "
         "AUC of the attack that does best against one training."
     ]
     if plain.worst is None:
@@ -343,6 +347,6 @@ def _worst_rate(tried: DefenseEffect) -> float:
 
 
 def _words(rate: Measurement) -> str:
-    numbers = words.numbers(rate)
+    numbers = words.write_numbers(rate)
     assert numbers is not None  # it was resolved
     return f"{numbers.value} ({numbers.interval})"

@@ -21,7 +21,7 @@ _KINDS = {
 }
 
 
-def kind(name: str) -> Kind:
+def find_kind(name: str) -> Kind:
     """The kind of a measurement by its dotted name; a name that is not known is shown as it is."""
     head, mark, bound = name.partition("tpr@fpr=")
     if mark:
@@ -29,22 +29,22 @@ def kind(name: str) -> Kind:
             fpr = float(bound)
         except ValueError:
             return Kind(f"{mark}{bound}")
-        return Kind(f"TPR at {percent(fpr)} FPR", "share", chance=fpr, fpr=fpr)
+        return Kind(f"TPR at {write_percent(fpr)} FPR", "share", chance=fpr, fpr=fpr)
     if name == "membership.blind.auc":
         name = "membership.blind-auc"  # the control itself, under the name that attacks show it by
-    known = families.kind(name)
+    known = families.find_family_kind(name)
     if known is not None:
         return known
     last = head.rpartition(".")[2]
     return _KINDS.get(last, Kind(last.replace("-", " ").replace("_", " ").capitalize()))
 
 
-def percent(share: float) -> str:
+def write_percent(share: float) -> str:
     """A given share as a percentage, with no more digits than it has: 0.001 becomes ``0.1%``."""
     return f"{share * 100:.6g}%"
 
 
-def rate(share: float) -> str:
+def write_rate(share: float) -> str:
     """A computed rate as a percentage, to three digits: 0.575556 becomes ``57.6%``."""
     return f"{share * 100:.3g}%"
 
@@ -62,7 +62,7 @@ class Numbers:
     interval: str
 
 
-def numbers(measurement: Measurement, *, significant: int = 2) -> Numbers | None:
+def write_numbers(measurement: Measurement, *, significant: int = 2) -> Numbers | None:
     """The numbers of a measurement, or None if it has no value.
 
     There are as many decimals as give half the interval's width ``significant`` digits, and more where rounding would
@@ -71,7 +71,7 @@ def numbers(measurement: Measurement, *, significant: int = 2) -> Numbers | None
     value, low, high = measurement.value, measurement.low, measurement.high
     if value is None or low is None or high is None:
         return None
-    what = kind(measurement.name)
+    what = find_kind(measurement.name)
     factor = 1.0 if what.unit == "plain" else 100.0
     value, low, high = value * factor, low * factor, high * factor
     chance = None if what.chance is None else what.chance * factor
@@ -101,22 +101,22 @@ def _touches(chance: float, ends: tuple[float, float], decimals: int) -> bool:
     return any(end != chance and round(end, decimals) == round(chance, decimals) for end in ends)
 
 
-def unbroken(interval: str) -> str:
+def keep_unbroken(interval: str) -> str:
     """An interval that stays on one line: a word joiner on both sides of its dash."""
     return interval.replace("–", "\u2060–\u2060")
 
 
-def level(measurement: Measurement) -> str:
+def write_level(measurement: Measurement) -> str:
     """The confidence level as ``95%``."""
-    return percent(measurement.level)
+    return write_percent(measurement.level)
 
 
-def small_share(count: int, total: int) -> str:
+def write_small_share(count: int, total: int) -> str:
     """A count among many, as ``3 of 10,000``."""
     return f"{count:,} of {total:,}"
 
 
-def probability(value: float) -> str:
+def write_probability(value: float) -> str:
     """A posterior: one decimal, and never a rounded certainty."""
     if 0.9995 <= value < 1:
         return "> 99.9%"
@@ -132,7 +132,7 @@ def score(value: float) -> str:
     return f"{value:.3g}".replace("-", MINUS).replace("inf", "∞")
 
 
-def duration(seconds: float) -> str:
+def write_duration(seconds: float) -> str:
     """A duration in words: ``3.20 s``, ``2 min 05 s``."""
     if seconds < 0.01:
         return "under 0.01 s"
@@ -145,7 +145,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def plural(count: int, singular: str, several: str | None = None) -> str:
+def count_noun(count: int, singular: str, several: str | None = None) -> str:
     """A count with its noun: ``1 attack``, ``2 attacks``.
 
     Args:
@@ -156,6 +156,6 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
-def listed(items: list[str]) -> str:
+def join_words(items: list[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,6 +1,7 @@
 """``result.json``: the machine-readable outcome of an assessment, with a version and a JSON schema.
 
-The schema file beside this module, ``result.schema.json``, is generated from these records (`schema_text`); a test
+The schema file beside this module, ``result.schema.json``,
+is generated from these records (`write_result_schema`); a test
 keeps the two equal.
 """
 
@@ -375,7 +376,7 @@ def read_document(path: Path) -> ResultDocument:
     return ResultDocument.model_validate(check_digest(value))
 
 
-def schema_text() -> str:
+def write_result_schema() -> str:
     """The JSON schema of `ResultDocument`, as text."""
     schema = ResultDocument.model_json_schema(by_alias=True, mode="serialization")
     schema["properties"][DIGEST] = DIGEST_SCHEMA

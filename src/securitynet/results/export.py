@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from securitynet.errors import ConfigurationError
 from securitynet.escaping import escape_formula
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 from securitynet.memory import pause_garbage_collection
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.columns import make_frame
 from securitynet.results.index import Index
-from securitynet.results.study_targets import StudyTargetRecord, target_key
+from securitynet.results.study_targets import StudyTargetRecord, make_target_key
 
 if TYPE_CHECKING:
     import pandas
@@ -87,7 +87,7 @@ def read_blocks(
 ) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], ...]]]:
     """The rows of `to_frame`, in no particular order: (what those of a target or trial share, what each has)."""
     by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
-    usual = functools.cache(lambda kind, method: flatten_settings(defaults(kind, method)) if defaults else {})
+    usual = functools.cache(lambda kind, method: flatten_dotted(defaults(kind, method)) if defaults else {})
     for record in list(index.target_records()):
         about = _about_target(record)
         if record.means is not None:
@@ -101,7 +101,7 @@ def read_blocks(
     split = functools.cache(_split_name)
     for id_, trial in index.identified_trials():
         spec = trial.spec
-        known = by_key.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
+        known = by_key.get(make_target_key(spec.target, spec.dataset, spec.split, spec.precision))
         about = known[1] if known else _about_spec(trial)
         shared = {**about, **_about_trial(id_, trial, usual(spec.kind, spec.method))}
         yield shared, tuple(_value(m, *split(_prefix(trial), m.name)) for m in trial.measurements) or _NO_VALUE
@@ -154,7 +154,7 @@ def write_table(frame: pandas.DataFrame, path: Path) -> None:
         buffer.write(encode_csv(frame))
     else:
         buffer.write(frame.to_json(orient="records", lines=True, force_ascii=False).encode("utf-8"))
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(buffer.getvalue())
 
 
@@ -174,12 +174,12 @@ def _escape_cell(value: Any, escaped: dict[str, str]) -> Any:
     return escaped.get(value) or escaped.setdefault(value, escape_formula(value))
 
 
-def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted names; lists as JSON."""
     columns: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            columns |= flatten_settings(value, f"{prefix}{name}.")
+            columns |= flatten_dotted(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple | Mapping):
             columns[f"{prefix}{name}"] = json.dumps(value)
         else:
@@ -223,7 +223,7 @@ def _about_spec(trial: TrialResult) -> dict[str, Any]:
     """The columns about a target that a trial provides, if there is no record of the target."""
     spec = trial.spec
     return {
-        "case": target_key(spec.target, spec.dataset, spec.split, spec.precision),
+        "case": make_target_key(spec.target, spec.dataset, spec.split, spec.precision),
         "model": spec.target.reference,
         "reference": spec.target.reference,
         "checksum": spec.target.checksum,
@@ -235,7 +235,7 @@ def _about_spec(trial: TrialResult) -> dict[str, Any]:
 
 def _about_trial(id_: str, trial: TrialResult, usual: Mapping[str, Any]) -> dict[str, Any]:
     spec = trial.spec
-    configuration = flatten_settings(spec.configuration)
+    configuration = flatten_dotted(spec.configuration)
     changed = {name: value for name, value in configuration.items() if name not in usual or usual[name] != value}
     family, _, method = spec.method.rpartition(".")
     return {

@@ -29,7 +29,7 @@ FEWEST_FILES = 5000
 _MOST_PROCESSES = 4
 
 
-def read_parts(root: Root, name: str, parts: Sequence[Sequence[str]]) -> Iterator[FileRows]:
+def read_row_parts(root: Root, name: str, parts: Sequence[Sequence[str]]) -> Iterator[FileRows]:
     """The rows of each part of the files, in their order.
 
     Args:

@@ -11,7 +11,7 @@ from securitynet.records import TrialResult
 from securitynet.results import store
 from securitynet.results.root import Root
 from securitynet.results.store import parse_identified_trial
-from securitynet.results.study_targets import StudyTargetRecord, parse_study_target, target_key
+from securitynet.results.study_targets import StudyTargetRecord, make_target_key, parse_study_target
 
 _FPR = re.compile(r"^.*[@.]fpr=")
 
@@ -67,7 +67,7 @@ def read_rows(root: Root, name: str, paths: Iterable[str]) -> FileRows:
     return rows
 
 
-def text_checksum(text: str) -> str:
+def digest_text(text: str) -> str:
     """SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
@@ -77,7 +77,7 @@ def _trial_row(root: str, trial: str, result: TrialResult, text: str) -> Row:
     return (
         root,
         trial,
-        target_key(spec.target, spec.dataset, spec.split, spec.precision),
+        make_target_key(spec.target, spec.dataset, spec.split, spec.precision),
         result.status,
         result.reason,
         spec.kind,
@@ -94,7 +94,7 @@ def _trial_row(root: str, trial: str, result: TrialResult, text: str) -> Row:
         result.environment.get("securitynet"),
         result.finished,
         text,
-        text_checksum(text),
+        digest_text(text),
     )
 
 

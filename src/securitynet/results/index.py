@@ -24,8 +24,8 @@ from securitynet.errors import SecurityNetError
 from securitynet.memory import pause_garbage_collection
 from securitynet.records import TrialResult
 from securitynet.results import store, study_targets
-from securitynet.results.file_readers import read_parts
-from securitynet.results.file_rows import FileRows, Row, text_checksum
+from securitynet.results.file_readers import read_row_parts
+from securitynet.results.file_rows import FileRows, Row, digest_text
 from securitynet.results.root import Root
 from securitynet.results.store import restore_trial
 from securitynet.results.study_targets import StudyTargetRecord, parse_study_target
@@ -205,7 +205,7 @@ class Index:
             refreshed.gone = len(gone)
             with pause_garbage_collection():
                 parts = list(_parts(sorted(changed)))  # in the order of the keys, in which a tree is filled fastest
-                for rows in read_parts(self.root, self.name, parts):
+                for rows in read_row_parts(self.root, self.name, parts):
                     self._write(connection, rows, seen)
                     refreshed.read += len(rows.read)
                     refreshed.damaged |= rows.damaged
@@ -249,7 +249,7 @@ class Index:
                 for id_, text, checksum in connection.execute(part):
                     # The digest and the id were checked in the file; whether the copy is the same is soon known.
                     # In a file of someone else, a column of texts may hold bytes or nothing.
-                    if not isinstance(text, str) or text_checksum(text) != checksum:
+                    if not isinstance(text, str) or digest_text(text) != checksum:
                         raise ValueError(f"trial {id_} is not as it was written")
                     yield id_, restore_trial(text)
 

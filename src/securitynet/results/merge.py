@@ -15,7 +15,7 @@ from securitynet.results.study_targets import parse_study_target
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
-_TEXTS_OF_TARGETS = ("reason", "traceback", "notes", "codes", "environment")
+_TEXTS_OF_TARGETS = ("label", "training", "reason", "traceback", "notes", "codes", "environment")
 _RANK = {"ok": 0, "failed": 1, "skipped": 2}
 
 
@@ -38,7 +38,7 @@ class Merged:
     damaged: dict[str, str] = field(default_factory=dict)
 
 
-def merge(sources: Iterable[Root], into: Root, *, redact: bool = False) -> Merged:
+def merge_results(sources: Iterable[Root], into: Root, *, redact: bool = False) -> Merged:
     """Copy results into a root. A finished trial is preferred to a failed one, and that to a skipped one.
 
     Args:

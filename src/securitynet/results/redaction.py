@@ -15,8 +15,11 @@ from securitynet.results.document import ResultDocument
 OMISSION = "…"
 """Stands for what is left out."""
 
-_ABSOLUTE = re.compile(r"(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\",;:<>|()]+(?:[\\/][^\s'\",;:<>|()]+)+")
-"""An absolute path of two or more parts within a text."""
+_ABSOLUTE = re.compile(
+    r"(?:(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[\\/]|\\\\)|(?<=[a-z]{2}:)/(?!/))"
+    r"[^\s'\",;:<>|()]+(?:[\\/][^\s'\",;:<>|()]+)+"
+)
+"""An absolute path of two or more parts within a text, or within a reference such as parquet:PATH."""
 
 _PATH_SETTINGS = ("weights", "members", "non_members", "policy", "against", "data_root", "cache", "db", "out")
 _REFERENCE = re.compile(r"^(?P<scheme>[a-z]+):(?P<path>[^:]+)(?P<rest>(?::[^:/\\]+)?)$")

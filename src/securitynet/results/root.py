@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, MissingExtra
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 from securitynet.untrusted import MAX_TEXT, open_regular, read_bytes
 
 ASIDE = "set-aside"
@@ -103,7 +103,7 @@ class FolderRoot(Root):
 
     @override
     def write(self, path: str, content: bytes) -> None:
-        with atomic_write(self._at(path)) as stream:
+        with write_atomically(self._at(path)) as stream:
             stream.write(content)
 
     @override

@@ -3,7 +3,8 @@
 The arrays are written before the record, and each file is whole or absent: where a record exists, so do its arrays, and
 a killed run leaves nothing that looks finished and is not.
 
-The JSON schema beside this module, ``trial.schema.json``, is generated from the records (`schema_text`); a test keeps
+The JSON schema beside this module, ``trial.schema.json``,
+is generated from the records (`write_trial_schema`); a test keeps
 the two equal.
 """
 
@@ -59,7 +60,7 @@ class TrialStore:
             np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
             self.files.write(self.name(result.id, ".npz"), buffer.getvalue())
             result = result.model_copy(update={"arrays": tuple(sorted(arrays))})
-        self.files.write(self.name(result.id), trial_text(result).encode("utf-8"))
+        self.files.write(self.name(result.id), write_trial_text(result).encode("utf-8"))
         return result
 
     def load(self, trial_id: str) -> TrialResult | None:
@@ -108,7 +109,7 @@ class TrialStore:
                 yield result
 
 
-def trial_text(result: TrialResult) -> str:
+def write_trial_text(result: TrialResult) -> str:
     """A trial as JSON text. NaN and infinity are refused: they are not JSON."""
     value = add_digest({"id": result.id, **result.model_dump(mode="json")})
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -148,7 +149,7 @@ def parse_identified_trial(text: str | bytes) -> tuple[str, TrialResult]:
     return stated, result
 
 
-def schema_text() -> str:
+def write_trial_schema() -> str:
     """The JSON schema of a trial file, as text."""
     schema = TrialResult.model_json_schema(mode="serialization")
     schema["properties"] = {

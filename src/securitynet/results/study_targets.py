@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from securitynet.files import DIGEST, DIGEST_SCHEMA, add_digest, check_digest, stable_hash
+from securitynet.files import DIGEST, DIGEST_SCHEMA, add_digest, check_digest, hash_stably
 from securitynet.records import (
     Access,
     Check,
@@ -62,7 +62,7 @@ class Capabilities(Record):
     @property
     def key(self) -> str:
         """Digest of what the trials of this target have in common."""
-        return target_key(self.target, self.dataset, self.split, self.precision)
+        return make_target_key(self.target, self.dataset, self.split, self.precision)
 
 
 class StudyTargetRecord(Record):
@@ -118,7 +118,7 @@ class StudyTargetRecord(Record):
         return any(not check.agrees for check in self.checks)
 
 
-def target_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIdentity, precision: str) -> str:
+def make_target_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIdentity, precision: str) -> str:
     """The digest that connects trials with the record of their target.
 
     Args:
@@ -134,7 +134,7 @@ def target_key(target: TargetIdentity, dataset: DatasetIdentity, split: SplitIde
 @functools.lru_cache(4096)
 def _hash_target(checksum: str, preprocessing: str, *others: str) -> str:
     """Many trials have one target."""
-    return stable_hash([checksum, json.loads(preprocessing), *others], 16)
+    return hash_stably([checksum, json.loads(preprocessing), *others], 16)
 
 
 class StudyTargetStore:
@@ -187,7 +187,7 @@ def parse_study_target(text: str | bytes) -> StudyTargetRecord:
         raise ValueError(f"not a target record: {error.error_count()} fields are wrong") from error
 
 
-def schema_text() -> str:
+def write_target_schema() -> str:
     """The JSON schema of a target file, as text."""
     schema = StudyTargetRecord.model_json_schema(mode="serialization")
     schema["properties"][DIGEST] = DIGEST_SCHEMA

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from securitynet.catalog.known import completed
+from securitynet.catalog.known import complete_entry
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item
 from securitynet.catalog.weights import names_weights
@@ -89,7 +89,7 @@ class Candidate(Record):
             codes["weights_file"] = self.location
         if self.notes:
             codes["notes"] = " ".join(self.notes)[:5000]
-        entry, filled = completed(codes, sources)
+        entry, filled = complete_entry(codes, sources)
         return Item(entry, filled)
 
     def row(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return ()
 
 
-def pair_named(values: Mapping[str, Any], dataset: str | None = None) -> Iterator[StatedNormalization]:
+def pair_named_values(values: Mapping[str, Any], dataset: str | None = None) -> Iterator[StatedNormalization]:
     """The pairs among named values: ``CIFAR_MEAN`` and ``CIFAR_STD``, or ``mean`` and ``std``; also tables by dataset.
 
     Args:
@@ -91,7 +91,7 @@ def list_keyed(values: Mapping[Any, Any]) -> Iterator[StatedNormalization]:
             if item is not None:
                 yield item
         elif isinstance(value, dict):
-            yield from pair_named({str(name): inner for name, inner in value.items()}, dataset)
+            yield from pair_named_values({str(name): inner for name, inner in value.items()}, dataset)
 
 
 def choose(

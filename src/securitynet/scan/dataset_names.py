@@ -6,7 +6,7 @@ import functools
 import itertools
 import re
 
-from securitynet.catalog.known import DatasetFacts, dataset_facts
+from securitynet.catalog.known import DatasetFacts, find_dataset_facts
 
 _WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
 _ORDINARY = frozenset({"digits"})
@@ -57,5 +57,5 @@ def list_named_datasets(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _find(name: str) -> DatasetFacts | None:
-    """As `dataset_facts`, for the same words again and again."""
-    return dataset_facts(name[:200])
+    """As `find_dataset_facts`, for the same words again and again."""
+    return find_dataset_facts(name[:200])

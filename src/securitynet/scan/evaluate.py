@@ -28,14 +28,14 @@ def list_values(tree: ast.AST) -> dict[str, Any]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             for target in node.targets:
-                for name, value in pair_assigned(target, node.value):
-                    item = evaluate(value, values)
+                for name, value in list_assigned(target, node.value):
+                    item = evaluate_expression(value, values)
                     known = item if _is_small(item) else None
                     values[name] = known if name not in values or values[name] == known else None
     return values
 
 
-def pair_assigned(target: ast.expr, value: ast.expr) -> list[tuple[str, ast.expr]]:
+def list_assigned(target: ast.expr, value: ast.expr) -> list[tuple[str, ast.expr]]:
     """Names and what is assigned to them, also to several at once.
 
     Args:
@@ -43,12 +43,12 @@ def pair_assigned(target: ast.expr, value: ast.expr) -> list[tuple[str, ast.expr
         value: The right side.
     """
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        return [item for pair in zip(target.elts, value.elts, strict=True) for item in pair_assigned(*pair)]
+        return [item for pair in zip(target.elts, value.elts, strict=True) for item in list_assigned(*pair)]
     name = getattr(target, "id", getattr(target, "attr", None))
     return [] if name is None else [(str(name), value)]
 
 
-def evaluate(node: ast.expr, values: Mapping[str, Any], depth: int = 0) -> Any:
+def evaluate_expression(node: ast.expr, values: Mapping[str, Any], depth: int = 0) -> Any:
     """The value of an expression of literals, names, lists and divisions of numbers; None if it is anything else.
 
     ``[x / 255 for x in (125.3, 123.0, 113.9)]`` and ``np.array(MEAN) / 255`` are lists of numbers.
@@ -63,18 +63,18 @@ def evaluate(node: ast.expr, values: Mapping[str, Any], depth: int = 0) -> Any:
     if isinstance(node, ast.Name | ast.Attribute):
         return values.get(node.id if isinstance(node, ast.Name) else node.attr)
     if isinstance(node, ast.Tuple | ast.List):
-        return _all_known(evaluate(item, values, depth + 1) for item in node.elts[:_LONGEST])
+        return _all_known(evaluate_expression(item, values, depth + 1) for item in node.elts[:_LONGEST])
     if isinstance(node, ast.BinOp):
-        return _compute(node.op, *(evaluate(side, values, depth + 1) for side in (node.left, node.right)))
+        return _compute(node.op, *(evaluate_expression(side, values, depth + 1) for side in (node.left, node.right)))
     if isinstance(node, ast.ListComp | ast.GeneratorExp) and len(node.generators) == 1 and depth < _IN_EACH:
         inner = node.generators[0]
-        items = evaluate(inner.iter, values, depth + 1)
+        items = evaluate_expression(inner.iter, values, depth + 1)
         if not _is_flat(items) or inner.ifs or not isinstance(inner.target, ast.Name):
             return None
-        return _all_known(evaluate(node.elt, {inner.target.id: item}, _IN_EACH) for item in items)
+        return _all_known(evaluate_expression(node.elt, {inner.target.id: item}, _IN_EACH) for item in items)
     if isinstance(node, ast.Call) and len(node.args) == 1:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        return evaluate(node.args[0], values, depth + 1) if name in _SEQUENCES else None
+        return evaluate_expression(node.args[0], values, depth + 1) if name in _SEQUENCES else None
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.errors import RefusedFile
 from securitynet.scan.constants import (
     IMAGENET,
     StatedNormalization,
     list_keyed,
     make_normalization,
-    pair_named,
+    pair_named_values,
 )
 from securitynet.scan.dataset_names import find_named_dataset, list_named_datasets
-from securitynet.scan.evaluate import evaluate, list_values, pair_assigned
+from securitynet.scan.evaluate import evaluate_expression, list_assigned, list_values
 from securitynet.untrusted import read_bytes
 
 MAX_BYTES = 1 << 20
@@ -149,12 +149,16 @@ def _read_call(node: ast.Call, values: Mapping[str, Any], code: TrainingCode) ->
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if name in ("Normalize", "normalize", "dict"):
         given = {word.arg: word.value for word in node.keywords}
-        found: dict[str, Any] = {word: evaluate(given[word], values) for word in ("mean", "std") if word in given}
+        found: dict[str, Any] = {
+            word: evaluate_expression(given[word], values) for word in ("mean", "std") if word in given
+        }
         if name == "Normalize" and len(node.args) == 1 and isinstance(node.args[0], ast.Starred):
-            both = evaluate(node.args[0].value, values)
+            both = evaluate_expression(node.args[0].value, values)
             found |= dict(zip(("mean", "std"), both, strict=False)) if isinstance(both, list | tuple) else {}
         elif name == "Normalize":
-            found |= {word: evaluate(item, values) for word, item in zip(("mean", "std"), node.args, strict=False)}
+            found |= {
+                word: evaluate_expression(item, values) for word, item in zip(("mean", "std"), node.args, strict=False)
+            }
         item = make_normalization(found.get("mean"), found.get("std"))
         code.normalizations += [item] if item is not None else []
         return
@@ -172,11 +176,11 @@ def _read_call(node: ast.Call, values: Mapping[str, Any], code: TrainingCode) ->
     elif module in _ZOO and name.islower():
         code.libraries.append(f"torchvision:{name}")
     if name == "load_data":  # keras.datasets.cifar10.load_data()
-        facts = dataset_facts(module)
+        facts = find_dataset_facts(module)
     elif name in _LOADERS and isinstance(first, str):  # load_dataset("cifar10"), tfds.load("mnist")
-        facts = dataset_facts(first.rpartition("/")[2])
+        facts = find_dataset_facts(first.rpartition("/")[2])
     else:  # torchvision.datasets.MNIST is read as an attribute
-        facts = dataset_facts(_OF_DATA.sub("", name)) if name and name[0].isupper() and owner is None else None
+        facts = find_dataset_facts(_OF_DATA.sub("", name)) if name and name[0].isupper() and owner is None else None
     if facts is not None:
         code.datasets.append(facts.name)
 
@@ -184,14 +188,14 @@ def _read_call(node: ast.Call, values: Mapping[str, Any], code: TrainingCode) ->
 def _read_attribute(node: ast.Attribute, code: TrainingCode) -> None:
     """A class of a module of datasets, called or not: ``loader = {"mnist": datasets.MNIST}[name]``."""
     module = str(getattr(node.value, "attr", None) or getattr(node.value, "id", ""))
-    facts = dataset_facts(node.attr) if node.attr[0].isupper() and module in _MODULES else None
+    facts = find_dataset_facts(node.attr) if node.attr[0].isupper() and module in _MODULES else None
     code.datasets += [facts.name] if facts is not None else []
 
 
 def _read_import(node: ast.ImportFrom, used: set[str], code: TrainingCode) -> None:
     """What is imported from torchvision by name, and used."""
     for name in (alias.name for alias in node.names if (alias.asname or alias.name) in used):
-        if node.module == "torchvision.datasets" and (facts := dataset_facts(name)) is not None:
+        if node.module == "torchvision.datasets" and (facts := find_dataset_facts(name)) is not None:
             code.datasets.append(facts.name)
         elif str(node.module).startswith("torchvision.models") and name.islower() and PLAIN.fullmatch(name):
             code.libraries.append(f"torchvision:{name}")
@@ -204,7 +208,7 @@ def _read_option(node: ast.Call, code: TrainingCode) -> None:
     meaning = next((_OPTIONS[name] for name in names if name in _OPTIONS), None)
     if not isinstance(default, str) or meaning is None:
         return
-    if meaning == "datasets" and (facts := dataset_facts(default)) is not None:
+    if meaning == "datasets" and (facts := find_dataset_facts(default)) is not None:
         code.datasets.append(facts.name)
     elif meaning == "libraries" and PLAIN.fullmatch(default):
         code.libraries += [f"timm:{default}", f"torchvision:{default}"]
@@ -223,7 +227,7 @@ def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCod
             values |= _assigned(statement.target, statement.value)
         elif isinstance(statement, ast.FunctionDef) and statement.args.defaults:
             defaults = statement.args.defaults
-            code.normalizations += pair_named(
+            code.normalizations += pair_named_values(
                 {
                     argument.arg: _literal(value)
                     for argument, value in zip(statement.args.args[-len(defaults) :], defaults, strict=False)
@@ -239,15 +243,20 @@ def _read_constants(body: list[ast.stmt], dataset: str | None, code: TrainingCod
         for block in inner:
             if isinstance(block, list):
                 _read_constants(block, dataset, code, depth + 1)
-    code.normalizations += pair_named(values, dataset)
+    code.normalizations += pair_named_values(values, dataset)
     for value in values.values():
         if isinstance(value, dict):
-            code.normalizations += [*list_keyed(value), *pair_named({str(key): item for key, item in value.items()})]
+            code.normalizations += [
+                *list_keyed(value),
+                *pair_named_values({str(key): item for key, item in value.items()}),
+            ]
 
 
 def _assigned(target: ast.expr, value: ast.expr) -> dict[str, Any]:
     """Names and literal values of an assignment, also of several at once."""
-    return {name: item for name, part in pair_assigned(target, value) if (item := evaluate(part, {})) is not None}
+    return {
+        name: item for name, part in list_assigned(target, value) if (item := evaluate_expression(part, {})) is not None
+    }
 
 
 def _read_assignment(node: ast.Assign, code: TrainingCode) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.errors import SecurityNetError
 from securitynet.files import parse_toml
 from securitynet.scan.candidates import Evidence
-from securitynet.scan.constants import list_keyed, pair_named
+from securitynet.scan.constants import list_keyed, pair_named_values
 from securitynet.scan.read_code import PLAIN, TrainingCode
 
 SUFFIXES = (".json", ".yaml", ".yml", ".toml")
@@ -30,7 +30,7 @@ _NETWORK = re.compile(r"(^|_)(model|arch|architecture|backbone|net|network|encod
 _CLASSES = frozenset({"id2label", "classes", "class_names", "classnames", "labels", "label_names", "categories"})
 
 
-def read_config(path: Path) -> TrainingCode | None:
+def read_config_file(path: Path) -> TrainingCode | None:
     """Read a file of configuration; None if it is too large or says nothing.
 
     Args:
@@ -115,7 +115,10 @@ def _walk(tree: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[st
 
 def _read_value(name: str, value: Any, code: TrainingCode) -> None:
     if isinstance(value, dict):
-        code.normalizations += [*pair_named({str(key): inner for key, inner in value.items()}), *list_keyed(value)]
+        code.normalizations += [
+            *pair_named_values({str(key): inner for key, inner in value.items()}),
+            *list_keyed(value),
+        ]
     names = list(value.values()) if isinstance(value, dict) else value
     if name.lower() in _CLASSES and isinstance(names, list) and all(isinstance(item, str) for item in names):
         code.class_names += [tuple(names)] if len(names) > 1 else []
@@ -123,7 +126,7 @@ def _read_value(name: str, value: Any, code: TrainingCode) -> None:
         return
     last = re.split(r"[./]", value)[-1]
     if _DATA.search(name) or "torchvision.datasets." in value:
-        facts = dataset_facts(last) or dataset_facts(value)
+        facts = find_dataset_facts(last) or find_dataset_facts(value)
         code.datasets += [facts.name] if facts is not None else []
     elif "torchvision.models." in value and PLAIN.fullmatch(last):
         code.libraries.append(f"torchvision:{last}")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from securitynet.catalog.known import family_codes
+from securitynet.catalog.known import find_family_codes
 from securitynet.errors import ModelError
-from securitynet.models.sources.keras import check_config, read_config
+from securitynet.models.sources.keras import check_config, read_keras_config
 from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends._onnx_graph import read_graph
-from securitynet.models.targets.backends.tflite import read_details
+from securitynet.models.targets.backends.tflite import read_tflite_details
 from securitynet.scan.candidates import Evidence
 
 WHOLE = 0.97
@@ -50,7 +50,7 @@ def describe_model_file(path: Path) -> list[Evidence]:
         if value is not None
     ]
     for text, where in ((name, "the graph's name"), (path.stem, "the file's name")):
-        if family_codes(text):
+        if find_family_codes(text):
             reason = f"{where}, {text}"
             evidence.append(Evidence(code="architecture", value=text.lower(), reason=reason, confidence=_NAMED))
             break
@@ -84,7 +84,7 @@ def _scores(outputs: Sequence[Sequence[int | None]], path: Path) -> int:
 
 
 def _read_keras(path: Path) -> tuple[str, list[int | None], int]:
-    config = read_config(path, path.name)
+    config = read_keras_config(path, path.name)
     check_config(config, path.name)
     layers = list(_layers(config))
     shapes = (layer.get("batch_input_shape", layer.get("batch_shape")) for layer in layers)
@@ -113,7 +113,7 @@ def _layers(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _read_tflite(path: Path) -> tuple[str, list[int | None], int]:
-    inputs, outputs = read_details(path, path.name)
+    inputs, outputs = read_tflite_details(path, path.name)
     return "", _images(inputs, path), _scores(outputs, path)
 
 

@@ -72,7 +72,7 @@ def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Eviden
         named: References of libraries' networks that the repository's code makes; they are tried, too.
     """
     evidence = [*_describe_head(state), *_describe_layers(state)]
-    network = find_network(state)
+    network = recognise_network(state)
     if network is None or not network.exact:
         shapes = _without_values(state)
         parts = (reference.partition(":") for reference in dict.fromkeys(named))
@@ -99,7 +99,7 @@ def describe_network(state: StateDict, named: Iterable[str] = ()) -> list[Eviden
     return evidence
 
 
-def find_network(state: StateDict) -> Network | None:
+def recognise_network(state: StateDict) -> Network | None:
     """The network whose tensors have these names and shapes, or at least these shapes in this order.
 
     Args:
@@ -115,7 +115,7 @@ def _without_values(state: StateDict) -> StateDict:
 
 @functools.lru_cache(maxsize=512)
 def _find_cached(signature: tuple[tuple[str, tuple[int, ...]], ...]) -> Network | None:
-    """As `find_network`; most files of a population have the same structure."""
+    """As `recognise_network`; most files of a population have the same structure."""
     state = {name: torch.empty(shape, device="meta") for name, shape in signature}
     references = [("arch", name) for name in ARCHITECTURES.names()]
     if sum(tensor.numel() for tensor in state.values()) >= _LEAST_OF_TORCHVISION:
@@ -155,7 +155,7 @@ def _kinds_of(scheme: str, name: str) -> Counter[tuple[str, int]]:
     try:
         source = open_source(ModelReference(scheme=scheme, name=name))
         shape = Shape(source.num_classes or 10, source.channels or 3, _SIZES[0] if scheme == "arch" else 224)
-        return _count_kinds(fitting.build(source, shape, meta=True).state_dict())
+        return _count_kinds(fitting.build_quietly(source, shape, meta=True).state_dict())
     except (SecurityNetError, ImportError):
         return Counter({("", -1): 1})
 
@@ -164,7 +164,7 @@ def _fit_by_name(scheme: str, name: str, state: StateDict) -> Network | None:
     try:
         source = open_source(ModelReference(scheme=scheme, name=name))
         start = Shape(source.num_classes or 10, source.channels or 3, _SIZES[0] if scheme == "arch" else 224)
-        if not fitting.same_names(source, start, state):
+        if not fitting.match_names(source, start, state):
             return None
     except (SecurityNetError, ImportError):
         return None
@@ -184,7 +184,7 @@ def _depends_on_size(source: NetworkSource, shape: Shape) -> bool:
     if not source.sized:
         return False
     own, other = (
-        fitting.build(source, Shape(shape.num_classes, shape.channels, size), meta=True).state_dict()
+        fitting.build_quietly(source, Shape(shape.num_classes, shape.channels, size), meta=True).state_dict()
         for size in (shape.image_size, 2 * shape.image_size)
     )
     return any(own[key].shape != other[key].shape for key in own)
@@ -219,7 +219,7 @@ def _describe_body(state: StateDict) -> list[Evidence]:
         if not _differ_in_head(kinds, _kinds_of("torchvision", name)):
             continue
         source = open_source(ModelReference(scheme="torchvision", name=name))
-        wanted = fitting.build(source, Shape(1000, 3, _LIBRARY_SIZES[0]), meta=True).state_dict()
+        wanted = fitting.build_quietly(source, Shape(1000, 3, _LIBRARY_SIZES[0]), meta=True).state_dict()
         fitted = fitting.fit_keys(state, wanted)
         head = list(wanted)[-1].partition(".")[0]
         body = {key: tensor.shape for key, tensor in wanted.items() if not _optional(key, head)}

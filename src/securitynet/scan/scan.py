@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from securitynet.catalog.known import dataset_facts
+from securitynet.catalog.known import find_dataset_facts
 from securitynet.errors import ConfigurationError, SecurityNetError
-from securitynet.files import expand_home, file_checksum, printable
+from securitynet.files import expand_home, file_checksum, make_printable
 from securitynet.models.sources.preprocessing import Normalization
 from securitynet.models.sources.tensor_names import separate_normalizer
 from securitynet.models.sources.weight_digests import digest_tensors
@@ -21,8 +21,8 @@ from securitynet.scan.constants import choose
 from securitynet.scan.dataset_names import list_named_datasets
 from securitynet.scan.read_code import MAX_FILES, TrainingCode, read_code_files
 from securitynet.scan.read_config import SUFFIXES as CONFIGS
-from securitynet.scan.read_config import read_beside, read_config
-from securitynet.scan.read_history import RepositoryHistory, read_history
+from securitynet.scan.read_config import read_beside, read_config_file
+from securitynet.scan.read_history import RepositoryHistory, read_training_history
 from securitynet.scan.read_models import READERS, describe_model_file
 from securitynet.scan.recognise_network import EXACT, IN_ORDER, describe_network
 
@@ -115,14 +115,14 @@ def scan(
     for given in folders:
         folder = expand_home(given)
         if not folder.is_dir():
-            raise ConfigurationError(f"There is no folder {printable(str(folder))}.", hint="Name folders to scan.")
+            raise ConfigurationError(f"There is no folder {make_printable(str(folder))}.", hint="Name folders to scan.")
         files += [(folder.resolve(), path) for path in _walk(folder.resolve())]
     report.files = len(files)
     repositories: dict[Path, _Repository] = {}
     found: dict[str, list[_Weights]] = {}
     whole: list[tuple[Path, Path, list[Evidence]]] = []
     for number, (folder, path) in enumerate(files):
-        shown = printable(str(path.relative_to(folder)))
+        shown = make_printable(str(path.relative_to(folder)))
         if report_progress:
             report_progress("reading files", number, len(files))
         try:
@@ -153,7 +153,7 @@ def scan(
         evidence += [*read_beside(path), *_describe_normalizer(places[0].stated)]
         doubted = IN_ORDER if _fits_images(evidence, repository) else EXACT
         evidence = _prefer_names(evidence, list(_describe_class(state, naming, repository)), doubted)
-        paths = tuple(printable(str(place.path.relative_to(place.folder))) for place in places)
+        paths = tuple(make_printable(str(place.path.relative_to(place.folder))) for place in places)
         notes = places[0].notes
         report.candidates.append(
             Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence), notes=notes)
@@ -198,8 +198,8 @@ def _open_repository(path: Path, folder: Path, repositories: dict[Path, _Reposit
         files = list(_code_files(root))
         code = read_code_files([path for path in files if path.suffix not in CONFIGS])
         configs = [path for path in files if path.suffix in CONFIGS][:MAX_FILES]
-        code += [item for path in configs if (item := read_config(path)) is not None]
-        repositories[root] = _Repository(root, code, read_history(root), _read_readme(root))
+        code += [item for path in configs if (item := read_config_file(path)) is not None]
+        repositories[root] = _Repository(root, code, read_training_history(root), _read_readme(root))
     return repositories[root]
 
 
@@ -223,7 +223,7 @@ def _list_whole_models(
         repository = _open_repository(path, folder, repositories)
         naming = repository.find_naming({file.name for _, file, _ in files})
         evidence = [*evidence, *_describe_context(path, folder, naming, repository, evidence)]
-        paths = tuple(printable(str(file.relative_to(base))) for base, file, _ in files)
+        paths = tuple(make_printable(str(file.relative_to(base))) for base, file, _ in files)
         yield Candidate(checksum=checksum, paths=paths, location=str(path), evidence=tuple(evidence))
 
 
@@ -318,7 +318,7 @@ def _list_fitting(names: Iterable[str], reason: str, confidence: float, classes:
 
 def _dataset(name: str, reason: str, confidence: float, classes: int | None) -> Iterator[Evidence]:
     """Evidence for a dataset, unless its class count contradicts the weights."""
-    facts = dataset_facts(name)
+    facts = find_dataset_facts(name)
     known = facts.codes.get("classes") if facts else None
     if classes is None or known is None or known == classes:
         yield Evidence(code="dataset", value=name, reason=reason, confidence=confidence)
@@ -330,7 +330,7 @@ def _fits_images(evidence: list[Evidence], repository: _Repository) -> bool:
     reference, size, dataset = (surest.get(code) for code in ("reference", "image_height", "dataset"))
     if reference is None or not str(reference.value).startswith("arch:"):
         return True  # networks of libraries are for images of a size of their own
-    facts = dataset_facts(dataset.value) if dataset is not None and dataset.confidence >= NEAR else None
+    facts = find_dataset_facts(dataset.value) if dataset is not None and dataset.confidence >= NEAR else None
     own = facts.codes.get("image_height") if facts else None
     resized = any(word in code.text for code in repository.code for word in ("esize", "Pad(", "Crop"))
     return size is None or own is None or size.value == own or resized

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from securitynet.catalog.codebook import CodeInfo, as_json, codebook
+from securitynet.catalog.codebook import CodeInfo, as_json, load_codebook
 from securitynet.web.pages import load_details
 from securitynet.web.plot import make_plot
 from securitynet.web.search import Choice
@@ -166,7 +166,7 @@ def _filters(*names: str) -> dict[str, Any]:
          "schema": {"type": "string", "maxLength": MOST_TEXT, "pattern": "^[^\\x00]*$"}},
         {"name": "sort", "in": "query", "description": "A code, with `-` before it for descending.",
          "schema": {"type": "string", "enum": [
-             sign + info.name for info in codebook().values() if info.ordered for sign in ("", "-")]}},
+             sign + info.name for info in load_codebook().values() if info.ordered for sign in ("", "-")]}},
     ]  # fmt: skip
     paged = {
         "page": {"type": "integer", "minimum": 1, "maximum": MOST_PAGE, "default": 1},
@@ -174,7 +174,7 @@ def _filters(*names: str) -> dict[str, Any]:
     }
     parameters: list[dict[str, Any]] = [item for item in common if item["name"] in names]
     parameters += [{"name": name, "in": "query", "schema": paged[name]} for name in names if name in paged]
-    for info in codebook().values():
+    for info in load_codebook().values():
         what = "`N`, `LOW..HIGH`, `LOW..`, `..HIGH`, `>=N`" if info.numeric else "values; repeat it for several"
         parameters.append(
             {

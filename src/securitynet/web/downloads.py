@@ -14,11 +14,11 @@ import pyarrow.parquet
 import sqlalchemy as sa
 
 from securitynet.catalog import export
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import load_codebook
 from securitynet.catalog.database import Database
-from securitynet.catalog.store import of_duplicates
+from securitynet.catalog.store import select_of_duplicates
 from securitynet.catalog.tables import entries, measurements, provenance
-from securitynet.web.columns import Integers
+from securitynet.web.column_store import Integers
 
 KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 _PART = 1000
@@ -30,7 +30,7 @@ def read_records(database: Database, numbers: Integers) -> Iterator[list[dict[st
 
     They have the form of `securitynet.catalog.export`: the importers read it.
     """
-    names = list(codebook())
+    names = list(load_codebook())
     for start in range(0, len(numbers), _PART):
         part = [int(number) for number in numbers[start : start + _PART]]
         inside = entries.c.number.in_(part)
@@ -43,7 +43,7 @@ def read_records(database: Database, numbers: Integers) -> Iterator[list[dict[st
                 measurements.c.ended.is_(None), measurements.c.entry.in_(part)
             )
             measured: dict[int, dict[tuple[str, ...], dict[str, Any]]] = {}
-            for select in (of_duplicates(inside), present):
+            for select in (select_of_duplicates(inside), present):
                 for taken in connection.execute(select.order_by(measurements.c.number)).mappings():
                     value = {name: taken[name] for name in _MEASURED if taken[name] is not None}
                     of_entry = measured.setdefault(taken["counts_for"], {})
@@ -71,7 +71,7 @@ def stream_file(kind: str, database: Database, numbers: Integers) -> Iterator[by
 
 
 def _csv(parts: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
-    names = [*codebook(), "sources", "measurements"]
+    names = [*load_codebook(), "sources", "measurements"]
     yield (",".join(names) + "\n").encode()
     for part in parts:
         buffer = io.StringIO()

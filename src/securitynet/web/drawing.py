@@ -57,7 +57,7 @@ class Drawing:
     dots: Markup
 
 
-def draw(plot: Plot) -> Drawing | None:
+def draw_plot(plot: Plot) -> Drawing | None:
     """Places and ticks; None if there is no point."""
     if not plot.points:
         return None

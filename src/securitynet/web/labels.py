@@ -7,15 +7,15 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import load_codebook
 from securitynet.web.drawing import format_number
 from securitynet.web.search import Choice
 
 
 def write_label(name: str) -> str:
     """Write the name of a code or of a measured value: ``task``, ``stealing accuracy``."""
-    if name in codebook():
-        return codebook()[name].label
+    if name in load_codebook():
+        return load_codebook()[name].label
     return name.replace(".", " ").replace("auxiliary=", "with ").replace("surrogate=", "surrogate ")
 
 
@@ -27,7 +27,7 @@ def write_value(value: Any, name: str = "") -> str:
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
-    info = codebook().get(name)
+    info = load_codebook().get(name)
     if isinstance(value, float) and info is not None and info.unit == "share":
         return f"{100 * value:.1f}%"
     if isinstance(value, int):
@@ -81,5 +81,5 @@ GLOBALS: dict[str, Any] = {
     "choices": render_choices,
     "with_code": mark_code,
     "safe_link": check_link,
-    "codebook": codebook,
+    "codebook": load_codebook,
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 
 from securitynet.catalog.database import Database
-from securitynet.catalog.known import dataset_facts
-from securitynet.catalog.location import default_url
+from securitynet.catalog.known import find_dataset_facts
+from securitynet.catalog.location import find_default_url
 from securitynet.catalog.schema import CatalogEntry
-from securitynet.catalog.weights import locate_weights, names_weights
+from securitynet.catalog.weights import locate_entry_weights, names_weights
 
 DATASET = "folder:PATH"
 """What stands for a dataset that cannot be loaded by name."""
@@ -27,11 +27,11 @@ def describe_loading(entry: CatalogEntry, db: str | None = None) -> tuple[str, s
     if entry.reference is None or entry.head not in ("classifier", None):
         return None
     given = {} if db is None else {"db": db}
-    if not names_weights(entry.reference) and (locate_weights(entry) is None or entry.checksum is None):
+    if not names_weights(entry.reference) and (locate_entry_weights(entry) is None or entry.checksum is None):
         given["weights"] = WEIGHTS
     arguments = "".join(f", {name}={value!r}" for name, value in given.items())
     python = f'import securitynet\n\ntarget = securitynet.load_target("catalog:{entry.id}"{arguments})\n'
-    facts = dataset_facts(entry.dataset) if entry.dataset else None
+    facts = find_dataset_facts(entry.dataset) if entry.dataset else None
     dataset = facts.reference if facts and facts.reference else DATASET
     options = [word for name, value in given.items() for word in (f"--{name}", value)]
     command = ["securitynet", "assess", f"catalog:{entry.id}", *options, "--dataset", dataset, "--out", "report"]
@@ -42,4 +42,4 @@ def name_database(database: Database) -> str | None:
     """What ``--db`` must say for this database, without a password; None if it is the user's own."""
     url = database.engine.url
     shown = url.render_as_string(hide_password=True)
-    return None if shown == default_url() else shown
+    return None if shown == find_default_url() else shown

@@ -9,14 +9,14 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from securitynet.catalog.attack_board import list_attack_boards, make_attack_board
-from securitynet.catalog.codebook import code, codebook
+from securitynet.catalog.codebook import find_code, load_codebook
 from securitynet.catalog.details import Details
 from securitynet.catalog.leaderboard import COLUMNS, list_leaderboards, make_leaderboard
 from securitynet.catalog.names import tell_apart
 from securitynet.catalog.store import Measured
 from securitynet.errors import SecurityNetError
 from securitynet.web import downloads
-from securitynet.web.drawing import draw
+from securitynet.web.drawing import draw_plot
 from securitynet.web.loading import describe_loading, name_database
 from securitynet.web.plot import WITHIN, list_colours, make_plot
 from securitynet.web.security import REPORT_POLICY
@@ -26,10 +26,10 @@ from securitynet.web.state import PER_PAGE, State
 from securitynet.web.studies import Study, list_studies
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-RANGES = tuple(info.name for info in codebook().values() if info.range_filter)
+RANGES = tuple(info.name for info in load_codebook().values() if info.range_filter)
 SORTS = {"": "as collected"} | {
     sign + info.name: label
-    for info in codebook().values()
+    for info in load_codebook().values()
     for sign, label in zip(("", "-"), info.sort_labels, strict=True)
     if label
 }
@@ -115,7 +115,7 @@ def plot_page(request: Request) -> HTMLResponse:
         state=state,
         chips=_chips(state, "/plot", [(name, given[name]) for name in _PLOT if given.get(name)]),
         plot=drawn,
-        drawing=draw(drawn) if drawn else None,
+        drawing=draw_plot(drawn) if drawn else None,
         offered=site.search.snapshot.columns.axes,
         colours=list_colours(site.search.snapshot.columns),
     )
@@ -135,7 +135,7 @@ def compare(request: Request) -> HTMLResponse:
     several = list(chosen.values())
     known = [
         name
-        for name in codebook()
+        for name in load_codebook()
         if name not in ("key", "preprocessing") and any(name in d.entry.known() for d in several)
     ]
     rows = [(name, [getattr(d.entry, name) for d in several]) for name in known]
@@ -225,7 +225,7 @@ def download(request: Request, kind: str) -> Response:
 def api_docs(request: Request) -> HTMLResponse:
     """What the API offers, from its OpenAPI description."""
     site = get_site(request)
-    return _page(site, "api.html", here="api", api=request.app.openapi(), codes=codebook().values())
+    return _page(site, "api.html", here="api", api=request.app.openapi(), codes=load_codebook().values())
 
 
 @router.get("/static/{name}")
@@ -307,7 +307,7 @@ def _grouped(details: Details) -> list[tuple[str, list[tuple[str, Any, str]]]]:
     """Known codes by group: name, value, source."""
     groups: dict[str, list[tuple[str, Any, str]]] = {}
     for name in details.entry.known():
-        info = code(name)
+        info = find_code(name)
         value = getattr(details.entry, name)
         groups.setdefault(info.group, []).append((name, value, details.sources.get(name, "")))
     return list(groups.items())

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.analysis import resampling, statistics
-from securitynet.analysis.simpson import CorrelationInGroup, correlate_groups, describe_mixed_signs
+from securitynet.analysis.simpson import CorrelationInGroup, correlate_within_datasets, describe_mixed_signs
 from securitynet.analysis.statistics import FEWEST, Estimate
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import load_codebook
 from securitynet.errors import UnknownName
-from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
+from securitynet.web.column_store import UNKNOWN, Columns, Floats, Integers
 from securitynet.web.search import Matches, Search
 from securitynet.web.state import State
 
@@ -100,7 +100,7 @@ class Plot:
 
 def list_colours(columns: Columns) -> list[str]:
     """Codes that can colour a plot: facets of one value an entry."""
-    return [name for name, facet in columns.facets.items() if facet.values and not codebook()[name].several]
+    return [name for name, facet in columns.facets.items() if facet.values and not load_codebook()[name].several]
 
 
 def make_plot(search: Search, state: State, x: str = "", y: str = "", colour: str = "") -> Plot | None:
@@ -147,7 +147,7 @@ def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -
     across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
     within, strata, names = _split(columns, WITHIN, rows)
     other, names = (strata, names) if colour in ("", *WITHIN) else _split(columns, (colour,), rows)[1:]
-    by_group = correlate_groups(across, up, other, names) if len(names) > 1 else []
+    by_group = correlate_within_datasets(across, up, other, names) if len(names) > 1 else []
     pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows], strata)
     varies = len(rows) >= FEWEST and np.ptp(across) > 0 and np.ptp(up) > 0
     pooled = float(np.corrcoef(across, up)[0, 1]) if within and varies else None
@@ -214,10 +214,10 @@ def _centred(values: Floats, groups: Codes) -> Floats:
     return centred
 
 
-def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
+def compute_clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
     """Compute Pearson's r and its jackknife interval over clusters from sums per cluster: fast for a million models.
 
-    The result is that of `securitynet.analysis.statistics.correlation` with clusters.
+    The result is that of `securitynet.analysis.statistics.estimate_correlation` with clusters.
 
     Args:
         x: N, one value per model.
@@ -240,7 +240,7 @@ def clustered_pearson(x: Floats, y: Floats, clusters: Codes) -> Estimate:
             return np.asarray((sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n)))
 
     count = sums.shape[1]
-    resampled = resampling.jackknife(lambda w: resampling.fisher_z(pearson(w), len(x), "pearson"), count, None)
+    resampled = resampling.jackknife(lambda w: resampling.transform_to_z(pearson(w), len(x), "pearson"), count, None)
     value = float(pearson(np.ones((1, count)))[0])
     low, high = np.tanh(resampled.interval(0.95))
     method = f"Pearson's r, jackknife over {count} families"
@@ -279,13 +279,13 @@ def _correlations(x: Floats, y: Floats, families: Codes, groups: Codes) -> tuple
     strata = groups if len(np.unique(groups)) > 1 else None
     if len(x) <= MOST_POINTS:
         # As many permutations as a page can wait for.
-        pearson = statistics.correlation(x, y, clusters=families, strata=strata, resamples=400)
-        ranks = statistics.correlation(x, y, kind="spearman", clusters=families, strata=strata, resamples=200)
+        pearson = statistics.estimate_correlation(x, y, clusters=families, strata=strata, resamples=400)
+        ranks = statistics.estimate_correlation(x, y, kind="spearman", clusters=families, strata=strata, resamples=200)
         return pearson, ranks
     if strata is not None:
         x, y = (_centred(values, groups) for values in (x, y))
     if np.count_nonzero(np.bincount(families)) >= resampling.FEWEST_CLUSTERS:
-        return clustered_pearson(x, y, families), None
+        return compute_clustered_pearson(x, y, families), None
     value = float(np.corrcoef(x, y)[0, 1]) if np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan
     with np.errstate(divide="ignore"):
         ends = np.tanh(np.arctanh(value) + np.array([-1.96, 1.96]) / np.sqrt(len(x) - 3))
@@ -311,7 +311,7 @@ def _group_by_colour(columns: Columns, colour: str, rows: Integers) -> tuple[tup
 
 def _is_logarithmic(matches: Matches, name: str) -> bool:
     """Whether values that may have a logarithmic axis span so much that they need one."""
-    if name not in codebook() or not codebook()[name].log_axis:
+    if name not in load_codebook() or not load_codebook()[name].log_axis:
         return False
     values = matches.snapshot.columns.numeric[name][matches.rows]
     least, most = (float(end.reduce(values, initial=np.nan)) for end in (np.fmin, np.fmax))

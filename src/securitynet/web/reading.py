@@ -32,10 +32,10 @@ import polars as pl
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from securitynet.catalog.codebook import codebook, facet_codes
+from securitynet.catalog.codebook import list_facet_codes, load_codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.tables import changes, entries, measurements
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.web.term_index import build_terms
 
 FEWEST = 50_000
@@ -63,7 +63,7 @@ class Frames:
     terms: pl.DataFrame
 
 
-def load_frames(database: Database) -> Frames:
+def map_frames(database: Database) -> Frames:
     """Map the frames of the database's present state from the cache folder if they are there, else read them."""
     change, stem = _state(database)
     paths = [stem.with_name(f"{stem.name}-{name}.arrow") for name in ("columns", "terms")]
@@ -93,7 +93,7 @@ def _map(path: Path) -> pl.DataFrame:
     return pl.scan_ipc(path, glob=False).collect()
 
 
-def last_change(database: Database) -> int:
+def read_last_change(database: Database) -> int:
     """Number of the last change of the catalog; 0 if there was none."""
     with database.read() as connection:
         return int(connection.execute(sa.select(sa.func.max(changes.c.number))).scalar() or 0)
@@ -101,11 +101,11 @@ def last_change(database: Database) -> int:
 
 def read_frames(database: Database) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the columns and the search terms of all entries, in one transaction."""
-    numeric = [name for name, info in codebook().items() if info.numeric]
-    ordered = [name for name, info in codebook().items() if info.ordered]
+    numeric = [name for name, info in load_codebook().items() if info.numeric]
+    ordered = [name for name, info in load_codebook().items() if info.ordered]
     with database.read() as connection:
         frame = _fetch(connection, _entry_columns(), entries.c.number).sort("number")
-        frame = frame.with_columns(_as_enum(frame[name]) for name in facet_codes())
+        frame = frame.with_columns(_as_enum(frame[name]) for name in list_facet_codes())
         frame = frame.with_columns(pl.col(name).cast(pl.Float64) for name in numeric)
         for name in ordered:
             rank = f"order:{name}"
@@ -127,8 +127,8 @@ def read_frames(database: Database) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _entry_columns() -> sa.Select[Any]:
-    numeric = [entries.c[name] for name, info in codebook().items() if info.numeric]
-    facets = [sa.cast(entries.c[name], sa.Text).label(name) for name in facet_codes()]
+    numeric = [entries.c[name] for name, info in load_codebook().items() if info.numeric]
+    facets = [sa.cast(entries.c[name], sa.Text).label(name) for name in list_facet_codes()]
     return sa.select(entries.c.number, *numeric, *facets).where(_SHOWN)
 
 
@@ -220,6 +220,6 @@ def _state(database: Database) -> tuple[int, Path]:
     with database.read() as connection:
         row = connection.execute(sa.select(changes, count).order_by(changes.c.number.desc()).limit(1)).first()
     # The columns too: a column that was added must be read.
-    state = json.dumps([_FORM, address, list(row or ()), list(codebook()), facet_codes()])
+    state = json.dumps([_FORM, address, list(row or ()), list(load_codebook()), list_facet_codes()])
     names = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in (address, state)]
-    return int(row[0]) if row else 0, cache_folder() / "web" / f"{names[0][:16]}-{names[1]}"
+    return int(row[0]) if row else 0, find_cache_folder() / "web" / f"{names[0][:16]}-{names[1]}"

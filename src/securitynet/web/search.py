@@ -1,6 +1,6 @@
 """Searching the catalog's columns: which models match, how many, in what order, and how they divide by facet.
 
-Words are looked up in `securitynet.web.term_index`, and filters in `securitynet.web.columns`; the database answers
+Words are looked up in `securitynet.web.term_index`, and filters in `securitynet.web.column_store`; the database answers
 filters on codes that the columns do not hold, and gives the rows that a page shows.
 """
 
@@ -17,17 +17,17 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from securitynet.catalog.catalog import Catalog
-from securitynet.catalog.codebook import code_or_measured, codebook
+from securitynet.catalog.codebook import find_code_or_measured, load_codebook
 from securitynet.catalog.database import CatalogError, Database
 from securitynet.catalog.filters import parse_filter
 from securitynet.catalog.names import DISTINGUISHING
 from securitynet.catalog.query import Query
 from securitynet.catalog.schema import CatalogEntry
-from securitynet.catalog.store import entry_of
+from securitynet.catalog.store import read_entry
 from securitynet.catalog.tables import entries
 from securitynet.web import reading
 from securitynet.web.cache import ResultCache
-from securitynet.web.columns import Bits, Columns, FacetColumn, Integers, Mask, list_rows
+from securitynet.web.column_store import Bits, Columns, FacetColumn, Integers, Mask, list_rows
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.term_index import TermIndex
 
@@ -40,7 +40,7 @@ _MASKS, _MATCHES, _COUNTS, _PLOTS = 400, 12, 1000, 32
 _SHOWN, _MOST_SHOWN = 8, 24
 
 _NUMBERED = entries.c.number.in_(sa.bindparam("numbers", expanding=True))
-_ENTRIES = sa.select(entries.c.number, *(entries.c[name] for name in codebook())).where(_NUMBERED)
+_ENTRIES = sa.select(entries.c.number, *(entries.c[name] for name in load_codebook())).where(_NUMBERED)
 _LISTED = ("key", "name", "family", "purpose_detail", "task_type", "claimed_accuracy", "parameters")
 _ROWS = sa.select(*(entries.c[name] for name in dict.fromkeys(("number", "id", *_LISTED, *DISTINGUISHING))))
 _ROWS = _ROWS.where(_NUMBERED)
@@ -161,7 +161,7 @@ class Snapshot:
     def _compute_mask(self, name: str, value: str | list[str]) -> Mask:
         if not name:
             return self._terms.match(str(value))
-        mask = self.columns.filter(parse_filter(code_or_measured(name), value))
+        mask = self.columns.filter(parse_filter(find_code_or_measured(name), value))
         if mask is None:
             numbers = _read_numbers(self._database, Query(self._database, filters={name: value}))
             mask = np.isin(self.columns.numbers, numbers)
@@ -175,7 +175,7 @@ class Snapshot:
             counts, chosen = of_all[name], np.zeros(len(facet.values), dtype=bool)
             if name in filters:
                 counts = facet.count(self.match(state.without(name)).rows)
-                chosen = facet.choose(parse_filter(code_or_measured(name), filters[name]))
+                chosen = facet.choose(parse_filter(find_code_or_measured(name), filters[name]))
             counted.append(_rank_values(facet, counts, chosen))
         return tuple(one for one in counted if one.choices)
 
@@ -211,7 +211,7 @@ class Search:
             if due:
                 self._looked = time.monotonic()
         current = self._snapshot
-        if due and (current is None or reading.last_change(self.catalog.database) != current.change):
+        if due and (current is None or reading.read_last_change(self.catalog.database) != current.change):
             with self._lock:
                 start, self._reading = not self._reading, True
             if start:
@@ -223,7 +223,7 @@ class Search:
     def refresh(self) -> None:
         """Read the columns anew, or map them from the cache folder."""
         try:
-            self._snapshot = Snapshot(self.catalog.database, reading.load_frames(self.catalog.database))
+            self._snapshot = Snapshot(self.catalog.database, reading.map_frames(self.catalog.database))
             self._failure = None
         except Exception as error:  # visitors see it, and the next request tries again
             self._failure = error
@@ -251,7 +251,7 @@ class Search:
 
     def read_entries(self, numbers: list[int]) -> list[CatalogEntry]:
         """The entries with these row numbers, in this order."""
-        return [entry_of(row._mapping) for row in self.read_rows(numbers, _ENTRIES)]
+        return [read_entry(row._mapping) for row in self.read_rows(numbers, _ENTRIES)]
 
     def read_rows(self, numbers: list[int], statement: sa.Select[Any] = _ROWS) -> list[sa.Row[Any]]:
         """The rows with these numbers, in this order; by default with what a list of models shows."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
-from securitynet.catalog.codebook import code_or_measured
+from securitynet.catalog.codebook import find_code_or_measured
 from securitynet.errors import ConfigurationError
 
 PER_PAGE = 25
@@ -66,9 +66,9 @@ class State:
                 page = parse_whole(value, "page", 1, MOST_PAGE)
             elif name.endswith(_RANGE_ENDS):
                 stem, _, end = name.rpartition(".")
-                ends.setdefault(code_or_measured(stem).name, {})[end] = _number(value, stem)
+                ends.setdefault(find_code_or_measured(stem).name, {})[end] = _number(value, stem)
             else:
-                known = code_or_measured(name).name
+                known = find_code_or_measured(name).name
                 filters[known] = (*filters.get(known, ()), value)
                 if len(filters[known]) > MOST_VALUES:
                     raise ConfigurationError(f"More than {MOST_VALUES} values of {known}.")

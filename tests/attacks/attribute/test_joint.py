@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from securitynet.attacks.attribute.base import choose_attributes, join
+from securitynet.attacks.attribute.base import choose_attributes, join_attributes
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.loading import load
 from securitynet.errors import UnknownName
@@ -13,7 +13,7 @@ YOUNG = Attribute(np.array([0, 1, 0, 1, 1, -1]), ("old", "young"))
 
 
 def test_values_are_the_combinations_and_gaps_stay_gaps() -> None:
-    joint = join([MALE, YOUNG])
+    joint = join_attributes([MALE, YOUNG])
     assert joint.names == ("female old", "female young", "male old", "male young")
     assert joint.values.tolist() == [0, 1, 2, 3, -1, -1]
 

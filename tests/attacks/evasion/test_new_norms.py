@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from evasion_cases import made_up, white_box
-from securitynet.attacks.evasion._apgd import project_l1, run_apgd, run_l1, start_apgd, targeted_ratio
+from securitynet.attacks.evasion._apgd import compute_targeted_ratio, project_l1, run_apgd, run_l1, start_apgd
 from securitynet.attacks.evasion.apgd_l1 import ApgdL1
 from securitynet.attacks.evasion.apgd_t import ApgdT
 from securitynet.attacks.evasion.auto_attack import AutoAttack
@@ -144,7 +144,7 @@ def test_projection_onto_the_l1_ball_is_the_nearest_point():
 
 def test_targeted_ratio_by_hand():
     logits = torch.tensor([[5.0, 1.0, 3.0, 2.0], [0.0, 4.0, 2.0, 1.0]])
-    found = targeted_ratio(logits, torch.tensor([2, 0]))
+    found = compute_targeted_ratio(logits, torch.tensor([2, 0]))
     assert found.tolist() == pytest.approx([(3 - 5) / (5 - (2 + 1) / 2), (0 - 4) / (4 - (1 + 0) / 2)])
 
 

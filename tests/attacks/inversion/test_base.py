@@ -15,7 +15,7 @@ from inversion_targets import CHANCE_EVALUATOR, GAN, QUICK, QUICKEST, QUICKEST_E
 from securitynet.attacks import ATTACKS
 from securitynet.attacks.inversion._evaluator import EvaluatorTraining, _named, obtain_evaluator
 from securitynet.attacks.inversion.base import Reconstructions
-from securitynet.attacks.inversion.plug_and_play import margins, transform_images
+from securitynet.attacks.inversion.plug_and_play import compute_margins, transform_images
 from securitynet.errors import AccessDenied, ConfigurationError, SplitError, TargetError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -83,10 +83,12 @@ def test_a_target_that_knows_nothing_gives_chance(random_target, digits_data, in
         output = run(name, random_target(seed), digits_data, inversion_cache, **changes)
         hits.append(output.rank == 0)
         cells.append(output.classes + 10 * seed)
-    from securitynet.metrics.inversion import clustered_rate
+    from securitynet.metrics.inversion import measure_clustered_rate
     from securitynet.records import Direction
 
-    found = clustered_rate("a", np.concatenate(hits), np.concatenate(cells), direction=Direction.LOWER, level=0.999)
+    found = measure_clustered_rate(
+        "a", np.concatenate(hits), np.concatenate(cells), direction=Direction.LOWER, level=0.999
+    )
     assert found.low <= 0.1 <= found.high
 
 
@@ -165,7 +167,7 @@ def test_copies_are_told_from_class_imagery(digits_target, digits_data, inversio
     for records, copied in ((splits.members, True), (splits.non_members, False)):
         chosen = np.concatenate([records[dataset.labels[records] == label][:4] for label in range(10)])
         images = dataset.batch(chosen).float() / 255
-        judged = _judge.judge(attacked, digits_data, evaluator, images, 2000, 0)
+        judged = _judge.judge_reconstructions(attacked, digits_data, evaluator, images, 2000, 0)
         assert (judged.closer_to_member.mean() > 0.9) == copied
         assert (judged.rank == 0).mean() > 0.8
         assert (judged.nearest_distance.max() == 0) == copied
@@ -398,7 +400,7 @@ def test_killed_in_the_search_it_goes_on_with_the_same_numbers(
 
 def test_margins_by_hand():
     logits = torch.tensor([[1.0, 4.0, 2.0], [3.0, 0.0, 5.0]])
-    assert margins(logits, torch.tensor([1, 0])).tolist() == [2.0, -2.0]
+    assert compute_margins(logits, torch.tensor([1, 0])).tolist() == [2.0, -2.0]
 
 
 def test_transformations():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inversion_targets import CHANCE_EVALUATOR, GAN, QUICK
-from securitynet.attacks.inversion._repulsion import WalkRules, advance_walk, repulsion, start_walk
+from securitynet.attacks.inversion._repulsion import WalkRules, advance_walk, compute_repulsion, start_walk
 from securitynet.attacks.inversion.boundary_repulsion import BoundaryRepulsion
 from securitynet.methods.context import Context
 from securitynet.models.targets.target import Target
@@ -38,7 +38,7 @@ def walk(oracle, classes, rules, steps=200):
 def test_repulsion_by_hand():
     directions = torch.eye(2).repeat(2, 1, 1)  # (1, 0) and (0, 1) for two vectors
     inside = torch.tensor([[False, True], [True, True]])
-    torch.testing.assert_close(repulsion(inside, directions), torch.tensor([[-0.5, 0.0], [0.0, 0.0]]))
+    torch.testing.assert_close(compute_repulsion(inside, directions), torch.tensor([[-0.5, 0.0], [0.0, 0.0]]))
 
 
 def test_the_walk_ends_in_the_middle_of_the_class():

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from inversion_targets import noise_data, wrapped
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
-from securitynet.attacks.inversion.fredrikson import Fredrikson, total_variation
+from securitynet.attacks.inversion.fredrikson import Fredrikson, compute_total_variation
 from securitynet.methods.context import Context
 from securitynet.models.sources.preprocessing import Preprocessing
 
@@ -140,8 +140,8 @@ def test_starts(linear):
 
 def test_total_variation_by_hand():
     image = torch.tensor([[[[0.0, 1.0], [0.5, 0.25]]]])
-    assert float(total_variation(image)) == pytest.approx(0.5 + 0.75 + 1.0 + 0.25)
-    assert float(total_variation(torch.ones(1, 3, 4, 4))) == 0.0
+    assert float(compute_total_variation(image)) == pytest.approx(0.5 + 0.75 + 1.0 + 0.25)
+    assert float(compute_total_variation(torch.ones(1, 3, 4, 4))) == 0.0
 
 
 def test_total_variation_makes_images_smoother(digits_target, digits_data):
@@ -149,7 +149,7 @@ def test_total_variation_makes_images_smoother(digits_target, digits_data):
         found(Fredrikson(iterations=100, total_variation=weight), digits_target, digits_data).images
         for weight in (0.0, 0.02)
     )
-    assert total_variation(smooth).mean() < 0.8 * total_variation(plain).mean()
+    assert compute_total_variation(smooth).mean() < 0.8 * compute_total_variation(plain).mean()
 
 
 def test_two_hundred_classes_and_colour(linear):

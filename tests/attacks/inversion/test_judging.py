@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from securitynet.assessments.policy import Bound, judge
+from securitynet.assessments.policy import Bound, judge_bounds
 from securitynet.attacks.inversion.base import Reconstructions
 from securitynet.records import Access, Auxiliary, Queries, ThreatModel
 from securitynet.reports.families import inversion
@@ -62,7 +62,7 @@ def said(output):
         queries=Queries(total=0, unique=0),
         seconds={},
     )
-    return inversion.sentences(ResultDocument.model_construct(measurements=named, target=target), [trial])
+    return inversion.write_sentences(ResultDocument.model_construct(measurements=named, target=target), [trial])
 
 
 @pytest.mark.parametrize("rank", [[1] * 10, [0] * 10])
@@ -72,7 +72,7 @@ def test_a_blind_judge_gives_no_verdict(rank):
     for name in ("accuracy", "top5-accuracy", "accuracy-ratio"):
         assert values[name].value is None and "cannot judge" in values[name].note
     assert "cannot judge" in values["feature-distance"].note and values["mse"].note is None
-    assert not judge({"accuracy": Bound(max=0.99)}, values.values()).met
+    assert not judge_bounds({"accuracy": Bound(max=0.99)}, values.values()).met
     sentences = " ".join(said(output))
     assert "cannot be judged" in sentences and "guessing would give" not in sentences
     assert measured(Reconstructions.from_arrays(output.arrays())) == values

@@ -58,8 +58,8 @@ def test_equal_variances_make_it_lira_with_a_fixed_variance():
     observed, shadows, included, _ = draw(degrees=np.inf, models=16)
     prior = fit_prior(shadows, included)
     assert prior.degrees > 100 and prior.variance == pytest.approx(1.0, rel=0.05)
-    scores = _bavaria.online(observed, shadows, included, predictive="normal")
-    fixed = _lira.online(observed, shadows, included)
+    scores = _bavaria.score_online(observed, shadows, included, predictive="normal")
+    fixed = _lira.compute_online_ratio(observed, shadows, included)
     assert stats.spearmanr(scores, fixed).statistic > 0.99
     same = np.tile([[1.0], [2.0]], (3, 5))
     assert fit_prior(same, np.ones_like(same, dtype=bool)).degrees == MOST_DEGREES
@@ -69,9 +69,10 @@ def test_equal_variances_make_it_lira_with_a_fixed_variance():
 def test_it_is_no_worse_than_lira_with_either_variance(models):
     """Where variances differ between records, on the same shadow models; with few of them it is better than both."""
     observed, shadows, included, is_member = draw(models=models, degrees=3.0, gap=2.0, records=12_000)
-    ours = tpr(_bavaria.online(observed, shadows, included), is_member)
+    ours = tpr(_bavaria.score_online(observed, shadows, included), is_member)
     theirs = [
-        tpr(_lira.online(observed, shadows, included, variance=kind), is_member) for kind in ("fixed", "per-record")
+        tpr(_lira.compute_online_ratio(observed, shadows, included, variance=kind), is_member)
+        for kind in ("fixed", "per-record")
     ]
     assert ours > max(theirs) - 0.03  # three standard errors
     if models <= 8:
@@ -83,10 +84,10 @@ def test_nothing_is_found_where_there_is_nothing(predictive):
     observed, shadows, included, is_member = draw(gap=0.0, models=6)
     nothing = np.zeros_like(included)
     for scores in (
-        _bavaria.online(observed, shadows, included, predictive=predictive),
-        _bavaria.offline(observed, shadows, nothing, predictive=predictive),
+        _bavaria.score_online(observed, shadows, included, predictive=predictive),
+        _bavaria.score_offline(observed, shadows, nothing, predictive=predictive),
     ):
-        measured = roc.auc(scores[is_member], scores[~is_member], level=0.99)
+        measured = roc.measure_auc(scores[is_member], scores[~is_member], level=0.99)
         assert measured.low <= 0.5 <= measured.high
 
 
@@ -94,9 +95,9 @@ def test_nothing_is_found_where_there_is_nothing(predictive):
 def test_directions_missing_models_and_limits(predictive):
     observed, shadows, included, _ = draw(records=300)
     included[:, 0], included[:, 1] = True, False
-    online = _bavaria.online(observed, shadows, included, predictive=predictive)
+    online = _bavaria.score_online(observed, shadows, included, predictive=predictive)
     assert np.isfinite(online).all()
-    offline = _bavaria.offline(observed, shadows, included, predictive=predictive)
+    offline = _bavaria.score_offline(observed, shadows, included, predictive=predictive)
     assert np.isnan(offline[0]) and np.isfinite(offline[1:]).all()
     alike = Posterior(np.zeros(300), np.ones(300), np.full(300, 3.0), np.full(300, 7.0))
     far = alike.log_tail(np.geomspace(1, 1e9, 300), predictive)
@@ -113,6 +114,6 @@ def test_the_tail_of_t_continues_where_its_logarithm_underflows():
 def test_what_can_not_be_computed_is_refused():
     observed, shadows, included, _ = draw(records=10, models=2)
     with pytest.raises(ConfigurationError, match="variance"):
-        _bavaria.online(observed, shadows, included)
+        _bavaria.score_online(observed, shadows, included)
     with pytest.raises(TargetError, match="not finite"):
-        _bavaria.online(np.full(10, np.inf), shadows, included)
+        _bavaria.score_online(np.full(10, np.inf), shadows, included)

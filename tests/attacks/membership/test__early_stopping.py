@@ -6,17 +6,19 @@ from torch import nn
 from torch.nn import functional
 
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.membership._early_stopping import BestEpoch, hold_out, update_all
+from securitynet.attacks.membership._early_stopping import BestEpoch, hold_out_records, update_all
 from securitynet.attacks.membership._learned import MLP
-from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
+from securitynet.models.training.ensembles import EnsembleTraining, predict_logits, train_together
 
 
 def test_a_fifth_of_each_group_is_held_out_unless_it_is_too_few():
     members = torch.arange(300) < 100
-    held_out = hold_out(members, seed=1)
+    held_out = hold_out_records(members, seed=1)
     assert held_out[members].sum() == 20 and held_out[~members].sum() == 40
-    assert torch.equal(held_out, hold_out(members, seed=1)) and not torch.equal(held_out, hold_out(members, seed=2))
-    assert not hold_out(torch.arange(300) < 30, seed=1).any()
+    assert torch.equal(held_out, hold_out_records(members, seed=1)) and not torch.equal(
+        held_out, hold_out_records(members, seed=2)
+    )
+    assert not hold_out_records(torch.arange(300) < 30, seed=1).any()
 
 
 def test_the_weights_of_the_epoch_with_the_lowest_balanced_loss_are_restored():
@@ -46,7 +48,7 @@ def test_a_network_that_overfits_is_better_at_its_best_epoch():
         torch.manual_seed(0)
         network = MLP(40, 64, 32, 2)
         members = labels[:300] == 1
-        held_out = hold_out(members, 0) if stops else torch.zeros_like(members)
+        held_out = hold_out_records(members, 0) if stops else torch.zeros_like(members)
         rows = torch.arange(300)
         best = [BestEpoch(network, (inputs[rows[held_out]],), members[held_out])]
         epochs = []
@@ -69,7 +71,7 @@ def test_a_network_that_overfits_is_better_at_its_best_epoch():
         )
         best[0].restore()
         assert len(epochs) == 15
-        losses[stops] = functional.cross_entropy(predict(network, (inputs[300:],)), labels[300:]).item()
+        losses[stops] = functional.cross_entropy(predict_logits(network, (inputs[300:],)), labels[300:]).item()
     assert losses[True] < 0.75 < losses[False]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from securitynet.attacks.membership._features import (
     Scale,
-    one_hot,
+    encode_one_hot,
     project_gradients,
     rank_gradients,
     rank_values,
@@ -55,7 +55,7 @@ def test_ranked_and_one_hot():
     values = np.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]], dtype=np.float32)
     np.testing.assert_array_equal(rank_values(values, 2), np.array([[0.7, 0.2], [0.5, 0.4]], dtype=np.float32))
     assert rank_values(values, 9).shape == (2, 3) and rank_values(values).flags.c_contiguous
-    np.testing.assert_array_equal(one_hot(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(encode_one_hot(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -6,7 +6,7 @@ import torch
 
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership.augmentation_agreement import AugmentationAgreement, shift_images
-from securitynet.attacks.membership.label_only_boundary import LabelOnlyBoundary, nearest_of_another_class
+from securitynet.attacks.membership.label_only_boundary import LabelOnlyBoundary, find_nearest_of_another_class
 from securitynet.errors import TargetError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -40,7 +40,9 @@ def test_distance_to_a_hyperplane_comes_near_the_exact_one_and_never_below_it():
     bounds = {}
     for queries in (_boundary.LEAST_QUERIES, 600):
         generator = torch.Generator().manual_seed(0)
-        bounds[queries] = _boundary.distances(oracle, images, labels, starts, queries=queries, generator=generator)
+        bounds[queries] = _boundary.bound_distances(
+            oracle, images, labels, starts, queries=queries, generator=generator
+        )
         assert (bounds[queries] >= exact - 1e-5).all()
     assert (bounds[600] / exact).median() < 1.25
     assert bounds[600].mean() < bounds[_boundary.LEAST_QUERIES].mean()
@@ -53,20 +55,22 @@ def test_the_budget_is_never_overrun(queries):
     labels = Linear()(images)
     starts = torch.stack([images[labels != label][0] for label in labels])
     oracle = Linear()
-    _boundary.distances(oracle, images, labels, starts, queries=queries, generator=torch.Generator().manual_seed(0))
+    _boundary.bound_distances(
+        oracle, images, labels, starts, queries=queries, generator=torch.Generator().manual_seed(0)
+    )
     assert queries * 10 * 0.5 < oracle.asked <= queries * 10
 
 
 def test_the_nearest_start_is_of_another_predicted_class():
     images, others = points(5), points(30, seed=2)
     labels, predictions = torch.tensor([0, 1, 2, 0, 1]), torch.arange(30) % 3
-    starts = nearest_of_another_class(images, labels, others, predictions)
+    starts = find_nearest_of_another_class(images, labels, others, predictions)
     for image, label, start in zip(images, labels, starts, strict=True):
         allowed = others[predictions != label]
         gaps = (allowed - image).flatten(1).norm(dim=1)
         assert torch.equal(start, allowed[gaps.argmin()])
     with pytest.raises(TargetError, match="one class"):
-        nearest_of_another_class(images[:1], labels[:1], others, torch.zeros(30, dtype=torch.long))
+        find_nearest_of_another_class(images[:1], labels[:1], others, torch.zeros(30, dtype=torch.long))
 
 
 def test_misclassified_records_are_at_distance_0_and_every_question_is_counted(overfitted, tmp_path):

@@ -30,7 +30,7 @@ def gaussian(seed=0, records=3000, shadows=128, gap=1.0, spread=1.0, between=5.0
 
 
 def auc(scores, is_member):
-    return roc.auc(scores[is_member], scores[~is_member])
+    return roc.measure_auc(scores[is_member], scores[~is_member])
 
 
 @pytest.mark.parametrize("variance", ["fixed", "per-record"])
@@ -38,7 +38,7 @@ def auc(scores, is_member):
 def test_lira_reaches_the_auc_of_the_optimal_attack(variance, gap):
     observed, shadows, included, is_member = gaussian(gap=gap)
     optimal = stats.norm.cdf(gap / np.sqrt(2))  # two normals, one standard deviation, gap apart
-    measured = auc(_lira.online(observed, shadows, included, variance=variance), is_member)
+    measured = auc(_lira.compute_online_ratio(observed, shadows, included, variance=variance), is_member)
     assert measured.low <= optimal <= measured.high
     assert auc(observed, is_member).high < optimal - 0.02, "without shadow models the spread between records hides it"
 
@@ -47,18 +47,19 @@ def test_offline_lira_reaches_it_too_where_the_gap_is_the_same_for_all():
     observed, shadows, included, is_member = gaussian(gap=1.0)
     nothing = np.zeros_like(included)
     outside = np.where(included, shadows - 1.0, shadows)  # as if no shadow model had been trained on any record
-    measured = auc(_lira.offline(observed, outside, nothing), is_member)
+    measured = auc(_lira.compute_offline_score(observed, outside, nothing), is_member)
     assert measured.low <= stats.norm.cdf(1 / np.sqrt(2)) <= measured.high
 
 
 def test_per_record_variance_pays_where_spreads_differ():
     observed, shadows, included, is_member = gaussian(gap=1.0, spreads=(0.25, 4.0))
     fixed, own = (
-        auc(_lira.online(observed, shadows, included, variance=v), is_member) for v in ("fixed", "per-record")
+        auc(_lira.compute_online_ratio(observed, shadows, included, variance=v), is_member)
+        for v in ("fixed", "per-record")
     )
     # Half of the records are separated with gap/spread 4, half with 1/4; mixing ranks between them costs a little.
     assert own.low > fixed.value
-    scores = _lira.online(observed, shadows, included, variance="per-record")
+    scores = _lira.compute_online_ratio(observed, shadows, included, variance="per-record")
     assert (scores > 0).mean() == pytest.approx(0.5, abs=0.05)
 
 
@@ -71,10 +72,10 @@ def test_rmia_reaches_the_auc_of_the_optimal_attack(seed):
     population = ~is_member & (np.arange(len(is_member)) % 4 == 1)
     judged = ~population
     ratios = _rmia.log_ratio_online(observed, shadows, included)
-    online = auc(_rmia.scores(ratios[judged], ratios[population]), is_member[judged])
+    online = auc(_rmia.score_population_share(ratios[judged], ratios[population]), is_member[judged])
     assert online.low <= optimal <= online.high
     offline = _rmia.log_ratio_offline(observed, shadows, included, 1.0)
-    offline = auc(_rmia.scores(offline[judged], offline[population]), is_member[judged])
+    offline = auc(_rmia.score_population_share(offline[judged], offline[population]), is_member[judged])
     assert offline.low <= optimal <= offline.high
 
 
@@ -84,15 +85,15 @@ def test_rmia_by_sorting_is_the_comparison_of_all_pairs(gamma):
     x, z = np.exp(generator.normal(size=200)).round(2), np.exp(generator.normal(size=150)).round(2)
     pairs = (x[:, None] / z[None, :]) >= gamma
     exact = np.abs(x[:, None] / z[None, :] - gamma) < 1e-9  # a pair on the edge may fall to either side by rounding
-    found = _rmia.counts(np.log(x), np.log(z), gamma)
+    found = _rmia.count_exceeded(np.log(x), np.log(z), gamma)
     assert (np.abs(found - pairs.sum(axis=1)) <= exact.sum(axis=1)).all()
-    np.testing.assert_allclose(_rmia.scores(np.log(x), np.log(z), gamma, break_ties=False), found / 150)
+    np.testing.assert_allclose(_rmia.score_population_share(np.log(x), np.log(z), gamma, break_ties=False), found / 150)
 
 
 def test_breaking_ties_refines_the_order_of_the_counts():
     generator = np.random.default_rng(1)
     ratios, population = generator.normal(size=500), generator.normal(size=20)
-    beaten, scores = _rmia.counts(ratios, population), _rmia.scores(ratios, population)
+    beaten, scores = _rmia.count_exceeded(ratios, population), _rmia.score_population_share(ratios, population)
     order = np.argsort(scores)
     assert (np.diff(beaten[order]) >= 0).all() and len(np.unique(scores)) == 500 > len(np.unique(beaten))
     assert scores.min() >= 0 and scores.max() <= 1
@@ -112,17 +113,19 @@ def test_lira_is_its_definition_record_by_record():
             - stats.norm.logpdf(observed[n], b.mean(), pooled(outside) if variance == "fixed" else b.std(ddof=1))
             for n, (a, b) in enumerate(zip(inside, outside, strict=True))
         ]
-        np.testing.assert_allclose(_lira.online(observed, shadows, included, variance=variance), expected)
+        np.testing.assert_allclose(_lira.compute_online_ratio(observed, shadows, included, variance=variance), expected)
         one_sided = [
             (observed[n] - b.mean()) / (pooled(outside) if variance == "fixed" else b.std(ddof=1))
             for n, b in enumerate(outside)
         ]
-        np.testing.assert_allclose(_lira.offline(observed, shadows, included, variance=variance), one_sided)
+        np.testing.assert_allclose(
+            _lira.compute_offline_score(observed, shadows, included, variance=variance), one_sided
+        )
 
 
 def test_spread_between_records_is_no_part_of_the_fixed_variance():
     _, shadows, included, _ = gaussian(between=100.0, spread=1.0, shadows=16)
-    assert _lira.fit(shadows, included, "fixed").spread[0] == pytest.approx(1.0, rel=0.05)
+    assert _lira.fit_normals(shadows, included, "fixed").spread[0] == pytest.approx(1.0, rel=0.05)
 
 
 def test_rmia_ratios_are_their_definitions():
@@ -147,11 +150,11 @@ def test_direction_a_record_that_the_target_is_surer_of_than_models_without_it_s
     included = np.array([[0, 0], [0, 0], [1, 1], [1, 1]], bool)
     observed = np.array([5.5, 0.5]) - 10
     for scores in (
-        _lira.online(observed, shadows, included),
-        _lira.offline(observed, shadows, included),
+        _lira.compute_online_ratio(observed, shadows, included),
+        _lira.compute_offline_score(observed, shadows, included),
         calibrate_signal(observed, shadows, included),
-        _rmia.scores(_rmia.log_ratio_online(observed, shadows, included), np.array([0.0])),
-        _rmia.scores(_rmia.log_ratio_offline(observed, shadows, included, 0.5), np.array([0.0])),
+        _rmia.score_population_share(_rmia.log_ratio_online(observed, shadows, included), np.array([0.0])),
+        _rmia.score_population_share(_rmia.log_ratio_offline(observed, shadows, included, 0.5), np.array([0.0])),
     ):
         assert scores[0] > scores[1]
 
@@ -159,9 +162,9 @@ def test_direction_a_record_that_the_target_is_surer_of_than_models_without_it_s
 def test_records_that_all_or_none_of_the_shadow_models_were_trained_on_get_the_average_gap():
     observed, shadows, included, _ = gaussian(records=200, shadows=32)
     included[:, 0], included[:, 1] = True, False
-    inside, outside = _lira.fit(shadows, included, "fixed"), _lira.fit(shadows, ~included, "fixed")
+    inside, outside = _lira.fit_normals(shadows, included, "fixed"), _lira.fit_normals(shadows, ~included, "fixed")
     gap = np.nanmean(inside.mean - outside.mean)
-    scores = _lira.online(observed, shadows, included)
+    scores = _lira.compute_online_ratio(observed, shadows, included)
     assert np.isfinite(scores).all()
     expected = [
         stats.norm.logpdf(observed[0], inside.mean[0], inside.spread[0])
@@ -170,16 +173,16 @@ def test_records_that_all_or_none_of_the_shadow_models_were_trained_on_get_the_a
         - stats.norm.logpdf(observed[1], outside.mean[1], outside.spread[1]),
     ]
     np.testing.assert_allclose(scores[:2], expected)
-    assert np.isnan(_lira.offline(observed, shadows, included)[0])
+    assert np.isnan(_lira.compute_offline_score(observed, shadows, included)[0])
     assert np.isfinite(_rmia.log_ratio_online(observed, shadows, included)).all()
 
 
 def test_equal_signals_give_equal_scores():
     same, included = np.full((6, 10), 2.0), np.random.default_rng(0).random((6, 10)).argsort(axis=0) < 3
     for scores in (
-        _lira.online(same[0], same, included),
-        _lira.offline(same[0], same, included, variance="per-record"),
-        _rmia.scores(_rmia.log_ratio_online(-same[0], -same, included), np.zeros(5)),
+        _lira.compute_online_ratio(same[0], same, included),
+        _lira.compute_offline_score(same[0], same, included, variance="per-record"),
+        _rmia.score_population_share(_rmia.log_ratio_online(-same[0], -same, included), np.zeros(5)),
         calibrate_signal(same[0], same, included),
     ):
         assert np.ptp(scores) == 0 and np.isfinite(scores).all()
@@ -188,15 +191,15 @@ def test_equal_signals_give_equal_scores():
 def test_what_can_not_be_computed_is_refused():
     observed, shadows, included, _ = gaussian(records=10, shadows=2)
     with pytest.raises(ConfigurationError, match="variance"):
-        _lira.online(observed, shadows, included)
+        _lira.compute_online_ratio(observed, shadows, included)
     with pytest.raises(TargetError, match="do not match"):
-        _lira.online(observed[:5], shadows, included)
+        _lira.compute_online_ratio(observed[:5], shadows, included)
     with pytest.raises(TargetError, match="not finite"):
-        _lira.online(np.full(10, np.inf), shadows, included)
+        _lira.compute_online_ratio(np.full(10, np.inf), shadows, included)
     with pytest.raises(TargetError, match="NaN"):
         _rmia.log_ratio_online(np.full(10, np.nan), shadows, included)
     with pytest.raises(ConfigurationError, match="population"):
-        _rmia.scores(observed, np.empty(0))
+        _rmia.score_population_share(observed, np.empty(0))
     with pytest.raises(ConfigurationError, match="at least 4"):
         LiRA(shadows={"count": 2})
     with pytest.raises(ConfigurationError, match="offline attack"):
@@ -276,7 +279,9 @@ def test_offline_a_is_chosen_on_shadow_models_by_its_tpr_at_a_low_fpr():
 
 
 def test_log_ratios_beyond_the_range_of_a_logistic_function_are_ordered():
-    scores = _rmia.scores(np.array([40.0, 41.0, 60.0, 500.0, np.inf, -500.0, -np.inf]), np.array([0.0] * 1000))
+    scores = _rmia.score_population_share(
+        np.array([40.0, 41.0, 60.0, 500.0, np.inf, -500.0, -np.inf]), np.array([0.0] * 1000)
+    )
     assert (np.diff(scores[:5]) > 0).all() and scores[6] < scores[5] < scores[0] and scores.max() <= 1
 
 

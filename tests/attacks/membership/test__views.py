@@ -116,7 +116,7 @@ def test_offline_rmia_manages_with_one_shadow_model_and_two_queries(store):
     splits = case.data.splits
     population = len(splits.shadow_train) + len(splits.shadow_test)
     assert context.queries().total == 2 * (len(case.data.judged) + population)
-    assert roc.auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.5
+    assert roc.measure_auc(output.scores[output.is_member], output.scores[~output.is_member]).low > 0.5
 
 
 def test_nothing_is_found_with_two_queries_where_there_is_nothing(store):
@@ -126,5 +126,5 @@ def test_nothing_is_found_with_two_queries_where_there_is_nothing(store):
         RMIAOffline(queries=2, shadows={"count": 2, "pool": "offline", **SHADOWS}),
     ):
         output = attack(case.target, case.data, Context(cache=store, device="cpu"), attack.threat_models[0])
-        measured = roc.auc(output.scores[output.is_member], output.scores[~output.is_member], level=0.99)
+        measured = roc.measure_auc(output.scores[output.is_member], output.scores[~output.is_member], level=0.99)
         assert measured.low <= 0.5 <= measured.high

@@ -40,9 +40,9 @@ def test_functions_of_outputs_agree_with_their_definitions_in_high_precision(sca
         "log": [float(a.ln()) for a in own],
         "entropy": [float(-sum(v * v.ln() for v in row)) for row in p],
     }
-    np.testing.assert_allclose(_confidence.scaled_confidence(logits, labels), expected["scaled"], rtol=1e-9)
+    np.testing.assert_allclose(_confidence.scale_confidence(logits, labels), expected["scaled"], rtol=1e-9)
     np.testing.assert_allclose(_confidence.log_confidence(logits, labels), expected["log"], rtol=1e-9)
-    np.testing.assert_allclose(_confidence.entropy(logits), expected["entropy"], rtol=1e-9)
+    np.testing.assert_allclose(_confidence.compute_entropy(logits), expected["entropy"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("attack", [Loss(), Confidence(), Confidence(of="label"), Entropy()])
@@ -77,7 +77,7 @@ def test_confidence_of_the_label_ranks_like_the_loss():
 )
 def test_outputs_that_mean_nothing_are_refused(logits, labels, message):
     with pytest.raises(TargetError, match=message):
-        _confidence.scaled_confidence(np.array(logits), np.array(labels))
+        _confidence.scale_confidence(np.array(logits), np.array(labels))
 
 
 def test_thresholds_by_class_are_those_of_each_class_alone():

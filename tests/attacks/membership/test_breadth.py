@@ -11,7 +11,7 @@ from securitynet.attacks.membership.dataset_usage import DatasetUsage, UsageEsti
 from securitynet.attacks.membership.group_membership import GroupMembership
 from securitynet.attacks.membership.lira_offline import LiRAOffline
 from securitynet.attacks.membership.loss import Loss
-from securitynet.attacks.membership.range_membership import RangeMembership, list_range, trimmed_mean
+from securitynet.attacks.membership.range_membership import RangeMembership, average_largest, list_range
 from securitynet.datasets.base import Attribute
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -30,9 +30,9 @@ def run(attack, target, splits, dataset, cache=None, **more):
 
 def test_the_trimmed_mean_by_hand():
     values = np.array([[1.0, 5], [2, 1], [3, 0]])
-    np.testing.assert_array_equal(trimmed_mean(values, 1.0), [2, 2])
-    np.testing.assert_array_equal(trimmed_mean(values, 0.67), [2.5, 3])
-    np.testing.assert_array_equal(trimmed_mean(values, 0.01), [3, 5])
+    np.testing.assert_array_equal(average_largest(values, 1.0), [2, 2])
+    np.testing.assert_array_equal(average_largest(values, 0.67), [2.5, 3])
+    np.testing.assert_array_equal(average_largest(values, 0.01), [3, 5])
 
 
 def test_a_range_holds_the_record_but_is_not_centred_on_it():

@@ -5,7 +5,7 @@ from decimal import Decimal, getcontext
 import numpy as np
 import pytest
 
-from securitynet.attacks.membership.modified_entropy import modified_entropy
+from securitynet.attacks.membership.modified_entropy import compute_modified_entropy
 
 getcontext().prec = 60
 
@@ -25,28 +25,32 @@ def test_agrees_with_the_definition_in_high_precision(scale):
     logits = generator.normal(0, scale, (40, 7))
     labels = generator.integers(0, 7, 40)
     expected = [by_definition(row, label) for row, label in zip(logits, labels, strict=True)]
-    np.testing.assert_allclose(modified_entropy(logits, labels), expected, rtol=1e-9)
+    np.testing.assert_allclose(compute_modified_entropy(logits, labels), expected, rtol=1e-9)
 
 
 def test_two_classes_by_hand():
     # p = (3/4, 1/4), label 0: −(1/4) ln(3/4) − (1/4) ln(3/4) = 0.5 ln(4/3).
     logits = np.log([[3.0, 1.0]])
-    assert modified_entropy(logits, np.array([0]))[0] == pytest.approx(0.5 * np.log(4 / 3))
+    assert compute_modified_entropy(logits, np.array([0]))[0] == pytest.approx(0.5 * np.log(4 / 3))
 
 
 def test_very_confident_records_do_not_tie():
     # Both posteriors are 1 in float32; the surer one must still have the lower entropy.
     logits = np.array([[40.0, 0.0, 0.0], [60.0, 0.0, 0.0]], dtype=np.float32)
-    sure, surer = modified_entropy(logits, np.array([0, 0]))
+    sure, surer = compute_modified_entropy(logits, np.array([0, 0]))
     assert sure > surer > 0
 
 
 def test_direction_confident_and_right_is_below_unsure_is_below_confident_and_wrong():
-    right, unsure, wrong = modified_entropy(np.array([[8.0, 0, 0], [0.1, 0, 0], [0, 8.0, 0]]), np.array([0, 0, 0]))
+    right, unsure, wrong = compute_modified_entropy(
+        np.array([[8.0, 0, 0], [0.1, 0, 0], [0, 8.0, 0]]), np.array([0, 0, 0])
+    )
     assert right < unsure < wrong
 
 
 def test_is_invariant_to_a_constant_added_to_the_logits():
     logits = np.random.default_rng(1).normal(size=(5, 4))
     labels = np.array([0, 1, 2, 3, 0])
-    np.testing.assert_allclose(modified_entropy(logits, labels), modified_entropy(logits - 700, labels), rtol=1e-9)
+    np.testing.assert_allclose(
+        compute_modified_entropy(logits, labels), compute_modified_entropy(logits - 700, labels), rtol=1e-9
+    )

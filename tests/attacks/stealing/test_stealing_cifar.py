@@ -47,7 +47,7 @@ def test_a_cnn_learns_more_from_more_queries_and_from_posteriors(cifar):
         assert found[f"{name}@budget=300"].high < found[f"{name}@budget=2500"].low
     assert found["agreement@budget=300"].low > found["constant-agreement"].high
     hard, _ = steal(cifar, **{**settings, "budgets": 300}, interface="labels")
-    gain = paired.difference(
+    gain = paired.measure_paired_difference(
         "x", soft.surrogate[0] == soft.target, hard.surrogate[0] == soft.target, direction=Direction.LOWER
     )
     assert gain.value > 0, "posteriors teach more than labels at a small budget"

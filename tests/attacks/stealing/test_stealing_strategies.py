@@ -9,19 +9,19 @@ import pytest
 import torch
 from scipy import stats
 
-from securitynet.attacks.stealing.k_center import greedy_k_center
+from securitynet.attacks.stealing.k_center import choose_k_centers
 from securitynet.attacks.stealing.knockoff import GradientBandit, RewardHistory, as_posteriors
-from securitynet.attacks.stealing.uncertainty import UncertaintyStealing, uncertainty
+from securitynet.attacks.stealing.uncertainty import UncertaintyStealing, measure_uncertainty
 from stealing_cases import FAST, context
 
 
 def test_uncertainty_measures():
     rows = np.random.default_rng(0).dirichlet(np.ones(5), 20)
-    np.testing.assert_allclose(uncertainty(rows, "entropy"), stats.entropy(rows, axis=1), atol=1e-12)
+    np.testing.assert_allclose(measure_uncertainty(rows, "entropy"), stats.entropy(rows, axis=1), atol=1e-12)
     ordered = np.sort(rows, axis=1)
-    np.testing.assert_allclose(uncertainty(rows, "margin"), -(ordered[:, -1] - ordered[:, -2]))
-    np.testing.assert_allclose(uncertainty(rows, "confidence"), -rows.max(axis=1))
-    assert uncertainty(np.array([[1.0, 0.0]]), "entropy")[0] == 0
+    np.testing.assert_allclose(measure_uncertainty(rows, "margin"), -(ordered[:, -1] - ordered[:, -2]))
+    np.testing.assert_allclose(measure_uncertainty(rows, "confidence"), -rows.max(axis=1))
+    assert measure_uncertainty(np.array([[1.0, 0.0]]), "entropy")[0] == 0
 
 
 @pytest.mark.parametrize("measure", ["entropy", "margin", "confidence"])
@@ -32,7 +32,7 @@ def test_the_least_sure_come_first(measure, digit_target, all_data):
     class Recorder(UncertaintyStealing):
         def choose(self, known, selector, number):
             rest = known.rest()
-            doubt = uncertainty(selector.posteriors(known.pool.dataset.batch(rest)).numpy(), self.measure)
+            doubt = measure_uncertainty(selector.posteriors(known.pool.dataset.batch(rest)).numpy(), self.measure)
             super().choose(known, selector, number)
             picked = known.records[-1]
             others = np.setdiff1d(rest, picked)
@@ -48,19 +48,19 @@ def test_the_least_sure_come_first(measure, digit_target, all_data):
 def test_k_center_is_farthest_point_sampling():
     generator = torch.Generator().manual_seed(0)
     points, centres = torch.randn(80, 6, generator=generator), torch.randn(7, 6, generator=generator)
-    found = greedy_k_center(points, centres, 20)
+    found = choose_k_centers(points, centres, 20)
     covered = [*centres.double().numpy()]
     for place in found:
         distances = [min(np.linalg.norm(p - c) for c in covered) for p in points.double().numpy()]
         assert distances[place] == pytest.approx(max(distances))
         covered.append(points[place].double().numpy())
-    np.testing.assert_array_equal(greedy_k_center(points, centres, 5), found[:5])
+    np.testing.assert_array_equal(choose_k_centers(points, centres, 5), found[:5])
     assert len(set(found.tolist())) == 20
 
 
 def test_k_center_takes_each_point_once_even_where_points_coincide():
     points = torch.zeros(5, 2)
-    assert sorted(greedy_k_center(points, torch.zeros(1, 2), 5).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(choose_k_centers(points, torch.zeros(1, 2), 5).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_the_bandit_follows_equation_4():

@@ -14,7 +14,7 @@ from command_line import start_script
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, DatasetError, ModelError
 from securitynet.models.gan import GANTraining, obtain_gan
-from securitynet.models.gan.networks import Discriminator, GANGenerator, layout
+from securitynet.models.gan.networks import Discriminator, GANGenerator, choose_layout
 
 TINY = GANTraining(steps=6, width=4, batch_size=16, previews=2)
 RECORDS = np.arange(0, 200, 2, dtype=np.int64)
@@ -40,7 +40,7 @@ def colour(side, count=32):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [8, 28, 29, 30, 32, 48, 64, 100])
 def test_any_size_comes_out_and_goes_in(channels, size):
-    doublings, side = layout(size)
+    doublings, side = choose_layout(size)
     assert 4 <= side <= 8 and side * 2**doublings >= size
     made = GANGenerator(100, channels, size, 4)
     images = made(torch.randn(3, 100))

@@ -10,15 +10,15 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.models.architectures.factory import build
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.models.loading.load import load_target
 from securitynet.models.loading.normalization import (
     ConventionFit,
     _is_worse,
     choose_normalization,
+    compare_accuracies,
     list_conventions,
-    mixed_indices,
-    p_value,
+    mix_indices,
     sample_indices,
     temper_losses,
 )
@@ -36,7 +36,7 @@ def network(digits):
     labels = torch.from_numpy(digits.labels[indices])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = build("simple-cnn", 10, channels=1, image_size=8)
+        net = build_architecture("simple-cnn", 10, channels=1, image_size=8)
         optimizer = torch.optim.Adam(net.parameters(), 2e-3)
         for _ in range(12):
             for chosen in torch.randperm(len(images)).split(64):
@@ -87,7 +87,7 @@ def test_it_obeys_a_query_cap(network, digits):
 def test_a_network_that_knows_nothing_is_reported_loudly(digits):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        untrained = build("simple-cnn", 10, channels=1, image_size=8)
+        untrained = build_architecture("simple-cnn", 10, channels=1, image_size=8)
     choice = choose_normalization(target_of(untrained), digits)
     assert "WARNING" in choice.note
     assert "hardly better than chance" in choice.note
@@ -103,7 +103,7 @@ def test_a_network_that_knows_none_of_many_classes_is_not_tried_under_everything
     """Trying random weights under 26 conventions to the end would take longer than the assessment of 1,000 classes."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        untrained = build("simple-cnn", 100, channels=3, image_size=8)
+        untrained = build_architecture("simple-cnn", 100, channels=3, image_size=8)
     counter = QueryCounter()
     choice = choose_normalization(target_of(untrained, shape=(3, 8, 8), query_counter=counter), many_classes())
     assert "WARNING" in choice.note and "hardly better than chance" in choice.note
@@ -209,7 +209,7 @@ def colourful(digits):
     labels = torch.from_numpy(digits.labels[indices])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = build("simple-cnn", 10, channels=3, image_size=8)
+        net = build_architecture("simple-cnn", 10, channels=3, image_size=8)
         optimizer = torch.optim.Adam(net.parameters(), 2e-3)
         for _ in range(6):
             for chosen in torch.randperm(len(inputs)).split(64):
@@ -258,12 +258,12 @@ def test_reversed_channels_by_hand():
 
 
 def test_members_and_non_members_are_tried_in_turn(digits):
-    indices = mixed_indices(digits, 100)
+    indices = mix_indices(digits, 100)
     inside = np.isin(indices, digits.parts["test"])
     assert inside[::2].all()
     assert not inside[1::2].any()
     assert len(np.unique(indices)) == 100
-    assert np.array_equal(indices[:40], mixed_indices(digits, 40))
+    assert np.array_equal(indices[:40], mix_indices(digits, 40))
 
 
 def test_probabilities_are_not_taken_for_logits(network, digits):
@@ -324,8 +324,8 @@ def test_mcnemar_against_scipy():
         ConventionFit("x", Normalization((), ()), correct.astype(np.int64), ones, np.zeros(100))
         for correct in (first, second)
     ]
-    assert p_value(*candidates) == pytest.approx(2 * binom.cdf(8, 38, 0.5))
-    assert p_value(candidates[0], candidates[0]) == 1.0
+    assert compare_accuracies(*candidates) == pytest.approx(2 * binom.cdf(8, 38, 0.5))
+    assert compare_accuracies(candidates[0], candidates[0]) == 1.0
 
 
 # Through load_target

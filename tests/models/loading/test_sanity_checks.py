@@ -10,7 +10,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
 from securitynet.models.loading.examination import describe_doubts, examine, require_constant
 from securitynet.models.loading.load import load_target
-from securitynet.models.loading.sanity_checks import check_constancy, compare
+from securitynet.models.loading.sanity_checks import check_constancy, compare_outputs
 from securitynet.models.targets.backends.averaged import REPEATS, AveragedBackend
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -114,11 +114,11 @@ def test_half_precision_may_round():
 def test_compare_by_hand():
     first = torch.tensor([[10.0, 0.0], [0.0, 5.0]])
     second = torch.tensor([[10.0, 1.0], [6.0, 5.0]])
-    found = compare(first, second)
+    found = compare_outputs(first, second)
     assert (found.largest, found.other_class, found.images) == (pytest.approx(0.6), 1, 2)
     minus = torch.tensor([[0.0, -torch.inf]])
-    assert compare(minus, minus).largest == 0
-    assert compare(minus, torch.tensor([[0.0, -3.0]])).largest == torch.inf
+    assert compare_outputs(minus, minus).largest == 0
+    assert compare_outputs(minus, torch.tensor([[0.0, -3.0]])).largest == torch.inf
 
 
 class Endpoint(Backend):

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.loading.load import load_target
 from securitynet.models.sources import open_source
-from securitynet.models.sources._download import fetch, models_folder
+from securitynet.models.sources._download import fetch_address, find_models_folder
 from securitynet.models.sources.preprocessing import CONVENTIONS
-from securitynet.models.sources.pytorchcv import unpack
+from securitynet.models.sources.pytorchcv import unpack_weights
 from securitynet.models.sources.references import parse_reference
 from securitynet.torchvision_cure import import_torchvision
 
@@ -247,8 +247,8 @@ def test_torchvision_names_are_checked():
 
 def test_torchvision_takes_a_file_of_the_cache_if_its_checksum_is_right(monkeypatch):
     network = seeded(tv.squeezenet1_1)
-    models_folder().mkdir(parents=True)
-    kept = models_folder() / "squeezenet1_1-b8a52dc0.pth"
+    find_models_folder().mkdir(parents=True)
+    kept = find_models_folder() / "squeezenet1_1-b8a52dc0.pth"
     torch.save(network.state_dict(), kept)
     source = open_source(parse_reference("torchvision:squeezenet1_1"))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
@@ -304,13 +304,13 @@ def test_pytorchcv_archives_are_checked(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("net.pth", b"weights")
     options = {"sha1": hashlib.sha1(b"weights").hexdigest(), "reference": "pytorchcv:net"}
-    unpack(tmp_path / "a.zip", "net.pth", tmp_path / "net.pth", **options)
+    unpack_weights(tmp_path / "a.zip", "net.pth", tmp_path / "net.pth", **options)
     assert (tmp_path / "net.pth").read_bytes() == b"weights"
     with pytest.raises(ModelError, match="damaged"):
-        unpack(tmp_path / "a.zip", "other.pth", tmp_path / "other.pth", **options)
+        unpack_weights(tmp_path / "a.zip", "other.pth", tmp_path / "other.pth", **options)
     options["sha1"] = "0" * 40
     with pytest.raises(ModelError, match="another checksum"):
-        unpack(tmp_path / "a.zip", "net.pth", tmp_path / "bad.pth", **options)
+        unpack_weights(tmp_path / "a.zip", "net.pth", tmp_path / "bad.pth", **options)
     assert not (tmp_path / "bad.pth").exists()
 
 
@@ -346,17 +346,19 @@ def test_downloads_are_whole_and_checked_or_absent(files):
     served["/net.pth"] = b"weights" * 1000
     digest = hashlib.sha256(served["/net.pth"]).hexdigest()
     calls = []
-    path = fetch(f"{address}/net.pth", reference="r", sha256=digest[:8], progress=lambda *done: calls.append(done))
+    path = fetch_address(
+        f"{address}/net.pth", reference="r", sha256=digest[:8], progress=lambda *done: calls.append(done)
+    )
     assert path.read_bytes() == served["/net.pth"]
     assert calls[-1] == (7000, 7000)
     served.clear()
-    assert fetch(f"{address}/net.pth", reference="r", sha256=digest[:8]) == path  # kept
+    assert fetch_address(f"{address}/net.pth", reference="r", sha256=digest[:8]) == path  # kept
     served["/bad.pth"] = b"something else"
     with pytest.raises(ModelError, match="another checksum"):
-        fetch(f"{address}/bad.pth", reference="r", sha256=digest[:8])
+        fetch_address(f"{address}/bad.pth", reference="r", sha256=digest[:8])
     served["/short.pth"] = b"cut"
     with pytest.raises(ModelError, match="could not be downloaded"):
-        fetch(f"{address}/short.pth", reference="r")
+        fetch_address(f"{address}/short.pth", reference="r")
     with pytest.raises(ModelError, match="returned status 404"):
-        fetch(f"{address}/absent.pth", reference="r")
-    assert [file.name for file in models_folder().iterdir()] == ["net.pth"]
+        fetch_address(f"{address}/absent.pth", reference="r")
+    assert [file.name for file in find_models_folder().iterdir()] == ["net.pth"]

@@ -15,11 +15,11 @@ from securitynet.models.shadows import (
     Accuracies,
     ShadowPlan,
     ShadowTraining,
-    compare,
+    list_fidelity_warnings,
     obtain_shadow,
+    obtain_shadow_model,
+    obtain_shadow_outputs,
     resolve_training,
-    shadow_model,
-    shadow_outputs,
 )
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -59,7 +59,7 @@ def test_a_share_that_puts_records_everywhere_or_nowhere_is_refused():
 def test_online_shadows_know_their_members_better(digits, four_parts, target, tmp_path):
     records = np.concatenate([four_parts.members[:100], four_parts.non_members[:100][::-1]])
     plan = ShadowPlan(count=2, recipe={**FAST, "epochs": 30})
-    found = shadow_outputs(target, digits, four_parts, records, plan, cache=tmp_path, device="cpu")
+    found = obtain_shadow_outputs(target, digits, four_parts, records, plan, cache=tmp_path, device="cpu")
     assert found.included.shape == (2, 200) and found.outputs.shape == (2, 200, 10)
     np.testing.assert_array_equal(found.included.sum(axis=0), 1)
     np.testing.assert_array_equal(found.labels, digits.labels[records])
@@ -80,11 +80,11 @@ def test_outputs_are_reduced_as_they_come_also_for_other_views(digits, four_part
         sizes.append(logits.shape)
         return logits[np.arange(len(labels)), labels].astype(np.float64)
 
-    found = shadow_outputs(
+    found = obtain_shadow_outputs(
         target, digits, four_parts, records, plan, reduce=reduce, views=(mirrored,), cache=tmp_path, device="cpu"
     )
     assert found.outputs.shape == (2, 2, 50) and sizes == [(50, 10)] * 4
-    plain = shadow_outputs(target, digits, four_parts, records, plan, cache=tmp_path, device="cpu")
+    plain = obtain_shadow_outputs(target, digits, four_parts, records, plan, cache=tmp_path, device="cpu")
     np.testing.assert_array_equal(found.outputs[:, 0], plain.outputs[:, np.arange(50), digits.labels[records]])
     assert (found.outputs[:, 1] != found.outputs[:, 0]).any()
 
@@ -114,7 +114,7 @@ def test_independent_training_sets_are_smaller_where_too_few_models_would_be_wit
 
 def test_training_sets_of_another_size_than_the_targets_are_reported(digits, target, tmp_path):
     public = make_splits.public(digits)
-    found = shadow_outputs(
+    found = obtain_shadow_outputs(
         target, digits, public, public.members[:5], ShadowPlan(count=2, recipe=FAST), cache=tmp_path, device="cpu"
     )
     assert f"records each and the target on {len(public.members):,}" in found.fidelity[-1]
@@ -132,11 +132,11 @@ def test_offline_shadows_never_see_judged_records(digits, four_parts, target, tm
     plan = ShadowPlan(count=2, recipe=FAST, pool="offline")
     state = torch.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()
-    found = shadow_outputs(target, digits, four_parts, judged, plan, cache=tmp_path, device="cpu")
+    found = obtain_shadow_outputs(target, digits, four_parts, judged, plan, cache=tmp_path, device="cpu")
     assert torch.equal(state, torch.get_rng_state())
     np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])
     assert not found.included.any()
-    own = shadow_outputs(target, digits, four_parts, four_parts.shadow_train, plan, cache=tmp_path, device="cpu")
+    own = obtain_shadow_outputs(target, digits, four_parts, four_parts.shadow_train, plan, cache=tmp_path, device="cpu")
     np.testing.assert_array_equal(own.included.sum(axis=0), 1)
 
 
@@ -144,24 +144,24 @@ def test_a_split_without_shadow_parts_is_refused(digits, four_parts, target):
     empty = np.empty(0, np.int64)
     bare = dataclasses.replace(four_parts, shadow_train=empty, shadow_test=empty)
     with pytest.raises(SplitError, match="no shadow data"):
-        shadow_outputs(target, digits, bare, bare.members, ShadowPlan(pool="offline"), device="cpu")
+        obtain_shadow_outputs(target, digits, bare, bare.members, ShadowPlan(pool="offline"), device="cpu")
     with pytest.raises(SplitError, match="no shadow data"):
-        shadow_model(target, digits, bare, ShadowTraining(), device="cpu")
+        obtain_shadow_model(target, digits, bare, ShadowTraining(), device="cpu")
 
 
 def test_what_has_no_images_is_refused(digits, four_parts, target):
     recorded = dataclasses.replace(digits, images=None)
     with pytest.raises(ConfigurationError, match="no images"):
-        shadow_outputs(target, recorded, four_parts, four_parts.members, ShadowPlan(), device="cpu")
+        obtain_shadow_outputs(target, recorded, four_parts, four_parts.members, ShadowPlan(), device="cpu")
 
 
 def test_images_that_the_target_does_not_take_are_refused_before_any_training(digits, four_parts, target, tmp_path):
     wide = dataclasses.replace(digits, images=digits.images[..., :6], content_digest=None)
     settings = {"cache": tmp_path, "device": "cpu"}
     with pytest.raises(TargetError, match="not square"):
-        shadow_outputs(target, wide, four_parts, four_parts.members, ShadowPlan(), **settings)
+        obtain_shadow_outputs(target, wide, four_parts, four_parts.members, ShadowPlan(), **settings)
     with pytest.raises(TargetError, match="not square"):
-        shadow_model(target, wide, four_parts, ShadowTraining(), **settings)
+        obtain_shadow_model(target, wide, four_parts, ShadowTraining(), **settings)
     assert not (tmp_path / "shadows").exists()
 
 
@@ -244,14 +244,16 @@ def test_targets_of_one_recipe_share_shadow_models(digits, four_parts, target, t
     other = train_target("simple-cnn", digits, seed=2, device="cpu", **FAST)
     plan = ShadowPlan(count=2, recipe=FAST)
     for model in (target, other):
-        shadow_outputs(model, digits, four_parts, four_parts.members, plan, cache=tmp_path, device="cpu")
+        obtain_shadow_outputs(model, digits, four_parts, four_parts.members, plan, cache=tmp_path, device="cpu")
     assert len(list((tmp_path / "shadows").iterdir())) == 2
 
 
 def test_the_shadow_model_of_ml_doctor_is_like_its_target(digits, four_parts, tmp_path):
     settings = {**FAST, "epochs": 30}
     target = train_target("simple-cnn", digits, seed=1, device="cpu", **settings)
-    found = shadow_model(target, digits, four_parts, ShadowTraining(recipe=settings), cache=tmp_path, device="cpu")
+    found = obtain_shadow_model(
+        target, digits, four_parts, ShadowTraining(recipe=settings), cache=tmp_path, device="cpu"
+    )
     np.testing.assert_array_equal(found.shadow.members, four_parts.shadow_train)
     np.testing.assert_array_equal(found.non_members, four_parts.shadow_test)
     assert found.fidelity == ()
@@ -291,9 +293,9 @@ def test_what_is_known_of_the_target_is_used(digits, tmp_path):
 def test_the_rule_of_fidelity():
     target = Accuracies(1.0, 0.8, 400, 400)  # two standard errors: 0 and 0.04
     near = [Accuracies(0.97, 0.75, 50, 50), Accuracies(0.95, 0.69, 50, 50)]  # means 0.96 and 0.72
-    assert compare(target, near) == ()
-    (warning,) = compare(target, [Accuracies(0.94, 0.75, 50, 50)], ["they are dull"])
+    assert list_fidelity_warnings(target, near) == ()
+    (warning,) = list_fidelity_warnings(target, [Accuracies(0.94, 0.75, 50, 50)], ["they are dull"])
     assert "train accuracy 0.940 against 1.000" in warning and "test accuracy" not in warning
     assert "(they are dull)" in warning
-    (warning,) = compare(target, [Accuracies(0.96, 0.9, 50, 50)])
+    (warning,) = list_fidelity_warnings(target, [Accuracies(0.96, 0.9, 50, 50)])
     assert "test accuracy 0.900 against 0.800, overfitting level 0.060 against 0.200" in warning

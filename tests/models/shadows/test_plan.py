@@ -19,9 +19,9 @@ from securitynet.models.shadows import (
     ShadowPlan,
     ShadowTraining,
     obtain_shadow,
+    obtain_shadow_model,
+    obtain_shadow_outputs,
     resolve_training,
-    shadow_model,
-    shadow_outputs,
 )
 from securitynet.models.shadows.outputs import plan_specs
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
@@ -167,11 +167,11 @@ def test_imitating_shadows_are_like_the_target_and_others_are_not(digits, tmp_pa
     data = restore_splits(trained, digits)
     records = np.union1d(data.members, data.non_members)[:50]
     told = {"trained": trained, "defense": defense, "cache": tmp_path, "device": "cpu"}
-    like = shadow_outputs(target, digits, data, records, ShadowPlan(count=2), **told)
-    unlike = shadow_outputs(target, digits, data, records, ShadowPlan(count=2, defense="none"), **told)
+    like = obtain_shadow_outputs(target, digits, data, records, ShadowPlan(count=2), **told)
+    unlike = obtain_shadow_outputs(target, digits, data, records, ShadowPlan(count=2, defense="none"), **told)
     assert like.fidelity == ()
     assert "dp-sgd, and they were not" in unlike.fidelity[0]
-    one = shadow_model(target, digits, data, ShadowTraining(), **told)
+    one = obtain_shadow_model(target, digits, data, ShadowTraining(), **told)
     assert one.fidelity == ()
     facts = [json.loads(path.read_text()) for path in (tmp_path / "shadows").glob("*/weights.json")]
     noises = {fact["defense"]["privacy"]["noise_multiplier"] for fact in facts if fact["defense"]}
@@ -195,7 +195,7 @@ def test_records_are_set_aside_where_nobody_is_judged(digits, tmp_path):
             else:  # who knows the shadow data only has nothing else to set aside
                 assert spec.aside is None and len(spec.parts.aside) == round(len(spec.indices) / 2)
         assert choose_thread_count(specs, "cpu") == 1
-    found = shadow_outputs(
+    found = obtain_shadow_outputs(
         target, digits, data, judged, ShadowPlan(count=4), trained=trained, defense=defense, device="cpu"
     )
     np.testing.assert_array_equal(found.included.sum(axis=0), 2)
@@ -213,7 +213,7 @@ def test_what_cannot_be_imitated_is_said_before_any_work(digits, tmp_path):
     with pytest.raises(
         ConfigurationError, match=r"can't be trained with the target's defense: DP-SGD draws batches of 300"
     ) as e:
-        shadow_outputs(
+        obtain_shadow_outputs(
             target, digits, data, data.members, plan, trained=trained, defense=defense, device="cpu", progress=never
         )
     assert 'defense = "none"' in e.value.hint

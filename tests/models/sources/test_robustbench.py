@@ -8,15 +8,15 @@ import torch
 from safetensors.torch import save_file
 
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.architectures.factory import build
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.models.architectures.wide_resnet import WideResNet
 from securitynet.models.loading.open import open_network
 from securitynet.models.sources import _robustbench as package
 from securitynet.models.sources import open_source
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.sources.robustbench import convert, join_parts
+from securitynet.models.sources.robustbench import convert_robustbench, join_parts
 from securitynet.models.sources.weight_sets import choose_set
-from securitynet.models.sources.weights import read_parts
+from securitynet.models.sources.weights import read_weight_parts
 from securitynet.models.targets.backends.base import LoadOptions
 
 installed = pytest.mark.skipif(
@@ -88,7 +88,7 @@ def test_without_the_package_a_wide_resnet_is_filled_by_its_names(
 ) -> None:
     monkeypatch.setattr(package, "is_installed", lambda: False)
     torch.manual_seed(2)
-    network = build("resnet18", 10).eval()
+    network = build_architecture("resnet18", 10).eval()
     older = {
         key.replace(".downsample.", ".shortcut.").replace("fc.", "linear."): value
         for key, value in network.state_dict().items()
@@ -131,7 +131,7 @@ def test_a_file_for_imagenet_is_put_inside_the_normalising_network() -> None:
     whole.add_module("model", inner)
     for prefix in ("", "module.", "module.model."):
         state = {f"{prefix}{key}": value for key, value in inner.state_dict().items()}
-        converted = convert({**state, f"{prefix}conv1.scores": torch.zeros(3)}, whole)
+        converted = convert_robustbench({**state, f"{prefix}conv1.scores": torch.zeros(3)}, whole)
         assert converted.keys() == whole.state_dict().keys()
         assert torch.equal(converted["model.conv1.weight"], inner.conv1.weight)
         assert torch.equal(converted["normalize.mean"], torch.full((1, 3, 1, 1), 0.4))
@@ -172,11 +172,11 @@ def test_an_ensemble_takes_all_sets_of_its_files_and_its_own_numbers(tmp_path: P
     mixing = {"model": theirs.whole.policy.state_dict(), "bn": theirs.whole.bn.state_dict()}
     for number, content in enumerate([*files, mixing]):
         torch.save(content, tmp_path / f"{number}.pt")
-    read = [read_parts(tmp_path / f"{number}.pt") for number in range(3)]
+    read = [read_weight_parts(tmp_path / f"{number}.pt") for number in range(3)]
     assert [len(sets) for sets in read] == [1, 1, 2]
     joined = join_parts(read, ours)
     save_file(joined, tmp_path / "joined.safetensors")  # it holds no tensor twice
-    ours.load_state_dict(convert(joined, ours))
+    ours.load_state_dict(convert_robustbench(joined, ours))
     for key, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[key], value), key
     with pytest.raises(WeightsMismatch, match=r"No file of the ensemble holds whole\.bn\.running_mean"):
@@ -197,7 +197,7 @@ def test_copies_to_a_gpu_and_prints_of_constructors_are_ignored(capsys: pytest.C
         network.mean = torch.full((3, 1, 1), 0.5).cuda()
         return network
 
-    network = package.build_network(package.Definition(build_it, (), "", {}))
+    network = package.build_robustbench_network(package.Definition(build_it, (), "", {}))
     assert network.mean.device.type == "cpu"
     assert capsys.readouterr().out == ""
 

@@ -16,7 +16,7 @@ from securitynet.datasets import load
 from securitynet.defenses.base import make_defense
 from securitynet.files import file_checksum
 from securitynet.methods.context import Context
-from securitynet.methods.shared_models import shared_model
+from securitynet.methods.shared_models import describe_shared_model
 from securitynet.models.gan import GANTraining, obtain_gan
 from securitynet.models.gan.store import GANRecord
 from securitynet.models.gan.training import build_networks
@@ -94,7 +94,7 @@ def test_keys_of_models_are_what_they_were(name):
 
 
 def test_shared_work_has_the_key_of_what_it_makes(tmp_path):
-    piece = shared_model(spec("labels"), "shadows", "a shadow model", Context(cache=tmp_path, device="cpu"))
+    piece = describe_shared_model(spec("labels"), "shadows", "a shadow model", Context(cache=tmp_path, device="cpu"))
     assert piece.key == f"shadows/{KEYS['labels']}"
     piece.run(None)
     assert (tmp_path / piece.key / "weights.json").is_file()

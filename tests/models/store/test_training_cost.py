@@ -10,7 +10,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.shadows.store import shadow_spec, train_shadows
+from securitynet.models.shadows.store import specify_shadow, train_shadows
 from securitynet.models.store import training_cost
 from securitynet.models.store.training_cost import check_training_cost, estimate_training_memory
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -25,7 +25,7 @@ def spec(side=8, epochs=1, records=20, seed=0):
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (20, 3, side, side), dtype=np.uint8))
     dataset = ImageDataset("noise", images, np.arange(20) % 4, tuple("abcd"), {})
     recipe = SMALL.model_copy(update={"epochs": epochs, "seed": seed})
-    return shadow_spec(dataset, np.arange(records), "simple-cnn", recipe)
+    return specify_shadow(dataset, np.arange(records), "simple-cnn", recipe)
 
 
 def check(specs, cache=None):

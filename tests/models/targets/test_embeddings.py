@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from securitynet.devices import on_meta_device
+from securitynet.devices import use_meta_device
 from securitynet.errors import ModelError
-from securitynet.models.architectures.factory import build
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.embeddings import choose_extractor, find
+from securitynet.models.targets.embeddings import choose_extractor, find_classifier
 from securitynet.models.targets.optimise import prepare_network
 from securitynet.models.targets.tracing import compute_inputs
 from securitynet.torchvision_cure import import_torchvision
@@ -227,7 +227,7 @@ def test_a_network_that_changes_its_course_is_noticed():
 
 
 def test_layers_by_name():
-    network, images = ready(build("simple-cnn", CLASSES, 3, 8)), pictures()
+    network, images = ready(build_architecture("simple-cnn", CLASSES, 3, 8)), pictures()
     *_, last = (name for name, module in network.named_modules() if isinstance(module, nn.Linear))
     found = embed(network, images)
     torch.testing.assert_close(embed(network, images, f"{last}:input"), found)
@@ -244,7 +244,7 @@ def test_layers_by_name():
 
 def test_blocks_are_found_by_name_also_where_batch_norms_were_folded():
     torch.manual_seed(0)
-    network = ready(build("cifar-resnet20", CLASSES, 3, 16))
+    network = ready(build_architecture("cifar-resnet20", CLASSES, 3, 16))
     images = pictures(4, 16)
     folded = prepare_network(network, torch.device("cpu"), torch.zeros(1, 3, 16, 16)).module
     assert isinstance(folded, torch.fx.GraphModule)
@@ -301,10 +301,10 @@ TIMM = {
 def test_timm_architectures(name):
     """On the meta device: shapes alone, at no cost."""
     timm = import_torchvision("timm")
-    with on_meta_device():
+    with use_meta_device():
         network = ready(timm.create_model(name, num_classes=CLASSES))
     images = torch.empty(4, *network.pretrained_cfg["input_size"], device="meta")
-    traced = find(network, images)
+    traced = find_classifier(network, images)
     assert traced.weights[0] == f"{TIMM[name]}.weight"
     assert compute_inputs(network, images, traced).shape == (4, network.head_hidden_size)
     assert hooks_in(network) == 0
@@ -330,11 +330,11 @@ TORCHVISION = {
 def test_torchvision_architectures(name):
     models = import_torchvision("torchvision.models")
     arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with on_meta_device():
+    with use_meta_device():
         network = ready(models.get_model(name, weights=None, num_classes=CLASSES, **arguments))
     images = torch.empty(3, 3, *(2 * [299 if name == "inception_v3" else 224]), device="meta")
     layer, width = TORCHVISION[name]
-    traced = find(network, images)
+    traced = find_classifier(network, images)
     assert traced.weights[0] == f"{layer}.weight"
     assert compute_inputs(network, images, traced).shape == (3, width)
 

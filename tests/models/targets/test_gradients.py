@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from securitynet.errors import AccessDenied, ModelError
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.gradients import compute_residuals, last_layer, per_sample_last_layer_gradients
+from securitynet.models.targets.gradients import capture_last_layer, compute_last_layer_gradients, compute_residuals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
@@ -30,7 +30,7 @@ def network(bias=True):
 def test_as_autograd_one_sample_at_a_time(digits, bias):
     model = network(bias)
     records = np.array([5, 900, 17, 3, 1200])
-    found = last_layer(white_box(model), digits, records)
+    found = capture_last_layer(white_box(model), digits, records)
     gradients = torch.cat(list(found.chunks(2)))
     assert gradients.shape == (5, found.length) and found.bias is bias
     for row, record in zip(gradients, records, strict=True):
@@ -54,8 +54,8 @@ def test_as_torch_func(digits):
 
     last = {name: weights[name] for name in ("3.weight", "3.bias")}
     expected = vmap(grad(loss), in_dims=(None, 0, 0))(last, images, labels)
-    found = last_layer(white_box(model), digits, records)
-    gradients = per_sample_last_layer_gradients(found.residuals, found.embeddings)
+    found = capture_last_layer(white_box(model), digits, records)
+    gradients = compute_last_layer_gradients(found.residuals, found.embeddings)
     flat = torch.cat([expected["3.weight"].flatten(1), expected["3.bias"]], dim=1)
     torch.testing.assert_close(gradients, flat, rtol=1e-4, atol=1e-6)
 
@@ -63,8 +63,8 @@ def test_as_torch_func(digits):
 def test_heads_that_emit_probabilities_have_the_same_gradients(digits):
     model = network()
     records = np.arange(20)
-    plain = last_layer(white_box(model), digits, records)
-    softened = last_layer(white_box(nn.Sequential(model, nn.Softmax(dim=1)), "probabilities"), digits, records)
+    plain = capture_last_layer(white_box(model), digits, records)
+    softened = capture_last_layer(white_box(nn.Sequential(model, nn.Softmax(dim=1)), "probabilities"), digits, records)
     torch.testing.assert_close(softened.residuals, plain.residuals, rtol=1e-3, atol=1e-6)
 
 
@@ -83,9 +83,9 @@ def test_what_has_no_such_gradient_is_refused(digits):
             return 3 * self.inner(images)
 
     with pytest.raises(ModelError, match="does not end in a linear layer"):
-        last_layer(white_box(Scaled()), digits, np.arange(4))
+        capture_last_layer(white_box(Scaled()), digits, np.arange(4))
     convolution = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten())
     with pytest.raises(ModelError, match="no linear layer"):
-        last_layer(white_box(convolution), digits, np.arange(4))
+        capture_last_layer(white_box(convolution), digits, np.arange(4))
     with pytest.raises(AccessDenied):
-        last_layer(white_box(network()).under(Access.BLACK_BOX), digits, np.arange(4))
+        capture_last_layer(white_box(network()).under(Access.BLACK_BOX), digits, np.arange(4))

@@ -9,7 +9,12 @@ from torch import nn
 from securitynet.errors import AccessDenied, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.input_gradients import InputGradients, cross_entropy, log_odds, margin
+from securitynet.models.targets.input_gradients import (
+    InputGradients,
+    compute_cross_entropy,
+    compute_margin_loss,
+    log_odds,
+)
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
@@ -52,7 +57,7 @@ def one_by_one(function, inputs, labels):
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, log_odds, margin])
+@pytest.mark.parametrize("loss", [compute_cross_entropy, log_odds, compute_margin_loss])
 def test_as_autograd_one_image_at_a_time(loss):
     model, inputs, labels = network(), images(7), torch.tensor([0, 3, 9, 9, 1, 2, 5])
     preprocessing = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
@@ -63,7 +68,7 @@ def test_as_autograd_one_image_at_a_time(loss):
 
     def by_hand(leaf, label):
         z = twin((leaf - mean) / std)[0]
-        if loss is cross_entropy:
+        if loss is compute_cross_entropy:
             return torch.log(torch.exp(z).sum()) - z[label[0]]
         others = torch.cat([z[: label[0]], z[label[0] + 1 :]])
         return (torch.log(torch.exp(others).sum()) if loss is log_odds else others.max()) - z[label[0]]
@@ -78,7 +83,7 @@ def test_as_autograd_one_image_at_a_time(loss):
 @pytest.mark.parametrize(
     "head, last", [("probabilities", nn.Softmax(dim=1)), ("log-probabilities", nn.LogSoftmax(dim=1))]
 )
-@pytest.mark.parametrize("loss", [cross_entropy, log_odds])
+@pytest.mark.parametrize("loss", [compute_cross_entropy, log_odds])
 def test_a_softmax_inside_the_network_changes_nothing(head, last, loss):
     inputs, labels = images(6), torch.arange(6)
     plain = InputGradients(white_box(network()), loss=loss)(inputs, labels).gradients

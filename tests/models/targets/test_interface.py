@@ -12,7 +12,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.interface import Chain, LabelsOnly, Rounded, Temperature, TopK
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
@@ -84,11 +84,11 @@ def test_identities_tell_interfaces_apart_and_nothing_else(overfitted):
 def test_signals_of_views_cost_no_further_query(overfitted, tmp_path):
     target, splits, dataset = overfitted
     target = Target(target.backend, access=Access.WHITE_BOX)  # a query counter of its own
-    plain = collect(target, dataset, splits.members, cache=tmp_path)
+    plain = collect_signals(target, dataset, splits.members, cache=tmp_path)
     asked = target.query_counter.total
     for interface in ALL:
         view = target.through(interface)
-        signals = collect(view, dataset, splits.members, cache=tmp_path)
+        signals = collect_signals(view, dataset, splits.members, cache=tmp_path)
         assert signals.sent == 0 and signals.queries == plain.queries
         np.testing.assert_array_equal(signals.predictions, plain.predictions)
         if view.head == "labels":
@@ -99,9 +99,9 @@ def test_signals_of_views_cost_no_further_query(overfitted, tmp_path):
             np.testing.assert_array_equal(signals.posteriors, view.posteriors(dataset.batch(splits.members)).numpy())
             asked += len(splits.members)
     assert target.query_counter.total == asked and target.query_counter.unique == len(splits.members)
-    fresh = collect(target.through(TopK()), dataset, splits.non_members, cache=tmp_path)
+    fresh = collect_signals(target.through(TopK()), dataset, splits.non_members, cache=tmp_path)
     assert fresh.sent == len(splits.non_members)  # what is asked through a view is there for all others
-    assert collect(target, dataset, splits.non_members, cache=tmp_path).sent == 0
+    assert collect_signals(target, dataset, splits.non_members, cache=tmp_path).sent == 0
 
 
 def test_recordings_can_be_seen_through_an_interface(tmp_path):
@@ -110,7 +110,7 @@ def test_recordings_can_be_seen_through_an_interface(tmp_path):
     np.savez(tmp_path / "r.npz", logits=logits, labels=labels, member=np.array([1, 1, 0, 0]))
     backend = RecordedBackend(tmp_path / "r.npz", reference="outputs:r.npz")
     view = Target(backend, head=backend.head).through(TopK(k=1))
-    signals = collect(view, backend.dataset())
+    signals = collect_signals(view, backend.dataset())
     assert (signals.posteriors > 0).sum(axis=1).tolist() == [1, 1, 1, 1]
     assert signals.posteriors.max() == pytest.approx(np.exp(2) / (np.exp(2) + 2))
 

@@ -64,10 +64,10 @@ def blocks(cache):
 
 def test_a_target_is_queried_once(dataset, tmp_path, small_blocks):
     backend = Counting()
-    first = signals.collect(Target(backend), dataset, cache=tmp_path)
+    first = signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert backend.sent == first.sent == 40
     assert len(blocks(tmp_path)) == 3
-    again = signals.collect(Target(backend), dataset, cache=tmp_path)
+    again = signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert backend.sent == 40
     assert again.sent == 0
     np.testing.assert_array_equal(again.outputs, first.outputs)
@@ -77,7 +77,7 @@ def test_a_target_is_queried_once(dataset, tmp_path, small_blocks):
 
 def test_signals_are_the_targets_answers(dataset, tmp_path):
     target = Target(Counting())
-    collected = signals.collect(target, dataset, cache=tmp_path)
+    collected = signals.collect_signals(target, dataset, cache=tmp_path)
     np.testing.assert_allclose(collected.outputs, target.raw_outputs(dataset.images).numpy(), atol=1e-5)
     np.testing.assert_allclose(collected.posteriors.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(collected.predictions, target.labels(dataset.images).numpy())
@@ -91,22 +91,22 @@ def test_signals_are_the_targets_answers(dataset, tmp_path):
 def test_subsets_reuse_blocks_and_ask_only_the_rest(dataset, tmp_path, small_blocks):
     backend = Counting()
     indices = np.array([20, 2, 2, 35, 1])
-    some = signals.collect(Target(backend), dataset, indices, cache=tmp_path)
+    some = signals.collect_signals(Target(backend), dataset, indices, cache=tmp_path)
     assert backend.sent == 4
     assert some.queries.total == 4
-    whole = signals.collect(Target(backend), dataset, cache=tmp_path)
+    whole = signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert backend.sent == 40
     assert whole.sent == 36
     np.testing.assert_allclose(some.outputs, whole.outputs[indices], atol=1e-5)
     np.testing.assert_array_equal(some.labels, dataset.labels[indices])
-    assert signals.collect(Target(backend), dataset, np.array([39, 0]), cache=tmp_path).sent == 0
+    assert signals.collect_signals(Target(backend), dataset, np.array([39, 0]), cache=tmp_path).sent == 0
 
 
 def test_without_a_cache_nothing_is_written(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     backend = Counting()
-    signals.collect(Target(backend), dataset)
-    signals.collect(Target(backend), dataset)
+    signals.collect_signals(Target(backend), dataset)
+    signals.collect_signals(Target(backend), dataset)
     assert backend.sent == 80
     assert list(tmp_path.iterdir()) == []
 
@@ -129,92 +129,94 @@ def _flip(path):
 )
 def test_a_damaged_block_is_noticed_and_computed_again(dataset, tmp_path, small_blocks, damage, caplog):
     backend = Counting()
-    first = signals.collect(Target(backend), dataset, cache=tmp_path)
+    first = signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     damage(blocks(tmp_path)[1])
-    again = signals.collect(Target(backend), dataset, cache=tmp_path)
+    again = signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert again.sent == 16, "only the damaged block"
     assert "damaged" in caplog.text
     np.testing.assert_allclose(again.outputs, first.outputs, atol=1e-5)
-    assert signals.collect(Target(backend), dataset, cache=tmp_path).sent == 0
+    assert signals.collect_signals(Target(backend), dataset, cache=tmp_path).sent == 0
 
 
 def test_what_was_answered_before_a_failure_is_kept(dataset, tmp_path):
     backend = Counting()
     backend.fail_at = 24
     with pytest.raises(TargetError, match="gone"):
-        signals.collect(Target(backend), dataset, cache=tmp_path)
+        signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     backend.fail_at = None
-    resumed = signals.collect(Target(backend), dataset, cache=tmp_path)
+    resumed = signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert resumed.sent == 16
     assert backend.sent == 40
-    np.testing.assert_allclose(resumed.outputs, signals.collect(Target(backend), dataset).outputs, atol=1e-5)
+    np.testing.assert_allclose(resumed.outputs, signals.collect_signals(Target(backend), dataset).outputs, atol=1e-5)
 
 
 def test_what_was_answered_before_the_cap_is_kept(dataset, tmp_path):
     backend = Counting()
     with pytest.raises(QueryBudgetExceeded):
-        signals.collect(Target(backend, query_counter=QueryCounter(cap=20)), dataset, cache=tmp_path)
+        signals.collect_signals(Target(backend, query_counter=QueryCounter(cap=20)), dataset, cache=tmp_path)
     assert backend.sent == 16
-    assert signals.collect(Target(backend), dataset, cache=tmp_path).sent == 24
+    assert signals.collect_signals(Target(backend), dataset, cache=tmp_path).sent == 24
 
 
 def test_unique_queries_count_equal_images_once(tmp_path):
     dataset = make_dataset()
     dataset.images[20:] = dataset.images[:20]
-    collected = signals.collect(Target(Counting()), dataset, cache=tmp_path)
+    collected = signals.collect_signals(Target(Counting()), dataset, cache=tmp_path)
     assert (collected.queries.total, collected.queries.unique) == (40, 20)
-    assert signals.collect(Target(Counting()), dataset, cache=tmp_path).queries == collected.queries
+    assert signals.collect_signals(Target(Counting()), dataset, cache=tmp_path).queries == collected.queries
 
 
 def test_class_counts_must_agree(dataset, tmp_path):
     backend = Counting(classes=7)
     with pytest.raises(TargetError, match="7 classes; toy has 4"):
-        signals.collect(Target(backend), dataset, cache=tmp_path)
+        signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert backend.sent == 8, "noticed at the first batch"
     assert blocks(tmp_path) == []
 
 
 def test_no_records_is_an_error(dataset):
     with pytest.raises(TargetError, match="No records"):
-        signals.collect(Target(Counting()), dataset, np.empty(0, np.int64))
+        signals.collect_signals(Target(Counting()), dataset, np.empty(0, np.int64))
 
 
 def test_not_finite_outputs_are_not_cached(dataset, tmp_path):
     backend = Counting()
     backend.layer.bias.data[0] = torch.nan
     with pytest.raises(TargetError, match="not finite"):
-        signals.collect(Target(backend), dataset, cache=tmp_path)
+        signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert blocks(tmp_path) == []
 
 
 def test_keys_hold_what_decides_the_outputs(dataset):
-    key = signals.cache_key(Target(Counting()), dataset)
+    key = signals.make_cache_key(Target(Counting()), dataset)
     other = Counting()
     other.checksum = "abd"
     different = {
-        "weights": signals.cache_key(Target(other), dataset),
-        "images": signals.cache_key(Target(Counting()), make_dataset(seed=1)),
-        "preprocessing": signals.cache_key(
+        "weights": signals.make_cache_key(Target(other), dataset),
+        "images": signals.make_cache_key(Target(Counting()), make_dataset(seed=1)),
+        "preprocessing": signals.make_cache_key(
             Target(Counting(), preprocessing=Preprocessing(mean=(0.5,), std=(0.5,))), dataset
         ),
-        "precision": signals.cache_key(Target(Counting(), precision="bf16"), dataset),
+        "precision": signals.make_cache_key(Target(Counting(), precision="bf16"), dataset),
     }
     assert len({key, *different.values()}) == 5
-    assert signals.cache_key(Target(Counting(), head="probabilities"), dataset) == key, "what the head means may change"
-    assert signals.cache_key(Target(Counting()), make_dataset()) == key
+    assert signals.make_cache_key(Target(Counting(), head="probabilities"), dataset) == key, (
+        "what the head means may change"
+    )
+    assert signals.make_cache_key(Target(Counting()), make_dataset()) == key
 
 
 def test_a_corrected_head_needs_no_new_queries(dataset, tmp_path):
     backend = Counting()
-    signals.collect(Target(backend), dataset, cache=tmp_path)
-    corrected = signals.collect(Target(backend, head="log-probabilities"), dataset, cache=tmp_path)
+    signals.collect_signals(Target(backend), dataset, cache=tmp_path)
+    corrected = signals.collect_signals(Target(backend, head="log-probabilities"), dataset, cache=tmp_path)
     assert corrected.sent == 0
     assert corrected.head == "log-probabilities"
 
 
 def test_progress_ends_at_the_total(dataset, tmp_path, small_blocks):
     seen = []
-    signals.collect(
+    signals.collect_signals(
         Target(Counting()), dataset, cache=tmp_path, progress=lambda done, total: seen.append((done, total))
     )
     assert seen[-1] == (40, 40)
@@ -248,7 +250,7 @@ def test_after_sigkill_the_rest_is_asked_and_the_outputs_are_the_same(dataset, t
             time.sleep(0.01)
         process.kill()
     backend = Counting()
-    resumed = signals.collect(Target(backend), dataset, cache=tmp_path)
+    resumed = signals.collect_signals(Target(backend), dataset, cache=tmp_path)
     assert 0 < resumed.sent <= 40 - 16, "the first block was complete"
     assert backend.sent == resumed.sent
-    np.testing.assert_allclose(resumed.outputs, signals.collect(Target(Counting()), dataset).outputs, atol=1e-5)
+    np.testing.assert_allclose(resumed.outputs, signals.collect_signals(Target(Counting()), dataset).outputs, atol=1e-5)

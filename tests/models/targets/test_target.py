@@ -11,7 +11,7 @@ from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.optimise import prepare_network
-from securitynet.models.targets.query_count import QueryCounter, image_keys
+from securitynet.models.targets.query_count import QueryCounter, compute_image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
@@ -116,18 +116,22 @@ def test_query_counter_counts_total_and_unique(images):
 
 def test_keys_of_bytes_and_floats_agree():
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert image_keys(images) == image_keys(images.float() / 255) == image_keys(images.double() / 255)
+    assert (
+        compute_image_keys(images)
+        == compute_image_keys(images.float() / 255)
+        == compute_image_keys(images.double() / 255)
+    )
     moved = images.float() / 255
     moved[0, 0, 0, 0] += 1e-3
-    assert image_keys(moved) != image_keys(images)
-    assert image_keys(images) != image_keys(images.reshape(1, 1, 8, 32)), "the shape is part of the key"
+    assert compute_image_keys(moved) != compute_image_keys(images)
+    assert compute_image_keys(images) != compute_image_keys(images.reshape(1, 1, 8, 32)), "the shape is part of the key"
     outside = torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1)
-    assert len(set(image_keys(outside))) == 3, "values beyond 1 are not folded into one"
+    assert len(set(compute_image_keys(outside))) == 3, "values beyond 1 are not folded into one"
     images = images.repeat(3, 1, 1, 1)
     nearly = images.float() / 255
     nearly[1].view(-1)[1] += 0.3 / 255  # not among the values that are looked at first in larger images
     large = nearly.repeat(1, 1, 12, 12)
-    mixed, plain = image_keys(large), image_keys(images.repeat(1, 1, 12, 12))
+    mixed, plain = compute_image_keys(large), compute_image_keys(images.repeat(1, 1, 12, 12))
     assert [a == b for a, b in zip(mixed, plain, strict=True)] == [row != 1 for row in range(len(images))]
 
 

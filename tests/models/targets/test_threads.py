@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from securitynet.models.targets.threads import NetworkThreads, equal_size, leave_cores_to_threads, thread_pool
+from securitynet.models.targets.threads import (
+    NetworkThreads,
+    compute_equal_size,
+    leave_cores_to_threads,
+    share_thread_pool,
+)
 
 
 class Remembering(nn.Module):
@@ -55,7 +60,7 @@ def test_weights_are_shared_between_threads():
 
 def test_threads_use_one_core_and_the_caller_keeps_its_own():
     before = torch.get_num_threads()
-    pool = thread_pool(3)
+    pool = share_thread_pool(3)
     assert set(pool.map(lambda _: torch.get_num_threads(), range(12))) == {1}
     assert torch.get_num_threads() == before
 
@@ -80,7 +85,7 @@ def test_a_forked_child_makes_threads_of_its_own():
 
 @pytest.mark.parametrize(("count", "most", "size"), [(0, 8, 1), (1, 8, 1), (16, 8, 8), (17, 8, 5), (80, 64, 40)])
 def test_an_even_number_of_equal_parts(count, most, size):
-    assert equal_size(count, most) == size
+    assert compute_equal_size(count, most) == size
     parts = -(-count // size)
     assert size <= most and (parts % 2 == 0 or parts == 1)
 

@@ -11,8 +11,8 @@ from torch import nn
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.training import ensembles
 from securitynet.models.training.batched import flatten_parameters, stack_networks
-from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
-from securitynet.randomness import generator
+from securitynet.models.training.ensembles import EnsembleTraining, predict_logits, train_together
+from securitynet.randomness import make_generator
 
 
 class TwoInputs(nn.Module):
@@ -47,7 +47,7 @@ def trained_alone(network, rows, classes, weights, training, seed):
     """The loop that anyone would write, with torch's own optimizer."""
     optimizer = torch.optim.Adam(network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
     for epoch in range(training.epochs):
-        order = torch.randperm(len(classes), generator=generator(seed, "attack order", epoch))
+        order = torch.randperm(len(classes), generator=make_generator(seed, "attack order", epoch))
         for batch in torch.split(order, training.batch_size):
             optimizer.zero_grad()
             losses = nn.functional.cross_entropy(network(*(r[batch] for r in rows)), classes[batch], reduction="none")
@@ -83,8 +83,8 @@ def test_learns_and_repeats_itself():
         torch.manual_seed(99)
     fresh_inputs, fresh_labels, _ = problem((500,), seed=9)
     for one, other in zip(first, second, strict=True):
-        logits = predict(one, fresh_inputs[0], batch_size=100)
-        assert torch.equal(logits, predict(other, fresh_inputs[0], batch_size=100))
+        logits = predict_logits(one, fresh_inputs[0], batch_size=100)
+        assert torch.equal(logits, predict_logits(other, fresh_inputs[0], batch_size=100))
         assert (logits.argmax(dim=1) == fresh_labels[0]).float().mean() > 0.9
         assert not one.training
 

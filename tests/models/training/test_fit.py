@@ -11,14 +11,14 @@ from torch.nn import functional
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.training import losses
-from securitynet.models.training.batches import Feed, training_batches
-from securitynet.models.training.fit import evaluate, fit, hold_out
-from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.training.batches import Feed, split_batches
+from securitynet.models.training.fit import evaluate_network, fit, hold_out_positions
+from securitynet.models.training.pixel_statistics import fit_normalization
 from securitynet.models.training.recipe import Recipe
 
 DIGITS = load("digits")
 PARTS = splits.four_way(DIGITS)
-PREPROCESSING = standardising(DIGITS, PARTS.members)
+PREPROCESSING = fit_normalization(DIGITS, PARTS.members)
 
 
 def network(seed: int = 0, *, dropout: float = 0.2) -> nn.Module:
@@ -55,7 +55,7 @@ def weights(module: nn.Module) -> dict[str, bytes]:
 def accuracy(module: nn.Module, indices: np.ndarray) -> float:
     labels = DIGITS.labels[indices]
     images = DIGITS.images
-    return evaluate(module, images, labels, indices=indices, preprocessing=PREPROCESSING, device="cpu")[1]
+    return evaluate_network(module, images, labels, indices=indices, preprocessing=PREPROCESSING, device="cpu")[1]
 
 
 # --- the recipe
@@ -138,16 +138,16 @@ def test_kl_equals_its_definition_and_vanishes_on_the_teacher():
     targets = losses.check_targets(logits.softmax(dim=1), 2, recipe)
     p, q = (logits / 3).softmax(dim=1), (other / 3).softmax(dim=1)
     expected = 9 * (p * (p / q).log()).sum(dim=1).mean()
-    assert float(losses.batch_loss(other.float(), targets, recipe)) == pytest.approx(float(expected), rel=1e-5)
-    assert float(losses.batch_loss(logits.float(), targets, recipe)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.compute_batch_loss(other.float(), targets, recipe)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(losses.compute_batch_loss(logits.float(), targets, recipe)) == pytest.approx(0, abs=1e-6)
 
 
 def test_mse_compares_posteriors_and_not_logits():
     logits = torch.tensor([[3.0, 1.0, 0.0]])
     recipe = Recipe(loss="mse")
-    assert float(losses.batch_loss(logits, logits.softmax(dim=1), recipe)) == 0
+    assert float(losses.compute_batch_loss(logits, logits.softmax(dim=1), recipe)) == 0
     # Posterior (1/2, 1/2) against (1, 0): squared differences sum to 1/2.
-    assert float(losses.batch_loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), recipe)) == pytest.approx(0.5)
+    assert float(losses.compute_batch_loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), recipe)) == pytest.approx(0.5)
 
 
 def test_learns_digits():
@@ -232,12 +232,12 @@ def test_works_inside_inference_mode_and_no_grad():
 
 
 def test_a_single_left_over_record_joins_the_batch_before():
-    assert [len(b) for b in training_batches(129, 64)] == [64, 65]
-    assert [len(b) for b in training_batches(65, 64)] == [65]
-    assert [len(b) for b in training_batches(130, 64)] == [64, 64, 2]
-    assert [len(b) for b in training_batches(3, 1)] == [1, 1, 1]
+    assert [len(b) for b in split_batches(129, 64)] == [64, 65]
+    assert [len(b) for b in split_batches(65, 64)] == [65]
+    assert [len(b) for b in split_batches(130, 64)] == [64, 64, 2]
+    assert [len(b) for b in split_batches(3, 1)] == [1, 1, 1]
     order = torch.randperm(129, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(torch.cat(training_batches(129, 64, order)), order)
+    assert torch.equal(torch.cat(split_batches(129, 64, order)), order)
 
 
 def test_batch_norm_trains_with_a_last_batch_of_one():
@@ -321,11 +321,11 @@ def test_early_stopping_keeps_the_best_epoch_of_the_held_out_records():
     assert history.stopped_early
     assert history.epochs_run == history.best_epoch + 1 + 2 < 60
     assert history.validation_loss[history.best_epoch] == min(history.validation_loss)
-    kept, aside = hold_out(len(PARTS.members), Recipe(**recipe))
+    kept, aside = hold_out_positions(len(PARTS.members), Recipe(**recipe))
     assert np.array_equal(np.sort(np.concatenate([kept, aside])), np.arange(len(PARTS.members)))
     assert len(aside) == round(0.2 * len(PARTS.members))
     records = PARTS.members[aside]
-    loss, share = evaluate(
+    loss, share = evaluate_network(
         module, DIGITS.images, DIGITS.labels[records], indices=records, preprocessing=PREPROCESSING, device="cpu"
     )
     assert loss == pytest.approx(history.validation_loss[history.best_epoch], rel=1e-5)
@@ -334,7 +334,7 @@ def test_early_stopping_keeps_the_best_epoch_of_the_held_out_records():
 
 def test_held_out_records_do_not_train():
     recipe = Recipe(patience=5, epochs=3, schedule="constant", seed=4)
-    kept, aside = hold_out(len(PARTS.members), recipe)
+    kept, aside = hold_out_positions(len(PARTS.members), recipe)
     spoiled = DIGITS.images.clone()
     spoiled[torch.from_numpy(PARTS.members[aside])] = 255
     labels = DIGITS.labels[PARTS.members]
@@ -404,8 +404,8 @@ def test_loss_on_soft_labels_equals_cross_entropy_on_labels_where_they_are_certa
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
     recipe = Recipe(label_smoothing=0.1)
     soft = functional.one_hot(labels, 3).float()
-    assert float(losses.batch_loss(logits, soft, recipe)) == pytest.approx(
-        float(losses.batch_loss(logits, labels, recipe)), rel=1e-6
+    assert float(losses.compute_batch_loss(logits, soft, recipe)) == pytest.approx(
+        float(losses.compute_batch_loss(logits, labels, recipe)), rel=1e-6
     )
 
 

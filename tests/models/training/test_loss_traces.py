@@ -13,7 +13,7 @@ from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.dp_sgd import PrivateSteps
 from securitynet.models.training.fit import fit
-from securitynet.models.training.loss_traces import LossTraces, loss_traces_path, read_loss_traces
+from securitynet.models.training.loss_traces import LossTraces, locate_loss_traces, read_loss_traces
 from securitynet.models.training.recipe import Recipe
 
 DIGITS = load("digits")
@@ -103,6 +103,6 @@ def test_they_lie_beside_the_weights_and_are_those_of_this_training(tmp_path):
     assert np.array_equal(traces.records, restore_splits(record, DIGITS).members)
     assert read_loss_traces(out, "of another training") is None
     train_target("simple-cnn", DIGITS, keep_losses=True, **settings)  # complete: nothing is trained
-    loss_traces_path(out).write_bytes(b"no such file")
+    locate_loss_traces(out).write_bytes(b"no such file")
     with pytest.raises(ModelError, match="damaged"):
         read_loss_traces(out, record.key)

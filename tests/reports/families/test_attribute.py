@@ -14,7 +14,7 @@ from securitynet.datasets.base import Attribute
 from securitynet.records import Direction, Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.build import render_report
-from securitynet.reports.families.attribute import describe_gain, sentences
+from securitynet.reports.families.attribute import describe_gain, write_sentences
 from securitynet.results.store import TrialStore
 
 
@@ -36,22 +36,22 @@ def documents(subject, digits, folder):
         detectors=("none",),
         configure=("embedding-mlp.epochs=12",),
     )
-    done = assessment.run(config, found, TrialStore(folder / "attributes"))
+    done = assessment.run_assessment(config, found, TrialStore(folder / "attributes"))
     return to_document(done), done
 
 
 def test_sentences_and_labels(documents):
     document, done = documents
-    said = verdict.sentences(document)
+    said = verdict.write_verdict(document)
     assert len(said) == 3
     best = [sentence for sentence in said if "more than the class reveals" in sentence]
     assert any("“slant”" in sentence for sentence in best)
     (coin,) = [sentence for sentence in said if "“coin”" in sentence]
     assert "not distinguishable from no gain" in coin
-    kind = words.kind("attribute.embedding-mlp@shadow.slant.gain")
+    kind = words.find_kind("attribute.embedding-mlp@shadow.slant.gain")
     assert (kind.label, kind.unit, kind.chance) == ("slant: gain over class and majority", "points", 0.0)
     gains = [done[f"attribute.embedding-mlp@{known}.slant.gain"] for known in ("partial", "shadow")]
-    shown = [words.numbers(one).value for one in gains]
+    shown = [words.write_numbers(one).value for one in gains]
     assert any(value in sentence for value in shown for sentence in best)
     # Slant shows in the pixels: random weights find it as well, and the model is not blamed.
     assert all("Random weights of the same architecture give a gain of" in sentence for sentence in said)
@@ -85,7 +85,7 @@ def test_many_attributes_are_counted(documents):
         low = 0.01 if number < 5 else -0.01
         made += [gain(f"{start}.gain", low, 0.05, 0.1)]
         made += [gain(f"{start}.{name}", 0.4, 0.5, 0.6) for name in ("accuracy", "baseline-accuracy")]
-    said = sentences(document.model_copy(update={"measurements": tuple(made)}), [trial])
+    said = write_sentences(document.model_copy(update={"measurements": tuple(made)}), [trial])
     assert len(said) == 5
     assert said[-1] == "Of 3 further attributes, 1 is inferred better than from the class alone."
-    assert sentences(document.model_copy(update={"measurements": ()}), [trial]) == []
+    assert write_sentences(document.model_copy(update={"measurements": ()}), [trial]) == []

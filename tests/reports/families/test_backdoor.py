@@ -109,7 +109,7 @@ def test_results_of_earlier_versions_have_sentences_too():
 
 def test_every_measurement_has_a_label_of_its_own():
     for name in measure(CLEAN):
-        assert words.kind(f"backdoor.neural-cleanse.{name}").label == backdoor.KINDS[name].label
+        assert words.find_kind(f"backdoor.neural-cleanse.{name}").label == backdoor.KINDS[name].label
 
 
 def test_a_scan_says_its_verdict_and_how_often_it_accuses_clean_models():
@@ -136,7 +136,7 @@ def scanned(subject, folder):
         detectors=("mm-bd", "last-layer"),
         configure=("mm-bd.starts=2", "mm-bd.steps=3"),
     )
-    return to_document(assessment.run(config, subject, TrialStore(folder / "scans")))
+    return to_document(assessment.run_assessment(config, subject, TrialStore(folder / "scans")))
 
 
 def replace_scan(document, name, *, rank, p_value, label):
@@ -157,7 +157,7 @@ def describe(document):
     """(the first sentence on backdoors, the finding of the family)."""
     trials = [trial for trial in document.trials if trial.name.startswith("backdoor.")]
     finding = next(f for f in grade_families(document) if f.family == "backdoor")
-    return backdoor.sentences(document, trials)[0], finding
+    return backdoor.write_sentences(document, trials)[0], finding
 
 
 def test_the_joint_verdict_comes_first_and_is_in_the_result(scanned):

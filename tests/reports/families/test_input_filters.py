@@ -25,7 +25,7 @@ def said(name, **values):
         Measurement(name=f"{name}.{key}", value=v[0], low=v[1], high=v[2], n=200, direction=Direction.LOWER, method="m")
         for key, v in ((key.replace("_", "-"), v) for key, v in values.items())
     ]
-    return " ".join(backdoor.sentences(Document(found), [Trial(name)]))
+    return " ".join(backdoor.write_sentences(Document(found), [Trial(name)]))
 
 
 def test_a_filter_that_catches_and_one_that_does_not():
@@ -58,7 +58,7 @@ def test_clusters(p, words_):
 
 def test_every_measurement_has_its_words():
     for key in _filters.KINDS:
-        assert words.kind(f"backdoor.strip.{key}").label == _filters.KINDS[key].label
+        assert words.find_kind(f"backdoor.strip.{key}").label == _filters.KINDS[key].label
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def rate(name, count, n=1000):
     ],
 )
 def test_agreement_is_compared_with_a_constant_answer(agreed, words_):
-    (sentence,) = stealing.sentences(document(rate("agreement", agreed), rate("constant-agreement", 100)), [trial()])
+    (sentence,) = stealing.write_sentences(
+        document(rate("agreement", agreed), rate("constant-agreement", 100)), [trial()]
+    )
     assert words_ in sentence and "queries the model with 500 images" in sentence
 
 
@@ -51,14 +53,14 @@ def test_growth_is_claimed_only_where_intervals_are_apart():
     common = rate("agreement", 800), rate("constant-agreement", 100)
     for few, many, said in ((500, 800, "help:"), (780, 800, "not shown"), (800, 500, "reduce")):
         curve = rate("agreement@budget=100", few), rate("agreement@budget=5000", many)
-        sentence = stealing.sentences(document(*common, *curve), [trial()])[-1]
+        sentence = stealing.write_sentences(document(*common, *curve), [trial()])[-1]
         assert said in sentence and "5,000" in sentence
 
 
 def test_nothing_is_said_where_nothing_was_measured():
-    assert stealing.sentences(document(), [trial()]) == []
+    assert stealing.write_sentences(document(), [trial()]) == []
 
 
 def test_measurements_have_names_for_people():
-    assert words.kind(f"{NAME}.agreement").label == "Agreement with the target"
-    assert words.kind(f"{NAME}.agreement@budget=500").label == "Agreement with the target, 500 queries"
+    assert words.find_kind(f"{NAME}.agreement").label == "Agreement with the target"
+    assert words.find_kind(f"{NAME}.agreement@budget=500").label == "Agreement with the target, 500 queries"

@@ -30,7 +30,7 @@ FINISHED = Status(name="x", state="finished", total=3, ok=2, failed=1, finished_
 @pytest.fixture
 def finished(tmp_path):
     write_json(tmp_path / study_status.FILE, FINISHED.to_json())
-    finished_marker.write(tmp_path, "digest")
+    finished_marker.write_marker(tmp_path, "digest")
     return tmp_path
 
 

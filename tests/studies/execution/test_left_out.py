@@ -8,7 +8,7 @@ from PIL import Image
 
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetStore
-from securitynet.studies.execution.inspect import merge
+from securitynet.studies.execution.inspect import merge_folders
 
 NEAREST_MEAN = """
 import numpy as np
@@ -73,7 +73,7 @@ def test_results_for_strangers_have_all_values_and_no_scores_or_paths(box, tmp_p
     path.write_text(path.read_text().replace('dataset = "digits"', 'dataset = "folder:images"'))
     (box.folder / "two.py").write_text(TWO_CLASSES)
     box.run()
-    merged = merge([str(box.out)], str(tmp_path / "shared"), box.notes.append, redact=True)
+    merged = merge_folders([str(box.out)], str(tmp_path / "shared"), box.notes.append, redact=True)
     own, theirs = ({trial.id: trial for trial in TrialStore(folder)} for folder in (box.out, tmp_path / "shared"))
     assert merged.trials == len(own) == len(theirs) >= 2 and not merged.damaged
     assert any(trial.arrays for trial in own.values()) and not any(trial.arrays for trial in theirs.values())

@@ -11,7 +11,7 @@ import pytest
 from securitynet.results.root import open_root
 from securitynet.results.store import TrialStore
 from securitynet.studies.execution import numbered_lock
-from securitynet.studies.execution.lock import hold_lock
+from securitynet.studies.execution.lock import hold_study_lock
 from securitynet.studies.execution.numbered_lock import StudyRuns, has_successor, hold_numbered_lock
 from securitynet.studies.execution.term import TermOver, check_term
 
@@ -141,9 +141,9 @@ def test_a_folder_without_locks_has_numbers(tmp_path, quick, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     root = open_root(tmp_path / "r")
-    with hold_lock(tmp_path / "one", root, print) as lock:
+    with hold_study_lock(tmp_path / "one", root, print) as lock:
         assert lock.number == 1
-        with pytest.raises(StudyRuns), hold_lock(tmp_path / "two", root, print):
+        with pytest.raises(StudyRuns), hold_study_lock(tmp_path / "two", root, print):
             pass
 
 

@@ -15,12 +15,12 @@ import pytest
 from securitynet.errors import ConfigurationError, MissingExtra
 from securitynet.files import add_digest
 from securitynet.results.index import Index
-from securitynet.results.merge import merge
+from securitynet.results.merge import merge_results
 from securitynet.results.root import FolderRoot, RemoteRoot, open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.execution.inspect import inspect_study
-from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_lock
+from securitynet.studies.execution.lock import StudyRuns, find_holder, hold_study_lock
 from securitynet.studies.execution.run import find_results
 
 NUMBERS = """
@@ -152,9 +152,9 @@ def test_merging_prefers_what_finished_and_tells_of_contradictions(finished, mak
     other.write(NUMBERS.replace("[1, 2, 3]", "[3, 4]"), models=ONE)
     other.run()
     into = FolderRoot(tmp_path / "merged")
-    found = merge([FolderRoot(box.out), FolderRoot(other.out)], into)
+    found = merge_results([FolderRoot(box.out), FolderRoot(other.out)], into)
     assert (found.trials, found.targets, found.present, found.conflicts) == (4, 1, 2, [])
-    assert merge([FolderRoot(box.out)], into).trials == 0
+    assert merge_results([FolderRoot(box.out)], into).trials == 0
     # One source says otherwise of a trial that both finished; a damaged file is named.
     victim = sorted((other.out / "trials").rglob("*.json"))[0]
     content = json.loads(victim.read_text())
@@ -162,7 +162,7 @@ def test_merging_prefers_what_finished_and_tells_of_contradictions(finished, mak
         measurement["value"] = measurement["low"] = 0.0
     victim.write_text(json.dumps(add_digest(content)))
     sorted((box.out / "trials").rglob("*.json"))[0].write_text("{")
-    again = merge([FolderRoot(box.out), FolderRoot(other.out)], into)
+    again = merge_results([FolderRoot(box.out), FolderRoot(other.out)], into)
     assert again.conflicts == [content["id"]] and len(again.damaged) == 1
     assert all(r.status == "ok" for r in TrialStore(into))
 
@@ -196,20 +196,20 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
     root, notes = FolderRoot(tmp_path), []
     state = tmp_path / "run"
     script = (
-        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import hold_lock;"
+        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import hold_study_lock;"
         "from securitynet.results.root import FolderRoot\n"
-        "with hold_lock(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
+        "with hold_study_lock(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
         "    print('mine', flush=True); time.sleep(600)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "mine\n"
         assert find_holder(state)["pid"] == other.pid
-        with pytest.raises(StudyRuns, match=str(other.pid)), hold_lock(state, root, notes.append):
+        with pytest.raises(StudyRuns, match=str(other.pid)), hold_study_lock(state, root, notes.append):
             pass
     finally:
         other.kill()
         other.wait()
     assert find_holder(state) is None
-    with hold_lock(state, root, notes.append):
+    with hold_study_lock(state, root, notes.append):
         assert find_holder(state)["pid"] == os.getpid()

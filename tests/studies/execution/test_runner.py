@@ -14,11 +14,11 @@ import jsonschema
 import pandas
 import pytest
 
-from securitynet.results.store import SCHEMA_FILE, TrialStore, schema_text
+from securitynet.results.store import SCHEMA_FILE, TrialStore, write_trial_schema
 from securitynet.results.study_targets import SCHEMA_FILE as SUBJECT_SCHEMA_FILE
 from securitynet.results.study_targets import StudyTargetStore
-from securitynet.results.study_targets import schema_text as subject_schema_text
-from securitynet.studies.execution.inspect import inspect_study, reindex
+from securitynet.results.study_targets import write_target_schema as subject_schema_text
+from securitynet.studies.execution.inspect import inspect_study, rebuild_index
 from securitynet.studies.execution.lock import StudyRuns
 from securitynet.studies.execution.preview import preview_study
 from securitynet.studies.execution.run import find_results
@@ -64,7 +64,7 @@ def test_a_study_runs_and_a_second_run_finds_nothing_to_do(box):
 
 
 def test_published_schemas_are_those_of_the_records():
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text()
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == write_trial_schema()
     assert SUBJECT_SCHEMA_FILE.read_text(encoding="utf-8") == subject_schema_text()
 
 
@@ -177,7 +177,7 @@ def test_a_corrupt_trial_file_is_named_kept_and_made_again(box):
     pandas.testing.assert_frame_equal(before, box.table())
     # A lost or damaged index is made again from the files.
     (box.out / "index.sqlite").write_bytes(b"damage")
-    assert reindex(find_results(str(box.out)), print).read == 10
+    assert rebuild_index(find_results(str(box.out)), print).read == 10
     pandas.testing.assert_frame_equal(before, box.table())
 
 

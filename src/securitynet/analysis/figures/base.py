@@ -11,7 +11,7 @@ import pandas
 
 from securitynet.analysis import frames
 from securitynet.analysis.figures.blind import describe_attribute_baseline, describe_blind_baseline
-from securitynet.analysis.figures.texts import counted
+from securitynet.analysis.figures.texts import write_count
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.papers.every import describe_for
 from securitynet.errors import ConfigurationError
@@ -50,7 +50,7 @@ class Figure:
         title: A few words.
         source: Where the paper shows it; ``new`` if no paper does.
         quantities: Name -> what is needed.
-        draw: Makes it from a wide frame (`frames.wide` of the quantities), the tidy one, and the figure.
+        draw: Makes it from a wide frame (`frames.widen` of the quantities), the tidy one, and the figure.
         restrict: Column -> values of the paper's figure, applied where the data has any of them.
         optional: Names of quantities that it can be drawn without.
         options: For ``draw``; and ``membership``, whether it shows membership inference without naming it among its
@@ -91,8 +91,10 @@ class Figure:
         if lacking:
             raise MissingData(self.name, lacking)
         restricted = self.restricted(tidy)
-        shown = replace(self, quantities=frames.by_attribute(restricted, self.quantities)) if self._splits else self
-        drawn = self.draw(frames.wide(restricted, dict(shown.quantities)), restricted, shown)
+        shown = (
+            replace(self, quantities=frames.split_by_attribute(restricted, self.quantities)) if self._splits else self
+        )
+        drawn = self.draw(frames.widen(restricted, dict(shown.quantities)), restricted, shown)
         membership = bool(self.options.get("membership"))
         measured = tuple(one for one in self.quantities.values() if len(frames.take(restricted, one)))
         blind = describe_blind_baseline(restricted, measured, drawn=membership)
@@ -124,7 +126,7 @@ class Figure:
         rows = self._preferring(tidy, others)
         measured = set().union(*(frames.take(rows, quantity).index for quantity in self.quantities.values()))
         left_out = measured - set(restricted["case"])
-        return f" {counted(len(left_out), 'target')} with a backdoor left out." if left_out else ""
+        return f" {write_count(len(left_out), 'target')} with a backdoor left out." if left_out else ""
 
     @property
     def _splits(self) -> bool:
@@ -137,10 +139,10 @@ class Figure:
 
     def _preferring(self, tidy: pandas.DataFrame, restrict: Mapping[str, tuple[str | None, ...]]) -> pandas.DataFrame:
         needed = [quantity for name, quantity in self.quantities.items() if name not in self.optional]
-        return frames.preferring(tidy, restrict, needed, any_of=[self.quantities[name] for name in self.optional])
+        return frames.prefer_rows(tidy, restrict, needed, any_of=[self.quantities[name] for name in self.optional])
 
 
-def both_purposes(*quantities: Quantity) -> Callable[[pandas.DataFrame], list[str]]:
+def need_both_purposes(*quantities: Quantity) -> Callable[[pandas.DataFrame], list[str]]:
     """A check that there are both benchmark and security models with all quantities."""
 
     def check(tidy: pandas.DataFrame) -> list[str]:

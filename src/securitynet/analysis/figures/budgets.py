@@ -22,7 +22,7 @@ def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
         tidy: The tidy frame that ``wide`` was made from.
         figure: The declaration of the figure.
     """
-    long = by_budget(tidy, "accuracy", figure.name)
+    long = tabulate_by_budget(tidy, "accuracy", figure.name)
     target = figure.quantities["target"]
     accuracy = frames.take(tidy, target)["value"]
     long = long.assign(target=long["case"].map(accuracy)).dropna(subset=["target"])
@@ -30,10 +30,10 @@ def draw_points(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
     order = [f"{budget:,} queries" for budget in sorted(long["budget"].unique())][-points.MOST_GROUPS :]
     long = long[long["queries"].isin(order)]
     stealing = Quantity("Surrogate's test accuracy", ("accuracy",))
-    table = pandas.DataFrame(points.correlations(long, "target", "value", "queries", order, stealing.label))
-    table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
-    chart = points.panel(long, ("target", target), ("value", stealing), "queries", order)
-    return Drawn(style.styled(chart), points.caption(figure, table), long, table)
+    table = pandas.DataFrame(points.correlate_groups(long, "target", "value", "queries", order, stealing.label))
+    table["p_adjusted"] = statistics.adjust_p_values(list(table["p"].where(table["p"].notna(), None)))
+    chart = points.draw_panel(long, ("target", target), ("value", stealing), "queries", order)
+    return Drawn(style.style_chart(chart), points.write_correlation_caption(figure, table), long, table)
 
 
 def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -44,11 +44,11 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
         tidy: The tidy frame that ``wide`` was made from.
         figure: The declaration of the figure.
     """
-    long = points.grouped(by_budget(tidy, "agreement", figure.name), "method")
-    table = groups.along(long, "method", "budget")
+    long = points.group_rare_values(tabulate_by_budget(tidy, "agreement", figure.name), "method")
+    table = groups.average_along(long, "method", "budget")
     order = sorted(table["method"].unique())
-    scale = alt.Scale(domain=order, range=[style.ink(number).light for number in range(len(order))])
-    dashes = alt.Scale(domain=order, range=[list(style.dash(number)) for number in range(len(order))])
+    scale = alt.Scale(domain=order, range=[style.choose_ink(number).light for number in range(len(order))])
+    dashes = alt.Scale(domain=order, range=[list(style.choose_dash(number)) for number in range(len(order))])
     base = alt.Chart(table).encode(
         x=alt.X(
             "budget:Q", title="Queries", scale=alt.Scale(type="log", nice=False, padding=10), axis=alt.Axis(format="~s")
@@ -74,10 +74,10 @@ def draw_curves(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) 
     ]
     caption = f"{figure.title}: mean over models with its 95% interval. {'; '.join(sentences)}."
     chart = alt.layer(bands, lines).properties(width=WIDTH, height=HEIGHT)
-    return Drawn(style.styled(chart), caption, long, table)
+    return Drawn(style.style_chart(chart), caption, long, table)
 
 
-def by_budget(tidy: pandas.DataFrame, measure: str, figure: str) -> pandas.DataFrame:
+def tabulate_by_budget(tidy: pandas.DataFrame, measure: str, figure: str) -> pandas.DataFrame:
     """Rows of stealing measured at a budget, with a column ``budget``.
 
     Args:
@@ -91,11 +91,11 @@ def by_budget(tidy: pandas.DataFrame, measure: str, figure: str) -> pandas.DataF
     rows = _with_budget(tidy)
     rows = rows[rows["measure"] == measure]
     if rows.empty:
-        raise MissingData(figure, lacking(rows))
+        raise MissingData(figure, list_lacking(rows))
     return rows
 
 
-def lacking(tidy: pandas.DataFrame) -> list[str]:
+def list_lacking(tidy: pandas.DataFrame) -> list[str]:
     """What a frame lacks for these figures."""
     return [] if len(_with_budget(tidy)) else ["model stealing at several query budgets"]
 

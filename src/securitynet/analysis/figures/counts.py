@@ -7,8 +7,8 @@ import pandas
 
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Drawn, Figure
-from securitynet.analysis.figures.texts import counted as plural
-from securitynet.catalog.stats import FIGURE_1, statistics
+from securitynet.analysis.figures.texts import write_count as plural
+from securitynet.catalog.stats import FIGURE_1, count_entries
 
 MOST_BARS = 12
 WIDTH, ROW = 210, 15
@@ -24,7 +24,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """
     models = tidy.drop_duplicates("case")
     models = models.assign(task_type="classification", countries=models["countries"].map(_listed))
-    counted = statistics(models)
+    counted = count_entries(models)
     panels, drawn = [], []
     purposes = list(counted.purposes)
     for code, title in FIGURE_1.items():
@@ -47,11 +47,11 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         f"{figure.title}: {plural(counted.total, 'model')} ({shares}). Known for: {known}. A model with several "
         "countries counts for each."
     )
-    return Drawn(style.styled(alt.vconcat(*rows, spacing=24)), caption, pandas.concat(drawn))
+    return Drawn(style.style_chart(alt.vconcat(*rows, spacing=24)), caption, pandas.concat(drawn))
 
 
 def _panel(long: pandas.DataFrame, title: str, purposes: list[str], order: list[str]) -> alt.Chart:
-    inks = [style.ink(number).light for number in range(len(purposes))]
+    inks = [style.choose_ink(number).light for number in range(len(purposes))]
     panel: alt.Chart = (
         alt.Chart(
             long, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", color=style.TEXT.light)

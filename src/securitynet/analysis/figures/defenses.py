@@ -7,15 +7,15 @@ import pandas
 from securitynet.analysis import frames
 from securitynet.analysis.figures import tables
 from securitynet.analysis.figures.base import Drawn, Figure
-from securitynet.analysis.figures.performance import melted
-from securitynet.analysis.figures.texts import lowered
+from securitynet.analysis.figures.performance import melt_quantities
+from securitynet.analysis.figures.texts import lower_text
 
 NONE = tables.NONE
 ABSENT = "–"
 """Text of a cell without a measurement."""
 
 
-def named(cases: pandas.DataFrame) -> pandas.Series:
+def name_defenses(cases: pandas.DataFrame) -> pandas.Series:
     """Name of each case's defense, with its settings or the epsilon that it spent."""
 
     def name(case: pandas.Series) -> str:
@@ -36,7 +36,7 @@ def name_models(cases: pandas.DataFrame) -> pandas.Series:
 
     Cases of the same name are distinguished by the beginning of their key.
     """
-    defenses = named(cases).where(cases["defense"].notna(), None)
+    defenses = name_defenses(cases).where(cases["defense"].notna(), None)
     names = []
     for model, *others in zip(
         cases["model"], cases["architecture"], cases["dataset"], defenses, cases["backdoor"], strict=True
@@ -51,7 +51,7 @@ def name_models(cases: pandas.DataFrame) -> pandas.Series:
     return unique.where(~repeated, unique + " · " + cases["case"].astype(str).str[:6])
 
 
-def compared(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
+def pair_defenses(cases: pandas.DataFrame, defense: str) -> pandas.DataFrame:
     """The cases of a defense and those that they are compared with, each with its ``pair``, in words.
 
     Like is compared with like: the same architecture on the same dataset, trained for as many epochs, without any
@@ -96,13 +96,13 @@ def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
         tidy: The tidy frame that ``wide`` was made from.
         figure: The declaration of the figure.
     """
-    cases = compared(wide, str(figure.options["defense"]))
-    cases = cases.assign(_defense=named(cases))
+    cases = pair_defenses(wide, str(figure.options["defense"]))
+    cases = cases.assign(_defense=name_defenses(cases))
     quantities = {name: quantity for name, quantity in figure.quantities.items() if cases[name].notna().any()}
-    long = melted(cases, quantities)
+    long = melt_quantities(cases, quantities)
     several = long["pair"].nunique() > 1
     rows = ["pair", "condition"] if several else ["condition"]
-    table = tables.cells(long, rows, ["dataset", "_defense"])
+    table = tables.tabulate_cells(long, rows, ["dataset", "_defense"])
     order = {quantity.label: number for number, quantity in enumerate(quantities.values())}
     shown = _crossed(table, rows, ["dataset", "_defense"], order)
     pairs = f" Targets: {', '.join(sorted(map(str, long['pair'].unique())))}."
@@ -111,7 +111,7 @@ def draw_attacks(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     without = f" Nothing without a defense to compare with: {', '.join(lacking)}." if lacking else ""
     absent = [quantity for name, quantity in figure.quantities.items() if name not in quantities]
     empty = f" Without data here: {frames.list_absent(tidy, absent)}." if absent else ""
-    return Drawn(None, tables.caption(figure, long) + pairs + without + empty, shown, table)
+    return Drawn(None, tables.write_table_caption(figure, long) + pairs + without + empty, shown, table)
 
 
 def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:
@@ -128,15 +128,15 @@ def draw_utility(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure)
     """
     spent = wide["epsilon"].notna() & wide["setting"].notna()
     cases = wide.assign(epsilon=wide["epsilon"].mask(spent))
-    cases["_defense"] = named(cases)
+    cases["_defense"] = name_defenses(cases)
     quantities = {name: quantity for name, quantity in figure.quantities.items() if cases[name].notna().any()}
-    long = melted(cases, quantities).rename(columns={"_defense": "defense in use"})
+    long = melt_quantities(cases, quantities).rename(columns={"_defense": "defense in use"})
     lengths = long.groupby(["dataset", "architecture"], dropna=False)["epochs"].nunique(dropna=False)
     epochs = ["epochs"] if lengths.gt(1).any() else []
     rows = ["defense in use", "architecture", *epochs, *(["condition"] if len(quantities) > 1 else [])]
-    table = tables.cells(long, rows, ["dataset"])
-    what = f" Shown: {'; '.join(lowered(quantity.label) for quantity in quantities.values())}."
-    return Drawn(None, tables.caption(figure, long) + what, _crossed(table, rows, ["dataset"], {}), table)
+    table = tables.tabulate_cells(long, rows, ["dataset"])
+    what = f" Shown: {'; '.join(lower_text(quantity.label) for quantity in quantities.values())}."
+    return Drawn(None, tables.write_table_caption(figure, long) + what, _crossed(table, rows, ["dataset"], {}), table)
 
 
 def _crossed(table: pandas.DataFrame, rows: list[str], columns: list[str], order: dict[str, int]) -> pandas.DataFrame:

@@ -9,14 +9,14 @@ import pandas as pd
 
 from securitynet.analysis.figures import groups, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
-from securitynet.analysis.figures.texts import counted, estimate
-from securitynet.metrics.evasion import ROBUST_ACCURACY, epsilon_text
+from securitynet.analysis.figures.texts import estimate, write_count
+from securitynet.metrics.evasion import ROBUST_ACCURACY, write_epsilon
 from securitynet.records import Measurement
 
 MEASURE = ROBUST_ACCURACY
 
 
-def points(measurements: Sequence[Measurement], line: str, measure: str = MEASURE) -> pd.DataFrame:
+def tabulate_epsilons(measurements: Sequence[Measurement], line: str, measure: str = MEASURE) -> pd.DataFrame:
     """One row for each epsilon, ascending: ``line``, ``epsilon``, ``value``, ``low``, ``high``.
 
     Args:
@@ -33,7 +33,7 @@ def points(measurements: Sequence[Measurement], line: str, measure: str = MEASUR
     return frame.sort_values("epsilon", kind="stable", ignore_index=True)
 
 
-def chart(
+def draw_evasion_chart(
     trials: Mapping[str, Sequence[Measurement]],
     *,
     measure: str = MEASURE,
@@ -53,7 +53,7 @@ def chart(
     Raises:
         ValueError: If there is nothing to draw.
     """
-    data = pd.concat([points(frame, name, measure) for name, frame in trials.items()], ignore_index=True)
+    data = pd.concat([tabulate_epsilons(frame, name, measure) for name, frame in trials.items()], ignore_index=True)
     if data.empty:
         raise ValueError(f"no measurement is a {measure} at some epsilon")
     return _drawn(data, measure, width, height, legend=legend)
@@ -61,8 +61,8 @@ def chart(
 
 def _drawn(data: pd.DataFrame, measure: str, width: int, height: int, *, legend: bool) -> alt.TopLevelMixin:
     names = list(dict.fromkeys(data["line"]))
-    colours = alt.Scale(domain=names, range=[style.ink(number).light for number in range(len(names))])
-    dashes = alt.Scale(domain=names, range=[list(style.dash(number)) for number in range(len(names))])
+    colours = alt.Scale(domain=names, range=[style.choose_ink(number).light for number in range(len(names))])
+    dashes = alt.Scale(domain=names, range=[list(style.choose_dash(number)) for number in range(len(names))])
     title = measure.replace("-", " ").capitalize()
     ticks = sorted(set(data["epsilon"]))
     x = alt.X(
@@ -76,7 +76,7 @@ def _drawn(data: pd.DataFrame, measure: str, width: int, height: int, *, legend:
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2="high:Q")
     lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=alt.StrokeDash("line:N", scale=dashes, legend=shown))
     marks = base.mark_point(filled=True, size=40).encode(y=y)
-    return style.styled(alt.layer(band, lines, marks).properties(width=width, height=height))
+    return style.style_chart(alt.layer(band, lines, marks).properties(width=width, height=height))
 
 
 def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
@@ -92,24 +92,24 @@ def draw(wide: pd.DataFrame, tidy: pd.DataFrame, figure: Figure) -> Drawn:
     """
     long = _robust(tidy)
     if long.empty:
-        raise MissingData(figure.name, lacking(tidy))
-    table = groups.along(long, "line", "epsilon").rename(columns={"mean": "value"})
+        raise MissingData(figure.name, list_lacking(tidy))
+    table = groups.average_along(long, "line", "epsilon").rename(columns={"mean": "value"})
     sentences = []
     for line, part in table.groupby("line", sort=True):
         first, last = part.iloc[0], part.iloc[-1]
         sentences.append(
-            f"{line!s}: {estimate(first['value'], first['low'], first['high'])} at {epsilon_text(first['epsilon'])}, "
-            f"{estimate(last['value'], last['low'], last['high'])} at {epsilon_text(last['epsilon'])}, n = {last['n']}"
+            f"{line!s}: {estimate(first['value'], first['low'], first['high'])} at {write_epsilon(first['epsilon'])}, "
+            f"{estimate(last['value'], last['low'], last['high'])} at {write_epsilon(last['epsilon'])}, n = {last['n']}"
         )
     caption = (
         f"{figure.title}: share of images that are still classified correctly at every ε up to the one named, mean "
-        f"over {counted(long['case'].nunique(), 'model')} with its 95% interval. "
+        f"over {write_count(long['case'].nunique(), 'model')} with its 95% interval. "
         f"{'; '.join(sentences)}."
     )
     return Drawn(_drawn(table, MEASURE, 420, 280, legend=True), caption, long, table)
 
 
-def lacking(tidy: pd.DataFrame) -> list[str]:
+def list_lacking(tidy: pd.DataFrame) -> list[str]:
     """What a frame lacks for the figure of several models."""
     return [] if len(_robust(tidy)) else ["accuracy under an evasion attack at two epsilons or more"]
 
@@ -128,5 +128,5 @@ def _robust(tidy: pd.DataFrame) -> pd.DataFrame:
 
 def _labels(ticks: Sequence[float]) -> str:
     """Labels of the ticks as in the names of measurements: the drawing library would round some of them."""
-    cases = [f"datum.value == {tick!r} ? '{epsilon_text(tick)}'" for tick in ticks]
+    cases = [f"datum.value == {tick!r} ? '{write_epsilon(tick)}'" for tick in ticks]
     return " : ".join([*cases, "''"])

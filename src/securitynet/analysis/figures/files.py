@@ -9,7 +9,7 @@ from pathlib import Path
 from securitynet.analysis.figures import render
 from securitynet.analysis.figures.base import Drawn, Figure
 from securitynet.errors import ConfigurationError
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 from securitynet.results.export import encode_csv
 
 SUFFIXES = (".svg", ".pdf", ".png", ".html", ".csv", ".json")
@@ -42,7 +42,7 @@ def check_folder(path: Path) -> None:
         raise ConfigurationError(f"{path} is a file; `all` and --suffix need a folder.", hint="Name a folder.")
 
 
-def write(figure: Figure, drawn: Drawn, path: Path) -> None:
+def write_figure(figure: Figure, drawn: Drawn, path: Path) -> None:
     """Write a figure; the file is whole or absent.
 
     ``.csv`` holds the data that is drawn, ``.json`` the Vega-Lite specification, ``.html`` a page of its own with the
@@ -60,11 +60,11 @@ def write(figure: Figure, drawn: Drawn, path: Path) -> None:
     suffix = path.suffix.lower()
     if drawn.chart is None and suffix not in (".csv", ".html"):
         raise ConfigurationError(f"{figure.name} is a table.", hint="Write it as .csv or .html.")
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(_content(figure, drawn, suffix))
 
 
-def page(figure: Figure, drawn: Drawn) -> str:
+def render_figure_page(figure: Figure, drawn: Drawn) -> str:
     """A page of one figure or table, which loads nothing."""
     shown = "" if drawn.chart is None else render.to_svg(drawn.chart)
     table = drawn.data if drawn.chart is None else drawn.statistics
@@ -85,8 +85,8 @@ def _content(figure: Figure, drawn: Drawn, suffix: str) -> bytes:
         columns = [name for name in drawn.data.columns if not str(name).startswith("_")]
         return encode_csv(drawn.data[columns])
     if suffix == ".html":
-        return page(figure, drawn).encode("utf-8")
-    assert drawn.chart is not None  # `write` has raised otherwise
+        return render_figure_page(figure, drawn).encode("utf-8")
+    assert drawn.chart is not None  # `write_figure` has raised otherwise
     if suffix == ".svg":
         return render.to_svg(drawn.chart).encode("utf-8")
     if suffix == ".pdf":

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from securitynet.analysis import statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure
-from securitynet.analysis.figures.defenses import named
-from securitynet.analysis.figures.points import axis
+from securitynet.analysis.figures.defenses import name_defenses
+from securitynet.analysis.figures.points import make_axis
 from securitynet.analysis.figures.texts import estimate
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import STRONGEST_MEMBERSHIP
@@ -28,11 +28,11 @@ _PIXELS, _LINE = 6.1, 12.0
 
 BOXES = {"black-box": "querying the model (black-box)", "white-box": "with its weights (white-box)"}
 BEST, OTHER, PLAIN = "best", "surpassed by another", "no defense"
-KINDS = {BEST: (style.ink(1), "circle"), OTHER: (style.ink(0), "square"), PLAIN: (style.TEXT, "diamond")}
+KINDS = {BEST: (style.choose_ink(1), "circle"), OTHER: (style.choose_ink(0), "square"), PLAIN: (style.TEXT, "diamond")}
 """Kind -> colour and shape: the shape identifies it where a page is printed in grey."""
 
 
-def lacking(tidy: pandas.DataFrame) -> list[str]:
+def list_lacking(tidy: pandas.DataFrame) -> list[str]:
     """Says that the risk of the worst records was not measured."""
     return [] if (tidy["method"] == "lira-most-exposed").any() else ["the attack lira-most-exposed"]
 
@@ -57,7 +57,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     panels, tables = [], []
     for dataset, part in cases[cases[utility].notna()].groupby("dataset", sort=True):
         for box, words in BOXES.items():
-            data = points(part, risks(tidy, box, risk), utility, by_defense=bool(with_defense.any()))
+            data = tabulate_defenses(
+                part, find_largest_risks(tidy, box, risk), utility, by_defense=bool(with_defense.any())
+            )
             if data.empty or (box == "white-box" and not with_defense.any()):
                 continue
             data = data.assign(dataset=dataset, adversary=box)
@@ -69,10 +71,10 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     columns = 1 if len(charts) == 1 else 2
     rows = [alt.hconcat(*charts[start : start + columns], spacing=28) for start in range(0, len(charts), columns)]
     table = pandas.concat(tables, ignore_index=True) if tables else pandas.DataFrame()
-    return Drawn(style.styled(alt.vconcat(*rows, spacing=24)), _caption(figure, panels), table)
+    return Drawn(style.style_chart(alt.vconcat(*rows, spacing=24)), _caption(figure, panels), table)
 
 
-def risks(tidy: pandas.DataFrame, box: str, risk: Quantity = STRONGEST_MEMBERSHIP) -> pandas.DataFrame:
+def find_largest_risks(tidy: pandas.DataFrame, box: str, risk: Quantity = STRONGEST_MEMBERSHIP) -> pandas.DataFrame:
     """The largest risk of any attack on each case: value, low, high, method. An AUC below one half is reversed.
 
     Args:
@@ -94,12 +96,14 @@ def risks(tidy: pandas.DataFrame, box: str, risk: Quantity = STRONGEST_MEMBERSHI
     return rows.drop_duplicates("case").set_index("case")[["value", "low", "high", "method"]]
 
 
-def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_defense: bool) -> pandas.DataFrame:
+def tabulate_defenses(
+    cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_defense: bool
+) -> pandas.DataFrame:
     """One row per defense with its settings and architecture (means over its targets, with intervals), or per model.
 
     Args:
         cases: One row per case.
-        risk: The result of `risks`.
+        risk: The result of `find_largest_risks`.
         utility: Name of the quantity that measures utility.
         by_defense: Whether cases with the same defense are averaged.
 
@@ -111,7 +115,7 @@ def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_
         return pandas.DataFrame()
     for name in ("value", "low", "high", "method"):
         data[f"_{name}"] = data["case"].map(risk[name])
-    data["_name"] = named(data) if by_defense else data["model"].astype(str)
+    data["_name"] = name_defenses(data) if by_defense else data["model"].astype(str)
     for column in ("architecture", "epochs") if by_defense else ():  # named where they distinguish the rows
         if data[column].nunique() > 1:
             words = data[column].map(
@@ -126,19 +130,19 @@ def points(cases: pandas.DataFrame, risk: pandas.DataFrame, utility: str, *, by_
             if len(part) == 1:
                 numbers = [float(part[column].iloc[0]) for column in columns]
             else:
-                mean = statistics.mean(part[columns[0]].to_numpy(float), bounds=(0, 1))
+                mean = statistics.estimate_mean(part[columns[0]].to_numpy(float), bounds=(0, 1))
                 numbers = [mean.value, mean.low, mean.high]
             ends |= dict(zip((label, f"{label}_low", f"{label}_high"), numbers, strict=True))
         attack = str(part["_method"].mode().iloc[0])
         plain = by_defense and bool(part["defense"].isna().all())
         rows.append({"name": part["_name"].iloc[0], **ends, "targets": len(part), "attack": attack, "plain": plain})
     table = pandas.DataFrame(rows)
-    best = frontier(table["accuracy"].to_numpy(float), table["risk"].to_numpy(float))
+    best = find_frontier(table["accuracy"].to_numpy(float), table["risk"].to_numpy(float))
     table["kind"] = np.where(table.pop("plain"), PLAIN, np.where(best, BEST, OTHER))
     return table.assign(best=best).sort_values("kind", key=lambda kind: kind == PLAIN, kind="stable")  # drawn on top
 
 
-def frontier(utility: NDArray[np.float64], risk: NDArray[np.float64]) -> NDArray[np.bool_]:
+def find_frontier(utility: NDArray[np.float64], risk: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which points no other surpasses: none has at least the utility and at most the risk, and one of them better.
 
     Args:
@@ -158,12 +162,12 @@ def _panel(table: pandas.DataFrame, title: str, axes: tuple[Quantity, Quantity],
     # Every layer names the scales: one that does not would stretch them to zero.
     x_scale = alt.Scale(domain=x_domain, nice=False, zero=False)
     y_scale = alt.Scale(domain=y_domain, nice=False, zero=False)
-    x = alt.X("accuracy:Q", title=utility.label, scale=x_scale, axis=axis(utility))
-    y = alt.Y("risk:Q", title=risk.label, scale=y_scale, axis=axis(risk))
+    x = alt.X("accuracy:Q", title=utility.label, scale=x_scale, axis=make_axis(utility))
+    y = alt.Y("risk:Q", title=risk.label, scale=y_scale, axis=make_axis(risk))
     level = alt.Chart(pandas.DataFrame({"risk": [chance]})).mark_rule(strokeDash=[3, 3], color=style.CHANCE.light)
     spans = alt.Chart(table).mark_rule(opacity=0.3, color=style.TEXT.light)
     line = alt.Chart(table[table["best"]].sort_values("accuracy")).mark_line(
-        interpolate="step-before", color=style.ink(1).light, strokeWidth=1.2
+        interpolate="step-before", color=style.choose_ink(1).light, strokeWidth=1.2
     )
     inks, shapes = [KINDS[kind][0].light for kind in kinds], [KINDS[kind][1] for kind in kinds]
     legend = alt.Legend(symbolType=alt.Undefined, symbolSize=70)
@@ -212,7 +216,7 @@ class _Box:
         return bool(inside.any())
 
 
-def placed(
+def place_labels(
     places: Sequence[tuple[float, float]],
     widths: Sequence[float],
     best: Sequence[bool] = (),
@@ -282,7 +286,7 @@ def _labels(table: pandas.DataFrame, x_domain: list[float], y_domain: list[float
     table = table[named]
     widths = [_PIXELS * len(name) for name in table["name"]]
     level = (1 - (chance - y_domain[0]) / (y_domain[1] - y_domain[0])) * HEIGHT
-    positions = placed(places, widths, table["best"].tolist(), points, level)
+    positions = place_labels(places, widths, table["best"].tolist(), points, level)
     layers = []
     for (x, y), width, name, position in zip(places, widths, table["name"], positions, strict=True):
         if position is None:

@@ -68,10 +68,10 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     more = f" Of {len(trials)} trials with pictures, {which} are shown." if left else ""
     caption = f"{figure.title}: {', '.join(f'{method} on {model}' for model, method, _ in trials[:MOST_TRIALS])}.{more}"
     data = rows[["model", "dataset", "method", "row", "column"]].reset_index(drop=True)
-    return Drawn(style.styled(alt.vconcat(*panels, spacing=28)), caption, data)
+    return Drawn(style.style_chart(alt.vconcat(*panels, spacing=28)), caption, data)
 
 
-def lacking(methods: tuple[str, ...]) -> Callable[[pandas.DataFrame], list[str]]:
+def need_pictures(methods: tuple[str, ...]) -> Callable[[pandas.DataFrame], list[str]]:
     """A check that there are trials of methods that make pictures.
 
     Args:

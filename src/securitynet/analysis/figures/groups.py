@@ -11,8 +11,8 @@ import pandas
 from securitynet.analysis import statistics
 from securitynet.analysis.figures import style, violins
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
-from securitynet.analysis.figures.points import axis, grouped
-from securitynet.analysis.figures.texts import counted, estimate, lowered, p_value
+from securitynet.analysis.figures.points import group_rare_values, make_axis
+from securitynet.analysis.figures.texts import estimate, lower_text, write_count, write_p_value
 from securitynet.analysis.simpson import describe_mixed_signs
 
 WIDTH, HEIGHT = 420, 300
@@ -57,7 +57,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         raise MissingData(
             figure.name, [f"models of at least two values of {by.replace('_', ' ')} (all {len(rows)} are of {only})"]
         )
-    rows = rows if ordered else grouped(rows, by)
+    rows = rows if ordered else group_rare_values(rows, by)
     rows = rows.assign(_group=rows[by], _split=rows[split].fillna("not known").astype(str) if split else "")
     table = summarise_groups(rows, name, quantity.bounds)
     random = np.random.default_rng(0)  # points that would lie on each other are moved aside, the same way each time
@@ -72,9 +72,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     caption = _caption(figure, rows, table, name, by, ordered, bool(split))
     if alike:
         caption += f" Benchmark models are those of a {alike} that security models of the same {by} have" + (
-            f"; {counted(left_out, 'model')} of others left out." if left_out else "."
+            f"; {write_count(left_out, 'model')} of others left out." if left_out else "."
         )
-    return Drawn(style.styled(chart), caption, rows, table)
+    return Drawn(style.style_chart(chart), caption, rows, table)
 
 
 def restrict_to_alike(rows: pandas.DataFrame, by: str, alike: str) -> pandas.DataFrame:
@@ -104,14 +104,14 @@ def summarise_groups(rows: pandas.DataFrame, name: str, bounds: tuple[float, flo
     summaries = []
     for (group, split), part in rows.groupby(["_group", "_split"], sort=True):
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
-        mean = statistics.mean(part[name].to_numpy(float), clusters=clusters, bounds=bounds)
+        mean = statistics.estimate_mean(part[name].to_numpy(float), clusters=clusters, bounds=bounds)
         summaries.append(
             {"_group": group, "_split": split, "n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
         )
     return pandas.DataFrame(summaries)
 
 
-def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
+def average_along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
     """Mean over models at each point of each line, in [0, 1]: ``line``, ``at``, ``mean``, ``low``, ``high``, ``n``.
 
     Args:
@@ -121,7 +121,7 @@ def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
     """
     points = []
     for (name, point), part in rows.groupby([line, at], sort=True):
-        mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
+        mean = statistics.estimate_mean(part["value"].to_numpy(float), bounds=(0, 1))
         alone = len(part) == 1  # of one model, the interval is that of its own measurement
         low, high = (part["low"].iloc[0], part["high"].iloc[0]) if alone else (mean.low, mean.high)
         points.append({line: name, at: point, "mean": mean.value, "low": low, "high": high, "n": mean.n})
@@ -131,14 +131,14 @@ def along(rows: pandas.DataFrame, line: str, at: str) -> pandas.DataFrame:
 def _strips(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: object, split: bool) -> Chart:
     order = sorted(rows["_group"].unique(), key=lambda group: (group == "others", str(group)))
     splits = sorted(rows["_split"].unique())
-    scale = alt.Scale(domain=splits, range=[style.ink(n).light for n in range(len(splits))])
+    scale = alt.Scale(domain=splits, range=[style.choose_ink(n).light for n in range(len(splits))])
     shapes = alt.Scale(domain=splits, range=[SHAPES[n % len(SHAPES)] for n in range(len(splits))])
     legend = alt.Legend(symbolType=alt.Undefined, symbolSize=70, symbolOpacity=1) if split else None
     colour = alt.Color("_split:N", scale=scale, legend=legend)
     shape = alt.Shape("_split:N", scale=shapes, legend=legend)
     size, opacity = (18, 0.45) if len(rows) > MANY else (34, 0.8)
     x = alt.X("_group:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelLimit=110))
-    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=PADDED, axis=axis(quantity))  # type: ignore[arg-type]
+    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=PADDED, axis=make_axis(quantity))  # type: ignore[arg-type]
     offset = alt.XOffset("_place:Q", scale=alt.Scale(domain=[-1, len(splits) * 2 - 1]))
     places = {value: 2 * number for number, value in enumerate(splits)}
     rows = rows.assign(_place=rows["_split"].map(places) + 0.55 * rows["_aside"])
@@ -167,10 +167,10 @@ def _ordered(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantit
     ticks = sorted({int(value) for value in table["_x"]})
     x = alt.X("_x:Q", title=by.replace("_", " ").capitalize(), scale=alt.Scale(zero=False, nice=False, padding=20),
               axis=alt.Axis(format="d", values=ticks))  # fmt: skip
-    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=PADDED, axis=axis(quantity))  # type: ignore[arg-type]
+    y = alt.Y(f"{name}:Q", title=getattr(quantity, "label", name), scale=PADDED, axis=make_axis(quantity))  # type: ignore[arg-type]
     points = (
         alt.Chart(rows)
-        .mark_point(filled=True, size=18, opacity=0.45, color=style.ink(0).light)
+        .mark_point(filled=True, size=18, opacity=0.45, color=style.choose_ink(0).light)
         .encode(x=x, y=y, tooltip=["model:N", f"{name}:Q"])
     )
     line = alt.Chart(table).mark_line(color=style.TEXT.light, strokeWidth=1.5).encode(x=x, y="mean:Q")
@@ -187,7 +187,9 @@ def _caption(
     figure: Figure, rows: pandas.DataFrame, table: pandas.DataFrame, name: str, by: str, ordered: bool, split: bool
 ) -> str:
     ((_, quantity),) = list(figure.quantities.items())[:1]
-    parts = [f"{figure.title}: {lowered(quantity.label)} of {counted(len(rows), 'model')} by {by.replace('_', ' ')}."]
+    parts = [
+        f"{figure.title}: {lower_text(quantity.label)} of {write_count(len(rows), 'model')} by {by.replace('_', ' ')}."
+    ]
     named = [
         f"{_named(row['_group'])}{' ' + row['_split'] if split else ''} "
         f"{estimate(row['mean'], row['low'], row['high'])}, n = {row['n']}"
@@ -200,17 +202,18 @@ def _caption(
         group = rows["_group"].to_numpy(float)
         datasets = rows["dataset"].astype(str).to_numpy()
         strata = datasets if len(set(datasets)) > 1 else None
-        trend = statistics.correlation(group, values, kind="spearman", clusters=clusters, strata=strata)
+        trend = statistics.estimate_correlation(group, values, kind="spearman", clusters=clusters, strata=strata)
         if trend.resolved:
             within = "" if strata is None else ", within datasets"
             parts.append(
                 f"Spearman's ρ with {by.replace('_', ' ')}{within}: {estimate(trend.value, trend.low, trend.high)}"
-                f"{p_value(trend.p)}."
+                f"{write_p_value(trend.p)}."
             )
             pooled = pandas.Series(group).corr(pandas.Series(values), method="spearman") if strata is not None else None
             each = {name: (group[datasets == name], values[datasets == name]) for name in sorted(set(datasets))}
             mixed = describe_mixed_signs(
-                ((name, statistics.correlation(*both, kind="spearman").value) for name, both in each.items()), pooled
+                ((name, statistics.estimate_correlation(*both, kind="spearman").value) for name, both in each.items()),
+                pooled,
             )
             parts += [mixed] if mixed else []
     elif split:
@@ -220,10 +223,10 @@ def _caption(
         if several["_group"].nunique() > 1:
             clusters = several["family"].astype(str).to_numpy() if several["family"].notna().all() else None
             names = several["_group"].astype(str).to_numpy()
-            h, p = statistics.equal_groups(several[name].to_numpy(float), names, clusters=clusters)
+            h, p = statistics.rank_groups(several[name].to_numpy(float), names, clusters=clusters)
             parts.append(
                 f"Kruskal and Wallis' test of equal distributions, by permutation, of whole families where each is in "
-                f"one group: H = {h:.1f}{p_value(p)}."
+                f"one group: H = {h:.1f}{write_p_value(p)}."
             )
     return " ".join(parts)
 
@@ -247,9 +250,9 @@ def _differences(rows: pandas.DataFrame, name: str) -> list[str]:
             if difference.resolved:
                 differences.append(difference)
                 words.append(f"{group!s}, {second!s} minus {first!s}")
-    adjusted = statistics.adjusted([difference.p for difference in differences])
+    adjusted = statistics.adjust_p_values([difference.p for difference in differences])
     texts = [
-        f"{what}: {estimate(d.value, d.low, d.high)}{p_value(p)}"
+        f"{what}: {estimate(d.value, d.low, d.high)}{write_p_value(p)}"
         for what, d, p in zip(words, differences, adjusted, strict=True)
     ][:MOST_PAIRS]
     if not texts:

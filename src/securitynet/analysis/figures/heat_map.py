@@ -11,7 +11,7 @@ from securitynet.analysis import frames
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
 from securitynet.analysis.figures.defenses import name_models
-from securitynet.analysis.figures.texts import counted
+from securitynet.analysis.figures.texts import write_count
 from securitynet.analysis.frames import Quantity
 
 MOST_MODELS = 60
@@ -30,7 +30,7 @@ _EPSILON = "epsilon=0.03"
 """Where evasion is measured at several, the one that all papers' defaults share."""
 
 
-def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
+def choose_quantities(tidy: pandas.DataFrame) -> dict[str, Quantity]:
     """A quantity for each attack and threat model that was measured, families in order, most measured first."""
     known = frames.keep(tidy, tidy["value"].notna())
     quantities: dict[str, Quantity] = {}
@@ -53,7 +53,7 @@ def columns(tidy: pandas.DataFrame) -> dict[str, Quantity]:
                 "at": (_EPSILON if family == "evasion" else None,),
             }
             quantities[f"risk{len(quantities)}"] = Quantity(label, (measure,), where, "plain")
-    return dict(list(frames.by_attribute(known, quantities).items())[:MOST_ATTACKS])
+    return dict(list(frames.split_by_attribute(known, quantities).items())[:MOST_ATTACKS])
 
 
 _WORDS = {"auc": "AUC", "agreement": "agreement", "accuracy": "accuracy", "gain": "accuracy gain",
@@ -68,16 +68,16 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         tidy: The tidy frame that ``wide`` was made from.
         figure: The declaration of the figure.
     """
-    quantities = columns(tidy)
+    quantities = choose_quantities(tidy)
     if not quantities:
-        raise MissingData(figure.name, lacking(tidy))
+        raise MissingData(figure.name, list_lacking(tidy))
     names = list(quantities)
-    measured = frames.wide(tidy, quantities)
+    measured = frames.widen(tidy, quantities)
     rows = measured[measured[names].notna().sum(axis=1) >= max(len(names) / 2, 1)].copy()
     every = int(measured[names].notna().any(axis=1).sum())
     if rows.empty:  # attacks on different models: all of them, with gaps
         rows = measured[measured[names].notna().any(axis=1)].copy()
-    distances = distances_from_chance(rows, quantities)
+    distances = measure_distances_from_chance(rows, quantities)
     rows["_risk"] = distances.mean(axis=1)
     rows = rows.sort_values("_risk", ascending=False, kind="stable")
     total = len(rows)
@@ -106,16 +106,16 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         "" if total == every else f" Not listed: {every - total:,}, on which fewer than half of these were measured."
     )
     caption = (
-        f"{figure.title}: {counted(total, 'model')}, most at risk first{shown}. Numbers are the measurements; colours "
-        "show how far each is from chance, on a scale from chance (dark) to certainty (bright): an AUC from 0.5, an "
-        "accuracy or agreement over the dataset's classes from one in their number, where it is known, and others from "
-        "zero. Order: the mean "
+        f"{figure.title}: {write_count(total, 'model')}, most at risk first{shown}. Numbers are the measurements; "
+        "colours show how far each is from chance, on a scale from chance (dark) to certainty (bright): an AUC from "
+        "0.5, an accuracy or agreement over the dataset's classes from one in their number, where it is known, and "
+        "others from zero. Order: the mean "
         f"distance. Empty: not measured. A small distance need not be beyond chance.{fewer}"
     )
-    return Drawn(style.styled(chart), caption, long)
+    return Drawn(style.style_chart(chart), caption, long)
 
 
-def distances_from_chance(rows: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> pandas.DataFrame:
+def measure_distances_from_chance(rows: pandas.DataFrame, quantities: Mapping[str, Quantity]) -> pandas.DataFrame:
     """How far each measurement is from chance: 0 at chance or below, 1 for certainty.
 
     Args:
@@ -132,6 +132,6 @@ def distances_from_chance(rows: pandas.DataFrame, quantities: Mapping[str, Quant
     return pandas.DataFrame(distances, index=rows.index)
 
 
-def lacking(tidy: pandas.DataFrame) -> list[str]:
+def list_lacking(tidy: pandas.DataFrame) -> list[str]:
     """What a frame lacks for this figure."""
-    return [] if columns(tidy) else ["measurements of attacks"]
+    return [] if choose_quantities(tidy) else ["measurements of attacks"]

@@ -33,7 +33,7 @@ UNDEFENDED: dict[str, tuple[str | None, ...]] = {"defense": (None,), **WITHOUT_B
 """Restriction of all figures but Tables 3 to 5: where some targets have a defense, those without."""
 
 
-def lacking(defense: str) -> Callable[[pandas.DataFrame], list[str]]:
+def need_defense(defense: str) -> Callable[[pandas.DataFrame], list[str]]:
     """Says that no target with a defense is there."""
 
     def check(tidy: pandas.DataFrame) -> list[str]:
@@ -47,10 +47,11 @@ def check_defenses(tidy: pandas.DataFrame) -> list[str]:
     return [] if tidy["defense"].notna().any() else ["a target with a defense"]
 
 
-def several_epochs(tidy: pandas.DataFrame) -> list[str]:
-    """Says that all targets were trained for as many epochs, so that nothing can be seen of their number."""
-    rows = frames.preferring(tidy, UNDEFENDED, ())
-    return [] if rows["epochs"].nunique() > 1 else ["targets trained for several numbers of epochs"]
+def need_several_epochs(tidy: pandas.DataFrame) -> list[str]:
+    """Says that no targets differ in their number of epochs alone, so that nothing can be seen of it."""
+    rows = frames.prefer_rows(tidy, UNDEFENDED, ())
+    lengths = rows.groupby(["dataset", "architecture"], dropna=False)["epochs"].nunique()
+    return [] if lengths.gt(1).any() else ["targets of one architecture, trained for several numbers of epochs"]
 
 
 FIGURES = [
@@ -60,7 +61,7 @@ FIGURES = [
            optional=tuple(INVERSION), options={"panel": "condition", "colour": "dataset"}, restrict=UNDEFENDED),
     Figure("ml-doctor-4", "Images that model inversion reconstructs", "ML-Doctor, Figure 4", {}, galleries.draw,
            options={"methods": ("fredrikson", "generative"), "pictures": True}, restrict=UNDEFENDED,
-           check=galleries.lacking(("fredrikson", "generative"))),
+           check=galleries.need_pictures(("fredrikson", "generative"))),
     Figure("ml-doctor-5", "Attribute inference by threat model", "ML-Doctor, Figure 5", ATTRIBUTE, performance.draw,
            optional=tuple(ATTRIBUTE), restrict=UNDEFENDED, options={"each_attribute": True}),
     Figure("ml-doctor-6", "Model stealing by threat model", "ML-Doctor, Figure 6", STEALING, performance.draw,
@@ -75,7 +76,7 @@ FIGURES = [
     Figure("ml-doctor-9", "Attacks by number of epochs", "ML-Doctor, Figure 9", BEST, performance.draw,
            optional=tuple(BEST),
            options={"x": "epochs", "panel": "condition", "colour": "dataset", "ordered": True, "each_attribute": True},
-           restrict=UNDEFENDED, check=several_epochs),
+           restrict=UNDEFENDED, check=need_several_epochs),
     Figure("ml-doctor-10", "Attacks against each other", "ML-Doctor, Figure 10",
            {name: EVERY[name] for name in dict.fromkeys(sum(PAIRS, ()))}, points.draw,
            optional=tuple(dict.fromkeys(sum(PAIRS, ()))), options={"pairs": PAIRS, "each_attribute": True},
@@ -85,10 +86,10 @@ FIGURES = [
            options={"rows": ["architecture"], "columns": ["dataset", "condition"]}, restrict=UNDEFENDED),
     Figure("ml-doctor-table-3", "Attacks with and without DP-SGD", "ML-Doctor, Table 3", JUDGED, defenses.draw_attacks,
            WITHOUT_BACKDOOR, optional=tuple(JUDGED), options={"defense": "dp-sgd", "each_attribute": True},
-           check=lacking("dp-sgd")),
+           check=need_defense("dp-sgd")),
     Figure("ml-doctor-table-4", "Attacks with and without distillation", "ML-Doctor, Table 4", JUDGED,
            defenses.draw_attacks, WITHOUT_BACKDOOR, optional=tuple(JUDGED),
-           options={"defense": "distillation", "each_attribute": True}, check=lacking("distillation")),
+           options={"defense": "distillation", "each_attribute": True}, check=need_defense("distillation")),
     Figure("ml-doctor-table-5", "Utility of targets with a defense", "ML-Doctor, Table 5",
            {"test": q.TARGET_ACCURACY, "worst_10": q.WORST_RECORDS["worst_10"]}, defenses.draw_utility,
            WITHOUT_BACKDOOR, optional=("worst_10",), check=check_defenses),

@@ -8,8 +8,8 @@ import pandas
 from securitynet.analysis import frames, statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
-from securitynet.analysis.figures.points import MOST_GROUPS, axis, grouped
-from securitynet.analysis.figures.texts import counted, estimate
+from securitynet.analysis.figures.points import MOST_GROUPS, group_rare_values, make_axis
+from securitynet.analysis.figures.texts import estimate, write_count
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import TARGET_ACCURACY
 
@@ -36,19 +36,19 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     panel, colour = str(figure.options.get("panel", "dataset")), str(figure.options.get("colour", "condition"))
     ordered = bool(figure.options.get("ordered"))
     quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
-    long, labels = melted(wide, quantities), [quantity.label for quantity in quantities.values()]
+    long, labels = melt_quantities(wide, quantities), [quantity.label for quantity in quantities.values()]
     unknown = long["case"][long[x].isna()].nunique() if ordered else 0
     long = long[long[x].notna()] if ordered else long  # names that are not known are a group of their own
     if long.empty:
         raise MissingData(figure.name, [f"{x.replace('_', ' ')} of a model with {' or '.join(labels)}"])
     for column in {panel, colour, *(() if ordered else (x,))} - {"condition"}:
-        long = grouped(long, column)
+        long = group_rare_values(long, column)
     by_ease = order_by_ease(tidy, long[x]) if figure.options.get("easiest_first") else None
     bounds = {quantity.label: quantity.bounds for quantity in quantities.values()}
     # A line over several architectures would show which were trained for how long.
     split = ["architecture"] if ordered and long["architecture"].nunique() > 1 else []
     long = long.assign(architecture=long["architecture"].fillna("not known"))
-    table = summary(long, list(dict.fromkeys([panel, colour, *split, x])), bounds)
+    table = summarise_conditions(long, list(dict.fromkeys([panel, colour, *split, x])), bounds)
     panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))
     colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))
     without_room = [*panels[MOST_PANELS:], *colours[MOST_GROUPS:]]
@@ -78,7 +78,9 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     columns = min(len(charts), 3)
     rows = [alt.hconcat(*charts[start : start + columns], spacing=24) for start in range(0, len(charts), columns)]
     chance = any(quantity.chance is not None for quantity in quantities.values())
-    sentences = [f"{figure.title}: {counted(len(long), 'measurement')} on {counted(long['case'].nunique(), 'model')}."]
+    sentences = [
+        f"{figure.title}: {write_count(len(long), 'measurement')} on {write_count(long['case'].nunique(), 'model')}."
+    ]
     by = [panel, x] if x == "dataset" else [panel, colour, *split, x] if ordered else [panel, colour]
     lines = "Lines: each measurement's 95% interval." if has_intervals(long) else "The values have no intervals."
     sentences += [_means(long, by, bounds), lines]
@@ -87,7 +89,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         sentences.append(f"Models trained for {', '.join(f'{n:g}' for n in lengths)} epochs are shown together.")
     sentences += ["Means of the same architecture are joined."] if split else []
     sentences += ["Dashed: guessing."] if chance else []
-    sentences += [f"{counted(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
+    sentences += [f"{write_count(unknown, 'model')} of unknown {x.replace('_', ' ')} left out."] if unknown else []
     sentences += [f"Not drawn, for lack of room: {', '.join(map(str, without_room))}."] if without_room else []
     sentences += [f"Without data here: {frames.list_absent(tidy, empty)}."] if empty else []
     if by_ease:
@@ -96,7 +98,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
             f"{', '.join(by_ease)}."
         )
     caption = " ".join(words for words in sentences if words)
-    return Drawn(style.styled(alt.vconcat(*rows, spacing=20)), caption, long, table)
+    return Drawn(style.style_chart(alt.vconcat(*rows, spacing=20)), caption, long, table)
 
 
 def order_by_ease(tidy: pandas.DataFrame, names: pandas.Series) -> list[str]:
@@ -112,7 +114,7 @@ def order_by_ease(tidy: pandas.DataFrame, names: pandas.Series) -> list[str]:
     return sorted(map(str, names.unique()), key=lambda name: (-float(means.get(name, -1.0)), name))
 
 
-def melted(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
+def melt_quantities(wide: pandas.DataFrame, quantities: dict[str, Quantity]) -> pandas.DataFrame:
     """One row per case and quantity: ``value``, ``low``, ``high`` and, in words, ``condition``."""
     known = [c for c in wide.columns if not any(c in (n, f"{n}_low", f"{n}_high") for n in quantities)]
     parts = [
@@ -133,7 +135,9 @@ def has_intervals(long: pandas.DataFrame) -> bool:
     return bool((long["low"].notna() & long["high"].notna()).any())
 
 
-def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
+def summarise_conditions(
+    long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]
+) -> pandas.DataFrame:
     """Mean of each group with the interval over its models, where there are several.
 
     Args:
@@ -143,7 +147,7 @@ def summary(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float
     """
     rows = []
     for key, part in long.groupby(by, sort=True):
-        mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
+        mean = statistics.estimate_mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
         rows.append(
             dict(zip(by, key, strict=True)) | {"n": mean.n, "mean": mean.value, "low": mean.low, "high": mean.high}
         )
@@ -173,7 +177,7 @@ def _panel(
     else:
         sort = order or alt.Undefined
         x = alt.X(f"{x_name}:N", sort=sort, title=None, axis=alt.Axis(labelAngle=-30, labelLimit=110))
-    scale = alt.Scale(domain=colours, range=[style.ink(number).light for number in range(len(colours))])
+    scale = alt.Scale(domain=colours, range=[style.choose_ink(number).light for number in range(len(colours))])
     shapes = alt.Scale(
         domain=colours,
         range=["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(colours)],
@@ -182,7 +186,7 @@ def _panel(
     colour = alt.Color(f"{colour_name}:N", scale=scale, sort=colours, legend=legend)
     shape = alt.Shape(f"{colour_name}:N", scale=shapes, sort=colours, legend=legend)
     offset = [] if ordered else [alt.XOffset(f"{colour_name}:N", sort=colours)]
-    y_axis = axis(quantity)
+    y_axis = make_axis(quantity)
     base = alt.Chart(long, title=_heading(title))
     y = alt.Y("value:Q", title=measured, axis=y_axis, scale=alt.Scale(zero=False, nice=False, padding=8))
     points = base.mark_point(filled=True, size=40, opacity=0.85).encode(
@@ -219,7 +223,7 @@ def _means(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float,
         group = ", ".join(
             f"{value:g} {name}" if name == "epochs" else str(value) for name, value in zip(by, key, strict=True)
         )
-        mean = statistics.mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
+        mean = statistics.estimate_mean(part["value"].to_numpy(float), bounds=bounds[part["condition"].iloc[0]])
         alone = part.iloc[0] if len(part) == 1 else None
         low, high = (mean.low, mean.high) if alone is None else (alone["low"], alone["high"])
         words.append(f"{group} {estimate(mean.value, low, high)}, n = {mean.n}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from securitynet.analysis import clusters, frames, statistics
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart, Drawn, Figure, MissingData
-from securitynet.analysis.figures.texts import estimate, lowered, p_value
+from securitynet.analysis.figures.texts import estimate, lower_text, write_p_value
 from securitynet.analysis.frames import Quantity
 from securitynet.analysis.quantities import TARGET_ACCURACY
 from securitynet.analysis.simpson import describe_mixed_signs
@@ -61,7 +61,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         )
     colour = str(figure.options.get("colour", "dataset"))
     wide = wide[np.any([wide[x].notna() & wide[y].notna() for x, y in pairs], axis=0)]
-    data = grouped(with_clusters(wide, tidy) if colour == "cluster" else wide, colour)
+    data = group_rare_values(add_purpose_clusters(wide, tidy) if colour == "cluster" else wide, colour)
     order = list(data[colour].value_counts().index)
     if colour == "cluster":
         order = sorted(order)  # benchmark models, then clusters of security models by their accuracy
@@ -74,34 +74,36 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         if (x_name, y_name) not in pairs:
             if y_name not in figure.options.get("controls", ()):
                 lacking = x if frames.take(tidy, x).empty else y
-                panels.append(empty_panel(x, y, frames.explain_absence(tidy, lacking)))
+                panels.append(draw_empty_panel(x, y, frames.explain_absence(tidy, lacking)))
                 empty.append(y.label)
             continue
         rows = data[data[x_name].notna() & data[y_name].notna()]
-        made = correlations(rows, x_name, y_name, colour, order, f"{y.label} against {lowered(x.label)}")
+        made = correlate_groups(rows, x_name, y_name, colour, order, f"{y.label} against {lower_text(x.label)}")
         # An identity, or a control, is no hypothesis: it is shown, and does not count among those tested together.
         estimates += [{**row, "p": None} for row in made] if y_name in figure.options.get("untested", ()) else made
         diagonal = bool(figure.options.get("diagonal"))
         if figure.options.get("panels") == colour and len(order) > 1:
             panels += [
-                panel(part, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=SMALL, title=str(name))
+                draw_panel(
+                    part, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=SMALL, title=str(name)
+                )
                 for name in order
                 if len(part := rows[rows[colour] == name])
             ]
             continue
         size = SMALL if len(declared) > 1 else (WIDTH, HEIGHT)
-        panels.append(panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=size))
+        panels.append(draw_panel(rows, (x_name, x), (y_name, y), colour, order, diagonal=diagonal, size=size))
     table = pandas.DataFrame(estimates)
-    table["p_adjusted"] = statistics.adjusted(list(table["p"].where(table["p"].notna(), None)))
+    table["p_adjusted"] = statistics.adjust_p_values(list(table["p"].where(table["p"].notna(), None)))
     rows_of = [alt.hconcat(*panels[start : start + 3], spacing=24) for start in range(0, len(panels), 3)]
     chart = panels[0] if len(panels) == 1 else alt.vconcat(*rows_of, spacing=24)
     notes = f" Without data here: {'; '.join(empty)}." if empty else ""
-    missing = clusters.find(tidy).describe_missing() if colour == "cluster" else ""
+    missing = clusters.cluster_models(tidy).describe_missing() if colour == "cluster" else ""
     notes += f" {missing[0].upper()}{missing[1:]}." if missing else ""
-    return Drawn(style.styled(chart), caption(figure, table) + notes, data, table)
+    return Drawn(style.style_chart(chart), write_correlation_caption(figure, table) + notes, data, table)
 
 
-def empty_panel(x: Quantity, y: Quantity, why: str = "not measured on any model here") -> Chart:
+def draw_empty_panel(x: Quantity, y: Quantity, why: str = "not measured on any model here") -> Chart:
     """A panel for quantities that no model has, which says so.
 
     Args:
@@ -115,13 +117,13 @@ def empty_panel(x: Quantity, y: Quantity, why: str = "not measured on any model 
     return alt.layer(
         text.transform_calculate(x="0.5", y="0.5").encode(
             alt.X("x:Q", title=x.label, axis=frame, scale=middle),
-            alt.Y("y:Q", title=wrapped(y.label, SMALL[1]), axis=frame, scale=middle),
+            alt.Y("y:Q", title=wrap_title(y.label, SMALL[1]), axis=frame, scale=middle),
             text="text:N",
         )
     ).properties(width=SMALL[0], height=SMALL[1])
 
 
-def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
+def add_purpose_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
     """The frame with a column ``cluster``: the purpose and, for security models, their cluster of accuracies."""
     accuracy = frames.take(tidy, TARGET_ACCURACY)["value"]
     wide = wide.assign(cluster=wide["purpose"].fillna("not known"), id=wide["case"])
@@ -134,7 +136,7 @@ def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.Data
     return wide
 
 
-def grouped(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
+def group_rare_values(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
     """Group the rare values of a column, so that at most six values remain."""
     values = wide[column].astype(object).where(wide[column].notna(), "not known").astype(str)
     frequent = values.value_counts().index
@@ -142,7 +144,7 @@ def grouped(wide: pandas.DataFrame, column: str) -> pandas.DataFrame:
     return wide.assign(**{column: values.where(values.isin(shown), OTHERS)})
 
 
-def correlations(
+def correlate_groups(
     rows: pandas.DataFrame, x: str, y: str, colour: str, order: list[str], panel_name: str
 ) -> list[dict[str, object]]:
     """Pearson's and Spearman's correlation in each group, over all after subtracting the groups' means, and pooled.
@@ -166,8 +168,8 @@ def correlations(
         arguments = (part[x].to_numpy(float), part[y].to_numpy(float))
         clusters = part["family"].astype(str).to_numpy() if part["family"].notna().all() else None
         labels = None if name == POOLED else _strata(part, colour, together=name == WITHIN_GROUPS)
-        pearson = statistics.correlation(*arguments, clusters=clusters, strata=labels)
-        spearman = statistics.correlation(*arguments, kind="spearman", clusters=clusters, strata=labels)
+        pearson = statistics.estimate_correlation(*arguments, clusters=clusters, strata=labels)
+        spearman = statistics.estimate_correlation(*arguments, kind="spearman", clusters=clusters, strata=labels)
         if pearson.resolved:
             estimates.append(
                 {
@@ -192,7 +194,7 @@ def _strata(part: pandas.DataFrame, colour: str, *, together: bool) -> NDArray[n
     return part[columns].astype(str).agg(" / ".join, axis=1).to_numpy(object)
 
 
-def panel(
+def draw_panel(
     rows: pandas.DataFrame,
     x: tuple[str, Quantity],
     y: tuple[str, Quantity],
@@ -217,11 +219,11 @@ def panel(
     """
     scale = alt.Scale(zero=False, nice=False, padding=8)  # no point is cut by the edge
     axes = [
-        alt.X(f"{x[0]}:Q", title=x[1].label, scale=scale, axis=axis(x[1], size[0] // 70)),
-        alt.Y(f"{y[0]}:Q", title=wrapped(y[1].label, size[1]), scale=scale, axis=axis(y[1])),
+        alt.X(f"{x[0]}:Q", title=x[1].label, scale=scale, axis=make_axis(x[1], size[0] // 70)),
+        alt.Y(f"{y[0]}:Q", title=wrap_title(y[1].label, size[1]), scale=scale, axis=make_axis(y[1])),
     ]
     shapes = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(order)]
-    inks = [style.ink(number).light for number in range(len(order))]
+    inks = [style.choose_ink(number).light for number in range(len(order))]
     legend = alt.Legend(symbolType="circle", symbolSize=70) if len(order) > 1 else None
     marks = (
         alt.Chart(rows)
@@ -248,7 +250,7 @@ def panel(
     return alt.layer(*layers, marks).properties(width=size[0], height=size[1], **heading)
 
 
-def wrapped(label: str, length: int) -> list[str]:
+def wrap_title(label: str, length: int) -> list[str]:
     """A title of an axis in lines that are no longer than the axis.
 
     Args:
@@ -258,19 +260,19 @@ def wrapped(label: str, length: int) -> list[str]:
     return textwrap.wrap(label, max(10, length // 6))
 
 
-def axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:
+def make_axis(quantity: Quantity, ticks: int = 6) -> alt.Axis:
     """Shares are written as percentages."""
     return alt.Axis(format="~%" if quantity.unit in ("share", "points") else "~g", tickCount=ticks)
 
 
-def caption(figure: Figure, table: pandas.DataFrame) -> str:
+def write_correlation_caption(figure: Figure, table: pandas.DataFrame) -> str:
     """The caption, with each group's correlation."""
     several = table["panel"].nunique() > 1
-    parts = [f"{figure.title}." if several else f"{figure.title}: {lowered(str(table['panel'].iloc[0]))}."]
+    parts = [f"{figure.title}." if several else f"{figure.title}: {lower_text(str(table['panel'].iloc[0]))}."]
     for panel_name, rows in table.groupby("panel", sort=False):
         words = [
             f"{row['group']} {estimate(row['r'], row['low'], row['high'])}, n = {row['n']:.0f}"
-            f"{p_value(row['p_adjusted'])}"
+            f"{write_p_value(row['p_adjusted'])}"
             for _, row in rows.iterrows()
             if row["r"] is not None and row["r"] == row["r"]
         ]

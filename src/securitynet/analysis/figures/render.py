@@ -36,7 +36,7 @@ def to_pdf(chart: Chart) -> bytes:
     return bytes(vl_convert.vegalite_to_pdf(_specification(chart)))
 
 
-def inline(svg: str, prefix: str, *, title: str, description: str) -> str:
+def inline_svg(svg: str, prefix: str, *, title: str, description: str) -> str:
     """An SVG to embed in an HTML page.
 
     Its ids are renamed, because those of two figures on one page would clash; it fills the available width; and it

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from securitynet.analysis.figures import style
-from securitynet.analysis.figures.roc_lines import RocLine, thin, tpr_at
+from securitynet.analysis.figures.roc_lines import RocLine, read_tpr_at, thin_curve
 
 BAND_POINTS = 40
 """FPRs at which a band is computed."""
@@ -24,11 +24,11 @@ BAND_POINTS = 40
 Scale = Literal["linear", "log"]
 
 
-def frame(lines: Mapping[str, RocLine], keep: Sequence[float] = ()) -> pd.DataFrame:
+def tabulate_curves(lines: Mapping[str, RocLine], keep: Sequence[float] = ()) -> pd.DataFrame:
     """The points to draw, one row each: ``line``, ``fpr``, ``tpr`` and ``order`` along the curve."""
     parts = []
     for name, line in lines.items():
-        chosen = thin(line.curve, keep)
+        chosen = thin_curve(line.curve, keep)
         part = pd.DataFrame({"line": name, "fpr": line.curve.fpr[chosen], "tpr": line.curve.tpr[chosen]})
         parts.append(part.assign(order=np.arange(len(part))))
     return pd.concat(parts, ignore_index=True)
@@ -40,7 +40,7 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, RocLine], bottom: float)
     A line begins with the step that holds there; a TPR of 0 is drawn at the lower edge.
 
     Args:
-        points: From `frame`.
+        points: From `tabulate_curves`.
         lines: The same lines.
         bottom: Least true-positive rate that is drawn.
     """
@@ -48,14 +48,14 @@ def log_frame(points: pd.DataFrame, lines: Mapping[str, RocLine], bottom: float)
     for name, line in lines.items():
         part = points[points["line"] == name]
         start = pd.DataFrame(
-            {"line": [name], "fpr": [line.floor], "tpr": [tpr_at(line.curve, line.floor)], "order": [-1]}
+            {"line": [name], "fpr": [line.floor], "tpr": [read_tpr_at(line.curve, line.floor)], "order": [-1]}
         )
         part = pd.concat([start, part[part["fpr"] > line.floor]])
         parts.append(part.assign(tpr=part["tpr"].clip(lower=bottom)))
     return pd.concat(parts, ignore_index=True)
 
 
-def band_frame(lines: Mapping[str, RocLine], bottom: float) -> pd.DataFrame:
+def tabulate_bands(lines: Mapping[str, RocLine], bottom: float) -> pd.DataFrame:
     """The bands of a log-log plot, one row each: ``line``, ``fpr``, ``low`` and ``high``.
 
     Args:
@@ -70,13 +70,13 @@ def band_frame(lines: Mapping[str, RocLine], bottom: float) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def chart(
+def draw_roc_chart(
     points: pd.DataFrame, lines: Mapping[str, RocLine], scale: Scale, *, legend: bool = True, size: int = 300
 ) -> alt.TopLevelMixin:
     """The figure.
 
     Args:
-        points: From `frame`.
+        points: From `tabulate_curves`.
         lines: The same lines.
         scale: Of both axes.
         legend: Whether to name the lines in the figure; a report names them once, beside it.
@@ -86,12 +86,12 @@ def chart(
     shown = None if not legend else alt.Undefined
     colour = alt.Color(
         "line:N",
-        scale=alt.Scale(domain=names, range=[style.ink(line.ink).light for line in lines.values()]),
+        scale=alt.Scale(domain=names, range=[style.choose_ink(line.ink).light for line in lines.values()]),
         legend=alt.Legend(symbolOpacity=1) if legend else None,  # it would be as faint as the bands
     )
     dash = alt.StrokeDash(
         "line:N",
-        scale=alt.Scale(domain=names, range=[list(style.dash(line.dash)) for line in lines.values()]),
+        scale=alt.Scale(domain=names, range=[list(style.choose_dash(line.dash)) for line in lines.values()]),
         legend=shown,
     )
     if scale == "linear":
@@ -124,12 +124,12 @@ def chart(
     layers: list[alt.Chart] = [diagonal, curves]
     if scale == "log":
         bands = (
-            alt.Chart(band_frame(lines, low))
+            alt.Chart(tabulate_bands(lines, low))
             .mark_area(opacity=0.14, clip=True)
             .encode(axes[0], make_axis(alt.Y, "low", "True-positive rate"), alt.Y2("high:Q"), color=colour)
         )
         layers = [*_unresolvable(axes, low, floor, size), bands, *layers]
-    return style.styled(alt.LayerChart(layer=layers, width=size, height=size))
+    return style.style_chart(alt.LayerChart(layer=layers, width=size, height=size))
 
 
 def _unresolvable(axes: list[alt.X | alt.Y], low: float, floor: float, size: int) -> list[alt.Chart]:

@@ -10,7 +10,7 @@ import pandas
 
 from securitynet.analysis.figures import points, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
-from securitynet.analysis.figures.texts import counted, number
+from securitynet.analysis.figures.texts import number, write_count
 from securitynet.analysis.study_frames import CURVE_MEASURE
 
 WIDTH, HEIGHT = 420, 320
@@ -35,8 +35,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """
     long = _rates(tidy)
     if long.empty:
-        raise MissingData(figure.name, lacking(tidy))
-    long = points.grouped(long.assign(method=_named(long)), "method")
+        raise MissingData(figure.name, list_lacking(tidy))
+    long = points.group_rare_values(long.assign(method=_named(long)), "method")
     rows = []
     for (method, fpr), part in long.groupby(["method", "fpr"], sort=True):
         low, middle, high = np.quantile(part["value"].to_numpy(float), [0.25, 0.5, 0.75])
@@ -49,8 +49,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     floor = FLOOR * least
     shown = table.assign(**{name: table[name].clip(lower=floor) for name in ("median", "low", "high")})
     order = sorted(table["method"].unique())
-    inks = alt.Scale(domain=order, range=[style.ink(n).light for n in range(len(order))])
-    dashes = alt.Scale(domain=order, range=[list(style.dash(n)) for n in range(len(order))])
+    inks = alt.Scale(domain=order, range=[style.choose_ink(n).light for n in range(len(order))])
+    dashes = alt.Scale(domain=order, range=[list(style.choose_dash(n)) for n in range(len(order))])
     log = alt.Scale(type="log", nice=False)
     tens = [10.0**power for power in range(math.floor(math.log10(floor)), 1)]
     axis = alt.Axis(format="~%", values=tens)
@@ -82,12 +82,12 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         else f"Rates were measured at false-positive rates of {', '.join(f'{rate:g}' for rate in rates)}"
     )
     caption = (
-        f"{figure.title}: {counted(long['case'].nunique(), 'target')}. Lines: medians over "
+        f"{figure.title}: {write_count(long['case'].nunique(), 'target')}. Lines: medians over "
         f"targets; bands: the middle half of them; grey: guessing. {measured}. At {least:.2g}: {sentence}. Rates below "
         f"{floor:.2g} are drawn there.{steps}"
     )
     chart = alt.layer(guessing, bands, lines).properties(width=WIDTH, height=HEIGHT)
-    return Drawn(style.styled(chart), caption, long, table)
+    return Drawn(style.style_chart(chart), caption, long, table)
 
 
 def _without_steps(table: pandas.DataFrame) -> tuple[pandas.DataFrame, str]:
@@ -110,7 +110,7 @@ def _named(long: pandas.DataFrame) -> pandas.Series:
     return long["method"].where(kinds < 2, long["method"] + ", " + long["auxiliary"].astype(str))
 
 
-def lacking(tidy: pandas.DataFrame) -> list[str]:
+def list_lacking(tidy: pandas.DataFrame) -> list[str]:
     """What a frame lacks for this figure."""
     return [] if len(_rates(tidy)) else ["true-positive rates of membership attacks at low false-positive rates"]
 

@@ -39,10 +39,10 @@ class RocLine:
     @property
     def floor(self) -> float:
         """The lowest FPR that can be resolved."""
-        return metrics.lowest_resolved(self.non_members, LEVEL)
+        return metrics.find_lowest_resolved(self.non_members, LEVEL)
 
     def limits(self, fprs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Intervals of the TPR; see `securitynet.metrics.roc.tpr_limits`, which takes the ranks of the scores only.
+        """Intervals of the TPR; see `securitynet.metrics.roc.compute_tpr_limits`, which takes only ranks.
 
         Args:
             fprs: False-positive rates, F, in (0, 1).
@@ -53,16 +53,16 @@ class RocLine:
         place = -np.arange(len(self.curve.fpr), dtype=np.float64)[1:]
         members = np.repeat(place, np.rint(np.diff(self.curve.tpr) * self.members).astype(np.int64))
         others = np.repeat(place, np.rint(np.diff(self.curve.fpr) * self.non_members).astype(np.int64))
-        ends = [metrics.tpr_limits(members, others, float(fpr), LEVEL) for fpr in fprs]
+        ends = [metrics.compute_tpr_limits(members, others, float(fpr), LEVEL) for fpr in fprs]
         return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
-def tpr_at(curve: Curve, fpr: float) -> float:
+def read_tpr_at(curve: Curve, fpr: float) -> float:
     """TPR at the best threshold whose FPR is at most ``fpr``, as the curve is drawn."""
     return float(curve.tpr[np.searchsorted(curve.fpr, fpr + 1e-12, side="right") - 1])
 
 
-def thin(curve: Curve, keep: Sequence[float] = (), most: int = MOST_POINTS) -> NDArray[np.int64]:
+def thin_curve(curve: Curve, keep: Sequence[float] = (), most: int = MOST_POINTS) -> NDArray[np.int64]:
     """Indices of the points that draw the curve: a part of its own points, none moved.
 
     Points inside a straight run are dropped first. If too many are left, those stay that hold at FPRs spaced evenly in

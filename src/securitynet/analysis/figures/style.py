@@ -49,17 +49,17 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 ``sans-serif`` on many Linux machines) would not fit."""
 
 
-def ink(number: int) -> Ink:
+def choose_ink(number: int) -> Ink:
     """Colour of the n-th line or target, from 0; they repeat."""
     return SERIES[number % len(SERIES)]
 
 
-def dash(number: int) -> tuple[int, ...]:
+def choose_dash(number: int) -> tuple[int, ...]:
     """Dashes of the n-th line or attack, from 0; they repeat."""
     return DASHES[number % len(DASHES)]
 
 
-def inks() -> tuple[Ink, ...]:
+def list_inks() -> tuple[Ink, ...]:
     """All colours that a figure may hold."""
     return (TEXT, GRID, AXIS, CHANCE, VEIL, *SERIES)
 
@@ -71,13 +71,13 @@ def exchange_rules(scope: str) -> str:
         scope: Selector of the element with the figure, such as ``.figure``.
     """
     rules = []
-    for colour in inks():
+    for colour in list_inks():
         for attribute in ("fill", "stroke"):
             rules.append(f'{scope} [{attribute}="{colour.light}"] {{ {attribute}: {colour.dark}; }}')
     return "\n".join(rules)
 
 
-def styled(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart) -> alt.TopLevelMixin:
+def style_chart(chart: alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart) -> alt.TopLevelMixin:
     """The chart with the shared fonts, colours and axes."""
     axis: dict[str, Any] = {
         "labelColor": TEXT.light,

@@ -6,8 +6,8 @@ import pandas
 
 from securitynet.analysis import statistics
 from securitynet.analysis.figures.base import Drawn, Figure
-from securitynet.analysis.figures.performance import has_intervals, melted
-from securitynet.analysis.figures.texts import counted, estimate, number
+from securitynet.analysis.figures.performance import has_intervals, melt_quantities
+from securitynet.analysis.figures.texts import estimate, number, write_count
 from securitynet.metrics import rates
 from securitynet.records import Direction
 
@@ -29,13 +29,13 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     """
     rows, columns = list(figure.options["rows"]), list(figure.options["columns"])
     quantities = {name: quantity for name, quantity in figure.quantities.items() if wide[name].notna().any()}
-    long = melted(wide, quantities)
+    long = melt_quantities(wide, quantities)
     long["defense"] = long["defense"].fillna(NONE)
     if "architecture" in rows and long["epochs"].nunique(dropna=False) > 1:  # unequal training is no spread of a mean
         rows.append("epochs")
     long, left_out = _listed(long, [name for name in rows if name != "condition"])
     order = {quantity.label: number for number, quantity in enumerate(quantities.values())}
-    table = cells(long, rows, columns)
+    table = tabulate_cells(long, rows, columns)
     pivot = table.pivot(index=rows, columns=columns, values=["cell"]).droplevel(0, axis=1)
     if "condition" in rows:
         pivot = pivot.sort_index(key=lambda level: level.map(lambda name: order.get(name, name)), level="condition")
@@ -43,7 +43,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         [" · ".join([c] if isinstance(c, str) else map(str, c)) for c in pivot.columns.to_flat_index()]
     )
     shown = pivot.fillna("").reset_index()
-    return Drawn(None, caption(figure, long) + left_out, shown, table)
+    return Drawn(None, write_table_caption(figure, long) + left_out, shown, table)
 
 
 def _listed(long: pandas.DataFrame, by: list[str]) -> tuple[pandas.DataFrame, str]:
@@ -61,7 +61,7 @@ def _listed(long: pandas.DataFrame, by: list[str]) -> tuple[pandas.DataFrame, st
     )
 
 
-def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas.DataFrame:
+def tabulate_cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas.DataFrame:
     """One row per cell: its group, its text ``cell``, its ``mean``, and the number of values, ``n``.
 
     Args:
@@ -77,20 +77,20 @@ def cells(long: pandas.DataFrame, rows: list[str], columns: list[str]) -> pandas
             value, low, high = (float(part[name].iloc[0]) for name in ("value", "low", "high"))
             text = number(value) if without else estimate(value, low, high)
         else:
-            mean = statistics.mean(part["value"].to_numpy(float), bounds=(0, 1))
+            mean = statistics.estimate_mean(part["value"].to_numpy(float), bounds=(0, 1))
             text = f"{estimate(mean.value, mean.low, mean.high)} ({mean.n} models)"
         entries.append(where | {"cell": text, "mean": part["value"].mean(), "n": len(part)})
     return pandas.DataFrame(entries)
 
 
-def caption(figure: Figure, long: pandas.DataFrame) -> str:
+def write_table_caption(figure: Figure, long: pandas.DataFrame) -> str:
     """The caption of a table, with the meaning of its intervals."""
     intervals = (
         "95% intervals: each measurement's own, or of the mean over models where there are several."
         if has_intervals(long)
         else "The values have no intervals of their own; means over several models have 95% intervals."
     )
-    return f"{figure.title}: {counted(long['case'].nunique(), 'model')}. {intervals}"
+    return f"{figure.title}: {write_count(long['case'].nunique(), 'model')}. {intervals}"
 
 
 def draw_flagged(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Drawn:

@@ -25,18 +25,18 @@ def estimate(value: float, low: float, high: float, decimals: int = 3) -> str:
     return f"{number(value, decimals)} [{number(low, decimals)}, {number(high, decimals)}]"
 
 
-def lowered(text: str) -> str:
+def lower_text(text: str) -> str:
     """Text for the middle of a sentence: lower-case, except for what is not a plain word (``AUC``, ``MLP``, ``ε``)."""
     first, space, rest = text.partition(" ")
     return (first if first[1:] != first[1:].lower() else first.lower()) + space + rest
 
 
-def counted(count: int, what: str) -> str:
+def write_count(count: int, what: str) -> str:
     """``1 model``, ``2,000 models``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def p_value(p: float | None) -> str:
+def write_p_value(p: float | None) -> str:
     """``, p = 0.012``, or nothing where there is none."""
     if p is None or p != p:
         return ""

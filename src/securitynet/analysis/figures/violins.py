@@ -22,7 +22,7 @@ HALF = 0.42
 _STEPS = 80
 
 
-def density(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def estimate_density(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gaussian kernel estimate (Scott's bandwidth) between the extremes; empty where there are too few values.
 
     Args:
@@ -51,7 +51,7 @@ def draw(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: Q
     places = {group: number for number, group in enumerate(order)}
     outlines = []
     for group, part in rows.groupby("_group", sort=True):
-        at, heights = density(part[name].to_numpy(float))
+        at, heights = estimate_density(part[name].to_numpy(float))
         middle = places[group]
         outlines += [
             {"group": str(group), "at": y, "left": middle - HALF * h, "right": middle + HALF * h}
@@ -74,11 +74,11 @@ def draw(rows: pandas.DataFrame, table: pandas.DataFrame, name: str, quantity: Q
     table = table.assign(_x=table["_group"].map(places))
     summary = alt.Chart(table)
     return alt.layer(
-        shapes.mark_area(orient="horizontal", opacity=0.25, color=style.ink(0).light).encode(
+        shapes.mark_area(orient="horizontal", opacity=0.25, color=style.choose_ink(0).light).encode(
             across("left"), up("at"), x2="right:Q", detail="group:N"
         ),
         alt.Chart(rows)
-        .mark_point(filled=True, size=16, opacity=0.5, color=style.ink(0).light)
+        .mark_point(filled=True, size=16, opacity=0.5, color=style.choose_ink(0).light)
         .encode(across("_x"), up(name), tooltip=["model:N", "dataset:N", f"{name}:Q"]),
         summary.mark_rule(strokeWidth=2.5, color=style.TEXT.light).encode(across("_x"), up("low"), y2="high:Q"),
         summary.mark_point(

@@ -23,7 +23,7 @@ class NoCases(Exception):
     """No case can be used for a claim; the message says what is missing."""
 
 
-def select(
+def select_rows(
     tidy: pandas.DataFrame,
     quantities: Mapping[str, Quantity],
     *,
@@ -48,17 +48,17 @@ def select(
     counts = tidy["backdoor"].isna()
     rows = frames.keep(tidy, counts if with_defenses else counts & tidy["defense"].isna())
     for column, values in only.items():
-        inside = frames.keep(rows, frames.allowed(rows[column], values))
+        inside = frames.keep(rows, frames.match_values(rows[column], values))
         if inside.empty:
             raise NoCases(f"there are no models of {column.replace('_', ' ')} {_named(values)}")
         rows = inside
     if prefer:
-        rows = frames.preferring(rows, prefer, quantities.values())
+        rows = frames.prefer_rows(rows, prefer, quantities.values())
     missing = [quantity.label for quantity in quantities.values() if frames.take(rows, quantity).empty]
     if missing:
         of = f" on {_named(only['dataset'])}" if "dataset" in only else ""
         raise NoCases(f"there is no measurement{of} of: {'; '.join(dict.fromkeys(missing))}")
-    wide = frames.wide(rows, dict(quantities))
+    wide = frames.widen(rows, dict(quantities))
     if prepare is not None:
         wide = prepare(wide, rows)
     if wide.empty:
@@ -70,36 +70,36 @@ def _named(values: tuple[str | None, ...]) -> str:
     return list_words([value for value in values if value is not None]) or "none"
 
 
-def measured(wide: pandas.DataFrame, *names: str) -> pandas.DataFrame:
+def drop_unmeasured(wide: pandas.DataFrame, *names: str) -> pandas.DataFrame:
     """The rows that have all of some columns."""
     return wide[wide[[*names]].notna().all(axis=1)]
 
 
-def with_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
+def add_clusters(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
     """Adds ``cluster``: ``benchmark``, or ``low`` and ``high`` for the clusters of security models."""
-    security = clusters.find(tidy)
+    security = clusters.cluster_models(tidy)
     return wide.assign(cluster=wide["case"].map(security.cluster_of), missing_clusters=security.describe_missing())
 
 
-def with_difficulty(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
+def add_difficulty(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
     """Adds ``difficulty``: the lowest test error that any undefended target of the dataset reaches.
 
     Of ML-Doctor's datasets it gives the order in which the paper lists them by complexity: FMNIST, UTKFace, CelebA,
     STL10 (section 6.2).
     """
-    rows = frames.wide(tidy[tidy["defense"].isna()], {"accuracy": q.TARGET_ACCURACY})
+    rows = frames.widen(tidy[tidy["defense"].isna()], {"accuracy": q.TARGET_ACCURACY})
     best = rows.groupby("dataset")["accuracy"].max()
     return wide.assign(difficulty=1 - wide["dataset"].map(best).astype(float))
 
 
-def with_images_per_class(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
+def add_images_per_class(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
     """Adds ``images_per_class``, of the training data, and ``log_classes``: datasets with many classes are complex."""
     classes = pandas.to_numeric(wide["classes"]).astype(float)
     size = pandas.to_numeric(wide["training_size"]).astype(float)
     return wide.assign(images_per_class=size / classes, log_classes=np.log10(classes))
 
 
-def up_to_epochs(most: int) -> Prepare:
+def limit_epochs(most: int) -> Prepare:
     """Leaves out targets that were trained for more epochs."""
 
     def prepare(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
@@ -111,7 +111,7 @@ def up_to_epochs(most: int) -> Prepare:
     return prepare
 
 
-def around_epochs(quantity: str, epochs: int) -> Prepare:
+def pair_epochs(quantity: str, epochs: int) -> Prepare:
     """One row per dataset, architecture and seed: ``early``, with so many epochs or slightly more; ``late``, with most.
 
     Args:
@@ -120,7 +120,7 @@ def around_epochs(quantity: str, epochs: int) -> Prepare:
     """
 
     def prepare(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
-        rows = measured(wide, quantity, "epochs")
+        rows = drop_unmeasured(wide, quantity, "epochs")
         rows = rows.assign(epochs=pandas.to_numeric(rows["epochs"]), seed=rows["seed"].fillna(-1))
         rows = rows[rows["epochs"] >= epochs].sort_values("epochs", kind="stable")
         grouped = rows.groupby(["dataset", "architecture", "seed"], sort=True)
@@ -134,11 +134,13 @@ def around_epochs(quantity: str, epochs: int) -> Prepare:
     return prepare
 
 
-def by_budget(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
+def add_budgets(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFrame:
     """Adds ``least`` and ``most``: the surrogate's accuracy with the smallest and the largest query budget."""
     budget = tidy["at"].astype(object).fillna("").astype(str).str.extract(r"^budget=([0-9.e+]+)$")[0].astype(float)
     stolen = (tidy["attack"] == "stealing") & (tidy["measure"] == "accuracy") & tidy["value"].notna()
-    usual = frames.allowed(tidy["surrogate"], ("usual", None)) & frames.allowed(tidy["auxiliary"], ("partial", None))
+    usual = frames.match_values(tidy["surrogate"], ("usual", None)) & frames.match_values(
+        tidy["auxiliary"], ("partial", None)
+    )
     rows = tidy[stolen & usual].assign(budget=budget.fillna(np.inf))  # without a budget, all images were queried
     values = rows.groupby(["case", "method", "budget"], dropna=False)["value"].mean().reset_index()
     values = values.sort_values("budget", kind="stable")
@@ -151,7 +153,7 @@ def by_budget(wide: pandas.DataFrame, tidy: pandas.DataFrame) -> pandas.DataFram
     return wide.join(ends[["least", "most"]], on="case").dropna(subset=["least"])
 
 
-def with_seconds(**methods: str) -> Prepare:
+def add_seconds(**methods: str) -> Prepare:
     """Adds a column for each name: the seconds that a method took on the model.
 
     Args:

@@ -10,8 +10,8 @@ import pandas
 from numpy.typing import NDArray
 
 from securitynet.analysis import frames, resampling, statistics
-from securitynet.analysis.hypotheses.cases import measured
-from securitynet.analysis.hypotheses.tested import Test, Tested, of_units, unresolved
+from securitynet.analysis.hypotheses.cases import drop_unmeasured
+from securitynet.analysis.hypotheses.tested import Test, Tested, make_unresolved, name_units
 from securitynet.analysis.simpson import describe_mixed_signs
 
 Kind = Literal["pearson", "spearman"]
@@ -20,7 +20,7 @@ Estimand = Literal["within", "pooled"]
 FEWEST_DATASETS = 4
 
 
-def correlation(
+def correlate(
     x: str, y: str, kind: Kind = "pearson", estimand: Estimand = "within", groups: Sequence[str] = ("dataset",)
 ) -> Test:
     """A test of a correlation, leaving out whole families.
@@ -40,17 +40,17 @@ def correlation(
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
-        rows = measured(wide, x, y)
+        rows = drop_unmeasured(wide, x, y)
         if rows.empty:
-            return unresolved(f"no model has both {x.replace('_', ' ')} and {y.replace('_', ' ')}")
+            return make_unresolved(f"no model has both {x.replace('_', ' ')} and {y.replace('_', ' ')}")
         a, b = rows[x].to_numpy(float), rows[y].to_numpy(float)
         names = rows[[*groups]].astype(str).agg(" × ".join, axis=1).to_numpy(object)
-        families = frames.families(rows)
-        pooled = statistics.correlation(a, b, kind=kind, clusters=families, level=level)
+        families = frames.find_families(rows)
+        pooled = statistics.estimate_correlation(a, b, kind=kind, clusters=families, level=level)
         count = len(set(names))
         if count < 2:
             return Tested(pooled, f"on {names[0]}")
-        within = statistics.correlation(a, b, kind=kind, clusters=families, strata=names, level=level)
+        within = statistics.estimate_correlation(a, b, kind=kind, clusters=families, strata=names, level=level)
         what = f"{groups[0]}s" if len(groups) == 1 else f"groups of equal {' and '.join(groups)}"
         labels = f"within {count} {what}", f"pooled over {count} {what}"
         mixed = describe_mixed_signs(_by_group(a, b, names, kind), pooled.value)
@@ -59,13 +59,13 @@ def correlation(
             return Tested(within, labels[0], ((labels[1], pooled),), notes=notes)
         confirmed_by = [within]
         if count >= resampling.FEWEST_CLUSTERS:
-            confirmed_by.append(statistics.correlation(a, b, kind=kind, clusters=names, level=level))
+            confirmed_by.append(statistics.estimate_correlation(a, b, kind=kind, clusters=names, level=level))
         return Tested(pooled, labels[1], ((labels[0], within),), tuple(confirmed_by), notes)
 
     return test
 
 
-def between_datasets(x: str, y: str, kind: Kind = "spearman") -> Test:
+def correlate_datasets(x: str, y: str, kind: Kind = "spearman") -> Test:
     """A test of the correlation over datasets, of what is a property of a dataset with the mean of its models.
 
     Args:
@@ -75,22 +75,24 @@ def between_datasets(x: str, y: str, kind: Kind = "spearman") -> Test:
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
-        rows = measured(wide, x, y)
+        rows = drop_unmeasured(wide, x, y)
         means = rows.groupby("dataset")[[x, y]].mean()
         if len(means) < FEWEST_DATASETS:
             few = f"too few datasets: {len(means)}, where {FEWEST_DATASETS} are needed"
-            return unresolved(few, len(means))
-        estimate = statistics.correlation(means[x].to_numpy(float), means[y].to_numpy(float), kind=kind, level=level)
+            return make_unresolved(few, len(means))
+        estimate = statistics.estimate_correlation(
+            means[x].to_numpy(float), means[y].to_numpy(float), kind=kind, level=level
+        )
         note = f"The {len(rows)} models are of {len(means)} datasets, which are the units."
         return Tested(
-            of_units(estimate, "datasets"), "over datasets", notes=(note,), fewest=FEWEST_DATASETS, units="datasets"
+            name_units(estimate, "datasets"), "over datasets", notes=(note,), fewest=FEWEST_DATASETS, units="datasets"
         )
 
     return test
 
 
-def in_cluster(name: str, x: str, y: str) -> Test:
-    """A test of the correlation in one cluster of security models (`cases.with_clusters`).
+def correlate_in_cluster(name: str, x: str, y: str) -> Test:
+    """A test of the correlation in one cluster of security models (`cases.add_clusters`).
 
     Args:
         name: ``low`` or ``high``.
@@ -101,8 +103,8 @@ def in_cluster(name: str, x: str, y: str) -> Test:
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = wide[wide["cluster"] == name]
         if rows.empty:
-            return unresolved(str(wide["missing_clusters"].iloc[0]) or f"no {name}-performing security model")
-        return correlation(x, y)(rows, level)
+            return make_unresolved(str(wide["missing_clusters"].iloc[0]) or f"no {name}-performing security model")
+        return correlate(x, y)(rows, level)
 
     return test
 

@@ -6,15 +6,15 @@ import numpy as np
 import pandas
 
 from securitynet.analysis import statistics
-from securitynet.analysis.figures.defenses import compared
-from securitynet.analysis.hypotheses.differences import on
-from securitynet.analysis.hypotheses.tested import Test, Tested, bounded, of_units, unresolved
+from securitynet.analysis.figures.defenses import pair_defenses
+from securitynet.analysis.hypotheses.differences import name_datasets
+from securitynet.analysis.hypotheses.tested import Test, Tested, bound_difference, make_unresolved, name_units
 
 UNITS = "undefended targets"
 """What is left out one by one, with all targets that are compared with it."""
 
 
-def against_undefended(quantity: str, defense: str, *, relative: bool = False) -> Test:
+def compare_with_undefended(quantity: str, defense: str, *, relative: bool = False) -> Test:
     """A test of the mean difference between targets with and without a defense.
 
     A target is compared with those of the same dataset, architecture (for a student, its teacher's) and number of
@@ -29,21 +29,21 @@ def against_undefended(quantity: str, defense: str, *, relative: bool = False) -
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
-        rows = changes(wide, quantity, defense)
+        rows = tabulate_changes(wide, quantity, defense)
         if rows.empty:
-            return unresolved(f"no target with {defense} and one like it without a defense")
+            return make_unresolved(f"no target with {defense} and one like it without a defense")
         before, after = rows["_before"].to_numpy(float), rows[quantity].to_numpy(float)
         if relative:
             before, after = np.ones(len(rows)), after / before
         clusters = rows["_original"].to_numpy(object)
-        estimate = statistics.paired_difference(before, after, clusters=clusters, level=level)
-        estimate = of_units(estimate if relative else bounded(estimate), UNITS)
-        return Tested(estimate, on(rows), units="targets with a defense")
+        estimate = statistics.estimate_paired_difference(before, after, clusters=clusters, level=level)
+        estimate = name_units(estimate if relative else bound_difference(estimate), UNITS)
+        return Tested(estimate, name_datasets(rows), units="targets with a defense")
 
     return test
 
 
-def weaker_defense(quantity: str, first: str, second: str) -> Test:
+def compare_defenses(quantity: str, first: str, second: str) -> Test:
     """A test of the difference between what two defenses change, second minus first.
 
     Args:
@@ -53,23 +53,29 @@ def weaker_defense(quantity: str, first: str, second: str) -> Test:
     """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
-        parts = [changes(wide, quantity, name) for name in (first, second)]
+        parts = [tabulate_changes(wide, quantity, name) for name in (first, second)]
         lacking = [name for name, part in zip((first, second), parts, strict=True) if len(part) < 2]
         if lacking:
-            return unresolved(f"fewer than two targets with {' and '.join(lacking)} and their like without a defense")
+            return make_unresolved(
+                f"fewer than two targets with {' and '.join(lacking)} and their like without a defense"
+            )
         shared = set(parts[0]["dataset"]) & set(parts[1]["dataset"])
         parts = [part[part["dataset"].isin(shared)] for part in parts]
         if min(map(len, parts)) < 2:
-            return unresolved("the two defenses were not tried on the same datasets")
+            return make_unresolved("the two defenses were not tried on the same datasets")
         change = [(part[quantity] - part["_before"]).to_numpy(float) for part in parts]
         clusters = parts[0]["_original"].to_numpy(object), parts[1]["_original"].to_numpy(object)
         estimate = statistics.group_difference(change[0], change[1], clusters=clusters, level=level)
-        return Tested(of_units(bounded(estimate), UNITS), on(pandas.concat(parts)), units="targets with a defense")
+        return Tested(
+            name_units(bound_difference(estimate), UNITS),
+            name_datasets(pandas.concat(parts)),
+            units="targets with a defense",
+        )
 
     return test
 
 
-def changes(wide: pandas.DataFrame, quantity: str, defense: str) -> pandas.DataFrame:
+def tabulate_changes(wide: pandas.DataFrame, quantity: str, defense: str) -> pandas.DataFrame:
     """The targets with a defense that have their like without it, with its value, ``_before``, and ``_original``.
 
     Args:
@@ -77,7 +83,7 @@ def changes(wide: pandas.DataFrame, quantity: str, defense: str) -> pandas.DataF
         quantity: Column of the quantity.
         defense: Name of the defense.
     """
-    cases = compared(wide, defense)
+    cases = pair_defenses(wide, defense)
     cases = cases[cases[quantity].notna()]
     key = ["dataset", "pair", "_epochs"]
     cases = cases.assign(_epochs=pandas.to_numeric(cases["epochs"]).fillna(-1), _seed=cases["seed"].fillna(-1))

@@ -47,22 +47,22 @@ Test = Callable[[pandas.DataFrame, float], Tested]
 """From a wide frame and a confidence level to the outcome."""
 
 
-def unresolved(reason: str, n: int = 0) -> Tested:
+def make_unresolved(reason: str, n: int = 0) -> Tested:
     """The outcome where nothing can be computed, with the reason."""
     return Tested(Estimate(np.nan, np.nan, np.nan, None, n, None, reason))
 
 
-def bounded(estimate: Estimate) -> Estimate:
+def bound_difference(estimate: Estimate) -> Estimate:
     """The estimate of a difference of two values in [0, 1], with its interval cut where no difference can lie."""
     return replace(estimate, low=max(estimate.low, -1.0), high=min(estimate.high, 1.0))
 
 
-def of_units(estimate: Estimate, units: str) -> Estimate:
+def name_units(estimate: Estimate, units: str) -> Estimate:
     """The estimate with the name of what was left out one by one: neither models nor families."""
     return replace(estimate, method=re.sub(r"\b(models|families)\b", units, estimate.method))
 
 
-def decide(tested: Tested, sign: Literal[1, -1], against: float = 0.0) -> tuple[Verdict, str]:
+def decide_outcome(tested: Tested, sign: Literal[1, -1], against: float = 0.0) -> tuple[Verdict, str]:
     """The verdict on a claim that the estimate lies above (1) or below (-1) a value, and a note on it.
 
     Args:

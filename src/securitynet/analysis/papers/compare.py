@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 
 from securitynet.analysis.figures.texts import estimate, number
-from securitynet.analysis.hypotheses.cases import NoCases, select
+from securitynet.analysis.hypotheses.cases import NoCases, select_rows
 from securitynet.analysis.papers.printed import Printed
 from securitynet.analysis.statistics import Estimate
 
@@ -55,7 +55,7 @@ class Compared:
         return f"{estimate(*ends, decimals)}{'%' if self.printed.percent else ''}"
 
 
-def compare(printed: Iterable[Printed], tidy: pandas.DataFrame, level: float = 0.95) -> list[Compared]:
+def compare_with_papers(printed: Iterable[Printed], tidy: pandas.DataFrame, level: float = 0.95) -> list[Compared]:
     """This data's numbers beside the paper's, those that differ first and the farthest of them at the top.
 
     Numbers that this data does not have are left out.
@@ -76,7 +76,7 @@ def compare(printed: Iterable[Printed], tidy: pandas.DataFrame, level: float = 0
     return sorted(compared, key=place)
 
 
-def describe(compared: Sequence[Compared]) -> str:
+def describe_papers(compared: Sequence[Compared]) -> str:
     """The papers' numbers in a caption, those that differ first; empty if there are none."""
     if not compared:
         return ""
@@ -104,7 +104,7 @@ def _possible(wanted: tuple[str | None, ...], there: set[str]) -> bool:
 
 def _compared(printed: Printed, tidy: pandas.DataFrame, level: float) -> Compared | None:
     try:
-        wide = select(tidy, printed.quantities, only=printed.only, with_defenses=True, prepare=printed.prepare)
+        wide = select_rows(tidy, printed.quantities, only=printed.only, with_defenses=True, prepare=printed.prepare)
     except NoCases:
         return None
     here = printed.test(wide, level).estimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas
 
 from securitynet.analysis.papers import ml_doctor, securitynet
-from securitynet.analysis.papers.compare import Compared, compare, describe, place
+from securitynet.analysis.papers.compare import Compared, compare_with_papers, describe_papers, place
 from securitynet.analysis.papers.printed import Printed
 
 RESULTS: tuple[Printed, ...] = (*securitynet.PRINTED, *ml_doctor.PRINTED)
@@ -18,8 +18,8 @@ def compare_every(tidy: pandas.DataFrame, *, database: bool = False) -> list[Com
         tidy: Tidy frame.
         database: Whether the frame holds a catalog, whose counts are compared with those of SecurityNet's database.
     """
-    compared = compare(RESULTS, tidy) + compare(ml_doctor.CELLS, _without_tables(tidy))
-    compared += compare(securitynet.DATABASE, tidy) if database else []
+    compared = compare_with_papers(RESULTS, tidy) + compare_with_papers(ml_doctor.CELLS, _without_tables(tidy))
+    compared += compare_with_papers(securitynet.DATABASE, tidy) if database else []
     return sorted(compared, key=place)
 
 
@@ -32,9 +32,9 @@ def describe_for(figure: str, tidy: pandas.DataFrame) -> str:
     """
     results = [printed for printed in RESULTS if figure in printed.figures]
     cells = [printed for printed in ml_doctor.CELLS if figure in printed.figures]
-    compared = compare(results, tidy) if results else []
-    compared += compare(cells, _without_tables(tidy)) if cells else []
-    return describe(compared)
+    compared = compare_with_papers(results, tidy) if results else []
+    compared += compare_with_papers(cells, _without_tables(tidy)) if cells else []
+    return describe_papers(compared)
 
 
 def _without_tables(tidy: pandas.DataFrame) -> pandas.DataFrame:

@@ -17,11 +17,11 @@ import pandas
 from securitynet.analysis import frames
 from securitynet.analysis import quantities as q
 from securitynet.analysis.frames import Quantity
-from securitynet.analysis.hypotheses.correlations import correlation
-from securitynet.analysis.hypotheses.shares import mean
+from securitynet.analysis.hypotheses.correlations import correlate
+from securitynet.analysis.hypotheses.shares import average
 from securitynet.analysis.ml_doctor_quantities import EVERY, MEMBERSHIP, STEALING
 from securitynet.analysis.papers.printed import Printed
-from securitynet.catalog.known import completed
+from securitynet.catalog.known import complete_entry
 
 DATASETS = ("CelebA", "Fashion-MNIST", "STL-10", "UTKFace")
 SOURCE = "ml-doctor"
@@ -102,7 +102,7 @@ def read_tables() -> pandas.DataFrame:
 
 def _describe(cell: Cell) -> dict[str, Any]:
     """What is known about a target, by the columns of a tidy frame."""
-    entry, _ = completed({"key": cell.case, "source": SOURCE, "name": cell.case, "architecture": cell.architecture,
+    entry, _ = complete_entry({"key": cell.case, "source": SOURCE, "name": cell.case, "architecture": cell.architecture,
                           "dataset": cell.dataset})  # fmt: skip
     annotations = {name: getattr(entry, name) for name in frames.ANNOTATIONS}
     annotations["family"] = annotations["family"] or cell.architecture
@@ -134,7 +134,7 @@ def _cell_printed(cell: Cell) -> Printed:
     quantities = {"y": q.TARGET_ACCURACY if cell.quantity == "epsilon" else _QUANTITIES[cell.quantity]}
     return Printed(name, "ML-Doctor", cell.where, f"{what}, {cell.architecture}, {cell.dataset}{defense}",
                    "mean over five runs", cell.value, 2, quantities,
-                   mean("epsilon" if cell.quantity == "epsilon" else "y"), only, with_defenses=True,
+                   average("epsilon" if cell.quantity == "epsilon" else "y"), only, with_defenses=True,
                    figures=tuple(shown))  # fmt: skip
 
 
@@ -144,5 +144,5 @@ PRINTED = [
     Printed("membership-stealing", "ML-Doctor", "section 6.4, Figure 10",
             "Membership × stealing, black-box, shadow data", "Pearson's r, pooled over four datasets", -0.90, 2,
             {"x": MEMBERSHIP["black_shadow"], "y": STEALING["stealing_shadow"]},
-            correlation("x", "y", estimand="pooled"), {"dataset": DATASETS}, figures=("ml-doctor-10",)),
+            correlate("x", "y", estimand="pooled"), {"dataset": DATASETS}, figures=("ml-doctor-10",)),
 ]  # fmt: skip

@@ -11,8 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
-from securitynet.models.training.ensembles import predict
-from securitynet.randomness import isolated
+from securitynet.models.training.ensembles import predict_logits
+from securitynet.randomness import isolate_random_state
 
 _LARGEST_INPUT = 10.0
 _HEAVIEST = 4.0
@@ -70,7 +70,7 @@ def weigh_logits(
 
 def compute_logits(network: nn.Module, inputs: torch.Tensor) -> NDArray[np.float64]:
     """Logits of a network, N×V."""
-    return np.asarray(predict(network, (inputs,)).double().numpy())
+    return np.asarray(predict_logits(network, (inputs,)).double().numpy())
 
 
 class EmbeddingScale:
@@ -93,7 +93,7 @@ class EmbeddingScale:
         return torch.from_numpy(scaled.astype(np.float32))
 
 
-def build_network(width: int, neurons: int, values: int, seed: int) -> nn.Module:
+def build_attack_network(width: int, neurons: int, values: int, seed: int) -> nn.Module:
     """A network with one hidden layer, with weights that follow from the seed.
 
     Args:
@@ -102,12 +102,12 @@ def build_network(width: int, neurons: int, values: int, seed: int) -> nn.Module
         values: Values of the attribute, which are the outputs.
         seed: Seed of the initial weights.
     """
-    with isolated():
+    with isolate_random_state():
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(width, neurons), nn.ReLU(), nn.Linear(neurons, values))
 
 
-def balance_values(values: torch.Tensor) -> torch.Tensor:
+def weigh_values(values: torch.Tensor) -> torch.Tensor:
     """Return weights of mean 1 that give all values that occur the same total weight."""
     counts = torch.bincount(values)
     present = int((counts > 0).sum())

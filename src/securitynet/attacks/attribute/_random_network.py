@@ -16,12 +16,12 @@ from torch import nn
 from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.optimise import copy_network
 from securitynet.models.targets.signals import Progress, collect_embeddings
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Access
 
 VERSION = 1
@@ -58,7 +58,7 @@ def randomise(target: Target, seed: int) -> Target | None:
     backend = ModuleBackend(
         network,
         reference=f"random weights of {target.reference}",
-        checksum=stable_hash({"version": VERSION, "random weights of": target.backend.checksum, "seed": seed}, 64),
+        checksum=hash_stably({"version": VERSION, "random weights of": target.backend.checksum, "seed": seed}, 64),
         example_shape=None,
         device=target.backend.device,
         batch_size=target.backend.batch_size,
@@ -74,7 +74,7 @@ def randomise(target: Target, seed: int) -> Target | None:
 
 def draw_weights(network: nn.Module, seed: int) -> None:
     """Replace all weights of a network in place, and the running statistics of its batch norms; see `randomise`."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, "random network"))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "random network"))
     running = [(name, buffer) for name, buffer in network.named_buffers() if ".running_" in f".{name}"]
     with torch.no_grad():
         for name, weights in [*network.named_parameters(), *running]:

@@ -111,7 +111,7 @@ class InferredAttributes(Output):
         """Compute the metrics of `securitynet.metrics.attribute`, prefixed with the name of each attribute."""
         measurements = []
         for one, name in zip(self.attributes, name_attributes([one.name for one in self.attributes]), strict=True):
-            measured = metrics.measure(one.truth, one.predicted, one.baseline, one.labels, level=level)
+            measured = metrics.measure_attribute(one.truth, one.predicted, one.baseline, one.labels, level=level)
             measured += metrics.compare_with_controls(
                 one.truth, one.predicted, one.baseline, random=one.random, pixels=one.pixels, level=level
             )
@@ -132,7 +132,7 @@ JOINT = "*"
 """Joins the names of attributes to that of their joint one, as in ``Male*Young``."""
 
 
-def join(attributes: Sequence[Attribute]) -> Attribute:
+def join_attributes(attributes: Sequence[Attribute]) -> Attribute:
     """One attribute whose values are the combinations of those of several, as in ML-Doctor, section 5.2.
 
     Args:
@@ -169,11 +169,13 @@ def choose_attributes(dataset: ImageDataset, names: Sequence[str] | None) -> dic
             if part not in dataset.attributes:
                 raise UnknownName("attribute", part, dataset.attributes)
         single = len(parts) == 1
-        requested[name] = dataset.attributes[parts[0]] if single else join([dataset.attributes[p] for p in parts])
+        requested[name] = (
+            dataset.attributes[parts[0]] if single else join_attributes([dataset.attributes[p] for p in parts])
+        )
     return requested
 
 
-def known_records(data: TrialData, auxiliary: Auxiliary) -> NDArray[np.int64]:
+def select_known_records(data: TrialData, auxiliary: Auxiliary) -> NDArray[np.int64]:
     """Return the records whose attributes the adversary knows: known members, or the shadow-train part.
 
     See ML-Doctor, section 5.1.

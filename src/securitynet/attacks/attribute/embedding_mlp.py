@@ -19,11 +19,11 @@ from torch import nn
 
 from securitynet.attacks.attribute._embedding_networks import (
     EmbeddingScale,
-    balance_values,
-    build_network,
+    build_attack_network,
     compute_logits,
     weigh_logits,
     weigh_network,
+    weigh_values,
 )
 from securitynet.attacks.attribute._random_network import embed_randomly, take_pixels
 from securitynet.attacks.attribute.base import (
@@ -32,7 +32,7 @@ from securitynet.attacks.attribute.base import (
     choose_attributes,
     explain_single_value,
     find_annotated,
-    known_records,
+    select_known_records,
 )
 from securitynet.attacks.base import Attack
 from securitynet.datasets.base import Attribute
@@ -43,7 +43,7 @@ from securitynet.methods.data import TrialData
 from securitynet.metrics.attribute import label_majority
 from securitynet.models.targets.target import Target
 from securitynet.models.training.ensembles import EnsembleTraining, train_together
-from securitynet.randomness import derived_seed, generator
+from securitynet.randomness import derive_seed, make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 _FOLDS = 5
@@ -161,7 +161,7 @@ class EmbeddingMLP(Attack):
                     data.dataset,
                     everyone,
                     layer=self.layer,
-                    seed=derived_seed(context.seed, "attribute control", number),
+                    seed=derive_seed(context.seed, "attribute control", number),
                     cache=context.cache,
                     progress=context.progress,
                 )
@@ -175,7 +175,7 @@ class EmbeddingMLP(Attack):
     def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
         """List the attributes with their records, and check them before anything is computed."""
         attributes = choose_attributes(data.dataset, self.attributes)
-        known = known_records(data, auxiliary)
+        known = select_known_records(data, auxiliary)
         splits = data.splits
         judged = splits.non_members if self.judged == "non-members" else np.setdiff1d(splits.members, known)
         judged = np.setdiff1d(judged, known)
@@ -205,7 +205,7 @@ class EmbeddingMLP(Attack):
         # The same networks learn from each kind of inputs: what differs is what they see.
         trainings = [training for task in tasks for training in self._trainings(task, context.seed)]
         jobs = [(training, kind) for kind in range(len(inputs)) for training in trainings]
-        networks = [build_network(inputs[kind].shape[1], self.neurons, size, job.seed) for job, kind in jobs]
+        networks = [build_attack_network(inputs[kind].shape[1], self.neurons, size, job.seed) for job, kind in jobs]
         labels = [torch.from_numpy(job.task.attribute.values[job.records]) for job, _ in jobs]
         train_together(
             networks,
@@ -213,7 +213,7 @@ class EmbeddingMLP(Attack):
             labels,
             EnsembleTraining(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate),
             seeds=[job.seed for job, _ in jobs],
-            weights=[balance_values(values) for values in labels] if self.balanced else None,
+            weights=[weigh_values(values) for values in labels] if self.balanced else None,
             rows=[_rows(everyone, job.records) for job, _ in jobs],
             device=context.device,
             cache=context.cache,
@@ -255,19 +255,19 @@ class EmbeddingMLP(Attack):
     def _trainings(self, task: _Task, seed: int) -> list[_Training]:
         """List the networks of an attribute: those for the prediction, and those for the check on held-back records."""
         trainings = [
-            _Training(task, derived_seed(seed, f"attribute network {task.name}", number), task.learned)
+            _Training(task, derive_seed(seed, f"attribute network {task.name}", number), task.learned)
             for number in range(self.repeats)
         ]
         count = len(task.learned)
         if count < _FOLDS * 2:
             return trainings
-        order = generator(seed, f"attribute folds {task.name}")
+        order = make_generator(seed, f"attribute folds {task.name}")
         folds = np.array_split(task.learned[torch.randperm(count, generator=order).numpy()], _FOLDS)
         enough = min(_FOLDS, -(-_HELD_BACK // len(folds[0])))
         for number, fold in enumerate(folds[:enough]):
             rest = np.setdiff1d(task.learned, fold)
             trainings.append(
-                _Training(task, derived_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold))
+                _Training(task, derive_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold))
             )
         return trainings
 

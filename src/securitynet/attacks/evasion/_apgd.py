@@ -34,7 +34,7 @@ BISECTIONS = 40
 """Halvings when an L1 threshold is searched, after which single precision is exhausted."""
 
 
-def targeted_ratio(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def compute_targeted_ratio(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Targeted difference of logits ratio (equation 7), N, for images that are still classified correctly.
 
     The paper's z_y is then the largest logit, so that the true class need not be given.

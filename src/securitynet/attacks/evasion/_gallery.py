@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from securitynet.attacks.evasion._batch import Batch
 from securitynet.methods.base import Gallery
-from securitynet.metrics.evasion import epsilon_text
+from securitynet.metrics.evasion import write_epsilon
 
 ROWS = 8
 """Number of images that a gallery shows."""
@@ -67,7 +67,7 @@ def make_galleries(
     if not len(shown) or shown.shape[2] not in (1, 3):
         return []
     rows = tuple(
-        f"{_name(class_names, label)} → {_name(class_names, prediction)} (ε = {epsilon_text(float(epsilons[e]))})"
+        f"{_name(class_names, label)} → {_name(class_names, prediction)} (ε = {write_epsilon(float(epsilons[e]))})"
         for _, label, prediction, e in sources.tolist()
     )
     return [

@@ -15,14 +15,24 @@ from securitynet.attacks.evasion._norms import SmoothNorm, draw_start, find_dire
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion.base import EvasionAttack
 from securitynet.methods.context import Context
-from securitynet.models.targets.input_gradients import InputGradients, Loss, log_odds, margin, stable_cross_entropy
+from securitynet.models.targets.input_gradients import (
+    InputGradients,
+    Loss,
+    compute_margin_loss,
+    compute_stable_cross_entropy,
+    log_odds,
+)
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 LossName = Literal["cross-entropy", "log-odds", "margin"]
 
-LOSSES: dict[LossName, Loss] = {"cross-entropy": stable_cross_entropy, "log-odds": log_odds, "margin": margin}
+LOSSES: dict[LossName, Loss] = {
+    "cross-entropy": compute_stable_cross_entropy,
+    "log-odds": log_odds,
+    "margin": compute_margin_loss,
+}
 
 UNBOUNDED_STEP = 0.1
 UNBOUNDED_STEPS = 20
@@ -62,7 +72,7 @@ class GradientAttack(EvasionAttack):
         return evaded.numpy()
 
 
-def signs(take: InputGradients, images: torch.Tensor, labels: torch.Tensor) -> Signs:
+def compute_signs(take: InputGradients, images: torch.Tensor, labels: torch.Tensor) -> Signs:
     """Compute the signs of the gradients of a loss.
 
     Args:
@@ -170,4 +180,4 @@ def draw_starts(
         purpose: Name of the use, which separates the random numbers of different uses.
         number: Number of the batch.
     """
-    return draw_start(images, epsilon, norm, generator(seed, purpose, number))
+    return draw_start(images, epsilon, norm, make_generator(seed, purpose, number))

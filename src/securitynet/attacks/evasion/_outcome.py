@@ -67,7 +67,7 @@ class Evasion(Output):
     @property
     def headline(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the accuracy drops at each epsilon, which are the paper's measure."""
-        return tuple(f"accuracy-drop@epsilon={evasion.epsilon_text(epsilon)}" for epsilon in self.epsilons)
+        return tuple(f"accuracy-drop@epsilon={evasion.write_epsilon(epsilon)}" for epsilon in self.epsilons)
 
     @property
     def strongest(self) -> NDArray[np.int64]:
@@ -113,7 +113,7 @@ class Evasion(Output):
         return _gallery.make_galleries(self.shown, self.facts, self.epsilons, self.class_names)
 
     def _measured(self, predictions: NDArray[np.int64], level: float) -> list[Measurement]:
-        return evasion.measure(self.labels, self.clean, predictions, self.epsilons.tolist(), level=level)
+        return evasion.measure_evasion(self.labels, self.clean, predictions, self.epsilons.tolist(), level=level)
 
     def _of_surrogates(self, level: float) -> list[Measurement]:
         measurements = []
@@ -135,7 +135,7 @@ class Evasion(Output):
         none = "No image of the sample is classified correctly."
         return [
             evasion.compute_share(
-                f"{name}.share@epsilon={evasion.epsilon_text(epsilon)}",
+                f"{name}.share@epsilon={evasion.write_epsilon(epsilon)}",
                 int((self.part[e] == number).sum()),
                 right,
                 none,
@@ -154,7 +154,7 @@ class Evasion(Output):
             reached |= right & (predicted == self.goals)
             measurements.append(
                 evasion.compute_share(
-                    f"targeted-success@epsilon={evasion.epsilon_text(epsilon)}",
+                    f"targeted-success@epsilon={evasion.write_epsilon(epsilon)}",
                     int(reached.sum()),
                     int(right.sum()),
                     "No image of the sample is classified correctly.",
@@ -166,7 +166,7 @@ class Evasion(Output):
 
     def _spent(self, level: float) -> list[Measurement]:
         spent = [row[row > 0] for row in (self.spent if self.spent.shape[1] else ())]
-        names = [f"queries@epsilon={evasion.epsilon_text(epsilon)}" for epsilon in self.epsilons]
+        names = [f"queries@epsilon={evasion.write_epsilon(epsilon)}" for epsilon in self.epsilons]
         return [
             evasion.measure_median(name, row, level=level)
             for name, row in zip(names, spent, strict=bool(spent))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from securitynet.models.loading.sanity_checks import compare
+from securitynet.models.loading.sanity_checks import compare_outputs
 from securitynet.models.targets.backends.averaged import AveragedBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
@@ -39,7 +39,7 @@ def average_random(target: Target, images: torch.Tensor) -> Target:
             first, second = module(inputs).float().cpu(), module(inputs).float().cpu()
     except RuntimeError:  # the first query of the target explains what is wrong with the images
         return target
-    if compare(first, second).largest <= TOLERANCE:
+    if compare_outputs(first, second).largest <= TOLERANCE:
         return target
     return Target(
         AveragedBackend(target.backend),
@@ -59,7 +59,7 @@ def is_averaged(target: Target) -> bool:
     return target.backend.repeats > 1
 
 
-def describe(target: Target) -> tuple[str, ...]:
+def describe_goals(target: Target) -> tuple[str, ...]:
     """Return the note on a random target; nothing for others."""
     if not is_averaged(target):
         return ()

@@ -17,7 +17,7 @@ from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, SmoothNorm, measure_norms
 from securitynet.attacks.evasion.base import EvasionAttack, Perturbed
 from securitynet.methods.oracle import Oracle
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class SequenceAttack(EvasionAttack):
         for e, epsilon in enumerate(self.epsilons):
             if e:
                 by[e] = by[e - 1]
-            own_seed = derived_seed(seed, f"{self.purpose()} at {epsilon:g}", batch.number)
+            own_seed = derive_seed(seed, f"{self.purpose()} at {epsilon:g}", batch.number)
             for number, part in enumerate(tried):
                 if not len(rows):
                     break

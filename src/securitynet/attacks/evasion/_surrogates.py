@@ -13,7 +13,7 @@ from securitynet.methods.data import TrialData
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 STORE = "surrogates"
@@ -55,7 +55,7 @@ def train_surrogate(architecture: str, recipe: Recipe, data: TrialData, context:
         UnknownName: If there is no such architecture.
         ModelError: If it cannot be built for the images or trained on them.
     """
-    spec = surrogate_spec(architecture, recipe, data, context)
+    spec = specify_surrogate(architecture, recipe, data, context)
 
     def report_epoch(done: int) -> None:
         if context.progress:
@@ -64,7 +64,7 @@ def train_surrogate(architecture: str, recipe: Recipe, data: TrialData, context:
     return obtain_model(spec, kind=STORE, cache=context.cache, device=context.device, progress=report_epoch).target
 
 
-def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> ModelSpec:
+def specify_surrogate(architecture: str, recipe: Recipe, data: TrialData, context: Context) -> ModelSpec:
     """Return the specification of the surrogate.
 
     Args:
@@ -76,18 +76,18 @@ def surrogate_spec(architecture: str, recipe: Recipe, data: TrialData, context: 
     Raises:
         SplitError: If the adversary holds too little data.
     """
-    records = choose_records(data, context.threat_model)
+    records = choose_surrogate_records(data, context.threat_model)
     return ModelSpec(
         data.dataset,
         records,
         data.dataset.labels[records],
         data.dataset.num_classes,
         architecture,
-        recipe.model_copy(update={"seed": derived_seed(context.seed, "evasion surrogate")}),
+        recipe.model_copy(update={"seed": derive_seed(context.seed, "evasion surrogate")}),
     )
 
 
-def choose_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[np.int64]:
+def choose_surrogate_records(data: TrialData, threat_model: ThreatModel | None) -> NDArray[np.int64]:
     """Return the records that the adversary trains a surrogate on: shadow data, or the known members.
 
     Raises:

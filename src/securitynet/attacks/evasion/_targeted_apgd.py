@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from securitynet.attacks.evasion._apgd import run_apgd, run_l1, start_apgd, targeted_ratio
+from securitynet.attacks.evasion._apgd import compute_targeted_ratio, run_apgd, run_l1, start_apgd
 from securitynet.attacks.evasion._norms import Norm
 from securitynet.attacks.evasion._random_targets import is_averaged
 from securitynet.attacks.evasion._sequence import AttackPart
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 MOST_TARGETS = 9
 """Largest number of classes that targeted attacks aim at, in the order of the logits."""
@@ -45,7 +45,7 @@ def make_targeted(target: Target, norm: Norm, steps: int, classes: int) -> Attac
         steps: Number of iterations towards each class.
         classes: Number of classes, at least `FEWEST_FOR_RATIO`.
     """
-    take = InputGradients(target, loss=targeted_ratio)
+    take = InputGradients(target, loss=compute_targeted_ratio)
     stop_early = not is_averaged(target)
 
     def search(images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int) -> tuple[torch.Tensor, None]:
@@ -85,7 +85,7 @@ def _search(
     seed: int,
     stop_early: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    random = generator(seed, "apgd")
+    random = make_generator(seed, "apgd")
     if norm == "l1":
         return run_l1(take, images, labels, classes, epsilon=epsilon, steps=steps, random=random, stop_early=stop_early)
     start = start_apgd(images, epsilon, norm, random)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from securitynet.errors import MissingExtra
-from securitynet.randomness import isolated
+from securitynet.randomness import isolate_random_state
 
 INSTALL_HINT = "Install it with: pip install --no-deps torchattacks (or pip install 'securitynet[evasion]')."
 
@@ -55,6 +55,6 @@ class CountedModel(nn.Module):
 @contextmanager
 def use_seed(seed: int) -> Iterator[None]:
     """Run a block with the global random state derived from a seed, and with gradients enabled."""
-    with isolated(), torch.inference_mode(False), torch.enable_grad():
+    with isolate_random_state(), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         yield

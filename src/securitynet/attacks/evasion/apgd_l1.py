@@ -23,7 +23,7 @@ from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class ApgdL1(GradientAttack):
@@ -70,7 +70,7 @@ class ApgdL1(GradientAttack):
                         labels,
                         epsilon=epsilon,
                         steps=self.steps,
-                        random=generator(context.seed, f"apgd-l1 start {restart} at {epsilon:g}", batch.number),
+                        random=make_generator(context.seed, f"apgd-l1 start {restart} at {epsilon:g}", batch.number),
                         stop_early=stop_early,
                     )
                     best[rows] = points

@@ -24,10 +24,10 @@ from securitynet.attacks.evasion._batch import Batch
 from securitynet.attacks.evasion._norms import ROUNDING, Norm, measure_norms
 from securitynet.attacks.evasion._outcome import Evasion
 from securitynet.attacks.evasion._pieces import PieceStore
-from securitynet.attacks.evasion._random_targets import IMAGES, average_random, describe
-from securitynet.datasets.ordering import shuffled
+from securitynet.attacks.evasion._random_targets import IMAGES, average_random, describe_goals
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -189,7 +189,7 @@ class EvasionAttack(Attack):
             joined["spent"],
             joined["vanished"],
             free,
-            (*describe(target), *perturber.notes),
+            (*describe_goals(target), *perturber.notes),
             joined["shown"][shown],
             joined["facts"][shown],
             data.dataset.class_names,
@@ -265,7 +265,7 @@ class EvasionAttack(Attack):
     ) -> Any:
         if context.cache is None:
             return None
-        key = stable_hash(
+        key = hash_stably(
             {
                 "version": VERSION,
                 "attack": type(self).__module__,
@@ -315,4 +315,4 @@ def choose_sample(target: Target, data: TrialData, samples: int, seed: int) -> N
     pool = data.splits.non_members
     if not len(pool):
         raise SplitError("There are no non-members to perturb.")
-    return np.sort(pool[shuffled(len(pool), "evasion", seed)[:samples]])
+    return np.sort(pool[shuffle(len(pool), "evasion", seed)[:samples]])

@@ -24,7 +24,7 @@ from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
 from securitynet.metrics import rates
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 
 FROST = "Frost is generated, not photographed as in the published sets; its accuracy is not comparable with theirs."
@@ -76,7 +76,7 @@ class CorruptedPredictions(Output):
         notes = [FROST] if "frost" in self.kinds else []
         accuracy = rates.rate("clean-accuracy", int(clean.sum()), len(clean), direction=Direction.HIGHER, level=level)
         shares = right.reshape(-1, right.shape[-1]).mean(axis=0)
-        low, high = map(float, rates.bounded_mean(clean - shares, (-1.0, 1.0), level))
+        low, high = map(float, rates.compute_bounded_mean(clean - shares, (-1.0, 1.0), level))
         drop = float((clean - shares).mean())
         return [
             accuracy,
@@ -140,7 +140,7 @@ class CommonCorruptions(Attack):
             oracle = Oracle(target, [images])
             for k, kind in enumerate(self.kinds):
                 for severity in range(SEVERITIES):
-                    random = generator(context.seed, f"{kind} {severity + 1}", start)
+                    random = make_generator(context.seed, f"{kind} {severity + 1}", start)
                     changed = corrupt(images, kind, severity + 1, random)
                     corrupted[k, severity, part] = oracle.labels(changed.float() / 255).numpy()
             context.extra_queries.append(oracle.queries)
@@ -152,7 +152,7 @@ class CommonCorruptions(Attack):
 def _average(name: str, right: NDArray[np.bool_], level: float) -> Measurement:
     """The mean of the images' shares of correct predictions, ...×N."""
     shares = right.reshape(-1, right.shape[-1]).mean(axis=0)
-    low, high = map(float, rates.bounded_mean(shares, (0.0, 1.0), level))
+    low, high = map(float, rates.compute_bounded_mean(shares, (0.0, 1.0), level))
     value = float(shares.mean())
     return Measurement(
         name=name,

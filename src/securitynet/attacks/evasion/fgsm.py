@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, signs, take_step
+from securitynet.attacks.evasion._gradient import LOSSES, GradientAttack, LossName, compute_signs, take_step
 from securitynet.attacks.evasion.base import Perturbed, Perturber
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -37,7 +37,7 @@ class Fgsm(GradientAttack):
         take = InputGradients(target, loss=LOSSES[self.loss])
 
         def perturb(batch: Batch, oracle: Oracle) -> Perturbed:
-            gradient_signs = signs(take, batch.images, batch.labels)
+            gradient_signs = compute_signs(take, batch.images, batch.labels)
             examples = torch.stack(
                 [take_step(batch.images, gradient_signs.signs, epsilon) for epsilon in self.epsilons]
             )

@@ -16,16 +16,16 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, signs, take_step
+from securitynet.attacks.evasion._gradient import LOSSES, LossName, Signs, compute_signs, take_step
 from securitynet.attacks.evasion._pieces import PieceStore
-from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, surrogate_spec, train_surrogate
+from securitynet.attacks.evasion._surrogates import STORE, GivenSurrogate, specify_surrogate, train_surrogate
 from securitynet.attacks.evasion.base import EvasionAttack, Perturbed, Perturber
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
-from securitynet.methods.shared_models import shared_model
+from securitynet.methods.shared_models import describe_shared_model
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
@@ -78,8 +78,8 @@ class FgsmTransfer(EvasionAttack):
         """List the surrogate; it does not depend on the target, so its examples serve all targets."""
         if self.surrogates:
             return ()
-        spec = surrogate_spec(self.architecture, self.recipe, data, context)
-        return [shared_model(spec, STORE, "the surrogate for transfer", context)]
+        spec = specify_surrogate(self.architecture, self.recipe, data, context)
+        return [describe_shared_model(spec, STORE, "the surrogate for transfer", context)]
 
     @override
     def prepare(self, target: Target, data: TrialData, context: Context) -> Perturber:
@@ -97,7 +97,7 @@ class FgsmTransfer(EvasionAttack):
 
         several = f"An image counts as evaded if the example of any of {len(models)} surrogates evades the target."
         notes = (several,) if len(models) > 1 else tuple(names)
-        identity = stable_hash([maker.key for maker in makers])
+        identity = hash_stably([maker.key for maker in makers])
         return Perturber(perturb, alternatives=tuple(names), identity=identity, notes=notes)
 
 
@@ -108,7 +108,7 @@ class _Maker:
         self._surrogate = surrogate
         self._loss = loss
         self._take: InputGradients | None = None
-        self.key = stable_hash(
+        self.key = hash_stably(
             {
                 "version": 2,  # 2: log-odds for confident images
                 "surrogate": surrogate.identity.model_dump(mode="json", exclude={"reference"}),
@@ -126,7 +126,7 @@ class _Maker:
             return Signs(torch.from_numpy(held["signs"]).float(), held["vanished"], held["predictions"])
         if self._take is None:
             self._take = InputGradients(self._surrogate, loss=LOSSES[self._loss])
-        gradient_signs = signs(self._take, batch.images, batch.labels)
+        gradient_signs = compute_signs(self._take, batch.images, batch.labels)
         as_bytes = gradient_signs.signs.to(torch.int8).numpy()
         self._store.write(
             name, {"signs": as_bytes, "vanished": gradient_signs.vanished, "predictions": gradient_signs.predictions}

@@ -25,7 +25,7 @@ from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class Patch(GradientAttack):
@@ -66,14 +66,14 @@ class Patch(GradientAttack):
             examples = []
             for epsilon in self.epsilons:
                 side = min(math.isqrt(count_pixels(epsilon, height, width)), height, width)
-                random = generator(context.seed, f"patch at {epsilon:g}", batch.number)
+                random = make_generator(context.seed, f"patch at {epsilon:g}", batch.number)
                 for place in range(self.places if side else 0):
                     if not len(rows):
                         break
                     images, labels = batch.images[rows], batch.labels[rows]
                     corners = find_places(gradients[rows], side)
                     if place:
-                        corners = draw_places(len(rows), side, height, width, random)
+                        corners = draw_patch_places(len(rows), side, height, width, random)
                     masks = make_masks(corners, side, height, width)
                     points, evaded = self._fill(take, images, labels, masks, random, stop_early)
                     best[rows[evaded]] = points[evaded]
@@ -123,7 +123,7 @@ def find_places(gradients: torch.Tensor, side: int) -> torch.Tensor:
     return torch.stack([places // sums.shape[2], places % sums.shape[2]], dim=1)
 
 
-def draw_places(n: int, side: int, height: int, width: int, random: torch.Generator) -> torch.Tensor:
+def draw_patch_places(n: int, side: int, height: int, width: int, random: torch.Generator) -> torch.Tensor:
     """Return random upper left corners of windows of a side within an image, n×2.
 
     Args:

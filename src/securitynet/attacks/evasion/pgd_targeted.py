@@ -21,7 +21,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 
 
 class PgdTargeted(Pgd):
@@ -48,5 +48,5 @@ class PgdTargeted(Pgd):
             logits = take.logits(batch.images)
             return logits.scatter(1, batch.labels[:, None], torch.inf).argmin(dim=1)
         # The class depends on the record alone, not on the batch that it happens to be in.
-        shifts = [1 + derived_seed(seed, "targeted class", int(index)) % (classes - 1) for index in batch.indices]
+        shifts = [1 + derive_seed(seed, "targeted class", int(index)) % (classes - 1) for index in batch.indices]
         return (batch.labels + torch.tensor(shifts)) % classes

@@ -26,9 +26,9 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
 from securitynet.metrics import rates
-from securitynet.metrics.evasion import epsilon_text
+from securitynet.metrics.evasion import write_epsilon
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, Direction, Measurement, ThreatModel
 
 NOTE = (
@@ -61,7 +61,7 @@ class Certificates(Output):
     @property
     def headline(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the certified accuracies."""
-        return tuple(f"certified-accuracy@radius={epsilon_text(radius)}" for radius in self.reported)
+        return tuple(f"certified-accuracy@radius={write_epsilon(radius)}" for radius in self.reported)
 
     @override
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -92,7 +92,7 @@ class Certificates(Output):
             measure("abstentions", int((self.predictions < 0).sum()), Direction.LOWER),
             *(
                 measure(
-                    f"certified-accuracy@radius={epsilon_text(radius)}",
+                    f"certified-accuracy@radius={write_epsilon(radius)}",
                     int((right & (self.radii > radius)).sum()),
                     Direction.HIGHER,
                 ).with_notes(NOTE)
@@ -140,7 +140,7 @@ class RandomizedSmoothing(Attack):
         for number, index in enumerate(sample.tolist()):
             image = data.dataset.batch(sample[number : number + 1]).float() / 255
             oracle = Oracle(target)
-            random = generator(context.seed, "smoothing", index)
+            random = make_generator(context.seed, "smoothing", index)
             choice = self._vote(oracle, image, self.selection, random)
             votes = self._vote(oracle, image, self.estimation, random)
             top = int(choice.argmax())
@@ -173,5 +173,5 @@ def certify(votes: int, draws: int, sigma: float, failure: float) -> float:
         failure: Largest probability that the radius is too large.
     """
     # One side of the interval of level 1 - 2 * failure misses with a probability of at most ``failure``.
-    low = float(rates.clopper_pearson(votes, draws, 1 - 2 * failure)[0])
+    low = float(rates.compute_clopper_pearson(votes, draws, 1 - 2 * failure)[0])
     return max(sigma * float(special.ndtri(low)), 0.0) if low > 0.5 else 0.0

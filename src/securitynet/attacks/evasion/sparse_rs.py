@@ -23,9 +23,9 @@ from securitynet.errors import AccessDenied
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
-from securitynet.models.targets.input_gradients import margin
+from securitynet.models.targets.input_gradients import compute_margin_loss
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 SCHEDULE = ((0, 1), (50, 2), (200, 4), (500, 5), (1000, 6), (2000, 8), (4000, 10), (6000, 12), (8000, 15), (10000, 20))
@@ -75,7 +75,7 @@ class SparseRs(EvasionAttack):
             for e, epsilon in enumerate(self.epsilons):
                 pixels = count_pixels(epsilon, height, width)
                 if len(rows) and pixels:
-                    random = generator(context.seed, f"sparse-rs at {epsilon:g}", batch.number)
+                    random = make_generator(context.seed, f"sparse-rs at {epsilon:g}", batch.number)
                     changed, wrong, count = self._search(oracle, batch.images[rows], batch.labels[rows], pixels, random)
                     if is_averaged(target) and bool(wrong.any()):  # a single output of a random target may be chance
                         wrong[wrong.clone()] = oracle.labels(changed[wrong]) != batch.labels[rows][wrong]
@@ -114,7 +114,7 @@ class SparseRs(EvasionAttack):
                     fresh = torch.zeros_like(moved).scatter(1, entering, True)
                     new_colours = torch.where(fresh[:, None], drawn, new_colours)
             tried = torch.where(moved[:, None], new_colours, flat[rows]).view(len(rows), channels, height, width)
-            margins = margin(oracle.logits(tried), labels[rows])
+            margins = compute_margin_loss(oracle.logits(tried), labels[rows])
             count[rows.numpy()] += 1
             better = margins > best[rows]
             at = rows[better]

@@ -11,8 +11,8 @@ from torch import nn
 from securitynet.errors import ConfigurationError, TargetError
 from securitynet.memory import read_available_memory
 from securitynet.methods.data import TrialData
-from securitynet.models.targets.backends.module import suitable_batch
-from securitynet.models.targets.signals import check_classes
+from securitynet.models.targets.backends.module import choose_batch
+from securitynet.models.targets.signals import check_class_count
 from securitynet.models.targets.target import Target
 
 _PROBES = 4
@@ -93,7 +93,7 @@ class AttackedClasses:
             raise ConfigurationError(
                 f"There is no class {max(chosen)}: {dataset.reference} has {dataset.num_classes}, numbered from 0."
             )
-        check_memory(len(chosen), restarts, dataset.image_shape)
+        check_reconstruction_memory(len(chosen), restarts, dataset.image_shape)
         trained = set(dataset.labels[data.splits.members].tolist())
         if missing := [label for label in chosen if label not in trained]:
             raise ConfigurationError(
@@ -112,11 +112,11 @@ class AttackedClasses:
             restarts,
             dataset.num_classes,
             device,
-            suitable_batch(dataset.image_shape, device),
+            choose_batch(dataset.image_shape, device),
         )
 
 
-def check_memory(classes: int, restarts: int, shape: tuple[int, int, int]) -> None:
+def check_reconstruction_memory(classes: int, restarts: int, shape: tuple[int, int, int]) -> None:
     """Refuse reconstructions that do not fit into the memory.
 
     Args:
@@ -150,7 +150,7 @@ def _check_network(
     try:
         if module is None:
             # The auditor's check, not a query of the adversary.
-            check_classes(target, target.backend.outputs(target.preprocessing(probe)).shape[1], data.dataset)
+            check_class_count(target, target.backend.outputs(target.preprocessing(probe)).shape[1], data.dataset)
             return
         with torch.enable_grad():
             logits = module(probe.requires_grad_())
@@ -159,7 +159,7 @@ def _check_network(
             f"{target.reference} does not take images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}",
             hint="Set the size it was trained at with --input-size.",
         ) from error
-    check_classes(target, logits.shape[1], data.dataset)
+    check_class_count(target, logits.shape[1], data.dataset)
     if not logits.requires_grad or not torch.autograd.grad(logits[:, 0].sum(), probe)[0].any():
         raise TargetError(
             f"{target.reference} propagates no gradient to its input, which inversion needs.",

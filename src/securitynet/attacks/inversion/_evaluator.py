@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import SplitError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.methods.shared_models import shared_model
+from securitynet.methods.shared_models import describe_shared_model
 from securitynet.models.shadows import ShadowTraining, resolve_training
-from securitynet.models.shadows.store import shadow_spec, train_shadow
+from securitynet.models.shadows.store import specify_shadow, train_shadow
 from securitynet.models.store.cached_model import ModelSpec
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Evaluator:
     commonest: int
 
 
-def shared_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> SharedWork:
+def describe_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> SharedWork:
     """Describe the training of the evaluation classifier as shared work.
 
     Args:
@@ -86,7 +86,7 @@ def shared_evaluator(target: Target, data: TrialData, training: EvaluatorTrainin
         context: Seed, cache and device.
     """
     spec, _ = _evaluator_spec(target, data, training, context)
-    return shared_model(spec, "shadows", "the evaluation classifier", context)
+    return describe_shared_model(spec, "shadows", "the evaluation classifier", context)
 
 
 def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTraining, context: Context) -> Evaluator:
@@ -110,7 +110,7 @@ def obtain_evaluator(target: Target, data: TrialData, training: EvaluatorTrainin
         device=context.device,
         progress=(lambda done: progress(done, spec.recipe.epochs)) if progress else None,
     )
-    signals = collect(shadow.target, data.dataset, unseen, cache=context.cache)
+    signals = collect_signals(shadow.target, data.dataset, unseen, cache=context.cache)
     recognised = int(signals.correct.sum()), len(unseen)
     logger.info("The evaluation classifier recognises %d of %d real images.", *recognised)
     return Evaluator(shadow.target, unseen, recognised, int(np.bincount(data.dataset.labels[unseen]).max()))
@@ -130,12 +130,12 @@ def _evaluator_spec(
             "evaluation classifier on.",
             hint="Use a dataset with more test records.",
         )
-    order = pool[shuffled(len(pool), "evaluation classifier", context.seed)]
+    order = pool[shuffle(len(pool), "evaluation classifier", context.seed)]
     unseen, trained_on = np.sort(order[:aside]), np.sort(order[aside:])
     resolved = resolve_training(_named(training, target, data), target, None)
-    seed = derived_seed(context.seed, "evaluation classifier")
+    seed = derive_seed(context.seed, "evaluation classifier")
     recipe = Recipe(**{**resolved.recipe.model_dump(), "seed": seed})
-    return shadow_spec(dataset, trained_on, resolved.architecture, recipe), unseen
+    return specify_shadow(dataset, trained_on, resolved.architecture, recipe), unseen
 
 
 def _named(training: EvaluatorTraining, target: Target, data: TrialData) -> EvaluatorTraining:

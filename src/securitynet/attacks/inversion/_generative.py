@@ -23,7 +23,7 @@ from securitynet.models.gan import GAN, GANTraining, obtain_gan
 from securitynet.models.gan.store import load_gan, make_gan_record
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 
@@ -59,7 +59,7 @@ class GenerativeAttack(InversionAttack):
         """List the evaluation classifier and the GAN, which does not depend on the target."""
         if self.prior is not None:
             return super().shared_work(target, data, context)
-        record = make_gan_record(data.dataset, _shadow_records(data), self.gan, derived_seed(context.seed, "GAN"))
+        record = make_gan_record(data.dataset, _shadow_records(data), self.gan, derive_seed(context.seed, "GAN"))
 
         def run(progress: Progress | None) -> None:
             self._obtain(data, replace(context, progress=progress))
@@ -90,7 +90,7 @@ class GenerativeAttack(InversionAttack):
             data.dataset,
             _shadow_records(data),
             self.gan,
-            seed=derived_seed(context.seed, "GAN"),
+            seed=derive_seed(context.seed, "GAN"),
             cache=context.cache,
             device=context.device,
             progress=context.progress,

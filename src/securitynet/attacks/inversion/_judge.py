@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import Evaluator
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import AccessDenied, ModelError
 from securitynet.methods.data import TrialData
 from securitynet.metrics import inversion
@@ -40,7 +40,7 @@ class JudgedReconstructions:
     notes: tuple[str, ...]
 
 
-def judge(
+def judge_reconstructions(
     attacked: AttackedClasses, data: TrialData, evaluator: Evaluator, images: torch.Tensor, references: int, seed: int
 ) -> JudgedReconstructions:
     """Compare reconstructions with the training data; the queries of this evaluation do not count as the adversary's.
@@ -76,9 +76,9 @@ def judge(
         if own is not None:
             of_members = _embedded(attacked.target, known)
             assert of_members is not None  # the target has embeddings, or had none before
-            embedding[rows] = inversion.centroid_distance(own[rows], of_members)
+            embedding[rows] = inversion.compute_centroid_distance(own[rows], of_members)
         of_members = _answers(evaluator.target, known, embeddings=True)
-        feature[rows] = inversion.centroid_distance(features[rows], of_members)
+        feature[rows] = inversion.compute_centroid_distance(features[rows], of_members)
         if len(unseen):
             usual, _ = inversion.find_nearest(
                 _answers(evaluator.target, dataset.batch(unseen), embeddings=True), of_members
@@ -92,16 +92,16 @@ def judge(
     return JudgedReconstructions(
         images=pixels.numpy(),
         posterior=_posteriors(attacked, pixels),
-        rank=inversion.ranks(scores, classes),
-        mse=inversion.mse(exact, mean_of),
-        ssim=inversion.ssim(exact, mean_of),
+        rank=inversion.rank_requested_class(scores, classes),
+        mse=inversion.compute_mse(exact, mean_of),
+        ssim=inversion.compute_ssim(exact, mean_of),
         embedding_distance=embedding,
         feature_distance=feature,
         nearest_distance=near,
         closer_to_member=to_member,
-        blank_mse=inversion.blank_mse(means)[labels],
-        mean_colour_mse=inversion.mean_colour_mse(means)[labels],
-        other_class_mse=inversion.other_class_mse(means)[labels],
+        blank_mse=inversion.compute_blank_mse(means)[labels],
+        mean_colour_mse=inversion.compute_mean_colour_mse(means)[labels],
+        other_class_mse=inversion.compute_other_class_mse(means)[labels],
         means=(means[labels] * 255).round().astype(np.uint8),
         nearest=shown,
         notes=() if own is not None else ("The target has no linear layer whose input could serve as an embedding.",),
@@ -126,7 +126,7 @@ def _class_means(attacked: AttackedClasses, data: TrialData) -> NDArray[np.float
 def _some(dataset: ImageDataset, records: NDArray[np.int64], label: int, count: int, seed: int) -> NDArray[np.int64]:
     """Choose at most ``count`` records of one class at random."""
     own = records[dataset.labels[records] == label]
-    return own if len(own) <= count else np.sort(own[shuffled(len(own), "references", seed)[:count]])
+    return own if len(own) <= count else np.sort(own[shuffle(len(own), "references", seed)[:count]])
 
 
 def _nearer_to_member(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from securitynet.attacks.inversion._search import Tensors
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 CodeOracle = Callable[[torch.Tensor], torch.Tensor]
 """Maps latent vectors, N×D, to the predicted classes of their images, N int64 on the CPU."""
@@ -63,7 +63,7 @@ def start_walk(
         The state: codes (N×D), radius, steps without growth, steps and whether the walk goes on (each N). A vector
         whose class was not found stays where it was drawn, and has 0 steps and radius 0.
     """
-    draws = generator(rules.seed, "boundary repulsion starts")
+    draws = make_generator(rules.seed, "boundary repulsion starts")
     count, budget = len(classes), rules.draws * len(torch.unique(classes))
     codes = torch.randn(count, latent, generator=draws).clamp(-rules.clip, rules.clip)
     waiting = torch.ones(count, dtype=torch.bool)
@@ -105,14 +105,16 @@ def advance_walk(state: Tensors, step: int, oracle: CodeOracle, classes: torch.T
     if not len(rows):
         return False
     codes, wanted = state["codes"][rows], classes[rows]
-    drawn = torch.randn(len(classes), rules.points, codes.shape[1], generator=generator(rules.seed, "sphere", step))
+    drawn = torch.randn(
+        len(classes), rules.points, codes.shape[1], generator=make_generator(rules.seed, "sphere", step)
+    )
     directions = torch.nn.functional.normalize(drawn[rows], dim=2).to(codes.device)
     radius = state["radius"][rows].to(codes.device)
     sphere = codes[:, None] + radius[:, None, None] * directions
     inside = oracle(sphere.flatten(0, 1)).view(len(rows), -1) == wanted[:, None]
     grown = inside.double().mean(dim=1) >= rules.inside
     reach = (radius / 3).clamp(max=_LARGEST_STEP)[:, None]
-    moved = (codes + reach * repulsion(inside.to(codes.device), directions)).clamp(-rules.clip, rules.clip)
+    moved = (codes + reach * compute_repulsion(inside.to(codes.device), directions)).clamp(-rules.clip, rules.clip)
     stays = oracle(moved) == wanted
     state["codes"][rows] = torch.where(stays.to(codes.device)[:, None], moved, codes)
     state["radius"][rows] *= torch.where(grown, rules.expansion, 1.0).to(state["radius"])
@@ -123,7 +125,7 @@ def advance_walk(state: Tensors, step: int, oracle: CodeOracle, classes: torch.T
     return bool(state["active"].any())
 
 
-def repulsion(inside: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+def compute_repulsion(inside: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """Return the direction away from the points outside the class (equation 5, with 0 for points inside).
 
     Args:

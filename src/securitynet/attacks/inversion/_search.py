@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
-from securitynet.datasets.locks import hold_lock
-from securitynet.devices import deterministic_kernels
-from securitynet.files import stable_hash
+from securitynet.datasets.locks import hold_file_lock
+from securitynet.devices import use_deterministic_kernels
+from securitynet.files import hash_stably
 from securitynet.methods.context import Context
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 
@@ -68,9 +68,9 @@ class InversionSearch:
         The checkpoint is removed when the block ends without an error, so an interruption inside the block does not
         repeat the search.
         """
-        key = stable_hash({"version": _VERSION, **self.identity})
+        key = hash_stably({"version": _VERSION, **self.identity})
         folder = None if context.cache is None else context.cache / "inversion" / key
-        with contextlib.nullcontext() if folder is None else hold_lock(folder / "lock"):
+        with contextlib.nullcontext() if folder is None else hold_file_lock(folder / "lock"):
             file = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
             yield self.finish(self._run(file, key, context))
             if file is not None:
@@ -90,7 +90,7 @@ class InversionSearch:
             done, more = saved.epochs_done, bool(saved.optimizer["more"])
             logger.info("Resumed after step %d of %d.", done, self.steps)
         place = next(iter(tensors.values())).device
-        with torch.inference_mode(False), deterministic_kernels(place):
+        with torch.inference_mode(False), use_deterministic_kernels(place):
             while more and done < self.steps:
                 more = self.advance(tensors, done)
                 done += 1
@@ -101,7 +101,9 @@ class InversionSearch:
         return tensors
 
 
-def identity(attacked: AttackedClasses, name: str, configuration: dict[str, object], seed: int) -> dict[str, object]:
+def identify_search(
+    attacked: AttackedClasses, name: str, configuration: dict[str, object], seed: int
+) -> dict[str, object]:
     """Return what determines the search of an attack, besides the models that it trains.
 
     Args:
@@ -121,7 +123,7 @@ def identity(attacked: AttackedClasses, name: str, configuration: dict[str, obje
     }
 
 
-def gradients(
+def compute_gradients(
     cost: Callable[[torch.Tensor, slice], tuple[torch.Tensor, ...]], values: torch.Tensor, part: int
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """Compute the gradient of each row's own cost, and the results of the cost function.
@@ -151,7 +153,7 @@ def gradients(
     return torch.cat(parts), tuple(torch.cat(column) for column in zip(*signals, strict=True))
 
 
-def adam(
+def step_adam(
     values: torch.Tensor,
     gradient: torch.Tensor,
     moments: tuple[torch.Tensor, torch.Tensor],

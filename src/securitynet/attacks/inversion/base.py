@@ -18,8 +18,8 @@ from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._evaluator import (
     Evaluator,
     EvaluatorTraining,
+    describe_evaluator,
     obtain_evaluator,
-    shared_evaluator,
 )
 from securitynet.attacks.inversion._search import InversionResult, InversionSearch
 from securitynet.methods.base import Gallery, Output, SharedWork
@@ -133,7 +133,7 @@ class Reconstructions(Output):
             self._mean("feature-distance", self.feature_distance, **higher).with_notes(warning),
             self._mean("knn-distance", self.nearest_distance, **higher).with_notes(warning),
             # One plain image of a class is often the nearest to many of its reconstructions, so each class counts once.
-            inversion.clustered_rate(
+            inversion.measure_clustered_rate(
                 "closer-to-member",
                 self.closer_to_member,
                 self.classes,
@@ -165,17 +165,17 @@ class Reconstructions(Output):
         """Measure what the evaluation classifier recognises; the second result warns if it recognises nothing."""
         right, judged = self.recognised
         judge = inversion_judge.judge_accuracy(right, judged, level=level)
-        chance = inversion_judge.chance_accuracy(self.num_classes, self.commonest, judged)
+        chance = inversion_judge.compute_chance_accuracy(self.num_classes, self.commonest, judged)
         seen = f"The evaluation classifier recognises {right} of {judged} real images that it was not trained on"
         depths = {"accuracy": 1, "top5-accuracy": 5} if self.num_classes > 5 else {"accuracy": 1}
         rates = {
-            name: inversion.clustered_rate(
+            name: inversion.measure_clustered_rate(
                 name, self.rank < depth, self.classes, direction=Direction.LOWER, level=level
             ).with_notes(f"Guessing gives {depth / self.num_classes:.3g}.")
             for name, depth in depths.items()
         }
         if not inversion_judge.is_blind(judge, chance):
-            ratio = inversion_judge.accuracy_ratio(rates["accuracy"], judge)
+            ratio = inversion_judge.measure_accuracy_ratio(rates["accuracy"], judge)
             return [*(m.with_notes(f"{seen}.", *self.notes) for m in rates.values()), ratio, judge], ""
         warning = f"{seen}, which it could without looking at them ({chance:.3g}): it cannot judge reconstructions."
         names = (*rates, "accuracy-ratio")
@@ -194,7 +194,7 @@ class Reconstructions(Output):
         return [*(m.with_notes(*self.notes) for m in withheld), judge], warning
 
     def _mean(self, name: str, values: NDArray[np.float64], **options: Any) -> Measurement:
-        return inversion.mean_over_classes(name, values, self.classes, **options)
+        return inversion.measure_mean_over_classes(name, values, self.classes, **options)
 
 
 class InversionAttack(Attack):
@@ -239,7 +239,7 @@ class InversionAttack(Attack):
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """List the evaluation classifier, which serves all attacks on targets of this architecture."""
-        return [shared_evaluator(target, data, self.evaluator, context)]
+        return [describe_evaluator(target, data, self.evaluator, context)]
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Reconstructions:
@@ -249,7 +249,9 @@ class InversionAttack(Attack):
         evaluator = obtain_evaluator(target, data, self.evaluator, context)
         search = self.search(attacked, data, context)
         with search.carried_out(context) as result:
-            judged = _judge.judge(attacked, data, evaluator, result.images, self.references, context.seed)
+            judged = _judge.judge_reconstructions(
+                attacked, data, evaluator, result.images, self.references, context.seed
+            )
             return self._output(attacked, result, judged, evaluator)
 
     def _output(

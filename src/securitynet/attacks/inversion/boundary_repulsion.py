@@ -16,7 +16,7 @@ from typing_extensions import override
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
 from securitynet.attacks.inversion._repulsion import WalkRules, advance_walk, start_walk
-from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, identity
+from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, identify_search
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
@@ -109,5 +109,5 @@ class BoundaryRepulsion(GenerativeAttack):
             return {**saved, "codes": saved["codes"].to(attacked.device)}  # a new start would cost queries again
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan", "prior"})
-        known = identity(attacked, "boundary-repulsion", {**configuration, "gan": gan.key}, context.seed)
+        known = identify_search(attacked, "boundary-repulsion", {**configuration, "gan": gan.key}, context.seed)
         return InversionSearch(known, start, advance, self.rounds, finish, restore)

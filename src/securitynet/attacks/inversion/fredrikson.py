@@ -14,11 +14,18 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
-from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, adam, gradients, identity
+from securitynet.attacks.inversion._search import (
+    InversionResult,
+    InversionSearch,
+    Tensors,
+    compute_gradients,
+    identify_search,
+    step_adam,
+)
 from securitynet.attacks.inversion.base import InversionAttack
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 _BETAS = (0.9, 0.999)
@@ -67,7 +74,7 @@ class Fredrikson(InversionAttack):
 
         def start() -> Tensors:
             images = colour.expand(len(classes), *attacked.shape).clone()
-            draws = generator(context.seed, "inversion starts")
+            draws = make_generator(context.seed, "inversion starts")
             if self.start == "noise":
                 images = torch.rand(images.shape, generator=draws).to(attacked.device)
             else:
@@ -95,12 +102,12 @@ class Fredrikson(InversionAttack):
                 own = log_p.gather(1, wanted[positions][:, None]).squeeze(1)
                 costs = -own if self.objective == "log-posterior" else 1 - own.exp()
                 if self.total_variation:
-                    costs = costs + self.total_variation * total_variation(leaf)
+                    costs = costs + self.total_variation * compute_total_variation(leaf)
                 if self.l2:
                     costs = costs + self.l2 * ((leaf - colour) / scale).square().sum(dim=(1, 2, 3))
                 return costs, own
 
-            gradient, (costs, log_posterior) = gradients(cost, images, attacked.part)
+            gradient, (costs, log_posterior) = compute_gradients(cost, images, attacked.part)
             reached = log_posterior.exp() > self.threshold
             better = (costs < before) | reached
             _put(state, "best", at, torch.where(better[:, None, None, None], images, _rows(state, "best", at)))
@@ -114,7 +121,7 @@ class Fredrikson(InversionAttack):
             _put(state, "iterations", at, _rows(state, "iterations", at) + 1)
             if self.optimizer == "adam":
                 moments = _rows(state, "mean", at), _rows(state, "square", at)
-                images = adam(images, gradient, moments, step, self.learning_rate, _BETAS)
+                images = step_adam(images, gradient, moments, step, self.learning_rate, _BETAS)
                 _put(state, "mean", at, moments[0])
                 _put(state, "square", at, moments[1])
             else:
@@ -128,7 +135,11 @@ class Fredrikson(InversionAttack):
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes"})
         # One evaluation more than there are iterations, so that the image after the last step counts as well.
         return InversionSearch(
-            identity(attacked, "fredrikson", configuration, context.seed), start, advance, self.iterations + 1, finish
+            identify_search(attacked, "fredrikson", configuration, context.seed),
+            start,
+            advance,
+            self.iterations + 1,
+            finish,
         )
 
 
@@ -148,7 +159,7 @@ def _put(state: Tensors, name: str, at: torch.Tensor | None, values: torch.Tenso
         state[name].index_copy_(0, at, values)
 
 
-def total_variation(images: torch.Tensor) -> torch.Tensor:
+def compute_total_variation(images: torch.Tensor) -> torch.Tensor:
     """Return the sum of absolute differences between neighbouring pixels over all channels: N for N×C×H×W."""
     down = (images[..., 1:, :] - images[..., :-1, :]).abs().sum(dim=(1, 2, 3))
     across = (images[..., 1:] - images[..., :-1]).abs().sum(dim=(1, 2, 3))

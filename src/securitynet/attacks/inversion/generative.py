@@ -16,10 +16,16 @@ from typing_extensions import override
 
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
-from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, gradients, identity
+from securitynet.attacks.inversion._search import (
+    InversionResult,
+    InversionSearch,
+    Tensors,
+    compute_gradients,
+    identify_search,
+)
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class Generative(GenerativeAttack):
@@ -51,7 +57,7 @@ class Generative(GenerativeAttack):
         classes = attacked.classes.to(attacked.device)
 
         def start() -> Tensors:
-            codes = torch.randn(len(classes), gan.latent, generator=generator(context.seed, "inversion codes"))
+            codes = torch.randn(len(classes), gan.latent, generator=make_generator(context.seed, "inversion codes"))
             codes = codes.to(attacked.device)
             return {"codes": codes.clamp(-self.clip, self.clip), "velocity": torch.zeros_like(codes)}
 
@@ -62,7 +68,7 @@ class Generative(GenerativeAttack):
             return (prior - self.weight * log_p.gather(1, classes[positions][:, None]).squeeze(1),)
 
         def advance(state: Tensors, step: int) -> bool:
-            gradient, _ = gradients(cost, state["codes"], attacked.part)
+            gradient, _ = compute_gradients(cost, state["codes"], attacked.part)
             before = state["velocity"]
             state["velocity"] = self.momentum * before - self.learning_rate * gradient
             moved = state["codes"] + state["velocity"] + self.momentum * (state["velocity"] - before)
@@ -74,5 +80,5 @@ class Generative(GenerativeAttack):
             return InversionResult(generate(gan, state["codes"], attacked.part), iterations)
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan", "prior"})
-        known = identity(attacked, "generative", {**configuration, "gan": gan.key}, context.seed)
+        known = identify_search(attacked, "generative", {**configuration, "gan": gan.key}, context.seed)
         return InversionSearch(known, start, advance, self.rounds, finish)

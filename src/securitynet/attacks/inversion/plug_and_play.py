@@ -18,12 +18,19 @@ from typing_extensions import override
 
 from securitynet.attacks.inversion._attacked_classes import AttackedClasses
 from securitynet.attacks.inversion._generative import GenerativeAttack, generate
-from securitynet.attacks.inversion._search import InversionResult, InversionSearch, Tensors, adam, gradients, identity
+from securitynet.attacks.inversion._search import (
+    InversionResult,
+    InversionSearch,
+    Tensors,
+    compute_gradients,
+    identify_search,
+    step_adam,
+)
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.gan import GAN
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 _BETAS = (0.9, 0.999)
 _FEW_VIEWS = 4
@@ -79,14 +86,14 @@ class PlugAndPlay(GenerativeAttack):
             def cost(codes: torch.Tensor, positions: slice) -> tuple[torch.Tensor, ...]:
                 images = gan.generator(codes)
                 logits = attacked.module(transform_images(images, views[positions])).float()
-                costs = -margins(logits, classes[positions])
+                costs = -compute_margins(logits, classes[positions])
                 if self.realism:
                     costs = costs + self.realism * functional.softplus(-gan.discriminator(images))
                 return (costs,)
 
-            gradient, _ = gradients(cost, state["codes"], attacked.part)
+            gradient, _ = compute_gradients(cost, state["codes"], attacked.part)
             moments = state["mean"], state["square"]
-            state["codes"] = adam(state["codes"], gradient, moments, step, self.learning_rate, _BETAS)
+            state["codes"] = step_adam(state["codes"], gradient, moments, step, self.learning_rate, _BETAS)
             return True
 
         def finish(state: Tensors) -> InversionResult:
@@ -95,19 +102,19 @@ class PlugAndPlay(GenerativeAttack):
             return InversionResult(generate(gan, robust, attacked.part), iterations)
 
         configuration = self.model_dump(mode="json", exclude={"evaluator", "references", "classes", "gan", "prior"})
-        known = identity(attacked, "plug-and-play", {**configuration, "gan": gan.key}, context.seed)
+        known = identify_search(attacked, "plug-and-play", {**configuration, "gan": gan.key}, context.seed)
         return InversionSearch(known, start, advance, self.rounds, finish)
 
     def _views(self, count: int, seed: int, step: int, device: torch.device) -> torch.Tensor:
         """Draw random transformations of N images: scale factors, and shifts in units of half the side, N×3."""
-        draws = torch.rand(count, 3, generator=generator(seed, "inversion views", step)) * 2 - 1
+        draws = torch.rand(count, 3, generator=make_generator(seed, "inversion views", step)) * 2 - 1
         reach = torch.tensor([self.scale, 2 * self.shift, 2 * self.shift])
         return (draws * reach + torch.tensor([1.0, 0.0, 0.0])).to(device)
 
     @torch.no_grad()
     def _promising(self, attacked: AttackedClasses, gan: GAN, labels: torch.Tensor, seed: int) -> torch.Tensor:
         """Choose the latent vectors with the highest mean posterior of each class when transformed, L·candidates."""
-        codes = torch.randn(self.pool, gan.latent, generator=generator(seed, "inversion pool")).to(attacked.device)
+        codes = torch.randn(self.pool, gan.latent, generator=make_generator(seed, "inversion pool")).to(attacked.device)
         scores = self._scores(attacked, gan, codes, _FEW_VIEWS, seed, -1)
         best = scores[:, labels].topk(self.candidates, dim=0).indices
         return codes[best.T.flatten()]
@@ -136,7 +143,7 @@ class PlugAndPlay(GenerativeAttack):
         return torch.cat(rows)
 
 
-def margins(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+def compute_margins(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """Return the logit of the class minus the largest other logit, N."""
     own = logits.gather(1, classes[:, None]).squeeze(1)
     others = logits.scatter(1, classes[:, None], -torch.inf).amax(dim=1)

@@ -127,7 +127,7 @@ def update(prior: Prior, signals: NDArray[np.float64], chosen: NDArray[np.bool_]
     return Posterior(mean, variance, weight, degrees)
 
 
-def online(
+def score_online(
     observed: NDArray[np.float64],
     shadows: NDArray[np.float64],
     included: NDArray[np.bool_],
@@ -161,7 +161,7 @@ def online(
     return inside.log_density(observed, predictive) - outside.log_density(observed, predictive)
 
 
-def offline(
+def score_offline(
     observed: NDArray[np.float64],
     shadows: NDArray[np.float64],
     included: NDArray[np.bool_],
@@ -174,7 +174,7 @@ def offline(
         observed: Signal under the target, N.
         shadows: The same signal under the shadow models, M×N.
         included: Whether shadow model m was trained on record n, M×N; only models not trained on it are used.
-        predictive: See `online`.
+        predictive: See `score_online`.
 
     Returns:
         Scores, N, at least 0; NaN for records that all shadow models were trained on.

@@ -30,7 +30,7 @@ LEAST_QUERIES = BISECTIONS + FEWEST_DIRECTIONS + STEP_TRIES + BISECTIONS
 Wrong = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def distances(
+def bound_distances(
     oracle: LabelOracle,
     images: torch.Tensor,
     labels: torch.Tensor,

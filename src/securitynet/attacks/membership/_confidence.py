@@ -19,7 +19,7 @@ NUMBERS_AT_ONCE = 1 << 22
 """Outputs that are converted to double precision at once, 32 MiB: those of 60,000 records and 1,000 classes are not."""
 
 
-def check_outputs(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def check_logits(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Check outputs and return the logits in double precision.
 
     Args:
@@ -55,7 +55,7 @@ def _check_values(values: NDArray[np.floating], labels: NDArray[np.int64]) -> No
         )
 
 
-def scaled_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def scale_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return φ = log(p_y / (1 − p_y)), the logit of the posterior of the true class (Carlini et al., 2022, section 4).
 
     It is approximately normally distributed over retrainings, which LiRA relies on.
@@ -68,7 +68,7 @@ def scaled_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -
         N or M×N; finite unless a posterior is exactly 0.
 
     Raises:
-        TargetError: See `check_outputs`.
+        TargetError: See `check_logits`.
     """
     values = np.asarray(logits)
     _check_values(values, labels)
@@ -94,11 +94,11 @@ def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def log_confidence(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the logarithm of p_y in nats, minus the cross-entropy loss; arguments as for `scaled_confidence`."""
-    return np.asarray(-np.logaddexp(0.0, -scaled_confidence(logits, labels)), dtype=np.float64)
+    """Return the logarithm of p_y in nats, minus the cross-entropy loss; arguments as for `scale_confidence`."""
+    return np.asarray(-np.logaddexp(0.0, -scale_confidence(logits, labels)), dtype=np.float64)
 
 
-def margin(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def compute_margin(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the logit of the true class minus the largest other logit, N; positive if the prediction is correct."""
     values = np.asarray(logits)
     _check_values(values, labels)
@@ -112,15 +112,15 @@ def _margin(values: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[n
     return np.asarray(values[rows, labels] - others.max(axis=1), dtype=np.float64)
 
 
-def top_confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+def scale_top_confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the logit of the largest posterior, N."""
-    return scaled_confidence(logits, np.asarray(np.argmax(logits, axis=1), dtype=np.int64))
+    return scale_confidence(logits, np.asarray(np.argmax(logits, axis=1), dtype=np.int64))
 
 
-def entropy(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+def compute_entropy(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the Shannon entropy of the posteriors, N, in nats, in [0, log K]."""
     top = np.asarray(np.argmax(logits, axis=1), dtype=np.int64)
-    values = check_outputs(logits, top)
+    values = check_logits(logits, top)
     log_p = np.asarray(log_softmax(values, axis=1))
     log_p[np.arange(len(top)), top] = log_confidence(values, top)  # near certainty log_softmax rounds it to 0
     with np.errstate(invalid="ignore"):

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.models.training.batched import Inputs
-from securitynet.models.training.ensembles import predict
+from securitynet.models.training.ensembles import predict_logits
 
 HELD_OUT_SHARE = 0.2
 """Share of the known members, and of the known non-members, on which the best epoch is chosen."""
@@ -24,7 +24,7 @@ With fewer, the choice is noise, and the records are missed in training: on the 
 of each could be held out, the AUC of ``mlp-posteriors`` fell from 0.75 to 0.63 to 0.71 over three seeds."""
 
 
-def hold_out(members: torch.Tensor, seed: int) -> torch.Tensor:
+def hold_out_records(members: torch.Tensor, seed: int) -> torch.Tensor:
     """Choose the records that a network does not learn from, N bool; none if too few are known.
 
     Args:
@@ -37,7 +37,7 @@ def hold_out(members: torch.Tensor, seed: int) -> torch.Tensor:
         count = round(HELD_OUT_SHARE * len(positions))
         if count < FEWEST_HELD_OUT:
             return torch.zeros(len(members), dtype=torch.bool)
-        held_out[torch.from_numpy(positions[shuffled(len(positions), "held out", seed)[:count]])] = True
+        held_out[torch.from_numpy(positions[shuffle(len(positions), "held out", seed)[:count]])] = True
     return held_out
 
 
@@ -60,7 +60,9 @@ class BestEpoch:
     def update(self) -> None:
         """Store the weights if the loss is lower than in all epochs before."""
         if len(self.members):
-            losses = functional.cross_entropy(predict(self.network, self.inputs), self.members.long(), reduction="none")
+            losses = functional.cross_entropy(
+                predict_logits(self.network, self.inputs), self.members.long(), reduction="none"
+            )
             loss = float((losses[self.members].mean() + losses[~self.members].mean()) / 2)
             if loss < self._loss:
                 self._loss = loss

@@ -44,7 +44,7 @@ Views = Sequence[SignalEvidence]
 """Evidence of the same records and models, one for each view that the models were queried with."""
 
 
-def select(views: Views, at: NDArray[np.bool_]) -> list[SignalEvidence]:
+def select_evidence(views: Views, at: NDArray[np.bool_]) -> list[SignalEvidence]:
     """Return the evidence of some of the records in each view."""
     return [view.select(at) for view in views]
 
@@ -116,7 +116,9 @@ def make_stand_ins(
         if not (usable & is_member).any() or not (usable & ~is_member).any() or not population.any():
             continue
         views = [SignalEvidence(view[number], view[others], trained) for view in shadows]
-        stand_ins.append(StandInTarget(select(views, usable), select(views, population), is_member[usable]))
+        stand_ins.append(
+            StandInTarget(select_evidence(views, usable), select_evidence(views, population), is_member[usable])
+        )
     return stand_ins
 
 
@@ -149,7 +151,7 @@ def choose_by_low_fpr(settings: Sequence[S], stand_ins: Sequence[StandInTarget])
             members, others = scores[part.is_member], scores[~part.is_member]
             above = min(max(round(LOW_FPR * len(others)), FEWEST_ABOVE), len(others) - 1)
             rates.append(float((members > np.sort(others)[len(others) - 1 - above]).mean()))
-            aucs.append(roc.auc_value(members, others))
+            aucs.append(roc.compute_auc(members, others))
         return float(np.mean(rates)), float(np.mean(aucs))
 
     return max(settings, key=quality)

@@ -39,7 +39,7 @@ def rank_values(values: NDArray[np.float32], count: int | None = None) -> NDArra
     return np.ascontiguousarray(-np.sort(-values, axis=1)[:, :count])
 
 
-def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+def encode_one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     """Return labels in one-hot encoding, N×K."""
     return np.eye(classes, dtype=np.float32)[labels]
 

@@ -14,17 +14,17 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from securitynet.attacks._given_models import GivenModel
-from securitynet.attacks.membership._evidence import select
-from securitynet.attacks.membership._reference import ReferenceAttack, combine
+from securitynet.attacks.membership._evidence import select_evidence
+from securitynet.attacks.membership._reference import ReferenceAttack, combine_signals
 from securitynet.attacks.membership.base import MembershipScores
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import union
+from securitynet.datasets.ordering import unite
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.shadows import Reduction, ShadowOutputs
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 
 
@@ -62,7 +62,9 @@ class ReferenceModelAttack(ReferenceAttack):
     ) -> ShadowOutputs:
         if not self.references:
             return super()._outputs(target, data, records, views, context)
-        return reference_outputs(self.references, target, data, records, context, reduce=self.signal, views=views[1:])
+        return compute_reference_outputs(
+            self.references, target, data, records, context, reduce=self.signal, views=views[1:]
+        )
 
     @override
     def _offline(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
@@ -71,18 +73,18 @@ class ReferenceModelAttack(ReferenceAttack):
             return super()._offline(target, data, context)
         pool, judged = self.shadows.records(data.splits), len(data.judged)
         views = self._views(target, data)
-        queried = context.signals(target, data, union(data.judged, pool) if self.queries_population else None)
+        queried = context.signals(target, data, unite(data.judged, pool) if self.queries_population else None)
         together = np.concatenate([data.judged, pool if self.queries_population else pool[:0]])
         observed = self._observed(target, data, queried.select(together), views, context)
         outputs = self._outputs(target, data, together, views, context)
-        evidence, first = combine(observed, outputs), np.arange(len(together)) < judged
-        scores = self.score_views(select(evidence, first), select(evidence, ~first))
+        evidence, first = combine_signals(observed, outputs), np.arange(len(together)) < judged
+        scores = self.score_views(select_evidence(evidence, first), select_evidence(evidence, ~first))
         notes = (*outputs.fidelity, "No member is known to tune a threshold on: it is the median score.")
         threshold = float(np.median(scores))
         return MembershipScores.of(queried.select(data.judged), data, scores, threshold, notes=notes)
 
 
-def reference_outputs(
+def compute_reference_outputs(
     references: Sequence[GivenModel],
     target: Target,
     data: TrialData,
@@ -127,7 +129,7 @@ def reference_outputs(
             raise AccessDenied(f"{given.model} returns labels only, and reference models need posteriors.")
         reduced = []
         for view in (data.dataset, *views):
-            signals = collect(model, view, np.unique(records), cache=context.cache).select(records)
+            signals = collect_signals(model, view, np.unique(records), cache=context.cache).select(records)
             reduced.append(reduce(signals.logits, labels))
             if view is data.dataset:
                 accuracies.append(signals.correct.mean())

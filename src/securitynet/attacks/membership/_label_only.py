@@ -17,8 +17,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
-from securitynet.datasets.ordering import shuffled, union
+from securitynet.attacks.membership.base import MembershipScores, find_known_records, tune_threshold
+from securitynet.datasets.ordering import shuffle, unite
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -71,13 +71,13 @@ class LabelOnlyAttack(Attack):
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         sample, helping = self._sample(data, context.seed), self.helping(data, context.seed)
-        queried = context.signals(target, data, union(sample, helping))
+        queried = context.signals(target, data, unite(sample, helping))
         signals = queried.select(sample)
         records = data.dataset.batches(queried.indices, target.batch_size)
         oracle = Oracle(target, known=(images for _, images in records))
         scores = self.scores(oracle.labels, signals, queried.select(helping), data, context)
         context.extra_queries.append(oracle.queries)
-        known = known_records(signals.indices, data)
+        known = find_known_records(signals.indices, data)
         threshold = tune_threshold(scores, np.isin(signals.indices, data.splits.members), known)
         return MembershipScores.of(signals, data, scores, threshold, ~known)
 
@@ -90,7 +90,7 @@ class LabelOnlyAttack(Attack):
             "non-members": splits.scored_non_members,
         }
         chosen = [
-            group[shuffled(len(group), f"label-only {name}", seed)[: self.records]]
+            group[shuffle(len(group), f"label-only {name}", seed)[: self.records]]
             for name, group in groups.items()
             if len(group)
         ]

@@ -15,23 +15,23 @@ from pydantic import Field
 from torch import nn
 from typing_extensions import override
 
-from securitynet.attacks._shadows import shadow_model
+from securitynet.attacks._shadows import obtain_part_shadow
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership._early_stopping import BestEpoch, hold_out, update_all
+from securitynet.attacks.membership._early_stopping import BestEpoch, hold_out_records, update_all
 from securitynet.attacks.membership._features import Scale
 from securitynet.attacks.membership.base import MembershipScores
-from securitynet.datasets.ordering import union
+from securitynet.datasets.ordering import unite
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.methods.base import Output, SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.methods.shared_models import shared_shadow
+from securitynet.methods.shared_models import list_shared_shadow
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.batched import Inputs
-from securitynet.models.training.ensembles import EnsembleTraining, predict, train_together
-from securitynet.randomness import derived_seed, isolated
+from securitynet.models.training.ensembles import EnsembleTraining, predict_logits, train_together
+from securitynet.randomness import derive_seed, isolate_random_state
 from securitynet.records import Auxiliary
 
 Features = tuple[NDArray[np.float32], ...]
@@ -150,7 +150,7 @@ class LearnedAttack(Attack):
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """List the shadow model, if the adversary has shadow data."""
         shadow = context.threat_model is not None and context.threat_model.auxiliary is Auxiliary.SHADOW
-        return shared_shadow(target, data, self.shadow(), context) if shadow else ()
+        return list_shared_shadow(target, data, self.shadow(), context) if shadow else ()
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
@@ -179,14 +179,14 @@ class LearnedAttack(Attack):
         signals = context.signals(target, data)
         notes: tuple[str, ...] = ()
         if auxiliary is Auxiliary.SHADOW:
-            trained = shadow_model(target, data, self.shadow(), context)
-            records = union(trained.shadow.members, trained.non_members)
-            outputs = collect(trained.shadow.target, data.dataset, records, cache=context.cache)
+            trained = obtain_part_shadow(target, data, self.shadow(), context)
+            records = unite(trained.shadow.members, trained.non_members)
+            outputs = collect_signals(trained.shadow.target, data.dataset, records, cache=context.cache)
             known = self._observed(trained.shadow.target, outputs, trained.shadow.members, data, context)
             scored, notes = signals, trained.fidelity
         else:
             splits = data.splits
-            taught = union(splits.known_members, splits.known_non_members)
+            taught = unite(splits.known_members, splits.known_non_members)
             known = self._observed(target, signals.select(taught), splits.members, data, context)
             scored = signals.select(np.setdiff1d(data.judged, taught, assume_unique=True))
         wanted = self._observed(target, scored, data.splits.members, data, context)
@@ -216,12 +216,14 @@ class LearnedAttack(Attack):
             for label, mask in self._groups(one.known, one.wanted.classes):
                 rows = torch.from_numpy(np.flatnonzero(mask))
                 for number in range(self.repeats):
-                    seed = derived_seed(one.context.seed, f"attack network {number}")
+                    seed = derive_seed(one.context.seed, f"attack network {number}")
                     network = self._fresh([values.shape[1] for values in inputs], seed)
                     trainings.append(_Training(one, label, network, inputs, rows, members[rows], seed))
         context = cases[0].context
         stops = self.stops_early
-        held_out = [hold_out(one.members, one.seed) if stops else torch.zeros_like(one.members) for one in trainings]
+        held_out = [
+            hold_out_records(one.members, one.seed) if stops else torch.zeros_like(one.members) for one in trainings
+        ]
         training_members = [one.members[~held] for one, held in zip(trainings, held_out, strict=True)]
         best = [
             BestEpoch(one.network, tuple(values[one.rows[held]] for values in one.inputs), one.members[held])
@@ -274,7 +276,7 @@ class LearnedAttack(Attack):
         return groups
 
     def _fresh(self, widths: Sequence[int], seed: int) -> nn.Module:
-        with isolated():
+        with isolate_random_state():
             torch.manual_seed(seed)
             return self.network(widths)
 
@@ -351,5 +353,5 @@ def _balancing(is_member: torch.Tensor) -> torch.Tensor:
 
 
 def _log_odds(network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
-    logits = predict(network, inputs).double()
+    logits = predict_logits(network, inputs).double()
     return (logits[:, 1] - logits[:, 0]).numpy()

@@ -55,5 +55,5 @@ def score_each_model(
             keys = np.where(opposite, random.random(opposite.shape), -1.0)
             drop = keys.argmax(axis=0)[None, :] == np.arange(len(others))[:, None]
             inside, outside = inside & ~drop, outside & ~drop
-        scores[target] = _lira.compare(signals[target], signals[others], inside, outside)
+        scores[target] = _lira.compare_sides(signals[target], signals[others], inside, outside)
     return scores

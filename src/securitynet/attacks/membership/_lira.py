@@ -56,7 +56,7 @@ def settle_variance(variance: Variance, count: int) -> tuple[Variance, tuple[str
     return "fixed", (note,)
 
 
-def fit(signals: NDArray[np.float64], chosen: NDArray[np.bool_], variance: Variance) -> Normals:
+def fit_normals(signals: NDArray[np.float64], chosen: NDArray[np.bool_], variance: Variance) -> Normals:
     """Fit a normal distribution for each record to the chosen shadow models.
 
     The ``fixed`` variance is common to all records and is pooled after subtracting each record's own mean, so the
@@ -89,7 +89,7 @@ def fit(signals: NDArray[np.float64], chosen: NDArray[np.bool_], variance: Varia
     return Normals(mean, np.maximum(spread, SMALLEST_SPREAD))
 
 
-def online(
+def compute_online_ratio(
     observed: NDArray[np.float64],
     shadows: NDArray[np.float64],
     included: NDArray[np.bool_],
@@ -105,7 +105,7 @@ def online(
         observed: Signal under the target, N; `scaled_confidence` is approximately normal.
         shadows: The same signal under the shadow models, M×N.
         included: Whether shadow model m was trained on record n, M×N.
-        variance: See `fit`; ``fixed`` is better with fewer than about 64 shadow models (section 6.3).
+        variance: See `fit_normals`; ``fixed`` is better with fewer than about 64 shadow models (section 6.3).
 
     Returns:
         Scores, N; higher means "more likely a member", and 0 that both are equally likely.
@@ -115,10 +115,10 @@ def online(
         ConfigurationError: If there are too few shadow models to estimate a variance.
     """
     check_finite_evidence(observed, shadows, included)
-    return compare(observed, shadows, included, ~included, variance=variance)
+    return compare_sides(observed, shadows, included, ~included, variance=variance)
 
 
-def compare(
+def compare_sides(
     observed: NDArray[np.float64],
     shadows: NDArray[np.float64],
     with_record: NDArray[np.bool_],
@@ -126,19 +126,19 @@ def compare(
     *,
     variance: Variance = "fixed",
 ) -> NDArray[np.float64]:
-    """Return the log-likelihood ratio of `online` from chosen shadow models on either side of each record.
+    """Return the log-likelihood ratio of `compute_online_ratio` from chosen shadow models on both sides of a record.
 
     Args:
         observed: Signal under the target, N.
         shadows: The same signal under the shadow models, M×N.
         with_record: Which shadow models that were trained on the record count, M×N.
         without_record: Which of the others count, M×N.
-        variance: See `fit`.
+        variance: See `fit_normals`.
 
     Raises:
         ConfigurationError: If there are too few shadow models to estimate a variance.
     """
-    inside, outside = fit(shadows, with_record, variance), fit(shadows, without_record, variance)
+    inside, outside = fit_normals(shadows, with_record, variance), fit_normals(shadows, without_record, variance)
     gap = float(np.nanmean(inside.mean - outside.mean)) if np.isfinite(inside.mean - outside.mean).any() else 0.0
     means = (
         np.where(np.isnan(inside.mean), outside.mean + gap, inside.mean),
@@ -148,7 +148,7 @@ def compare(
     return completed[0].log_density(observed) - completed[1].log_density(observed)
 
 
-def offline(
+def compute_offline_score(
     observed: NDArray[np.float64],
     shadows: NDArray[np.float64],
     included: NDArray[np.bool_],
@@ -164,7 +164,7 @@ def offline(
         observed: Signal under the target, N.
         shadows: The same signal under the shadow models, M×N.
         included: Whether shadow model m was trained on record n, M×N; only models not trained on it are used.
-        variance: See `fit`.
+        variance: See `fit_normals`.
 
     Returns:
         Scores, N; NaN for records that all shadow models were trained on.
@@ -174,5 +174,5 @@ def offline(
         ConfigurationError: If there are too few shadow models to estimate a variance.
     """
     check_finite_evidence(observed, shadows, included)
-    outside = fit(shadows, ~included, variance)
+    outside = fit_normals(shadows, ~included, variance)
     return (observed - outside.mean) / outside.spread

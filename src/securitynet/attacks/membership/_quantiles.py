@@ -85,10 +85,10 @@ class QuantileRegressor:
         For example, 1.28 is the 90% quantile. The scale is linear between the regressed quantiles; beyond them it
         continues with the slope between the outermost quantile and the middle one.
         """
-        return normal_scores(self.quantiles(features), values, self.levels)
+        return convert_to_normal(self.quantiles(features), values, self.levels)
 
 
-def normal_scores(
+def convert_to_normal(
     quantiles: NDArray[np.float64], values: NDArray[np.float64], levels: Sequence[float]
 ) -> NDArray[np.float64]:
     """Convert values to standard normal deviates by their own quantiles; see `QuantileRegressor.normal_scores`.
@@ -115,7 +115,7 @@ def normal_scores(
     return np.asarray(deviates[anchor] + slopes * (values - apart[rows, anchor]), dtype=np.float64)
 
 
-def describe(
+def extract_features(
     images: NDArray[np.floating] | None,
     labels: NDArray[np.int64],
     learned_from: NDArray[np.bool_],

@@ -17,18 +17,24 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from securitynet.attacks._shadows import shadow_outputs
+from securitynet.attacks._shadows import compute_shadow_outputs
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership._evidence import SignalEvidence, StandInTarget, Views, make_stand_ins, select
+from securitynet.attacks.membership._evidence import (
+    SignalEvidence,
+    StandInTarget,
+    Views,
+    make_stand_ins,
+    select_evidence,
+)
 from securitynet.attacks.membership._views import MOST_QUERIES, make_views
-from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
+from securitynet.attacks.membership.base import MembershipScores, find_known_records, tune_threshold
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import union
+from securitynet.datasets.ordering import unite
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output, SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.methods.shared_models import shared_shadows
+from securitynet.methods.shared_models import list_shared_shadows
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan, resolve_training
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
@@ -121,7 +127,7 @@ class ReferenceAttack(Attack):
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """List the shadow models; attacks with the same plan share them."""
-        return shared_shadows(target, data, self.shadows, context)
+        return list_shared_shadows(target, data, self.shadows, context)
 
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
@@ -136,7 +142,7 @@ class ReferenceAttack(Attack):
         context: Context,
     ) -> ShadowOutputs:
         """Return the signals of the models that the target is compared with, M×V×N."""
-        return shadow_outputs(target, data, records, self.shadows, context, reduce=self.signal, views=views[1:])
+        return compute_shadow_outputs(target, data, records, self.shadows, context, reduce=self.signal, views=views[1:])
 
     def _views(self, target: Target, data: TrialData) -> tuple[ImageDataset, ...]:
         """Return the dataset in each view; they follow the recipe with which the shadow models are trained."""
@@ -172,10 +178,10 @@ class ReferenceAttack(Attack):
         signals = context.signals(target, data)
         observed = self._observed(target, data, signals, views, context)
         outputs = self._outputs(target, data, signals.indices, views, context)
-        evidence = combine(observed, outputs)
-        known = known_records(signals.indices, data)
+        evidence = combine_signals(observed, outputs)
+        known = find_known_records(signals.indices, data)
         is_member = np.isin(signals.indices, data.splits.members)
-        scores = self.score_views(evidence, select(evidence, known & ~is_member))
+        scores = self.score_views(evidence, select_evidence(evidence, known & ~is_member))
         threshold = tune_threshold(scores, is_member, known)
         return ScoredOnline(signals, outputs, evidence, known, is_member, scores, threshold)
 
@@ -184,7 +190,7 @@ class ReferenceAttack(Attack):
         chosen = np.setdiff1d(data.judged, pool, assume_unique=True)  # without known non-members that serve as data
         judged = len(chosen)
         views = self._views(target, data)
-        queried = context.signals(target, data, union(chosen, pool) if self.queries_population else chosen)
+        queried = context.signals(target, data, unite(chosen, pool) if self.queries_population else chosen)
         signals = queried.select(chosen)
         together = np.concatenate([signals.indices, pool])
         evaluated = queried.select(together) if self.queries_population else signals
@@ -207,11 +213,11 @@ class ReferenceAttack(Attack):
         is_member = np.concatenate([part.is_member for part in stand_ins])
         threshold = tune_threshold(np.concatenate(scores), is_member, np.ones(len(is_member), dtype=bool))
         assert isinstance(threshold, float)  # no labels, so one for all
-        evidence = combine(observed, outputs)
+        evidence = combine_signals(observed, outputs)
         first = np.arange(observed.shape[1]) < judged
-        records, population = select(evidence, first), select(evidence, ~first)
+        records, population = select_evidence(evidence, first), select_evidence(evidence, ~first)
         left_out = np.asarray(~population[0].included.all(axis=0), dtype=np.bool_)
-        population = select(population, left_out)
+        population = select_evidence(population, left_out)
         result = attack.score_views(records, population)
         return MembershipScores.of(signals, data, result, threshold, notes=(*outputs.fidelity, *self.notes()))
 
@@ -239,7 +245,7 @@ class ScoredOnline:
     threshold: float | NDArray[np.float64]
 
 
-def combine(observed: NDArray[np.float64], outputs: ShadowOutputs) -> list[SignalEvidence]:
+def combine_signals(observed: NDArray[np.float64], outputs: ShadowOutputs) -> list[SignalEvidence]:
     """Combine signals of the target, V×N, with those of its shadow models for the same records, one for each view.
 
     Args:

@@ -65,7 +65,9 @@ def log_ratio_offline(
     return np.asarray(observed - prior, dtype=np.float64)
 
 
-def counts(ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: float = 1.0) -> NDArray[np.int64]:
+def count_exceeded(
+    ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: float = 1.0
+) -> NDArray[np.int64]:
     """Count, for each record x, the records z of the population with ratio(x) / ratio(z) ≥ γ.
 
     This takes one sort of the population and one binary search per record, instead of N×Z comparisons.
@@ -87,7 +89,7 @@ def counts(ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: 
     return np.asarray(beaten, dtype=np.int64)
 
 
-def scores(
+def score_population_share(
     ratios: NDArray[np.float64], population: NDArray[np.float64], gamma: float = 1.0, *, break_ties: bool = True
 ) -> NDArray[np.float64]:
     """Return the share of the population that each record exceeds, N in [0, 1] (equation 3).
@@ -102,7 +104,7 @@ def scores(
         gamma: Factor by which a ratio must exceed another.
         break_ties: Whether to order records with equal counts by their ratios.
     """
-    beaten = counts(ratios, population, gamma)
+    beaten = count_exceeded(ratios, population, gamma)
     if not break_ties:
         return beaten / len(population)
     # A log-ratio r is mapped monotonically to ±(1 - 1 / (1 + |r|)), in [-1, 1], so adding half of it to a half orders

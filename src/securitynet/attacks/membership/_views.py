@@ -14,7 +14,7 @@ import torch
 
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.training.augment import crop_padding
 from securitynet.models.training.recipe import AugmentName
 
@@ -137,7 +137,7 @@ class _ViewedImages:
 
 
 def _viewed(dataset: ImageDataset, images: Images, view: View) -> ImageDataset:
-    digest = stable_hash({"dataset": dataset.fingerprint, "view": vars(view)})
+    digest = hash_stably({"dataset": dataset.fingerprint, "view": vars(view)})
     return replace(dataset, images=_ViewedImages(images, view), content_digest=digest)
 
 

@@ -19,7 +19,7 @@ from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnl
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.signals import Signals
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class AugmentationAgreement(LabelOnlyAttack):
@@ -42,7 +42,7 @@ class AugmentationAgreement(LabelOnlyAttack):
     def scores(
         self, oracle: LabelOracle, signals: Signals, helpers: Signals, data: TrialData, context: Context
     ) -> NDArray[np.float64]:
-        random = generator(context.seed, "noise")
+        random = make_generator(context.seed, "noise")
         agreed = signals.correct.astype(np.float64)
         copies = 1
         size = max(1, NUMBERS_AT_ONCE // int(np.prod(data.dataset.image_shape)))

@@ -13,13 +13,13 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership._confidence import margin
+from securitynet.attacks.membership._confidence import compute_margin
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import membership, roc
-from securitynet.metrics.slices import Slice, slices
+from securitynet.metrics.slices import Slice, compute_slices
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement
@@ -80,7 +80,7 @@ class MembershipScores(Output):
         Raises:
             SecurityNetError: If a score is NaN.
         """
-        check_scores(scores, len(signals))
+        check_score_count(scores, len(signals))
         return cls(
             signals.indices,
             scores,
@@ -90,7 +90,7 @@ class MembershipScores(Output):
             notes,
             signals.labels,
             signals.correct,
-            None if signals.head == "labels" else margin(signals.logits, signals.labels),
+            None if signals.head == "labels" else compute_margin(signals.logits, signals.labels),
         )
 
     @override
@@ -138,7 +138,7 @@ class MembershipScores(Output):
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute AUC, balanced accuracy, advantage, TPR at each FPR and epsilon; see `metrics.membership.measure`."""
-        measured = membership.measure(
+        measured = membership.measure_membership(
             self.scores,
             self.is_member,
             threshold=self.threshold,
@@ -156,7 +156,7 @@ class MembershipScores(Output):
         def part(values: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if values is None else values[held_out]
 
-        return slices(
+        return compute_slices(
             self.scores[held_out],
             self.is_member[held_out],
             labels=part(self.labels),
@@ -211,7 +211,7 @@ class TunedThreshold(Attack):
         scores = self.scores(target, data, signals, context)
         if self.fixed_threshold is not None:
             return MembershipScores.of(signals, data, scores, self.fixed_threshold)
-        known = known_records(signals.indices, data)
+        known = find_known_records(signals.indices, data)
         threshold = tune_threshold(
             scores, np.isin(signals.indices, data.splits.members), known, signals.labels if self.per_class else None
         )
@@ -230,7 +230,7 @@ class ThresholdAttack(TunedThreshold):
         return self.score(signals)
 
 
-def known_records(indices: NDArray[np.int64], data: TrialData) -> NDArray[np.bool_]:
+def find_known_records(indices: NDArray[np.int64], data: TrialData) -> NDArray[np.bool_]:
     """Return whether an adversary with partial data knows the membership of each record, N."""
     return np.isin(indices, data.splits.known_members) | np.isin(indices, data.splits.known_non_members)
 
@@ -256,13 +256,13 @@ def tune_threshold(
         SplitError: If no members or no non-members are known.
         SecurityNetError: If a score is NaN.
     """
-    check_scores(scores, len(is_member))
+    check_score_count(scores, len(is_member))
     if not (known & is_member).any() or not (known & ~is_member).any():
         raise SplitError(
             "Tuning a threshold needs known members and known non-members; here one group is empty.",
             hint="Let the adversary know a share of the records with --known.",
         )
-    common = roc.best_threshold(scores[known & is_member], scores[known & ~is_member])
+    common = roc.find_best_threshold(scores[known & is_member], scores[known & ~is_member])
     if labels is None:
         return common
     thresholds = np.full(len(scores), common)
@@ -270,11 +270,11 @@ def tune_threshold(
         of_class = labels == label
         members, non_members = scores[of_class & known & is_member], scores[of_class & known & ~is_member]
         if min(len(members), len(non_members)) >= FEWEST_PER_CLASS:
-            thresholds[of_class] = roc.best_threshold(members, non_members)
+            thresholds[of_class] = roc.find_best_threshold(members, non_members)
     return thresholds
 
 
-def check_scores(scores: Any, records: int) -> None:
+def check_score_count(scores: Any, records: int) -> None:
     """Check that there is a score for each record.
 
     Args:

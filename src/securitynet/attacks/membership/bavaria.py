@@ -14,7 +14,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership import _bavaria
-from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._confidence import scale_confidence
 from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.records import ThreatModel
@@ -32,8 +32,8 @@ class BaVarIA(ReferenceAttack):
 
     @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        return scaled_confidence(logits, labels)
+        return scale_confidence(logits, labels)
 
     @override
     def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
-        return _bavaria.online(records.observed, records.shadows, records.included, predictive=self.predictive)
+        return _bavaria.score_online(records.observed, records.shadows, records.included, predictive=self.predictive)

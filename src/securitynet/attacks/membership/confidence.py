@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks.membership._confidence import scaled_confidence, top_confidence
+from securitynet.attacks.membership._confidence import scale_confidence, scale_top_confidence
 from securitynet.attacks.membership.base import ThresholdAttack
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -32,5 +32,5 @@ class Confidence(ThresholdAttack):
     @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
         if self.of == "label":
-            return scaled_confidence(signals.logits, signals.labels)
-        return top_confidence(signals.logits)
+            return scale_confidence(signals.logits, signals.labels)
+        return scale_top_confidence(signals.logits)

@@ -20,19 +20,19 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership import _lira
-from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._confidence import scale_confidence
 from securitynet.attacks.membership._reference import ONLINE
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.shadows import Accuracies, ShadowTraining, compare, resolve_training
+from securitynet.models.shadows import Accuracies, ShadowTraining, list_fidelity_warnings, resolve_training
 from securitynet.models.shadows.outputs import restrict_like
-from securitynet.models.shadows.store import check_shadow, shadow_spec
+from securitynet.models.shadows.store import check_shadow, specify_shadow
 from securitynet.models.store.parallel import obtain_models
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Direction, Measurement, ThreatModel
 
 METHOD = "Student's t over shadow models in the role of the target"
@@ -143,11 +143,11 @@ class DatasetUsage(Attack):
         training = resolve_training(self.training, target, data.trained, data.defense)
         specs = []
         for number in range(self.count):
-            raw = np.random.PCG64(derived_seed(context.seed, "dataset usage", number)).random_raw(len(records))
+            raw = np.random.PCG64(derive_seed(context.seed, "dataset usage", number)).random_raw(len(records))
             half = np.sort(records[raw.argsort(kind="stable")[: len(records) // 2]])
             recipe = training.seeded(context.seed, number)
             specs.append(
-                shadow_spec(
+                specify_shadow(
                     data.dataset,
                     half,
                     training.architecture,
@@ -163,19 +163,19 @@ class DatasetUsage(Attack):
         )
         values, included, accuracies = [], [], []
         for model in models:
-            outputs = collect(restrict_like(model.target, target), data.dataset, records, cache=context.cache)
-            values.append(scaled_confidence(outputs.logits, outputs.labels))
+            outputs = collect_signals(restrict_like(model.target, target), data.dataset, records, cache=context.cache)
+            values.append(scale_confidence(outputs.logits, outputs.labels))
             included.append(np.isin(records, model.members))
             accuracies.append(Accuracies.of(outputs, records[included[-1]], records[~included[-1]]))
         shadows, inside = np.stack(values), np.stack(included)
         own = Accuracies.of(signals, records[is_member], records[~is_member])
         return UsageEstimate(
             records,
-            _lira.online(scaled_confidence(signals.logits, signals.labels), shadows, inside) > 0,
+            _lira.compute_online_ratio(scale_confidence(signals.logits, signals.labels), shadows, inside) > 0,
             is_member,
             LiRA().score_leave_one_out(shadows, inside) > 0,
             inside,
-            compare(own, accuracies, training.assumptions),
+            list_fidelity_warnings(own, accuracies, training.assumptions),
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from securitynet.attacks.membership._confidence import entropy
+from securitynet.attacks.membership._confidence import compute_entropy
 from securitynet.attacks.membership.base import ThresholdAttack
 from securitynet.models.targets.signals import Signals
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -27,4 +27,4 @@ class Entropy(ThresholdAttack):
 
     @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        return -entropy(signals.logits)
+        return -compute_entropy(signals.logits)

@@ -15,7 +15,7 @@ from typing_extensions import override
 from securitynet.attacks.membership.base import TunedThreshold
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.targets.gradients import LastLayerGradients, last_layer
+from securitynet.models.targets.gradients import LastLayerGradients, capture_last_layer
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -37,7 +37,7 @@ class GradientNorm(TunedThreshold):
 
     @override
     def scores(self, target: Target, data: TrialData, signals: Signals, context: Context) -> NDArray[np.float64]:
-        return -log_norms(last_layer(target, data.dataset, signals.indices, progress=context.progress))
+        return -log_norms(capture_last_layer(target, data.dataset, signals.indices, progress=context.progress))
 
 
 def log_norms(layer: LastLayerGradients) -> NDArray[np.float64]:

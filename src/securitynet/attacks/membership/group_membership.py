@@ -15,9 +15,9 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._confidence import log_confidence
-from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
+from securitynet.attacks.membership.base import MembershipScores, find_known_records, tune_threshold
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
@@ -52,7 +52,7 @@ class GroupMembership(Attack):
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         signals = context.signals(target, data)
         is_member = np.isin(signals.indices, data.splits.members)
-        known = known_records(signals.indices, data)
+        known = find_known_records(signals.indices, data)
         groups, note = self._groups(data.dataset, signals.indices, is_member, known, context.seed)
         confidence = log_confidence(signals.logits, signals.labels)
         scores = np.array([confidence[group].mean() for group in groups])
@@ -87,7 +87,7 @@ class GroupMembership(Attack):
             groups = []
             for name, chosen in kinds.items():
                 positions = np.flatnonzero(chosen)
-                order = positions[shuffled(len(positions), f"groups of {name}", seed)]
+                order = positions[shuffle(len(positions), f"groups of {name}", seed)]
                 whole = order[: len(order) // self.size * self.size].reshape(-1, self.size)
                 groups += [np.sort(group) for group in whole]
             return groups, f"Judged on {len(groups):,} random groups of {self.size} records each."

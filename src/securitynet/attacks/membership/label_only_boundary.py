@@ -16,12 +16,12 @@ from typing_extensions import override
 
 from securitynet.attacks.membership import _boundary
 from securitynet.attacks.membership._label_only import NUMBERS_AT_ONCE, LabelOnlyAttack, LabelOracle, as_floats
-from securitynet.datasets.ordering import shuffled, union
+from securitynet.datasets.ordering import shuffle, unite
 from securitynet.errors import TargetError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.signals import Signals
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 MOST_STARTS = 1000
 """Number of known records among which a starting point of another class is searched."""
@@ -40,8 +40,8 @@ class LabelOnlyBoundary(LabelOnlyAttack):
 
     def helping(self, data: TrialData, seed: int) -> NDArray[np.int64]:
         """Return known records, which provide starting points of another class; see `LabelOnlyAttack.helping`."""
-        pool = union(data.splits.known_members, data.splits.known_non_members)
-        return np.sort(pool[shuffled(len(pool), "starts", seed)[:MOST_STARTS]])
+        pool = unite(data.splits.known_members, data.splits.known_non_members)
+        return np.sort(pool[shuffle(len(pool), "starts", seed)[:MOST_STARTS]])
 
     @override
     def scores(
@@ -50,13 +50,13 @@ class LabelOnlyBoundary(LabelOnlyAttack):
         scores = np.zeros(len(signals))
         correct = np.flatnonzero(signals.correct)
         others = data.dataset.batch(helpers.indices)
-        random = generator(context.seed, "boundary")
+        random = make_generator(context.seed, "boundary")
         size = max(1, NUMBERS_AT_ONCE // (self.queries * others[0].numel()))
         for start in range(0, len(correct), size):
             rows = correct[start : start + size]
             images, labels = as_floats(data, signals.indices[rows]), torch.from_numpy(signals.labels[rows])
-            starts = nearest_of_another_class(images, labels, others, torch.from_numpy(helpers.predictions))
-            scores[rows] = _boundary.distances(
+            starts = find_nearest_of_another_class(images, labels, others, torch.from_numpy(helpers.predictions))
+            scores[rows] = _boundary.bound_distances(
                 oracle, images, labels, starts, queries=self.queries, generator=random
             ).numpy()
             if context.progress:
@@ -64,7 +64,7 @@ class LabelOnlyBoundary(LabelOnlyAttack):
         return scores
 
 
-def nearest_of_another_class(
+def find_nearest_of_another_class(
     images: torch.Tensor, labels: torch.Tensor, others: torch.Tensor, predictions: torch.Tensor
 ) -> torch.Tensor:
     """Return, for each image, the nearest of ``others`` with another predicted class, N×C×H×W.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.attacks._shadows import shadow_outputs
+from securitynet.attacks._shadows import compute_shadow_outputs
 from securitynet.attacks.membership._evidence import SignalEvidence, Views
 from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.attacks.membership._views import MOST_QUERIES, make_views
@@ -25,7 +25,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowOutputs
-from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import AugmentName
 from securitynet.records import ThreatModel
@@ -80,7 +80,7 @@ class LabelOnlyLira(ReferenceAttack):
         views: Sequence[ImageDataset],
         context: Context,
     ) -> ShadowOutputs:
-        return shadow_outputs(
+        return compute_shadow_outputs(
             target, data, records, self.shadows, context, reduce=self.signal, views=views[1:], labels_only=True
         )
 
@@ -138,5 +138,5 @@ def query_agreement(
         cache: Folder for signals; None stores nothing.
     """
     views = make_views(dataset, augment, count)
-    predicted = [collect(target, view, records, cache=cache).predictions for view in views]
+    predicted = [collect_signals(target, view, records, cache=cache).predictions for view in views]
     return np.asarray(np.stack(predicted) == labels, dtype=np.float64)

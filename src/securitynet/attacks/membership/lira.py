@@ -14,7 +14,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
-from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._confidence import scale_confidence
 from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._reference import ONLINE, ReferenceAttack
 from securitynet.records import ThreatModel
@@ -32,12 +32,12 @@ class LiRA(ReferenceAttack):
 
     @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        return scaled_confidence(logits, labels)
+        return scale_confidence(logits, labels)
 
     @override
     def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         variance, _ = _lira.settle_variance(self.variance, self.shadows.count)
-        return _lira.online(records.observed, records.shadows, records.included, variance=variance)
+        return _lira.compute_online_ratio(records.observed, records.shadows, records.included, variance=variance)
 
     def score_leave_one_out(self, signals: NDArray[np.float64], included: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the score of each record under each of M models, with all others as its shadow models, M×N.
@@ -53,7 +53,7 @@ class LiRA(ReferenceAttack):
         scores = np.empty(signals.shape)
         for number, observed in enumerate(signals):
             others = np.arange(len(signals)) != number
-            scores[number] = _lira.online(observed, signals[others], included[others], variance=variance)
+            scores[number] = _lira.compute_online_ratio(observed, signals[others], included[others], variance=variance)
         return scores
 
     @override

@@ -14,7 +14,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership import _lira
-from securitynet.attacks.membership._confidence import scaled_confidence
+from securitynet.attacks.membership._confidence import scale_confidence
 from securitynet.attacks.membership._evidence import SignalEvidence
 from securitynet.attacks.membership._reference import OFFLINE, ReferenceAttack
 from securitynet.models.shadows import ShadowPlan
@@ -37,12 +37,12 @@ class LiRAOffline(ReferenceAttack):
 
     @override
     def signal(self, logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        return scaled_confidence(logits, labels)
+        return scale_confidence(logits, labels)
 
     @override
     def score(self, records: SignalEvidence, population: SignalEvidence) -> NDArray[np.float64]:
         variance, _ = _lira.settle_variance(self.variance, self.shadows.count)
-        return _lira.offline(records.observed, records.shadows, records.included, variance=variance)
+        return _lira.compute_offline_score(records.observed, records.shadows, records.included, variance=variance)
 
     @override
     def notes(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from securitynet.attacks.membership._features import (
     Scale,
-    one_hot,
+    encode_one_hot,
     project_gradients,
     rank_gradients,
     scale_logits,
@@ -25,10 +25,10 @@ from securitynet.attacks.membership._learned import MLP, Features, Joined, Learn
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.shadows import ShadowTraining
-from securitynet.models.targets.gradients import last_layer
+from securitynet.models.targets.gradients import capture_last_layer
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 
@@ -67,12 +67,14 @@ class MLDoctorWhiteBox(LearnedAttack):
         loss = -posteriors[np.arange(len(signals)), signals.labels][:, None]
         if self.scale == "posterior":
             posteriors, loss = signals.posteriors, np.logaddexp(0, loss, dtype=np.float32)
-        layer = last_layer(model, data.dataset, signals.indices, progress=context.progress)
+        layer = capture_last_layer(model, data.dataset, signals.indices, progress=context.progress)
         if self.gradients == "ranked":
             gradients = rank_gradients(layer, signals.labels, self.gradient_inputs)
         else:
-            gradients = project_gradients(layer, self.gradient_inputs, generator(context.seed, "gradient projection"))
-        return posteriors, loss, gradients, one_hot(signals.labels, posteriors.shape[1])
+            gradients = project_gradients(
+                layer, self.gradient_inputs, make_generator(context.seed, "gradient projection")
+            )
+        return posteriors, loss, gradients, encode_one_hot(signals.labels, posteriors.shape[1])
 
     @override
     def scales(self, features: Features) -> list[Scale]:

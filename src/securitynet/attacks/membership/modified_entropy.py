@@ -27,10 +27,10 @@ class ModifiedEntropy(ThresholdAttack):
 
     @override
     def score(self, signals: Signals) -> NDArray[np.float64]:
-        return -modified_entropy(signals.logits, signals.labels)
+        return -compute_modified_entropy(signals.logits, signals.labels)
 
 
-def modified_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def compute_modified_entropy(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute Mentr(F(x), y) = −(1 − F(x)_y) log F(x)_y − Σ_{i≠y} F(x)_i log(1 − F(x)_i).
 
     It is computed from logits in double precision: most posteriors of overfitted models round to 1 in float32, so all

@@ -23,19 +23,19 @@ from typing_extensions import override
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._reference import OFFLINE
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics import rates
 from securitynet.models.shadows import ShadowTraining, resolve_training
-from securitynet.models.shadows.store import check_shadow, shadow_spec
+from securitynet.models.shadows.store import check_shadow, specify_shadow
 from securitynet.models.store.cached_model import ModelSpec
 from securitynet.models.store.parallel import obtain_models
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Direction, Measurement, ThreatModel
 
 QUERY_SHARE = 0.25
@@ -174,7 +174,7 @@ class PropertyInference(Attack):
                 f"The {data.splits.name} split has no shadow data to train on.", hint="Use --split four-way."
             )
         has = self._find(data.dataset)
-        order = pool[shuffled(len(pool), "property queries", context.seed)]
+        order = pool[shuffle(len(pool), "property queries", context.seed)]
         cut = round(len(order) * QUERY_SHARE)
         queries, rest = np.sort(order[:cut]), np.sort(order[cut:])
         usual = float(has[rest].mean())
@@ -189,7 +189,7 @@ class PropertyInference(Attack):
             inside = has[queries]
             return np.concatenate([values[inside].mean(axis=0), values[~inside].mean(axis=0)])
 
-        features = np.stack([describe(collect(one.target, data.dataset, queries, cache=context.cache).logits)
+        features = np.stack([describe(collect_signals(one.target, data.dataset, queries, cache=context.cache).logits)
                              for one in models])  # fmt: skip
         own = describe(context.signals(target, data, queries).logits)
         low, high, seen, permuted = score_pairs(features[: self.pairs], features[self.pairs :], own, context.seed)
@@ -232,11 +232,11 @@ class PropertyInference(Attack):
             for pair in range(self.pairs):
                 key = f"property {name} {pair}"
                 chosen = [
-                    inside[shuffled(len(inside), f"{key} in", seed)[:number]],
-                    outside[shuffled(len(outside), f"{key} out", seed)[: size - number]],
+                    inside[shuffle(len(inside), f"{key} in", seed)[:number]],
+                    outside[shuffle(len(outside), f"{key} out", seed)[: size - number]],
                 ]
-                recipe = training.recipe.model_copy(update={"seed": derived_seed(seed, f"property {name}", pair)})
-                spec = shadow_spec(
+                recipe = training.recipe.model_copy(update={"seed": derive_seed(seed, f"property {name}", pair)})
+                spec = specify_shadow(
                     data.dataset,
                     np.sort(np.concatenate(chosen)),
                     training.architecture,

@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership import _quantiles
-from securitynet.attacks.membership._confidence import scaled_confidence
-from securitynet.attacks.membership.base import MembershipScores, known_records, tune_threshold
-from securitynet.datasets.ordering import shuffled
+from securitynet.attacks.membership._confidence import scale_confidence
+from securitynet.attacks.membership.base import MembershipScores, find_known_records, tune_threshold
+from securitynet.datasets.ordering import shuffle
 from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -56,9 +56,9 @@ class QuantileRegression(Attack):
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         signals = context.signals(target, data)
-        values = scaled_confidence(signals.logits, signals.labels)
+        values = scale_confidence(signals.logits, signals.labels)
         is_member = np.isin(signals.indices, data.splits.members)
-        known = known_records(signals.indices, data)
+        known = find_known_records(signals.indices, data)
         teachers = known & ~is_member
         features = self._features(signals, data, teachers, context.seed)
         scores = self._regression(features[teachers], values[teachers], context).normal_scores(features, values)
@@ -75,7 +75,9 @@ class QuantileRegression(Attack):
             small = [_thumbnails(batch) for _, batch in data.dataset.batches(signals.indices, 1024)]
             images = np.concatenate(small)
         classes = signals.outputs.shape[1]
-        return _quantiles.describe(images, signals.labels, teachers, classes, components=self.components, seed=seed)
+        return _quantiles.extract_features(
+            images, signals.labels, teachers, classes, components=self.components, seed=seed
+        )
 
     def _regression(
         self, features: NDArray[np.float64], values: NDArray[np.float64], context: Context
@@ -87,7 +89,7 @@ class QuantileRegression(Attack):
     ) -> NDArray[np.float64]:
         """Return scores of the known non-members, each from a regression that did not learn from the record."""
         scores = np.empty(len(values))
-        for fold in np.array_split(shuffled(len(values), "folds", context.seed), self.folds):
+        for fold in np.array_split(shuffle(len(values), "folds", context.seed), self.folds):
             rest = np.ones(len(values), dtype=bool)
             rest[fold] = False
             regression = self._regression(features[rest], values[rest], context)

@@ -56,7 +56,7 @@ class RangeMembership(TunedThreshold):
                 outputs = context.signals(target, replace(data, dataset=copies), np.unique(signals.indices))
                 outputs = outputs.select(signals.indices)
             values.append(log_confidence(outputs.logits, outputs.labels))
-        return trimmed_mean(np.stack(values), self.share)
+        return average_largest(np.stack(values), self.share)
 
 
 def list_range(radius: int) -> list[View]:
@@ -69,7 +69,7 @@ def list_range(radius: int) -> list[View]:
     return [View(down=down, right=1 + right) for down in steps for right in steps]
 
 
-def trimmed_mean(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+def average_largest(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """Return the mean of the largest values of each column, N.
 
     Args:

@@ -40,4 +40,4 @@ class RMIA(ReferenceModelAttack):
         ratios, others = (
             _rmia.log_ratio_online(part.observed, part.shadows, part.included) for part in (records, population)
         )
-        return _rmia.scores(ratios, others, self.gamma, break_ties=self.break_ties)
+        return _rmia.score_population_share(ratios, others, self.gamma, break_ties=self.break_ties)

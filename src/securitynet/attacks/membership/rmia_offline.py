@@ -59,7 +59,7 @@ class RMIAOffline(ReferenceModelAttack):
         a = UNTUNED_A if self.a is None else self.a
         ratios = _rmia.log_ratio_offline(records.observed, records.shadows, records.included, a)
         others = _rmia.log_ratio_offline(population.observed, population.shadows, population.included, 1.0)
-        return _rmia.scores(ratios, others, self.gamma, break_ties=self.break_ties)
+        return _rmia.score_population_share(ratios, others, self.gamma, break_ties=self.break_ties)
 
     @override
     def tuned(self, stand_ins: Sequence[StandInTarget]) -> RMIAOffline:

@@ -23,7 +23,7 @@ from securitynet.attacks.stealing.base import POOLS, STORE, QueryResult, Stealin
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
-from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import ThreatModel
@@ -145,7 +145,7 @@ def compute_outputs(selector: Target, pool: Pool, records: NDArray[np.int64]) ->
         pool: Images that may be queried.
         records: Positions in the pool, n.
     """
-    return collect(selector, pool.dataset, records, same_classes=False)
+    return collect_signals(selector, pool.dataset, records, same_classes=False)
 
 
 def compute_embeddings(selector: Target, pool: Pool, records: NDArray[np.int64]) -> torch.Tensor:

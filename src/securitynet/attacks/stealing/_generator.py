@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn import functional
 
 from securitynet.attacks.stealing._interface import complete_posteriors
-from securitynet.devices import deterministic_kernels, resolve_device
-from securitynet.models.targets.query_count import image_keys
+from securitynet.devices import resolve_device, use_deterministic_kernels
+from securitynet.models.targets.query_count import compute_image_keys
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
-from securitynet.models.training.trainable import build_architecture
-from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.models.training.trainable import build_trainable
+from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 from securitynet.records import Queries
 
 _LATENT = 64
@@ -144,8 +144,13 @@ class Searcher:
 
     def run(self) -> QueriedImages:
         """Search until all queries are spent; an interrupted search resumes from its last checkpoint."""
-        with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(self.device):
-            torch.manual_seed(derived_seed(self.seed, "generator"))
+        with (
+            isolate_random_state(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            use_deterministic_kernels(self.device),
+        ):
+            torch.manual_seed(derive_seed(self.seed, "generator"))
             self.generator = QueryGenerator(self.shape).to(self.device)
             queried = self._restored() or self._begin()
             while len(queried.images) < self.search.queries:
@@ -168,8 +173,8 @@ class Searcher:
 
     def _make_students(self, classes: int) -> None:
         channels, *sides = self.shape
-        torch.manual_seed(derived_seed(self.seed, "students"))
-        made = [build_architecture(self.search.student, classes, channels, max(sides)) for _ in range(2)]
+        torch.manual_seed(derive_seed(self.seed, "students"))
+        made = [build_trainable(self.search.student, classes, channels, max(sides)) for _ in range(2)]
         self.students = nn.ModuleList(made).to(self.device)
         rate = self.search.learning_rate
         self.learn = torch.optim.Adam(self.students.parameters(), rate)
@@ -177,8 +182,8 @@ class Searcher:
 
     def _learn(self, queried: QueriedImages) -> None:
         """Train the students on new and earlier outputs, then the generator on their disagreement."""
-        torch.manual_seed(derived_seed(self.seed, "dropout", self.round))
-        draws = generator(self.seed, "replay", self.round)
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.round))
+        draws = make_generator(self.seed, "replay", self.round)
         size = self.search.batch
         self.students.train()
         self.students.requires_grad_(True)
@@ -215,17 +220,17 @@ class Searcher:
 
     def _fresh(self, count: int, earlier: torch.Tensor) -> torch.Tensor:
         """Generate new images, uint8; an image that was queried before is replaced by random pixels."""
-        draws = generator(self.seed, "latent", len(earlier))
+        draws = make_generator(self.seed, "latent", len(earlier))
         latent = torch.randn(self.search.batch, _LATENT, generator=draws).to(self.device)
         with torch.no_grad():
             # Batch statistics, as in training, because the generator changes faster than running means follow. Always a
             # whole batch, so that the images of a smaller budget are a prefix of those of a larger one.
             made: torch.Tensor = self.generator.train()(latent)
             images = (made[:count] * 255).round().to(torch.uint8).cpu()
-        for row, key in enumerate(image_keys(images)):
+        for row, key in enumerate(compute_image_keys(images)):
             while key in self.seen:
                 images[row] = torch.randint(0, 256, images.shape[1:], generator=draws).to(torch.uint8)
-                (key,) = image_keys(images[row : row + 1])
+                (key,) = compute_image_keys(images[row : row + 1])
             self.seen.add(key)
         return images
 
@@ -263,7 +268,7 @@ class Searcher:
         self.learn.load_state_dict(state.optimizer["learn"])
         self.seek.load_state_dict(state.optimizer["seek"])
         self.round = state.epochs_done
-        self.seen.update(image_keys(queried.images))
+        self.seen.update(compute_image_keys(queried.images))
         self.query_counts.append(Queries(total=len(queried.images), unique=len(queried.images)))
         return queried
 

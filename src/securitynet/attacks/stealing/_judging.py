@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.models.targets.input_gradients import InputGradients, log_odds
 from securitynet.models.targets.query_count import QueryCounter
-from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Access
 
 
@@ -32,7 +32,7 @@ def view_as_auditor(target: Target) -> Target:
     )
 
 
-def judge(
+def compare_with_target(
     surrogate: Target,
     dataset: ImageDataset,
     records: NDArray[np.int64],
@@ -52,7 +52,7 @@ def judge(
         Predictions, N int64; their posteriors, N float32; total-variation distances in [0, 1], N float32, NaN if the
         target's posteriors are hidden.
     """
-    signals = collect(surrogate, dataset, records, cache=cache)
+    signals = collect_signals(surrogate, dataset, records, cache=cache)
     own = signals.posteriors
     confidence = own.max(axis=1)
     if posteriors is None:
@@ -90,11 +90,11 @@ def try_transfer(
         Whether the target misclassifies each example, B×M, and each noisy image, M.
     """
     right = np.flatnonzero(truth.correct)
-    chosen = np.sort(right[shuffled(len(right), "transfer", seed)[:most]])
+    chosen = np.sort(right[shuffle(len(right), "transfer", seed)[:most]])
     labels = torch.from_numpy(truth.labels[chosen])
     fooled: list[list[torch.Tensor]] = [[] for _ in surrogates]
     noisy: list[torch.Tensor] = []
-    draws = generator(seed, "transfer noise")
+    draws = make_generator(seed, "transfer noise")
     gradients = [InputGradients(surrogate, loss=log_odds) for surrogate in surrogates] if len(chosen) else []
     for start in range(0, len(chosen), _BATCH):
         images = dataset.batch(truth.indices[chosen[start : start + _BATCH]]).float() / 255

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset, Images
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.store.cached_model import check_images
-from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.query_count import compute_image_keys
 from securitynet.models.training.augment import augment
 from securitynet.models.training.recipe import AugmentName
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Auxiliary
 
 _CHUNK = 1024
@@ -66,7 +66,7 @@ def make_pool(data: TrialData, context: Context, most: int | None, *, missing_cl
         _check_classes(dataset, records, auxiliary)
     if most is not None and most > len(records):
         raise make_budget_error(most, len(records), auxiliary)
-    order = records[shuffled(len(records), "stealing", context.seed)]
+    order = records[shuffle(len(records), "stealing", context.seed)]
     distinct = _distinct(dataset, order, most)
     if most is not None and most > len(distinct):
         raise make_budget_error(most, len(distinct), auxiliary)
@@ -104,9 +104,9 @@ def add_copies(pool: Pool, copies: int, kind: AugmentName, most: int | None, see
     count = 0
     for number in range(originals):
         image = pool.dataset.batch(pool.records[number : number + 1])
-        changes = generator(seed, f"stealing copies {kind}", number)
+        changes = make_generator(seed, f"stealing copies {kind}", number)
         rows = torch.cat([image, augment(image.repeat(copies, 1, 1, 1), kind, changes)])
-        keys = image_keys(rows)
+        keys = compute_image_keys(rows)
         fresh = [at for at, key in enumerate(keys) if key not in seen and keys.index(key) == at]
         seen.update(keys)
         copies_kept.append(rows[fresh])
@@ -147,7 +147,7 @@ def match_shape(auxiliary: ImageDataset, dataset: ImageDataset) -> ImageDataset:
     if auxiliary.image_shape == (channels, height, width):
         return auxiliary
     assert auxiliary.images is not None  # checked above
-    digest = stable_hash([auxiliary.fingerprint, channels, height, width, "bilinear"], 64)
+    digest = hash_stably([auxiliary.fingerprint, channels, height, width, "bilinear"], 64)
     return replace(auxiliary, images=Reshaped(auxiliary.images, channels, height, width), content_digest=digest)
 
 
@@ -181,7 +181,7 @@ def _distinct(dataset: ImageDataset, order: NDArray[np.int64], most: int | None)
     distinct: list[int] = []
     for start in range(0, len(order), _CHUNK):
         chosen = order[start : start + _CHUNK]
-        for record, key in zip(chosen.tolist(), image_keys(dataset.batch(chosen)), strict=True):
+        for record, key in zip(chosen.tolist(), compute_image_keys(dataset.batch(chosen)), strict=True):
             if key not in seen:
                 seen.add(key)
                 distinct.append(record)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from securitynet.attacks.stealing._pool import add_copies, make_pool
-from securitynet.attacks.stealing.base import POOLS, QueryResult, StealingAttack, query_records, surrogate_recipe
+from securitynet.attacks.stealing.base import POOLS, QueryResult, StealingAttack, adapt_recipe, query_records
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -36,7 +36,7 @@ class PlainStealing(StealingAttack):
 
     @model_validator(mode="after")
     def _copies_are_changed(self) -> PlainStealing:
-        if self.copies and surrogate_recipe(self.protocol, self.recipe).augment == "none":
+        if self.copies and adapt_recipe(self.protocol, self.recipe).augment == "none":
             raise ConfigurationError(
                 "Copies without augmentation would be the images themselves.", hint="Set recipe.augment=flip."
             )
@@ -50,7 +50,7 @@ class PlainStealing(StealingAttack):
     @override
     def query_images(self, target: Target, data: TrialData, context: Context) -> QueryResult:
         most = max(self.budgets, default=None)
-        recipe = surrogate_recipe(self.protocol, self.recipe)
+        recipe = adapt_recipe(self.protocol, self.recipe)
         if not self.copies:
             pool = make_pool(data, context, most, missing_classes=self.missing_classes)
         else:

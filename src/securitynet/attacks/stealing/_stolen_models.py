@@ -92,7 +92,7 @@ class StolenModels(Output):
         last = len(self.budgets) - 1
         measurements = [m.with_notes(*self._notes(last)) for m in self._measured(last, level)]
         if self.queried.any():
-            measurements.append(stealing.queried_share(self.queried, len(self.indices), level=level))
+            measurements.append(stealing.measure_queried_share(self.queried, len(self.indices), level=level))
         if last:
             for number, budget in enumerate(self.budgets.tolist()):
                 named = (
@@ -120,7 +120,7 @@ class StolenModels(Output):
         ]
 
     def _measured(self, number: int, level: float) -> list[Measurement]:
-        measurements = stealing.measure(
+        measurements = stealing.measure_stealing(
             self.labels,
             self.target,
             self.surrogate[number],

@@ -27,11 +27,11 @@ from securitynet.models.store.cached_model import ModelSpec, StoredModel, build_
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.store.training_cost import check_training_cost
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.trainable import find_architecture
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
 
 OWN = "own"
@@ -128,7 +128,7 @@ class StealingAttack(Attack):
     @model_validator(mode="after")
     def _settings_make_sense(self) -> StealingAttack:
         _interface.parse_interface(self.interface)
-        surrogate_recipe(self.protocol, self.recipe)
+        adapt_recipe(self.protocol, self.recipe)
         return self
 
     @abstractmethod
@@ -182,14 +182,14 @@ class StealingAttack(Attack):
         Raises:
             AccessDenied: If its loss compares posteriors and the interface returns labels only.
         """
-        recipe = surrogate_recipe(self.protocol, self.recipe)
+        recipe = adapt_recipe(self.protocol, self.recipe)
         if seen.head == "labels" and recipe.loss != "cross-entropy":
             raise AccessDenied(
                 f"The loss {recipe.loss} compares posteriors, and this interface returns labels only.",
                 hint="Set recipe.loss=cross-entropy, which learns from labels too.",
             )
         # One seed for all budgets and losses: they start from the same weights, so that curves compare like with like.
-        return recipe.model_copy(update={"seed": derived_seed(context.seed, "surrogate")})
+        return recipe.model_copy(update={"seed": derive_seed(context.seed, "surrogate")})
 
     def blueprint(self, target: Target, trained: TargetRecord | None) -> tuple[str, int | None, tuple[str, ...]]:
         """Return the architecture of the surrogates, the image size they need (None: unchanged), and notes.
@@ -220,9 +220,11 @@ class StealingAttack(Attack):
         unseen = leave_out_queried(data.dataset, data.splits.non_members, (queried.dataset, queried.indices))
         judged = unseen.records
         view = _judging.view_as_auditor(target)
-        truth = collect(view, data.dataset, judged, cache=context.cache)
+        truth = collect_signals(view, data.dataset, judged, cache=context.cache)
         own = None if truth.head == "labels" else truth.posteriors
-        judgements = [_judging.judge(model.target, data.dataset, judged, own, context.cache) for model in models]
+        judgements = [
+            _judging.compare_with_target(model.target, data.dataset, judged, own, context.cache) for model in models
+        ]
         fooled, by_noise = _judging.try_transfer(
             view, truth, [model.target for model in models], data.dataset, self.transfer, self.epsilon, context.seed
         )
@@ -257,7 +259,7 @@ def query_records(
         records: Records that were not queried before, N.
         context: Cache and query count.
     """
-    signals = collect(
+    signals = collect_signals(
         target, pool.dataset, records, cache=context.cache, progress=context.progress, same_classes=pool.labelled
     )
     context.extra_queries.append(signals.queries)
@@ -275,7 +277,7 @@ def check_variety(queried: QueryResult) -> None:
         )
 
 
-def surrogate_recipe(protocol: Recipe, changes: Mapping[str, int | float | str | None]) -> Recipe:
+def adapt_recipe(protocol: Recipe, changes: Mapping[str, int | float | str | None]) -> Recipe:
     """Return the recipe of a protocol with some fields changed.
 
     Raises:

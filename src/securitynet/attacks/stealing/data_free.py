@@ -16,7 +16,7 @@ from typing_extensions import override
 from securitynet.attacks.stealing._generator import GeneratorSettings, Searcher
 from securitynet.attacks.stealing._pool import wrap_images
 from securitynet.attacks.stealing.base import QueryResult, StealingAttack
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.targets.target import Target
@@ -60,7 +60,7 @@ class DataFreeStealing(StealingAttack):
             self.learning_rate,
         )
         shape = data.dataset.image_shape
-        fingerprint = stable_hash(
+        fingerprint = hash_stably(
             {
                 "version": 1,
                 "target": target.identity.model_dump(mode="json", exclude={"reference"}),

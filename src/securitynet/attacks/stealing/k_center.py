@@ -25,10 +25,10 @@ class KCenterStealing(ActiveStealing):
         rest = known.rest()
         queried = np.concatenate(known.records)
         centres = compute_embeddings(selector, known.pool, queried)
-        known.query(rest[greedy_k_center(compute_embeddings(selector, known.pool, rest), centres, number)])
+        known.query(rest[choose_k_centers(compute_embeddings(selector, known.pool, rest), centres, number)])
 
 
-def greedy_k_center(points: torch.Tensor, centres: torch.Tensor, number: int) -> NDArray[np.int64]:
+def choose_k_centers(points: torch.Tensor, centres: torch.Tensor, number: int) -> NDArray[np.int64]:
     """Choose points greedily, each the farthest from the centres and from the points chosen before it.
 
     Args:

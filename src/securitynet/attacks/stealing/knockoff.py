@@ -19,7 +19,7 @@ from typing_extensions import override
 from securitynet.attacks.stealing._active import ActiveStealing, Known, compute_outputs, join_outputs
 from securitynet.errors import AccessDenied, ConfigurationError
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 Reward = Literal["certainty", "diversity", "loss"]
 REWARDS: tuple[Reward, ...] = ("certainty", "diversity", "loss")
@@ -66,7 +66,7 @@ class KnockoffStealing(ActiveStealing):
         labels = known.pool.dataset.labels[rest]
         bandit, history = self._learned(known)
         left = {int(label): deque(rest[labels == label].tolist()) for label in np.unique(labels)}
-        draws = generator(known.context.seed, "knockoff", known.count)
+        draws = make_generator(known.context.seed, "knockoff", known.count)
         while number > 0:
             size = min(self.batch, number)
             actions, drawn = [], []

@@ -29,11 +29,11 @@ class UncertaintyStealing(ActiveStealing):
     @override
     def choose(self, known: Known, selector: Target, number: int) -> None:
         rest = known.rest()
-        doubt = uncertainty(compute_outputs(selector, known.pool, rest).posteriors, self.measure)
+        doubt = measure_uncertainty(compute_outputs(selector, known.pool, rest).posteriors, self.measure)
         known.query(rest[np.argsort(-doubt, kind="stable")[:number]])
 
 
-def uncertainty(posteriors: NDArray[np.floating], measure: Measure) -> NDArray[np.float64]:
+def measure_uncertainty(posteriors: NDArray[np.floating], measure: Measure) -> NDArray[np.float64]:
     """Return the uncertainty of each row of posteriors (N×K), N; higher is less certain."""
     values = posteriors.astype(np.float64)
     if measure == "entropy":

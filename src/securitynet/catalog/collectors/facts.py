@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 
 COLUMNS = ("library", "architecture", "input_size", "parameters", "flops", "elements", "counted_with")
 
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
 
 
 @functools.cache
-def known_facts() -> dict[tuple[str, str], Facts]:
+def load_known_facts() -> dict[tuple[str, str], Facts]:
     """The shipped table, by library and architecture."""
     path = files("securitynet.catalog") / "data" / "architecture_facts.csv"
     with path.open(encoding="utf-8") as stream:
@@ -57,7 +57,7 @@ def known_facts() -> dict[tuple[str, str], Facts]:
         }
 
 
-def count(library: str, architecture: str, input_size: int, channels: int = 3) -> Facts:
+def count_weights(library: str, architecture: str, input_size: int, channels: int = 3) -> Facts:
     """Build an architecture on the meta device and count.
 
     Args:
@@ -69,7 +69,7 @@ def count(library: str, architecture: str, input_size: int, channels: int = 3) -
     # By name: the catalog itself must not need torch.
     torch = importlib.import_module("torch")
     flop_counter = importlib.import_module("torch.utils.flop_counter")
-    with importlib.import_module("securitynet.devices").on_meta_device():
+    with importlib.import_module("securitynet.devices").use_meta_device():
         model = _build(library, architecture).eval()
         flops = None
         counter = flop_counter.FlopCounterMode(display=False)
@@ -132,23 +132,23 @@ def _candidates() -> Iterator[tuple[str, str, int]]:
                 yield (*key, item.entry.image_height or 224)
 
 
-def write_table(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
+def write_counts(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
     """Count all ``candidates`` and write the table; the number of rows. What cannot be built is named on stderr."""
     rows = []
     for library, architecture, side in candidates:
         try:
-            facts = count(library, architecture, side)
+            facts = count_weights(library, architecture, side)
         except Exception as error:  # a library's own constructor failed: say so, and count the others
             print(f"{library}:{architecture}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             continue
         rows.append(
             (library, architecture, side, facts.parameters, facts.flops, ";".join(facts.elements), facts.counted_with)
         )
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         text = "\n".join(",".join("" if cell is None else str(cell) for cell in row) for row in [COLUMNS, *rows])
         stream.write(text.encode("utf-8") + b"\n")
     return len(rows)
 
 
 if __name__ == "__main__":
-    print(write_table(Path(sys.argv[1]), _candidates()))
+    print(write_counts(Path(sys.argv[1]), _candidates()))

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from securitynet.catalog.collectors.base import Collector
-from securitynet.catalog.known import completed, dataset_facts, security_codes
+from securitynet.catalog.known import complete_entry, find_dataset_facts, find_security_codes
 from securitynet.catalog.store import Item
 from securitynet.errors import SecurityNetError
 
@@ -161,7 +161,7 @@ def _item(model: dict[str, Any]) -> Item | None:
     papers = [match[1] for tag in tags if (match := _ARXIV.match(tag))]
     licences = [tag.partition(":")[2] for tag in tags if tag.startswith("license:")]
     base = [tag.rpartition(":")[2] for tag in tags if tag.startswith("base_model:")]
-    security = security_codes("huggingface", name)
+    security = find_security_codes("huggingface", name)
     owner = name.partition("/")[0]
     codes: dict[str, Any] = {
         "key": f"hf:{name}",
@@ -184,7 +184,7 @@ def _item(model: dict[str, Any]) -> Item | None:
         "notes": f"Fine-tuned from {base[0]}; papers: {', '.join(papers) or 'none named'}" if base else None,
     } | security
     try:
-        entry, sources = completed(codes)
+        entry, sources = complete_entry(codes)
     except ValidationError:
         return None
     return Item(entry, sources)
@@ -197,7 +197,7 @@ def _object(value: Any) -> dict[str, Any]:
 def _dataset(names: list[str]) -> str | None:
     """The first dataset that the catalog knows, else the first named one."""
     for name in names:
-        facts = dataset_facts(name) or dataset_facts(name.rpartition("/")[2])
+        facts = find_dataset_facts(name) or find_dataset_facts(name.rpartition("/")[2])
         if facts:
             return facts.name
     return names[0] if names else None

@@ -11,8 +11,8 @@ from typing import Any
 from typing_extensions import override
 
 from securitynet.catalog.collectors.base import LibraryCollector, NotInstalled
-from securitynet.catalog.collectors.facts import known_facts
-from securitynet.catalog.known import completed
+from securitynet.catalog.collectors.facts import load_known_facts
+from securitynet.catalog.known import complete_entry
 from securitynet.catalog.store import Item
 
 _RELEASES = "https://github.com/osmr/imgclsmob/releases/download"
@@ -54,7 +54,7 @@ class PytorchcvCollector(LibraryCollector):
         error = row["error_value"]
         # Errors are percent without the point (0326 is 3.26 %): top-5 on ImageNet, else top-1.
         accuracy = round(1 - int(error) / 10_000, 6) if error not in ("", "NA") else None
-        facts = known_facts().get(("pytorchcv", name))
+        facts = load_known_facts().get(("pytorchcv", name))
         architecture = name
         for suffix in ("_cifar10", "_cifar100", "_svhn", "_cub"):
             architecture = architecture.removesuffix(suffix)
@@ -93,7 +93,7 @@ class PytorchcvCollector(LibraryCollector):
             "notes": f"Weights converted from {row['remark']}" if row["remark"] not in ("", "NA") else None,
         }
         counted = f"counted:{facts.counted_with}" if facts else ""
-        entry, sources = completed(codes, {"flops": counted, "elements": counted} if facts else None)
+        entry, sources = complete_entry(codes, {"flops": counted, "elements": counted} if facts else None)
         return Item(entry, sources)
 
 

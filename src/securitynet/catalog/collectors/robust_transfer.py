@@ -11,8 +11,8 @@ from typing import Any
 from typing_extensions import override
 
 from securitynet.catalog.collectors.base import LibraryCollector
-from securitynet.catalog.known import completed
-from securitynet.catalog.published import ROBUST_TRANSFER, TEST_ACCURACY, PublishedModel, packaged, source_of
+from securitynet.catalog.known import complete_entry
+from securitynet.catalog.published import ROBUST_TRANSFER, TEST_ACCURACY, PublishedModel, describe_source, load_packaged
 from securitynet.catalog.store import Item
 
 _IN_ROBUSTBENCH = frozenset(f"{name}_linf_eps4.0" for name in ("resnet18", "resnet50", "wide_resnet50_2"))
@@ -35,17 +35,17 @@ class RobustTransferCollector(LibraryCollector):
 
     @override
     def source(self) -> str:
-        return str(source_of(ROBUST_TRANSFER))
+        return str(describe_source(ROBUST_TRANSFER))
 
     @override
     def collect(self) -> Iterator[Item]:
-        for name, (model,) in packaged(ROBUST_TRANSFER).items():
+        for name, (model,) in load_packaged(ROBUST_TRANSFER).items():
             if name not in _IN_ROBUSTBENCH:
                 yield _item(model)
 
 
 def _item(model: PublishedModel) -> Item:
-    source, threat = source_of(ROBUST_TRANSFER), model.facts.get("threat")
+    source, threat = describe_source(ROBUST_TRANSFER), model.facts.get("threat")
     codes: dict[str, Any] = {
         "key": f"{ROBUST_TRANSFER}:{model.name}",
         "source": RobustTransferCollector.library,
@@ -69,5 +69,5 @@ def _item(model: PublishedModel) -> Item:
     if threat:
         codes |= {"threat": threat, "purpose_detail": f"adversarial training ({threat}, eps {model.facts['eps']})"}
         codes |= _PAPER
-    entry, sources = completed(codes)
+    entry, sources = complete_entry(codes)
     return Item(entry, sources, model.measured(source.address))

@@ -16,9 +16,9 @@ from typing import Any
 from typing_extensions import override
 
 from securitynet.catalog.collectors.base import LibraryCollector
-from securitynet.catalog.importers.published import DATASETS, robustbench_codes
-from securitynet.catalog.known import completed, family_codes
-from securitynet.catalog.published import ROBUSTBENCH, PublishedModel, packaged, source_of
+from securitynet.catalog.importers.published import DATASETS, convert_robustbench_row
+from securitynet.catalog.known import complete_entry, find_family_codes
+from securitynet.catalog.published import ROBUSTBENCH, PublishedModel, describe_source, load_packaged
 from securitynet.catalog.store import Item
 
 
@@ -31,11 +31,11 @@ class RobustbenchCollector(LibraryCollector):
 
     @override
     def source(self) -> str:
-        return f"robustbench {self.version()}" if _zoo() else str(source_of(ROBUSTBENCH))
+        return f"robustbench {self.version()}" if _zoo() else str(describe_source(ROBUSTBENCH))
 
     @override
     def collect(self) -> Iterator[Item]:
-        published = {name: rows[0] for name, rows in packaged(ROBUSTBENCH).items()}
+        published = {name: rows[0] for name, rows in load_packaged(ROBUSTBENCH).items()}
         zoo = _zoo()
         for dataset in DATASETS:
             if zoo is None:
@@ -73,8 +73,8 @@ def _zoo() -> Path | None:
 
 def _item(model: PublishedModel, listed: dict[str, Any]) -> Item:
     """An entry of the published results and what the package's lists add."""
-    source = str(source_of(ROBUSTBENCH))
-    facts = robustbench_codes(model)
+    source = str(describe_source(ROBUSTBENCH))
+    facts = convert_robustbench_row(model)
     given = {name: value for name, value in listed.items() if value is not None}
     if "architecture" in facts:
         given.pop("architecture", None)  # the published name says more than a class does
@@ -85,8 +85,8 @@ def _item(model: PublishedModel, listed: dict[str, Any]) -> Item:
     if "_extra" in name and "extra_data" not in facts:
         given["extra_data"] = True  # the lists' own mark for models trained with data beyond the dataset
     sources = {code: source for code in facts if code not in given} if model.values else {}
-    entry, filled = completed(facts | given, sources)
-    return Item(entry, filled, model.measured(source_of(ROBUSTBENCH).address))
+    entry, filled = complete_entry(facts | given, sources)
+    return Item(entry, filled, model.measured(describe_source(ROBUSTBENCH).address))
 
 
 def _models(tree: ast.Module) -> Iterator[tuple[str, str, dict[str, ast.expr]]]:
@@ -123,7 +123,7 @@ def _architecture(model: ast.expr, bases: dict[str, ast.ClassDef]) -> str | None
         for node in nodes
         if isinstance(node, ast.Name)
     ]
-    return next((name for name in [*texts, *attributes, *classes] if family_codes(name)), None)
+    return next((name for name in [*texts, *attributes, *classes] if find_family_codes(name)), None)
 
 
 def _root_class(name: str, bases: dict[str, ast.ClassDef]) -> str:

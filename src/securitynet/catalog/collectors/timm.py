@@ -9,11 +9,11 @@ from typing import Any
 from typing_extensions import override
 
 from securitynet.catalog.collectors.base import LibraryCollector
-from securitynet.catalog.collectors.facts import known_facts
-from securitynet.catalog.importers.published import timm_claims
-from securitynet.catalog.known import DATASETS, SECURITY, completed, dataset_facts, security_codes
-from securitynet.catalog.links import checksum_in_name
-from securitynet.catalog.published import TIMM, at_size, packaged, source_of
+from securitynet.catalog.collectors.facts import load_known_facts
+from securitynet.catalog.importers.published import find_timm_claims
+from securitynet.catalog.known import DATASETS, SECURITY, complete_entry, find_dataset_facts, find_security_codes
+from securitynet.catalog.links import find_checksum_in_name
+from securitynet.catalog.published import TIMM, choose_at_size, describe_source, load_packaged
 from securitynet.catalog.store import Item
 
 # Words of a tag that name a dataset only together, or in another spelling than the curated table's aliases.
@@ -58,24 +58,24 @@ class TimmCollector(LibraryCollector):
 
     def _item(self, name: str, config: Any, default: Any) -> Item:
         architecture, _, tag = name.partition(".")
-        dataset, pretraining = training_data(tag)
+        dataset, pretraining = parse_training_data(tag)
         channels, height, width = config.input_size
-        facts = known_facts().get(("timm", architecture))
+        facts = load_known_facts().get(("timm", architecture))
         # The table was counted with the default head and size: it holds for what shares them.
         same_head = facts is not None and config.num_classes == default.num_classes
         same_size = same_head and facts is not None and facts.input_size == width
         task, head = _task(config)
         link = config.url or (f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else None)
-        known = dataset_facts(dataset) if dataset else None
+        known = find_dataset_facts(dataset) if dataset else None
         published = known is not None and known.codes.get("topic_category") not in _UNPUBLISHED
-        security = security_codes("timm", name)
+        security = find_security_codes("timm", name)
         codes: dict[str, Any] = {
             "key": f"timm:{name}",
             "source": "timm",
             "name": name,
             "reference": f"timm:{name}",
             "revision": self.version(),
-            "checksum": checksum_in_name(config.url or ""),
+            "checksum": find_checksum_in_name(config.url or ""),
             "license": config.license if config.license != "unknown" else None,
             "weights_link": link,
             "code_link": config.origin_url or "https://github.com/huggingface/pytorch-image-models",
@@ -109,19 +109,19 @@ class TimmCollector(LibraryCollector):
             sources["dataset"] = f"{DATASETS} ({dataset})"
         if facts:
             sources |= dict.fromkeys(("parameters", "flops", "elements"), f"counted:{facts.counted_with}")
-        results = at_size(packaged(TIMM).get(name, ()), height) if head == "classifier" else None
+        results = choose_at_size(load_packaged(TIMM).get(name, ()), height) if head == "classifier" else None
         if results is None:
-            entry, filled = completed(codes, sources)
+            entry, filled = complete_entry(codes, sources)
             return Item(entry, filled)
-        source = f"{source_of(TIMM).address} ({results.facts['size']} px)"
-        stated: dict[str, Any] = timm_claims(results)
+        source = f"{describe_source(TIMM).address} ({results.facts['size']} px)"
+        stated: dict[str, Any] = find_timm_claims(results)
         if codes["parameters"] is None:
             stated["parameters"] = int(results.facts["parameters"])  # in millions, to two decimals
-        entry, filled = completed(codes | stated, sources | dict.fromkeys(stated, source))
+        entry, filled = complete_entry(codes | stated, sources | dict.fromkeys(stated, source))
         return Item(entry, filled, results.measured(source))
 
 
-def training_data(tag: str) -> tuple[str | None, tuple[str, ...]]:
+def parse_training_data(tag: str) -> tuple[str | None, tuple[str, ...]]:
     """The dataset that a tag names last, and those before it.
 
     ``laion2b_ft_in12k_in1k`` gives ImageNet-1k, after LAION-2B and ImageNet-12k.
@@ -133,7 +133,7 @@ def training_data(tag: str) -> tuple[str | None, tuple[str, ...]]:
     text = tag
     for phrase, alias in _PHRASES.items():
         text = text.replace(phrase, alias)
-    datasets = [facts.name for word in text.split("_") if (facts := dataset_facts(word)) and len(word) > 2]
+    datasets = [facts.name for word in text.split("_") if (facts := find_dataset_facts(word)) and len(word) > 2]
     if not datasets:
         return None, ()
     return datasets[-1], tuple(name for name in dict.fromkeys(datasets[:-1]) if name != datasets[-1])
@@ -144,8 +144,8 @@ def _task(config: Any) -> tuple[str, str]:
     if config.num_classes == 0:
         return "feature extraction", "none"
     _, _, tag = f"{config.architecture}.{config.tag}".partition(".")
-    dataset, _ = training_data(tag)
-    facts = dataset_facts(dataset) if dataset else None
+    dataset, _ = parse_training_data(tag)
+    facts = find_dataset_facts(dataset) if dataset else None
     web = facts is not None and facts.codes.get("topic_category") == "web image"
     # No published set of classes has fewer than a thousand here; Meta's perception encoders name no dataset.
     if web or (dataset is None and config.num_classes not in (1000,)):

@@ -9,9 +9,9 @@ from typing import Any
 from typing_extensions import override
 
 from securitynet.catalog.collectors.base import LibraryCollector
-from securitynet.catalog.collectors.facts import known_facts
-from securitynet.catalog.known import completed
-from securitynet.catalog.links import checksum_in_name
+from securitynet.catalog.collectors.facts import load_known_facts
+from securitynet.catalog.known import complete_entry
+from securitynet.catalog.links import find_checksum_in_name
 from securitynet.catalog.store import Item
 
 
@@ -40,7 +40,7 @@ class TorchvisionCollector(LibraryCollector):
         swag = "SWAG" in weights.name
         # One enum holds valid weights for the features only.
         classifier = bool(meta.get("categories"))
-        facts = known_facts().get(("torchvision", architecture.removeprefix("quantized_")))
+        facts = load_known_facts().get(("torchvision", architecture.removeprefix("quantized_")))
         name = f"{architecture}@{weights.name}"
         codes: dict[str, Any] = {
             "key": f"torchvision:{name}",
@@ -48,7 +48,7 @@ class TorchvisionCollector(LibraryCollector):
             "name": name,
             "reference": f"torchvision:{name}",
             "revision": self.version(),
-            "checksum": checksum_in_name(weights.url),
+            "checksum": find_checksum_in_name(weights.url),
             "license": "cc-by-nc-4.0" if meta.get("license") else "bsd-3-clause",
             "weights_link": weights.url,
             "code_link": "https://github.com/pytorch/vision",
@@ -81,5 +81,5 @@ class TorchvisionCollector(LibraryCollector):
             "claimed_top5": round(metrics["acc@5"] / 100, 6) if classifier else None,
             "notes": f"Recipe: {recipe}" if recipe else None,
         }
-        entry, sources = completed(codes, {"elements": f"counted:{facts.counted_with}"} if facts else None)
+        entry, sources = complete_entry(codes, {"elements": f"counted:{facts.counted_with}"} if facts else None)
         return Item(entry, sources)

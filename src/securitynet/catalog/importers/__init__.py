@@ -6,6 +6,6 @@ A bad row is reported with its line and reason and does not stop the rest; with 
 from __future__ import annotations
 
 from securitynet.catalog.importers.base import ImportProblem, ImportReport, Table
-from securitynet.catalog.importers.read import read_table
+from securitynet.catalog.importers.read import read_published_table
 
-__all__ = ["ImportProblem", "ImportReport", "Table", "read_table"]
+__all__ = ["ImportProblem", "ImportReport", "Table", "read_published_table"]

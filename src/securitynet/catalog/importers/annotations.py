@@ -7,7 +7,7 @@ import io
 from collections import defaultdict
 from pathlib import Path
 
-from securitynet.catalog.codebook import code
+from securitynet.catalog.codebook import find_code
 from securitynet.catalog.importers.base import TableError
 from securitynet.untrusted import read_bytes
 
@@ -33,7 +33,7 @@ def read_annotations(path: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
         raise TableError(
             f"{path.name} has no column `entry`.", hint="Its first line names the columns: entry, and codes."
         )
-    names = {column: code(column).name for column in header if column not in ("entry", "coder")}
+    names = {column: find_code(column).name for column in header if column not in ("entry", "coder")}
     by_coder: dict[str, list[tuple[str, dict[str, str]]]] = defaultdict(list)
     for line, cells in lines[1:]:
         if not any(cell.strip() for cell in cells):

@@ -81,7 +81,7 @@ class ImportReport:
     by_purpose: dict[str, int] = field(default_factory=dict)
 
 
-def reason_of(error: Exception) -> str:
+def describe_reason(error: Exception) -> str:
     """An error in one line."""
     if isinstance(error, ValidationError):
         return "; ".join(

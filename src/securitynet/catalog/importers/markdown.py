@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from securitynet.catalog.importers.base import ImportProblem, Table, TableError, reason_of
-from securitynet.catalog.known import completed, family_codes
+from securitynet.catalog.importers.base import ImportProblem, Table, TableError, describe_reason
+from securitynet.catalog.known import complete_entry, find_family_codes
 from securitynet.catalog.store import Item, Measured
 from securitynet.errors import SecurityNetError
 
@@ -141,7 +141,7 @@ def _row(table: Table, line: int, header: list[str], cells: list[str], convert: 
     try:
         converted = convert(values)
     except (ValidationError, SecurityNetError, ValueError) as error:
-        table.problems.append(ImportProblem(line, reason_of(error)))
+        table.problems.append(ImportProblem(line, describe_reason(error)))
         return
     if isinstance(converted, Item):
         table.add(line, converted)
@@ -150,7 +150,7 @@ def _row(table: Table, line: int, header: list[str], cells: list[str], convert: 
 
 
 def _model(values: dict[str, str], repeats: Counter[tuple[str, str, str]]) -> Item:
-    name, kind = plain(values["Model Name"]), plain(values["Model Type"])
+    name, kind = strip_markup(values["Model Name"]), strip_markup(values["Model Type"])
     if not name:
         raise ValueError("no model name")
     security = values["Purpose"].strip().lower() == "security"
@@ -158,16 +158,18 @@ def _model(values: dict[str, str], repeats: Counter[tuple[str, str, str]]) -> It
     codes: dict[str, Any] = {
         "source": "securitynet",
         "name": name,
-        "dataset": plain(values["Data Name"]),
-        "topic_category": plain(values["Data Category"]) or None,
+        "dataset": strip_markup(values["Data Name"]),
+        "topic_category": strip_markup(values["Data Category"]) or None,
         "classes": _whole(values, "Num Class"),
         "training_size": _whole(values, "Training Size"),
         "task_type": "classification",
         "head": "classifier",
-        "venue": plain(values["Conference"]) or None,
+        "venue": strip_markup(values["Conference"]) or None,
         "venue_type": _venue_type(values["Conference Type"]),
         "year": _whole(values, "Year"),
-        "countries": tuple(_COUNTRIES.get(c, c) for c in map(str.strip, plain(values["Country"]).split(",")) if c),
+        "countries": tuple(
+            _COUNTRIES.get(c, c) for c in map(str.strip, strip_markup(values["Country"]).split(",")) if c
+        ),
         "authors": _whole(values, "Num Authors"),
         "purpose": "security" if security else "benchmark",
         "paper_link": values["Paper Link"] or None,
@@ -177,9 +179,9 @@ def _model(values: dict[str, str], repeats: Counter[tuple[str, str, str]]) -> It
         "extra_data": False,
     } | _from_name(name, kind, weights, security)
     if values["Purpose"].strip().lower() not in ("security", "benchmark"):
-        codes["purpose_detail"] = f"{plain(values['Purpose'])} (as published)"
+        codes["purpose_detail"] = f"{strip_markup(values['Purpose'])} (as published)"
     repeat = (name, codes["dataset"], codes["purpose"])
-    entry, sources = completed({**codes, "key": "made below"})
+    entry, sources = complete_entry({**codes, "key": "made below"})
     # The same name stands for several models of one dataset (seeds): their order distinguishes them.
     repeats[repeat] += 1
     number = f"#{repeats[repeat]}" if repeats[repeat] > 1 else ""
@@ -203,7 +205,7 @@ def _from_name(name: str, kind: str, weights: str | None, security: bool) -> dic
         codes["reference"] = f"pytorchcv:{name}"
     else:
         codes["architecture"] = _MEDMNIST_RUN.split(name)[0]
-    family = family_codes(kind)
+    family = find_family_codes(kind)
     codes.update({code: family[code] for code in ("family", "architecture_type") if code in family})
     return codes
 
@@ -223,21 +225,21 @@ def _measured(values: dict[str, str]) -> Iterator[Measured]:
 
 
 def _paper(values: dict[str, str]) -> dict[str, Any]:
-    title = plain(values["Title"])
+    title = strip_markup(values["Title"])
     if not title:
         raise ValueError("no title")
     return {
         "title": title,
-        "venue": plain(values["Conference"]) or None,
+        "venue": strip_markup(values["Conference"]) or None,
         "venue_type": _venue_type(values["Conference Type"]),
         "year": _whole(values, "Year"),
         "paper_link": values["Paper Link"] or None,
         "weights_link": values["Weights"] or None,
-        "note": plain(values.get("Note", "")) or None,
+        "note": strip_markup(values.get("Note", "")) or None,
     }
 
 
-def plain(cell: str) -> str:
+def strip_markup(cell: str) -> str:
     """The text of a cell: no HTML tags, no Markdown links, entities decoded."""
     text = _TAG.sub("", html.unescape(cell))
     text = re.sub(r"\[([^\[\]]*)\]\([^)\[]*\)", r"\1", text)
@@ -261,12 +263,12 @@ def link(cell: str) -> str | None:
 
 
 def _venue_type(cell: str) -> str | None:
-    text = plain(cell)
+    text = strip_markup(cell)
     return _VENUE_TYPES.get(text.lower(), "other") if text else None
 
 
 def _number(values: dict[str, str], column: str) -> float | None:
-    text = plain(values[column])
+    text = strip_markup(values[column])
     if not text or text.lower() in ("nan", "none", "-"):
         return None
     try:

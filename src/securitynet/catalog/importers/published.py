@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.catalog.importers.base import ImportProblem, Table, TableError
-from securitynet.catalog.known import completed, family_codes
-from securitynet.catalog.published import ROBUSTBENCH, TEST_ACCURACY, TIMM, TOP5, PublishedModel, at_size
+from securitynet.catalog.known import complete_entry, find_family_codes
+from securitynet.catalog.published import ROBUSTBENCH, TEST_ACCURACY, TIMM, TOP5, PublishedModel, choose_at_size
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.catalog.store import Item
 
@@ -196,7 +196,7 @@ def _read_venue(text: str) -> tuple[str, str]:
     return (match[1].strip(), match[2]) if match else ("", "")
 
 
-def robustbench_codes(model: PublishedModel) -> dict[str, Any]:
+def convert_robustbench_row(model: PublishedModel) -> dict[str, Any]:
     """The codes of the catalog that a RobustBench row gives, except those of its weights.
 
     Args:
@@ -208,7 +208,7 @@ def robustbench_codes(model: PublishedModel) -> dict[str, Any]:
     threatened = THREATS.get(threat, threat)
     venue = facts.get("venue")
     stated = facts.get("architecture", "")
-    parts = [part for part in re.split(r"\s*\+\s*|,|\s+", stated) if family_codes(part)]
+    parts = [part for part in re.split(r"\s*\+\s*|,|\s+", stated) if find_family_codes(part)]
     codes: dict[str, Any] = {
         "key": f"robustbench:{DATASETS.get(dataset, dataset)}:{threat}:{name}",
         "source": "robustbench",
@@ -243,7 +243,7 @@ def _venue_type(venue: str) -> str:
     return next((kind for kind, names in _VENUE_TYPES.items() if venue in names), "other")
 
 
-def robustbench_table(models: Iterable[PublishedModel], source: str, known: Mapping[str, CatalogEntry]) -> Table:
+def load_robustbench_table(models: Iterable[PublishedModel], source: str, known: Mapping[str, CatalogEntry]) -> Table:
     """Entries with their published values.
 
     Args:
@@ -253,16 +253,16 @@ def robustbench_table(models: Iterable[PublishedModel], source: str, known: Mapp
     """
     table = Table(source)
     for line, model in enumerate(models, start=1):
-        codes = robustbench_codes(model)
+        codes = convert_robustbench_row(model)
         held = known.get(codes["key"])
         if held is not None and held.reference is not None:
             codes["reference"] = held.reference
-        entry, sources = completed(codes)
+        entry, sources = complete_entry(codes)
         table.add(line, Item(entry, sources, model.measured(source)))
     return table
 
 
-def timm_table(models: Iterable[PublishedModel], source: str, known: Mapping[str, CatalogEntry]) -> Table:
+def load_timm_table(models: Iterable[PublishedModel], source: str, known: Mapping[str, CatalogEntry]) -> Table:
     """Published values of the timm models that a catalog holds, at the image size of each.
 
     Args:
@@ -276,22 +276,22 @@ def timm_table(models: Iterable[PublishedModel], source: str, known: Mapping[str
         by_name.setdefault(model.name, []).append(model)
     for line, (name, results) in enumerate(by_name.items(), start=1):
         entry = known.get(name)
-        fitting = at_size(results, entry.image_height if entry else None)
+        fitting = choose_at_size(results, entry.image_height if entry else None)
         if entry is None or fitting is None:
             table.warnings.append(ImportProblem(line, f"timm:{name} is not in the catalog; its results were left out"))
             continue
-        codes = {"key": entry.key, "source": entry.source, "name": entry.name} | timm_claims(fitting)
+        codes = {"key": entry.key, "source": entry.source, "name": entry.name} | find_timm_claims(fitting)
         table.add(line, Item(CatalogEntry(**codes), {}, fitting.measured(f"{source} ({fitting.facts['size']} px)")))
     return table
 
 
-def timm_claims(model: PublishedModel) -> dict[str, float]:
+def find_timm_claims(model: PublishedModel) -> dict[str, float]:
     """The accuracies on ImageNet that timm states for a model, as codes."""
     stated = {"claimed_accuracy": model.values.get(TEST_ACCURACY), "claimed_top5": model.values.get(TOP5)}
     return {name: value for name, value in stated.items() if value is not None}
 
 
-def write_table(models: Iterable[PublishedModel], path: Path) -> int:
+def write_facts_table(models: Iterable[PublishedModel], path: Path) -> int:
     """Write models as a table of facts; how many.
 
     Args:
@@ -340,4 +340,4 @@ if __name__ == "__main__":
     found, left_out = PUBLISHED_READERS[kind](Path(source))
     for problem in left_out:
         print(problem, file=sys.stderr)
-    print(write_table(found, Path(target)), "rows", file=sys.stderr)
+    print(write_facts_table(found, Path(target)), "rows", file=sys.stderr)

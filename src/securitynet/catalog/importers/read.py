@@ -17,7 +17,7 @@ _SECONDS = 30
 _SUFFIXES = (".md", ".markdown", ".csv", ".jsonl", ".ndjson", ".parquet")
 
 
-def read_table(location: str | Path, *, source: str | None = None) -> Table:
+def read_published_table(location: str | Path, *, source: str | None = None) -> Table:
     """Read a published table; nothing is written.
 
     Args:

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from securitynet.catalog.codebook import code, codebook
-from securitynet.catalog.importers.base import ImportProblem, Table, TableError, reason_of
-from securitynet.catalog.known import completed, dataset_name
+from securitynet.catalog.codebook import find_code, load_codebook
+from securitynet.catalog.importers.base import ImportProblem, Table, TableError, describe_reason
+from securitynet.catalog.known import complete_entry, spell_dataset
 from securitynet.catalog.store import Item, Measured
 from securitynet.errors import ConfigurationError, SecurityNetError, UnknownName
 from securitynet.escaping import unescape_formula
@@ -113,9 +113,9 @@ def _table(rows: Iterable[_Row], source: str) -> Table:
             table.problems.append(row)
             continue
         try:
-            table.add(line, item_from(row, source, repeats))
+            table.add(line, read_item(row, source, repeats))
         except (ValidationError, SecurityNetError, ValueError, TypeError) as error:
-            table.problems.append(ImportProblem(line, reason_of(error)))
+            table.problems.append(ImportProblem(line, describe_reason(error)))
     if seen and not table.items and len(table.problems) == seen:
         first = table.problems[0]
         raise TableError(
@@ -127,7 +127,7 @@ def _table(rows: Iterable[_Row], source: str) -> Table:
     return table
 
 
-def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, ...]] | None = None) -> Item:
+def read_item(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, ...]] | None = None) -> Item:
     """Read an entry from a mapping of codes to values (or texts).
 
     ``key`` may be missing: it is then made of source, name and dataset. ``measured:NAME`` columns, and a list
@@ -146,8 +146,8 @@ def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, .
             if value not in (None, ""):
                 name = column.removeprefix(MEASURED_PREFIX)
                 measured.append(Measured(name, _finite(column, value), "published", source))
-        elif column in codebook() and value is not None:
-            parsed = code(column).parse(value) if isinstance(value, str) else code(column).check(value)
+        elif column in load_codebook() and value is not None:
+            parsed = find_code(column).parse(value) if isinstance(value, str) else find_code(column).check(value)
             if parsed not in (None, ()):
                 codes[column] = parsed
     given = {str(name): str(value) for name, value in dict(_json(row, "sources", dict)).items()}
@@ -158,7 +158,7 @@ def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, .
         raise ConfigurationError(f"no {' and no '.join(missing)}")
     if "key" not in codes:
         if "dataset" in codes:
-            codes["dataset"] = dataset_name(codes["dataset"])
+            codes["dataset"] = spell_dataset(codes["dataset"])
         parts = (codes["source"], codes["name"], codes.get("dataset"))
         if repeats is not None:
             repeats[parts] += 1
@@ -166,7 +166,7 @@ def item_from(row: Mapping[str, Any], source: str, repeats: Counter[tuple[Any, .
         codes["key"] = (
             f"{codes['source']}:{codes['name']}" + (f"@{codes['dataset']}" if "dataset" in codes else "") + number
         )
-    entry, sources = completed(codes, given)
+    entry, sources = complete_entry(codes, given)
     return Item(entry, sources, tuple(measured))
 
 
@@ -181,7 +181,7 @@ def _json(row: Mapping[str, Any], column: str, kind: type) -> Any:
 
 
 def _check_columns(columns: Iterable[str]) -> None:
-    allowed = {*codebook(), *_BOOKKEEPING, "measurements", "sources"}
+    allowed = {*load_codebook(), *_BOOKKEEPING, "measurements", "sources"}
     for column in columns:
         if column not in allowed and not column.startswith(MEASURED_PREFIX):
             raise UnknownName("column", column, allowed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securitynet.catalog.codebook import codebook
+from securitynet.catalog.codebook import load_codebook
 from securitynet.cli import console
 from securitynet.cli.catalog.options import (
     Db,
@@ -17,7 +17,7 @@ from securitynet.cli.catalog.options import (
     open_catalog,
     valued,
 )
-from securitynet.cli.catalog.output import as_text, headline, plain, print_table
+from securitynet.cli.catalog.output import as_text, convert_to_json, print_table, write_headline
 from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def collect(
         for word, keys in (("new", r.added), ("changed", r.changed), ("gone", r.gone)) if details else ():
             for key in keys:
                 console.stdout.print(f"  {word:<7} {key}", markup=False, soft_wrap=True)
-    console.stdout.print(f"The catalog holds {headline(total, tasks)}.", soft_wrap=True)
+    console.stdout.print(f"The catalog holds {write_headline(total, tasks)}.", soft_wrap=True)
 
 
 @app.command("import")
@@ -261,16 +261,16 @@ def agreement(
                 new = library.annotate(catalog, coder, rows)
                 console.stderr.print(f"{path.name}: {new} new values by {coder}", markup=False)
         units = library.read_units(catalog)
-        agreements = library.agreement(units)
-        open_ = library.disagreements(units)
+        agreements = library.measure_agreement(units)
+        open_ = library.list_disagreements(units)
         changed = None
         if resolve or decide:
-            changed, open_ = library.resolve(catalog, library.decisions(catalog, decide or ()))
+            changed, open_ = library.resolve_values(catalog, library.parse_decisions(catalog, decide or ()))
     if json:
         console.print_json(
             {
-                "agreement": [plain(item) for item in agreements],
-                "disagreements": [plain(item) for item in open_],
+                "agreement": [convert_to_json(item) for item in agreements],
+                "disagreements": [convert_to_json(item) for item in open_],
                 "entries_changed": changed,
             }
         )
@@ -290,16 +290,16 @@ def agreement(
 
 
 def _totals(catalog: Catalog) -> tuple[int, dict[str, int]]:
-    from securitynet.catalog.codebook import code
+    from securitynet.catalog.codebook import find_code
 
-    tasks = {task: catalog.query(task_type=task).count() for task in code("task_type").values}
+    tasks = {task: catalog.query(task_type=task).count() for task in find_code("task_type").values}
     return catalog.query().count(), {task: count for task, count in tasks.items() if count}
 
 
 def _asked(codes: dict[str, str]) -> dict[str, str]:
     """Ask for every code that was not given; a wrong answer is explained and asked for again."""
     answers = dict(codes)
-    for info in codebook().values():
+    for info in load_codebook().values():
         if info.name in answers or info.name == "key":
             continue
         while True:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securitynet.catalog.codebook import as_json, as_markdown, codebook, overview_codes
+from securitynet.catalog.codebook import as_json, as_markdown, list_overview_codes, load_codebook
 from securitynet.cli import console
 from securitynet.cli.catalog.options import (
     Db,
@@ -19,7 +19,7 @@ from securitynet.cli.catalog.options import (
     filtered,
     open_catalog,
 )
-from securitynet.cli.catalog.output import as_text, headline, print_table
+from securitynet.cli.catalog.output import as_text, print_table, write_headline
 from securitynet.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def search(
 
         console.print_text(as_csv([{**record, "measurements": []} for record in records]))
     else:
-        columns = ("id", *overview_codes(), *values)
+        columns = ("id", *list_overview_codes(), *values)
         print_table(columns, [[record.get(name) for name in columns] for record in records])
     if page.after and output != "json":
         console.stderr.print(f"More: --after {shlex.quote(page.after)}", markup=False, soft_wrap=True)
@@ -184,11 +184,11 @@ def stats(
     json: Json = False,
 ) -> None:
     """Count entries by year, country, venue, dataset and model type, by purpose (Figure 1); what is known of them."""
-    from securitynet.catalog.stats import FIGURE_1, coverage, statistics
+    from securitynet.catalog.stats import FIGURE_1, count_entries, measure_coverage
 
     with open_catalog(db) as catalog:
         frame = catalog.to_frame(catalog.query(" ".join(text or ()), filters=codes))
-    stats, known = statistics(frame), coverage(frame)
+    stats, known = count_entries(frame), measure_coverage(frame)
     if json:
         counts = {name: table.to_dict("records") for name, table in stats.counts.items()}
         console.print_json({"total": stats.total, "purposes": stats.purposes, "tasks": stats.tasks, "counts": counts,
@@ -196,7 +196,7 @@ def stats(
                             "coverage": known.to_dict("index")})  # fmt: skip
         return
     purposes = ", ".join(f"{count:,} {purpose}" for purpose, count in stats.purposes.items())
-    console.stdout.print(f"{headline(stats.total, stats.tasks)}; {purposes or 'none'}", soft_wrap=True)
+    console.stdout.print(f"{write_headline(stats.total, stats.tasks)}; {purposes or 'none'}", soft_wrap=True)
     for name, heading in FIGURE_1.items():
         table = stats.counts[name]
         console.stdout.print(
@@ -320,7 +320,7 @@ def _explain_nothing(catalog: Catalog, codes: dict[str, str]) -> None:
     console.stderr.print("No entry matches.")
     with catalog.database.read() as connection:
         for name, value in codes.items():
-            info = codebook()[name]
+            info = load_codebook()[name]
             plain_text = info.kind == "text" and "," not in value and not value.startswith("!")
             if plain_text and catalog.query(filters={name: value}, duplicates=True).count() == 0:
                 close = suggest_values(connection, name, value)

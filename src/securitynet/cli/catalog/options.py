@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from securitynet.catalog.codebook import CodeInfo, codebook
+from securitynet.catalog.codebook import CodeInfo, load_codebook
 
 if TYPE_CHECKING:
     from securitynet.catalog.catalog import Catalog
@@ -23,7 +23,9 @@ Words = Annotated[list[str] | None, typer.Argument(metavar="[WORDS]...", help="W
 Duplicates = Annotated[bool, typer.Option("--duplicates", help="Show duplicates too.")]
 
 
-def with_codes(panel: str, describe: Callable[[CodeInfo], str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def add_code_options(
+    panel: str, describe: Callable[[CodeInfo], str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option per code of the codebook; it receives those that were given as ``codes``."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -39,11 +41,11 @@ def with_codes(panel: str, describe: Callable[[CodeInfo], str]) -> Callable[[Cal
                                  rich_help_panel=f"{panel}: {info.group}"),
                 ],
             )
-            for info in codebook().values()
+            for info in load_codebook().values()
         ]  # fmt: skip
 
         def command(**values: Any) -> None:
-            codes = {name: values.pop(f"code_{name}") for name in codebook()}
+            codes = {name: values.pop(f"code_{name}") for name in load_codebook()}
             function(**values, codes={name: value for name, value in codes.items() if value is not None})
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
@@ -66,8 +68,8 @@ def _value_help(info: CodeInfo) -> str:
     return info.meaning + values + (" Separate several by semicolons." if info.several else "")
 
 
-filtered = with_codes("Filters", _filter_help)
-valued = with_codes("Codes", _value_help)
+filtered = add_code_options("Filters", _filter_help)
+valued = add_code_options("Codes", _value_help)
 
 
 def open_catalog(db: str | None) -> Catalog:

@@ -43,7 +43,7 @@ _KINDS = {
 }
 
 
-def headline(total: int, tasks: dict[str, int]) -> str:
+def write_headline(total: int, tasks: dict[str, int]) -> str:
     """How many models there are, and of which kinds.
 
     Args:
@@ -58,7 +58,7 @@ def headline(total: int, tasks: dict[str, int]) -> str:
     return f"{total:,} {what}, duplicates counted once" + (f": {', '.join(kinds)}" if kinds else "")
 
 
-def plain(item: Any) -> Any:
+def convert_to_json(item: Any) -> Any:
     """A dataclass as JSON types; NaN, which JSON lacks, as null."""
     from dataclasses import asdict
 

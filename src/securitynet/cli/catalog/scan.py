@@ -43,15 +43,15 @@ def scan(
 
     Example: securitynet catalog scan repositories --review
     """
-    from securitynet.files import atomic_write
+    from securitynet.files import write_atomically
     from securitynet.scan import scan as run
     from securitynet.scan.candidates import accept as accepted
 
-    with console.progress_bar() as progress:
+    with console.show_progress() as progress:
         report = run(folders, max_size=max_size << 20, report_progress=progress)
     rows = [candidate.row() for candidate in report.candidates]
     if out is not None:
-        with atomic_write(out) as stream:
+        with write_atomically(out) as stream:
             stream.writelines(json_module.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
     added = None
     if accept is not None:

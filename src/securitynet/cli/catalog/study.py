@@ -17,7 +17,7 @@ from securitynet.cli.catalog.options import (
     filtered,
     open_catalog,
 )
-from securitynet.cli.catalog.output import plain, print_table
+from securitynet.cli.catalog.output import convert_to_json, print_table
 from securitynet.errors import ConfigurationError
 
 app = typer.Typer()
@@ -56,15 +56,15 @@ def select(
     Example: securitynet catalog select 12 --dataset CIFAR-10,CIFAR-100 --seed 7 --out models.toml
     """
     from securitynet.catalog.selection import FACETS
-    from securitynet.catalog.selection import select as choose
-    from securitynet.files import atomic_write
+    from securitynet.catalog.selection import select_models as choose
+    from securitynet.files import write_atomically
 
     filters = {} if any_model else {"reference": "any", "head": "classifier", "task_type": "classification"}
     with open_catalog(db) as catalog:
         table = catalog.to_frame(catalog.query(text, filters={**filters, **codes}))
     selection = choose(table, count, seed=seed, facets=tuple(facet) if facet else FACETS)
     if out is not None:
-        with atomic_write(out) as stream:
+        with write_atomically(out) as stream:
             stream.write(selection.as_toml().encode())
     if json:
         names = ["id", "reference", "name", "dataset", "family"]
@@ -110,12 +110,12 @@ def compare(
 
     Accuracy, overfitting, and the clusters that a Gaussian mixture finds among the security models.
     """
-    from securitynet.catalog.compare import compare as run
+    from securitynet.catalog.compare import compare_groups_of_models as run
 
     with open_catalog(db) as catalog:
         comparisons = run(catalog.to_frame(catalog.query(filters=codes)), any_architecture=any_architecture)
     if json:
-        console.print_json([plain(item) for item in comparisons])
+        console.print_json([convert_to_json(item) for item in comparisons])
         return
     rows = []
     for item in comparisons:
@@ -146,14 +146,14 @@ def validate(
     json: Json = False,
 ) -> None:
     """Look for entries that cannot be right. Exit code 1 if there are errors (warnings are only printed)."""
-    from securitynet.catalog.validation import validate as run
+    from securitynet.catalog.validation import validate_entries as run
 
     with open_catalog(db) as catalog:
         query = catalog.query(" ".join(text or ()), filters=codes, duplicates=True)
         findings = list(run(catalog.database, query, online=online))
     errors = sum(finding.severity == "error" for finding in findings)
     if json:
-        console.print_json([plain(finding) for finding in findings])
+        console.print_json([convert_to_json(finding) for finding in findings])
     else:
         for finding in findings:
             console.stdout.print(

@@ -85,7 +85,7 @@ def divide(
     return Division(owner, put, silhouette)
 
 
-def avoidance(division: Division) -> float:
+def measure_avoidance(division: Division) -> float:
     """p-value of the cluster that clean images avoid more (`securitynet.metrics.clusters.find_foreign_clusters`)."""
     counts = [np.bincount(rows, minlength=2)[None] for rows in (division.owner, division.clean)]
     return float(clusters.find_foreign_clusters(*counts)[1][0])
@@ -131,7 +131,7 @@ class Clusters(Output):
         """Return the foreign cluster of each class, its adjusted p-value, K, and whether each record is suspect, N."""
         which, raw = clusters.find_foreign_clusters(self.training, self.clean)
         chosen = np.minimum(raw * self.reductions, 1.0)  # Bonferroni's correction within a class, Holm's over classes
-        p_values = clusters.adjust_p_values(chosen, int((~np.isnan(self.silhouettes)).sum()))
+        p_values = clusters.correct_for_clusters(chosen, int((~np.isnan(self.silhouettes)).sum()))
         at = np.searchsorted(self.classes, self.labels)
         suspect = (self.owner == which[at]) & (p_values[at] < clusters.ALPHA)
         return which, p_values, np.asarray(suspect)
@@ -176,7 +176,7 @@ class Clusters(Output):
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         """Compute both verdicts on classes and the share of suspect records, and detection rates if poison is known."""
         _, p_values, suspect = self.judged()
-        return clusters.measure(
+        return clusters.measure_clusters(
             self.silhouettes, p_values, self.training, suspect, self.poisoned, level=level, notes=self.notes
         )
 

@@ -21,7 +21,7 @@ from securitynet.detectors._class_statistics.output import (
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics.backdoor_verdict import ALPHA
 from securitynet.metrics.class_pairs import PairTest, find_easy_pairs
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Direction, Measurement
 
 RESAMPLINGS = 100
@@ -184,7 +184,7 @@ class PairNorms(Output):
         repeats = len(self.norms)
         if repeats == 1:
             return p_value, p_value
-        random = np.random.default_rng(derived_seed(seed, "class pairs"))
+        random = np.random.default_rng(derive_seed(seed, "class pairs"))
         drawn = []
         for _ in range(RESAMPLINGS):
             test = find_easy_pairs(self.norms[random.integers(0, repeats, repeats)].min(axis=0))

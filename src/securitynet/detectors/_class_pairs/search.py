@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from securitynet.models.targets.input_gradients import InputGradients, cross_entropy
+from securitynet.models.targets.input_gradients import InputGradients, compute_cross_entropy
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 GROUP_NUMBERS = 1 << 24
 """Most numbers in the triggered images of one step: 64 MiB."""
@@ -62,7 +62,7 @@ def search_pairs(
         seed: Seed of the starting points; those of a pair do not depend on the other pairs.
         report_progress: Called with the share of the work that is done, in [0, 1].
     """
-    gradients = InputGradients(target, loss=cross_entropy)
+    gradients = InputGradients(target, loss=compute_cross_entropy)
     group = max(1, GROUP_NUMBERS // images[0].numel())
     parts = []
     for number, part in enumerate(torch.split(pairs, group)):
@@ -102,7 +102,7 @@ def _search_group(
     shown, count = images[sources], images.shape[1]
     _, _, channels, height, width = images.shape
     drawn = [
-        torch.randn((channels + 1, height, width), generator=generator(seed, f"class pair {int(a)} to {int(b)}"))
+        torch.randn((channels + 1, height, width), generator=make_generator(seed, f"class pair {int(a)} to {int(b)}"))
         for a, b in pairs
     ]
     raw = (0.1 * torch.stack(drawn)).to(images.device).requires_grad_()

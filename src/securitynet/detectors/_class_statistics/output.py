@@ -13,7 +13,7 @@ from typing_extensions import override
 from securitynet.methods.base import Output
 from securitynet.metrics.backdoor_verdict import ALPHA
 from securitynet.metrics.high_outliers import FEWEST, HighOutlier, find_high_outlier
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Direction, Measurement
 
 RESAMPLINGS = 200
@@ -123,7 +123,7 @@ class ClassStatistics(Output):
         repeats = self.values.shape[1]
         if repeats == 1:
             return p_value, p_value
-        random = np.random.default_rng(derived_seed(seed, "class statistics"))
+        random = np.random.default_rng(derive_seed(seed, "class statistics"))
         drawn = []
         for _ in range(RESAMPLINGS):
             outlier = self.find_outlier(self.values[:, random.integers(0, repeats, repeats)].max(axis=1))

@@ -14,7 +14,7 @@ RESTARTS = 3
 """Number of random starts, of which the tightest clustering is used."""
 
 
-def dominant_colours(images: torch.Tensor, clusters: int, streams: list[torch.Generator]) -> torch.Tensor:
+def find_dominant_colours(images: torch.Tensor, clusters: int, streams: list[torch.Generator]) -> torch.Tensor:
     """Return the rounded centre of the largest cluster of each image's pixels, N×C uint8.
 
     Args:

@@ -63,7 +63,7 @@ def paste_regions(source: torch.Tensor, masks: torch.Tensor, onto: torch.Tensor)
     return torch.where(masks, source, onto)
 
 
-def random_places(grid: Grid, count: int, taken: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
+def draw_places(grid: Grid, count: int, taken: torch.Tensor, stream: torch.Generator) -> torch.Tensor:
     """Draw ``count`` different free places uniformly, or as many as there are, int64.
 
     Args:
@@ -76,7 +76,7 @@ def random_places(grid: Grid, count: int, taken: torch.Tensor, stream: torch.Gen
     return order[~taken[order]][:count]
 
 
-def promising_places(grid: Grid, count: int, taken: torch.Tensor, doubts: torch.Tensor) -> torch.Tensor:
+def choose_promising_places(grid: Grid, count: int, taken: torch.Tensor, doubts: torch.Tensor) -> torch.Tensor:
     """Choose places near those whose covering lowered the log-odds of the prediction most, N×count int64.
 
     The decrease at a place is estimated from nearby places with Gaussian weights whose standard deviation is a third of

@@ -36,7 +36,7 @@ def label_bytes(shape: Sequence[int]) -> int:
     return 4 * _COPIES * (channels + 1) * height * width
 
 
-def block_length(shape: Sequence[int]) -> int:
+def choose_block_length(shape: Sequence[int]) -> int:
     """Return how many labels are searched at once for images of a shape (C, H, W)."""
     return max(1, BLOCK_BYTES // label_bytes(shape))
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from securitynet.detectors._neural_cleanse.blocks import (
     BlockSearch,
     Rows,
-    block_length,
+    choose_block_length,
     join_rows,
     take_rows,
 )
-from securitynet.detectors._neural_cleanse.memory import check_memory, estimate_memory
+from securitynet.detectors._neural_cleanse.memory import check_search_memory, estimate_memory
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.memory import read_available_memory
 from securitynet.models.targets.target import Target
 
@@ -117,7 +117,7 @@ class SearchResult:
             getattr(self, name)[rows] = getattr(other, name)
 
 
-def search(
+def search_labels(
     target: Target,
     images: torch.Tensor,
     plan: SearchPlan,
@@ -144,8 +144,8 @@ def search(
     labels, screened, longest, work = plan.labels, plan.screened, plan.continued, plan.work
     key = {**key, "target": target.identity.model_dump(mode="json"), "precision": target.precision}
     settings = {"version": VERSION, "key": key, "plan": asdict(plan), "rules": _jsonable(rules)}
-    name = stable_hash(settings)
-    length = block_length(images.shape[1:])
+    name = hash_stably(settings)
+    length = choose_block_length(images.shape[1:])
     needed = estimate_memory(images.shape[1:], len(images), len(labels), longest, screened=screened is not None)
     logger.info(
         "Neural Cleanse searches %d labels in blocks of %d: at most %.0f MB of memory besides the network's, and %s "
@@ -162,7 +162,7 @@ def search(
         report_progress(1.0)
         return _gather(finished, target.precision)
     if images.device.type == "cpu":
-        check_memory(needed, len(labels), longest, available=read_available_memory())
+        check_search_memory(needed, len(labels), longest, available=read_available_memory())
     first, held = 0, None
     if screened is not None:
         held = _screen(blocks, labels, plan, screened, length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from securitynet.detectors._neural_cleanse.blocks import block_length, label_bytes
+from securitynet.detectors._neural_cleanse.blocks import choose_block_length, label_bytes
 from securitynet.detectors._neural_cleanse.trigger_search import GROUP_NUMBERS
 from securitynet.errors import ConfigurationError
 
@@ -24,7 +24,7 @@ def estimate_memory(shape: Sequence[int], images: int, labels: int, continued: i
     """
     channels, height, width = shape
     state = label_bytes(shape)
-    block = min(block_length(shape), labels)
+    block = min(choose_block_length(shape), labels)
     held = continued if screened else 0
     # A state is copied when it is stored, and the masks and patterns of the blocks (8 bits) when they are joined.
     results = 2 * continued * (channels + 1) * height * width
@@ -32,7 +32,7 @@ def estimate_memory(shape: Sequence[int], images: int, labels: int, continued: i
     return 2 * (block + held) * state + results + pixels + STEP_COPIES * 4 * GROUP_NUMBERS
 
 
-def check_memory(needed: int, labels: int, continued: int, *, available: int | None) -> None:
+def check_search_memory(needed: int, labels: int, continued: int, *, available: int | None) -> None:
     """Refuse a search that does not fit into the memory.
 
     Args:

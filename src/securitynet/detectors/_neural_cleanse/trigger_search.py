@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 
 from securitynet.detectors._neural_cleanse.costs import CostRules, Costs
-from securitynet.models.targets.input_gradients import InputGradients, cross_entropy
+from securitynet.models.targets.input_gradients import InputGradients, compute_cross_entropy
 from securitynet.models.targets.target import Target
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 EPSILON = 1e-7
 """Keeps the inverse of tanh finite at the ends; the value of the authors' program (that of Keras)."""
@@ -89,7 +89,7 @@ class TriggerSearch:
         self.costs = Costs.fresh(rules.costs, count)
         self.best = self.raw.clone()
         self.success = torch.zeros(count, dtype=torch.float64)
-        self._gradients = InputGradients(target, loss=cross_entropy)
+        self._gradients = InputGradients(target, loss=compute_cross_entropy)
 
     @property
     def converged(self) -> torch.Tensor:
@@ -125,7 +125,7 @@ class TriggerSearch:
             report_progress: Called with the number of labels that were completed since the last call.
         """
         size = min(self.rules.batch_size, len(self.images))
-        order = torch.randperm(len(self.images), generator=generator(self.rules.seed, "order", number))
+        order = torch.randperm(len(self.images), generator=make_generator(self.rules.seed, "order", number))
         steps = len(order) // size
         light = number < self.rules.light_epochs
         if light:
@@ -199,7 +199,7 @@ class TriggerSearch:
 
 def _start(shape: tuple[int, int, int], seed: int, what: str, label: int) -> torch.Tensor:
     """Random values whose squashed form is uniform in [0, 1]."""
-    drawn = torch.rand(shape, generator=generator(seed, f"trigger {what}", label), dtype=torch.float64)
+    drawn = torch.rand(shape, generator=make_generator(seed, f"trigger {what}", label), dtype=torch.float64)
     return torch.atanh((drawn - 0.5) * (2 - EPSILON)).float()
 
 

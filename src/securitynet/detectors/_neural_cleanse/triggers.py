@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success
-from securitynet.detectors._neural_cleanse.wording import describe_verdict
+from securitynet.detectors._neural_cleanse.wording import describe_search_verdict
 from securitynet.methods.base import Gallery, Output
 from securitynet.metrics import detection, rates, trigger_norms
-from securitynet.metrics.backdoor_verdict import decide
+from securitynet.metrics.backdoor_verdict import decide_verdict
 from securitynet.metrics.trigger_norms import SearchedNorms
 from securitynet.records import Direction, Measurement
 
@@ -130,8 +130,8 @@ class Triggers(Output):
         evidence = trigger_norms.collect_evidence(searched, measured)
         values = {measurement.name: measurement.value for measurement in measured}
         accused = trigger_norms.find_accused(searched)
-        sentence = describe_verdict(
-            decide(evidence),
+        sentence = describe_search_verdict(
+            decide_verdict(evidence),
             evidence,
             [self._name_label(position) for position in accused],
             share=values.get("smallest-trigger"),

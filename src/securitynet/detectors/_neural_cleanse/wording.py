@@ -10,7 +10,7 @@ from securitynet.metrics.backdoor_verdict import BackdoorEvidence, Verdict
 MISSED = "triggers that cover the image, lead each class to another one, or work on images of one class only"
 
 
-def describe_verdict(
+def describe_search_verdict(
     verdict: Verdict,
     evidence: BackdoorEvidence,
     labels: Sequence[str],

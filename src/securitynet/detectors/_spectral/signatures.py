@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.detectors._class_tests import ClassTests
-from securitynet.metrics.precedence import count_beyond, precedence_p_value
+from securitynet.metrics.precedence import compute_precedence_p_value, count_beyond
 
 
 def compute_scores(
@@ -37,7 +37,7 @@ def compute_scores(
     own, other = projections[: len(training)], projections[len(training) :]
     if count_beyond(-own, -other) > count_beyond(own, other):
         own, other = -own, -other
-    p_value = precedence_p_value(count_beyond(own, other), len(own), len(other))
+    p_value = compute_precedence_p_value(count_beyond(own, other), len(own), len(other))
     return own, other, min(1.0, 2 * p_value)
 
 

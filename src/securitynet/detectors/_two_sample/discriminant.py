@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import linalg, stats
 
 from securitynet.detectors._class_tests import ClassTests
-from securitynet.metrics.precedence import count_beyond, precedence_p_value
+from securitynet.metrics.precedence import compute_precedence_p_value, count_beyond
 
 TESTS = 4
 """Number of tests of a class: two of each half."""
@@ -26,7 +26,7 @@ class ClassifiedRecords(ClassTests):
     headline: ClassVar[tuple[str, ...]] = ("two-sample-p-value", "detection-rate", "suspect-records")
 
 
-def compare(
+def compare_with_clean(
     training: NDArray[np.float64], clean: NDArray[np.float64], random: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], float]:
     """Test whether a classifier can distinguish the training records of a class from clean images of it.
@@ -61,7 +61,7 @@ def compare(
         beyond[tried[0]] = first > second.max()
         p_values += [
             float(stats.mannwhitneyu(first, second, alternative="greater").pvalue),
-            precedence_p_value(count_beyond(first, second), len(first), len(second)),
+            compute_precedence_p_value(count_beyond(first, second), len(first), len(second)),
         ]
     return scores, beyond, min(1.0, TESTS * min(p_values))
 

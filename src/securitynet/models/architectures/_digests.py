@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.architectures.code_names import list_names
 
 DIGITS = 12
@@ -35,7 +35,7 @@ _LIBRARIES = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("s
 
 def digest_object(value: Any) -> str:
     """Twelve hexadecimal digits for the content of a function, class, module or value."""
-    return stable_hash(_Description().describe(value), DIGITS)
+    return hash_stably(_Description().describe(value), DIGITS)
 
 
 class _Description:
@@ -88,7 +88,7 @@ class _Description:
         if isinstance(value, (list, tuple)):
             return [type(value).__name__, [self.describe(item) for item in value]]
         if isinstance(value, (set, frozenset)):
-            return ["set", sorted(stable_hash(_Description().describe(item)) for item in value)]
+            return ["set", sorted(hash_stably(_Description().describe(item)) for item in value)]
         return self._instance(value)
 
     def _function(self, function: Any) -> Any:

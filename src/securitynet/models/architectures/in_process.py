@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from securitynet.errors import ModelError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures._digests import DIGITS, digest_object, digest_tensor
-from securitynet.randomness import isolated
+from securitynet.randomness import isolate_random_state
 
 _SHAPE = ("num_classes", "channels", "image_size")
 _HINT = "Give a function or class that makes the network instead of the network."
@@ -46,7 +46,7 @@ def register_factory(make: Callable[..., nn.Module]) -> str:
             f"{type(make).__name__} makes no network.",
             hint="An architecture is a name, a reference, a function or class that makes a network, or a network.",
         )
-    accepted = accepted_arguments(make)
+    accepted = list_accepted_arguments(make)
 
     def build(num_classes: int, channels: int = 3, image_size: int = 32) -> Any:
         values = dict(zip(_SHAPE, (num_classes, channels, image_size), strict=True))
@@ -75,7 +75,7 @@ def register_module(network: nn.Module) -> str:
         blueprint = copy.deepcopy(network).cpu().float()
     except Exception as error:  # a stranger's network fails in its own ways
         raise ModelError(f"The network can't be copied: {type(error).__name__}: {error}.", hint=_HINT) from error
-    with isolated():
+    with isolate_random_state():
         torch.manual_seed(0)
         reinitialise(blueprint)
     first = [[name, digest_tensor(tensor)] for name, tensor in blueprint.state_dict().items()]
@@ -86,7 +86,7 @@ def register_module(network: nn.Module) -> str:
         reinitialise(fresh)
         return fresh
 
-    return ARCHITECTURES.add(_label(type(network)), stable_hash([digest_object(blueprint), first], DIGITS), build)
+    return ARCHITECTURES.add(_label(type(network)), hash_stably([digest_object(blueprint), first], DIGITS), build)
 
 
 def reinitialise(network: nn.Module) -> None:
@@ -127,7 +127,7 @@ def reinitialise(network: nn.Module) -> None:
     network.train()
 
 
-def accepted_arguments(make: Callable[..., Any]) -> set[str]:
+def list_accepted_arguments(make: Callable[..., Any]) -> set[str]:
     """Names of the arguments that a factory takes by name."""
     try:
         parameters = inspect.signature(make).parameters.values()

@@ -25,7 +25,7 @@ SMALLEST_SIDE = 8
 _CHANNELS = (1, 3)
 
 
-def layout(size: int) -> tuple[int, int]:
+def choose_layout(size: int) -> tuple[int, int]:
     """(number of doublings, initial side): a grid of 4 to 8 pixels a side, doubled until it covers ``size`` pixels.
 
     If the last grid is larger than the image (30 pixels: 8, 16, 32), its margin is cut off.
@@ -36,7 +36,7 @@ def layout(size: int) -> tuple[int, int]:
 
 def _widths(size: int, width: int) -> list[int]:
     """Channels from the image inwards: doubled at each level, up to eight times ``width``."""
-    return [width * min(8, 2**level) for level in range(layout(size)[0])]
+    return [width * min(8, 2**level) for level in range(choose_layout(size)[0])]
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -73,7 +73,7 @@ class GANGenerator(nn.Module):
         _check(channels, self.sides)
         self.latent, self.size = latent, (size := max(self.sides))
         widths = _widths(size, width)[::-1]
-        side = layout(size)[1]
+        side = choose_layout(size)[1]
         # A transposed convolution of a single pixel is a linear layer; the paper's projection is built in this way.
         blocks: list[nn.Module] = [_up_block(latent, widths[0], side, 1, 0)]
         blocks += [_up_block(before, after, 4, 2, 1) for before, after in itertools.pairwise(widths)]
@@ -119,13 +119,13 @@ class Discriminator(nn.Module):
         _check(channels, sides)
         size = max(sides)
         widths = _widths(size, width)
-        canvas = layout(size)[1] * 2 ** layout(size)[0]
+        canvas = choose_layout(size)[1] * 2 ** choose_layout(size)[0]
         self.margins = canvas - sides[0], canvas - sides[1]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
         for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers)
-        self.last = nn.Linear(widths[-1] * layout(size)[1] ** 2, 1)
+        self.last = nn.Linear(widths[-1] * choose_layout(size)[1] ** 2, 1)
         _initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

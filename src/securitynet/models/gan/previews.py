@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 
 _GAP = 1
 
@@ -28,5 +28,5 @@ def write_grid(path: Path, images: torch.Tensor, columns: int) -> None:
     for number, image in enumerate(pixels):
         top, left = (number // columns) * (height + _GAP), (number % columns) * (width + _GAP)
         grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         Image.fromarray(grid[..., 0] if channels == 1 else grid).save(stream, format="PNG")

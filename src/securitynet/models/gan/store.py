@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from securitynet.datasets.base import ImageDataset
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.files import check_digest, stable_hash
+from securitynet.files import check_digest, hash_stably
 from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
-from securitynet.models.gan.training import GANHistory, build_networks, train
+from securitynet.models.gan.training import GANHistory, build_networks, train_gan
 from securitynet.models.sources.weights import read_state_dict
 from securitynet.models.store.cached_model import WEIGHTS, check_images, find_stored, lock_folder
 from securitynet.models.store.model_record import ModelRecord
@@ -64,7 +64,7 @@ class GANRecord(ModelRecord):
     @property
     def membership(self) -> str:
         """Digest of the dataset and of the records that are members."""
-        return stable_hash([self.dataset, self.training_set])
+        return hash_stably([self.dataset, self.training_set])
 
     def decisive(self) -> dict[str, Any]:
         """The fields that determine the weights; previews do not."""
@@ -212,7 +212,7 @@ def _train(
     images = dataset.images
     assert images is not None  # `check_images` has raised otherwise
     checkpoint = None if folder is None else CheckpointFile(folder / "checkpoint", logger.info)
-    made, history = train(
+    made, history = train_gan(
         networks,
         Feed(images, indices, place),
         record.training,

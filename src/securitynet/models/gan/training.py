@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from securitynet.devices import deterministic_kernels
+from securitynet.devices import use_deterministic_kernels
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.gan.networks import Discriminator, GANGenerator
 from securitynet.models.gan.options import GANTraining
 from securitynet.models.gan.previews import write_grid
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
-from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 from securitynet.records import Record
 
 PREVIEW_ROWS = 8
@@ -59,13 +59,13 @@ def build_networks(
         size: Height and width of the images in pixels, or both if they differ.
         seed: Seed of the initial weights.
     """
-    with isolated():
-        torch.manual_seed(derived_seed(seed, "initial weights of the GAN"))
+    with isolate_random_state():
+        torch.manual_seed(derive_seed(seed, "initial weights of the GAN"))
         made = GANGenerator(training.latent, channels, size, training.width)
         return made, Discriminator(channels, size, training.width)
 
 
-def noise(training: GANTraining, count: int, seed: int, purpose: str, step: int = 0) -> torch.Tensor:
+def draw_noise(training: GANTraining, count: int, seed: int, purpose: str, step: int = 0) -> torch.Tensor:
     """Draw standard normal noise, count×latent, on the CPU.
 
     Args:
@@ -75,10 +75,10 @@ def noise(training: GANTraining, count: int, seed: int, purpose: str, step: int 
         purpose: Name of the use, so that different uses get different noise.
         step: Number of the step, likewise.
     """
-    return torch.randn(count, training.latent, generator=generator(seed, purpose, step))
+    return torch.randn(count, training.latent, generator=make_generator(seed, purpose, step))
 
 
-def train(
+def train_gan(
     networks: tuple[GANGenerator, Discriminator],
     feed: Feed,
     training: GANTraining,
@@ -116,7 +116,7 @@ def train(
     """
     if len(feed) < 2:
         raise ConfigurationError(f"{len(feed)} images are too few to train a GAN on.")
-    with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(device):
+    with isolate_random_state(), torch.inference_mode(False), torch.enable_grad(), use_deterministic_kernels(device):
         run = _Run(networks, feed, training, seed, device)
         if checkpoint and (state := checkpoint.read(fingerprint)):
             run.restore(state)
@@ -166,7 +166,7 @@ class _Run:
     def step(self) -> None:
         """Update both networks once."""
         started = time.perf_counter()
-        draws = generator(self.seed, "GAN step", self.done)
+        draws = make_generator(self.seed, "GAN step", self.done)
         made = self.maker(torch.randn(self.batch, self.training.latent, generator=draws).to(self.device))
         real = self.feed.fetch(self._next_records())
         real = real.float() / 255 if real.dtype == torch.uint8 else real.float()
@@ -197,12 +197,16 @@ class _Run:
         made.train()
         with torch.no_grad():
             for number in range(_CALIBRATION_BATCHES):
-                made(noise(self.training, self.training.batch_size, self.seed, "calibration", number).to(self.device))
+                made(
+                    draw_noise(self.training, self.training.batch_size, self.seed, "calibration", number).to(
+                        self.device
+                    )
+                )
         return made.eval()
 
     def preview(self, folder: Path, maker: GANGenerator) -> None:
         """Write a grid of generated images for noise that is the same each time."""
-        sampled = noise(self.training, PREVIEW_ROWS**2, self.seed, "preview").to(self.device)
+        sampled = draw_noise(self.training, PREVIEW_ROWS**2, self.seed, "preview").to(self.device)
         training = maker.training
         maker.eval()
         with torch.no_grad():
@@ -245,7 +249,7 @@ class _Run:
         """Positions of this step's real images: epochs in random orders, without incomplete batches."""
         epoch, place = divmod(self.done, len(self.feed) // self.batch)
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, torch.randperm(len(self.feed), generator=generator(self.seed, "GAN order", epoch))
+            self._order = epoch, torch.randperm(len(self.feed), generator=make_generator(self.seed, "GAN order", epoch))
         return self._order[1][place * self.batch : (place + 1) * self.batch]
 
     def _update(self, name: str, loss: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.loading.normalization import mixed_indices
+from securitynet.models.loading.normalization import mix_indices
 from securitynet.models.sources.preprocessing import CONVENTIONS, Normalization, Preprocessing
 from securitynet.models.targets.target import Target
 
@@ -58,7 +58,7 @@ def choose_geometry(
     )
     squeezed = cut.model_copy(update={"crop_share": None})
     normalizations = [normalization] if normalization is not None else _usual(stated)
-    indices = mixed_indices(dataset, _SAMPLE)
+    indices = mix_indices(dataset, _SAMPLE)
     tried = {
         words: (geometry, _best(target, dataset, indices, geometry, normalizations))
         for words, geometry in (

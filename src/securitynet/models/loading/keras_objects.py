@@ -24,7 +24,7 @@ def is_keras_model(model: object) -> bool:
     )
 
 
-def check_backend(model: object, reference: str) -> None:
+def check_keras_backend(model: object, reference: str) -> None:
     """Refuse a Keras model that is no network of torch.
 
     Raises:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from securitynet.catalog.location import using
-from securitynet.catalog.weights import same_weights
+from securitynet.catalog.weights import compare_checksums
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.given import load_given
 from securitynet.datasets.pipelines import InputTransform
@@ -33,7 +33,7 @@ from securitynet.models.loading.normalization import SAMPLE, choose_normalizatio
 from securitynet.models.loading.open import DEFAULT_SIZE, open_network, open_queryable
 from securitynet.models.loading.open_object import open_object
 from securitynet.models.sources.base import Progress
-from securitynet.models.sources.catalog import resolve
+from securitynet.models.sources.catalog import resolve_entry
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.targets import heads
@@ -163,12 +163,12 @@ def load_target(
     stated = None
     if parsed.scheme == "catalog":
         with using(db):
-            entry = resolve(parsed, trust=trust)
+            entry = resolve_entry(parsed, trust=trust)
         parsed = entry.reference
         if not parsed.declaration.trust:  # it has served to trust the entry
             options = dataclasses.replace(options, trust=False)
         stated = None if dataset is None else entry.accuracy_on(dataset.reference)
-        if same_weights(checksum, entry.checksum) is False:
+        if compare_checksums(checksum, entry.checksum) is False:
             raise WeightsMismatch(
                 f"The catalog's entry {entry.key} has the checksum {entry.checksum}, where {checksum} is expected.",
                 hint="Name the model by its own reference, or correct the entry.",

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
-from securitynet.models.loading.plausibility import compute_chance, least_accuracy
+from securitynet.models.loading.plausibility import compute_chance, find_least_accuracy
 from securitynet.models.sources.preprocessing import BGR, CONVENTIONS, Normalization
-from securitynet.models.targets.signals import collect
+from securitynet.models.targets.signals import collect_signals
 from securitynet.models.targets.target import Target
 
 SAMPLE = 1000
@@ -120,7 +120,7 @@ def sample_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int6
     return np.random.default_rng(_SEED).permutation(pool)[:size]
 
 
-def mixed_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int64]:
+def mix_indices(dataset: ImageDataset, size: int = SAMPLE) -> NDArray[np.int64]:
     """A fixed sample that alternates between records of the training and the test part; of all records without parts.
 
     Members show which inputs the network knows; non-members show that it is not misled by their sharpness.
@@ -177,7 +177,7 @@ def choose_normalization(
     Raises:
         TargetError: If the images do not suit the model, or its outputs are finite under no convention.
     """
-    indices = mixed_indices(dataset, size)
+    indices = mix_indices(dataset, size)
     labels = dataset.labels[indices]
     conventions = list_conventions(dataset.image_shape[0], bgr=bgr and not _is_grey(dataset, indices))
     trials = [
@@ -202,11 +202,11 @@ def choose_normalization(
             )
         scores = {trial.name: trial.score(losses=False) for trial in running}
         top = max(scores.values(), key=lambda score: score.accuracy)
-        running = [trial for trial in running if p_value(top, scores[trial.name]) > _HOPELESS]
+        running = [trial for trial in running if compare_accuracies(top, scores[trial.name]) > _HOPELESS]
     scored = [trial.score() for trial in trials]
     whole = [score for score in scored if score.count == len(indices) and math.isfinite(score.loss)]
     top = max(whole, key=lambda score: score.accuracy)
-    accurate = [score for score in whole if p_value(top, score) > _LEVEL]
+    accurate = [score for score in whole if compare_accuracies(top, score) > _LEVEL]
     likeliest = min(accurate, key=lambda score: score.loss)
     equals = [score for score in accurate if not _is_worse(score, likeliest)]
     best = equals[0]
@@ -253,7 +253,7 @@ class _Trial:
         records = self._indices[self.count : end]
         try:
             # The classes were compared before; here they may also be those of an endpoint that is still unknown.
-            signals = collect(self._target, self._dataset, records, cache=self._cache, same_classes=False)
+            signals = collect_signals(self._target, self._dataset, records, cache=self._cache, same_classes=False)
         # One normalisation may overflow where another does not.
         except TargetError as error:
             self.error = error
@@ -307,7 +307,7 @@ def temper_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.floa
     return losses(float(fit.x)).numpy()
 
 
-def p_value(first: ConventionFit, second: ConventionFit) -> float:
+def compare_accuracies(first: ConventionFit, second: ConventionFit) -> float:
     """Two-sided exact McNemar test of two accuracies, on the images tried with both."""
     count = min(first.count, second.count)
     only_first = int((first.correct[:count] & ~second.correct[:count]).sum())
@@ -335,7 +335,7 @@ def _is_grey(dataset: ImageDataset, indices: NDArray[np.int64]) -> bool:
 
 def _note(best: ConventionFit, equals: list[ConventionFit], others: list[ConventionFit], num_classes: int) -> str:
     tried = f"{best.accuracy:.1%} on {best.count:,} images"
-    if best.accuracy <= least_accuracy(chance := compute_chance(best.labels, num_classes)):
+    if best.accuracy <= find_least_accuracy(chance := compute_chance(best.labels, num_classes)):
         return (
             f"WARNING: auto normalisation: no usual convention fits: the best, {best.name}, is hardly better than "
             f"chance ({tried}; chance is {chance:.1%})."

@@ -12,7 +12,7 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.base import NetworkSource, Shape
@@ -25,7 +25,7 @@ from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weight_digests import verify_weights
 from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
 from securitynet.models.store.model_record import ClassifierRecord, TargetRecord
-from securitynet.models.store.record_files import model_record_path, read_membership, read_model_record
+from securitynet.models.store.record_files import locate_model_record, read_membership, read_model_record
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
@@ -50,7 +50,7 @@ def open_network(reference: ModelReference, options: LoadOptions, dataset: Image
     return _open_network(reference, options, dataset)[0]
 
 
-def load_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> nn.Module:
+def build_trainable_network(reference: ModelReference, options: LoadOptions, dataset: ImageDataset | None) -> nn.Module:
     """Build a network with its weights as `open_network` does, but not frozen or optimised, so that it can be trained.
 
     Args:
@@ -97,7 +97,7 @@ def _open_network(
     with_flags = is_own or source.set_own_flags is None
     checksum = state_checksum(loaded, source.architecture + ("" if with_flags else ":plain"))
     if isinstance(network, AdaptedNetwork):  # other scores than without: signals of older versions must not be taken
-        checksum = stable_hash([checksum, network.part, network.before_sigmoid, network.single], 64)
+        checksum = hash_stably([checksum, network.part, network.before_sigmoid, network.single], 64)
     backend = ModuleBackend(
         network,
         reference=str(reference.without_folders()),
@@ -139,7 +139,7 @@ def _read_record(
         return None
     record = read_model_record(options.weights)
     if record is None and read_membership(options.weights) is not None:
-        lost = model_record_path(options.weights).name
+        lost = locate_model_record(options.weights).name
         notes.append(
             f"WARNING: these weights were trained by securitynet, and their record {lost}, which says on what, is "
             "missing: unless members are stated with --members, they are assumed and may be others. Put it back."
@@ -184,8 +184,8 @@ def _build(
     if counted:
         _check_count(reference, shape.num_classes, options, dataset)
     if state is not None and reference.scheme == "hf":  # its architecture is described by a file, too
-        fitting.check_memory(source, shape, state, str(reference))
-    network = fitting.build(source, shape, frozenset(state or {}))
+        fitting.check_network_memory(source, shape, state, str(reference))
+    network = fitting.build_quietly(source, shape, frozenset(state or {}))
     if record is not None and record.defense is not None and record.defense.group_norms:
         network = replace_batch_norms(network)
     if state is None:
@@ -204,7 +204,7 @@ def _build(
             raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
         shape, counted = match[0], True
         _check_count(reference, shape.num_classes, options, dataset)
-        network = fitting.build(source, shape, frozenset(match[1].state))
+        network = fitting.build_quietly(source, shape, frozenset(match[1].state))
         loaded = fitting.load_weights(network, match[1].state, reference=str(reference))
         stated = match[1].normalization or stated
         notes.append(match[1].note)

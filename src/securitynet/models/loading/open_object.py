@@ -14,11 +14,11 @@ from torch.nn.parameter import is_lazy
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.architectures.in_process import register_module
 from securitynet.models.loading.content_digest import digest_callable, digest_network
 from securitynet.models.loading.keras_objects import (
-    check_backend,
+    check_keras_backend,
     digest_keras_model,
     is_keras_model,
     read_input_shape,
@@ -30,7 +30,7 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import describe_forms
 from securitynet.models.targets.backends.base import LoadOptions, OpenedModel
 from securitynet.models.targets.backends.callables import CallableBackend
-from securitynet.models.targets.backends.module import ModuleBackend, input_channels
+from securitynet.models.targets.backends.module import ModuleBackend, find_input_channels
 from securitynet.models.targets.optimise import copy_network
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs
 
@@ -78,7 +78,7 @@ def describe_object(model: object) -> str:
     Raises:
         ConfigurationError: If it is not a model; the hint lists what is accepted.
     """
-    network = find_network(model)
+    network = unwrap_network(model)
     if network is not None:
         return f"{OBJECT}{type(network).__name__}"
     if isinstance(model, type):
@@ -94,7 +94,7 @@ def describe_object(model: object) -> str:
     return f"{OBJECT}{'callable' if name == '<lambda>' else name}"
 
 
-def find_network(model: object) -> nn.Module | None:
+def unwrap_network(model: object) -> nn.Module | None:
     """The network that an object is or wraps for several devices or a compiler; None if it is none."""
     owner = getattr(model, "__self__", None)
     if isinstance(owner, nn.Module) and getattr(model, "__name__", "") in ("forward", "__call__", "_wrapped_call_impl"):
@@ -130,8 +130,8 @@ def open_object(
                 f"{reference} is an object: {name} applies only to models that are given by a reference.",
                 hint="Leave it out.",
             )
-    check_backend(model, reference)
-    network = find_network(model)
+    check_keras_backend(model, reference)
+    network = unwrap_network(model)
     if network is not None:
         return _open_network(network, reference, options, dataset, preprocessing)
     assert callable(model)  # `describe_object` raised otherwise
@@ -155,7 +155,7 @@ def _open_network(
         checksum = digest_network(network)
     own = blueprint = copy_unchanged(network, reference)
     images = None if dataset is None or dataset.images is None else dataset.image_shape
-    channels = stated_channels or input_channels(own) or (images[0] if images else 3)
+    channels = stated_channels or find_input_channels(own) or (images[0] if images else 3)
     size = (options.input_size, options.input_size) if options.input_size is not None else None
     size = size or (preprocessing.input_size if preprocessing else None) or stated_size
     size = size or (images[1:] if images else None)
@@ -163,7 +163,7 @@ def _open_network(
     classes = options.num_classes or (dataset.num_classes if dataset else None)
     own, notes = adapt_outputs(own, example, classes=classes, reference=reference)
     if isinstance(own, AdaptedNetwork):
-        checksum = stable_hash([checksum, own.part, own.before_sigmoid, own.single], 64)
+        checksum = hash_stably([checksum, own.part, own.before_sigmoid, own.single], 64)
     backend = ObjectBackend(
         own,
         reference=reference,

@@ -110,7 +110,7 @@ def compute_chance(labels: Labels, num_classes: int) -> float:
     return max(1 / max(num_classes, 1), float(np.bincount(labels).max()) / len(labels))
 
 
-def least_accuracy(chance: float) -> float:
+def find_least_accuracy(chance: float) -> float:
     """Accuracy above which a model is assumed to have learned the classes.
 
     Untrained networks also do slightly better than chance, so "significantly better" would not be enough.
@@ -120,7 +120,7 @@ def least_accuracy(chance: float) -> float:
 
 def _is_chance(accuracy: float, chance: float, count: int) -> bool:
     if count >= _FEW:
-        return accuracy <= least_accuracy(chance)
+        return accuracy <= find_least_accuracy(chance)
     return bool(binom.sf(round(accuracy * count) - 1, count, chance) > _LEVEL)
 
 
@@ -166,7 +166,7 @@ def find_class_order(
     # The number of orders tried is the number of classes, plus a few.
     better, worse = int((best[0] & ~right).sum()), int((right & ~best[0]).sum())
     significant = better > worse and binomtest(better, better + worse).pvalue < _LEVEL / (count + 4)
-    enough = best[1].accuracy > least_accuracy(compute_chance(labels, count))
+    enough = best[1].accuracy > find_least_accuracy(compute_chance(labels, count))
     return best[1] if significant and enough else None
 
 

@@ -91,7 +91,7 @@ def check_constancy(target: Target, images: torch.Tensor, *, paid: bool = False)
     images = images[: PAID_SAMPLE if paid else SAMPLE]
     first = _ask(target, images, fresh=not paid)
     again = _ask(target, images, fresh=True)
-    repeat = compare(first, again)
+    repeat = compare_outputs(first, again)
     on_gpu = target.backend.device.type != "cpu"
     if repeat.largest > (10 if on_gpu or paid else 1) * _REPEAT_TOLERANCE:
         return Constancy("random", repeat, _why_random(target, paid))
@@ -103,7 +103,7 @@ def check_constancy(target: Target, images: torch.Tensor, *, paid: bool = False)
         mixed = torch.empty_like(first)
         for part in parts:
             mixed[part] = _ask(target, images[part])
-        batch = compare(first, mixed)
+        batch = compare_outputs(first, mixed)
         if batch.largest > tolerance:
             return Constancy("batch", batch, _why_batch(target))
     few = min(len(images), _PAID_ALONE if paid else _ALONE)
@@ -114,13 +114,13 @@ def check_constancy(target: Target, images: torch.Tensor, *, paid: bool = False)
     except TargetError as error:
         whole = Difference(1.0, few, few)
         return Constancy("batch", whole, f"it fails on a single image ({error.message}); {_why_batch(target)}")
-    single = compare(first[:few], alone)
+    single = compare_outputs(first[:few], alone)
     if single.largest > tolerance:
         return Constancy("batch", single, _why_batch(target))
     return Constancy("same", Difference(repeat.largest, 0, len(images)))
 
 
-def compare(first: torch.Tensor, second: torch.Tensor) -> Difference:
+def compare_outputs(first: torch.Tensor, second: torch.Tensor) -> Difference:
     """Compare two sets of outputs, N×K each. Minus infinity, the logarithm of zero, equals itself."""
     if not len(first):
         return Difference(0.0, 0, 0)

@@ -3,8 +3,14 @@
 They are trained in the same way as targets, stored by content, and compared with the target.
 """
 
-from securitynet.models.shadows.fidelity import Accuracies, compare
-from securitynet.models.shadows.outputs import Reduction, ShadowModel, ShadowOutputs, shadow_model, shadow_outputs
+from securitynet.models.shadows.fidelity import Accuracies, list_fidelity_warnings
+from securitynet.models.shadows.outputs import (
+    Reduction,
+    ShadowModel,
+    ShadowOutputs,
+    obtain_shadow_model,
+    obtain_shadow_outputs,
+)
 from securitynet.models.shadows.plan import (
     ShadowPlan,
     ShadowTraining,
@@ -22,10 +28,10 @@ __all__ = [
     "ShadowPlan",
     "ShadowTraining",
     "choose_shadow_defense",
-    "compare",
     "find_own_architecture",
+    "list_fidelity_warnings",
     "obtain_shadow",
+    "obtain_shadow_model",
+    "obtain_shadow_outputs",
     "resolve_training",
-    "shadow_model",
-    "shadow_outputs",
 ]

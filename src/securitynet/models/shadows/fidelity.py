@@ -49,7 +49,9 @@ class Accuracies:
         return self.train - self.test
 
 
-def compare(target: Accuracies, shadows: Sequence[Accuracies], assumptions: Sequence[str] = ()) -> tuple[str, ...]:
+def list_fidelity_warnings(
+    target: Accuracies, shadows: Sequence[Accuracies], assumptions: Sequence[str] = ()
+) -> tuple[str, ...]:
     """List warnings, as sentences; empty if the shadow models resemble the target.
 
     The mean train accuracy, the mean test accuracy and the mean overfitting level of the shadow models must each be

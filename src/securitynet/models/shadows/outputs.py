@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import shuffled
+from securitynet.datasets.ordering import shuffle
 from securitynet.datasets.splits import Splits
 from securitynet.errors import AccessDenied, SplitError
-from securitynet.models.shadows.fidelity import Accuracies, compare
+from securitynet.models.shadows.fidelity import Accuracies, list_fidelity_warnings
 from securitynet.models.shadows.plan import ResolvedTraining, ShadowPlan, ShadowTraining, resolve_training
-from securitynet.models.shadows.store import check_shadow, shadow_spec, train_shadow, train_shadows
+from securitynet.models.shadows.store import check_shadow, specify_shadow, train_shadow, train_shadows
 from securitynet.models.store.cached_model import ModelSpec, StoredModel, check_images
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.store.training_cost import check_training_cost
-from securitynet.models.targets.signals import Progress, collect
+from securitynet.models.targets.signals import Progress, collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.training_defense import TrainingDefense
 
@@ -66,7 +66,7 @@ class ShadowModel:
     fidelity: tuple[str, ...]
 
 
-def shadow_outputs(
+def obtain_shadow_outputs(
     target: Target,
     dataset: ImageDataset,
     splits: Splits,
@@ -128,7 +128,7 @@ def shadow_outputs(
     for number, shadow in enumerate(train_shadows(specs, cache=cache, device=device, progress=progress)):
         model = shadow.target if labels_only else restrict_like(shadow.target, target)
         wanted = np.union1d(np.union1d(pool, records), shadow.members)
-        signals = collect(model, dataset, wanted, cache=cache)
+        signals = collect_signals(model, dataset, wanted, cache=cache)
         left_out = np.setdiff1d(pool, specs[number].indices, assume_unique=True)
         accuracies.append(Accuracies.of(signals, shadow.members, left_out))
         included[number] = np.isin(records, shadow.members)
@@ -140,9 +140,11 @@ def shadow_outputs(
         reduced = [reduce(logits, labels)]
         del logits
         for view in views:
-            reduced.append(reduce(collect(model, view, np.unique(records), cache=cache).select(records).logits, labels))
+            reduced.append(
+                reduce(collect_signals(model, view, np.unique(records), cache=cache).select(records).logits, labels)
+            )
         outputs.append(np.stack(reduced))
-    fidelity = compare(expected, accuracies, training.assumptions)
+    fidelity = list_fidelity_warnings(expected, accuracies, training.assumptions)
     notes = (*_logged(fidelity), *_compare_sizes(specs, splits, plan, len(dataset)))
     return ShadowOutputs(included, np.stack(outputs), labels, notes)
 
@@ -185,14 +187,16 @@ def plan_specs(
         wanted = round(len(records) * share / (1 - share))
         # An adversary with shadow data only has no other records: these models set aside some of their own.
         if plan.pool == "online" and 2 <= wanted <= len(outside):
-            aside = np.sort(outside[shuffled(len(outside), "set aside", recipe.seed)[:wanted]])
+            aside = np.sort(outside[shuffle(len(outside), "set aside", recipe.seed)[:wanted]])
         specs.append(
-            shadow_spec(dataset, records, training.architecture, recipe, training.defense, aside, training.input_size)
+            specify_shadow(
+                dataset, records, training.architecture, recipe, training.defense, aside, training.input_size
+            )
         )
     return specs
 
 
-def shadow_model(
+def obtain_shadow_model(
     target: Target,
     dataset: ImageDataset,
     splits: Splits,
@@ -242,9 +246,9 @@ def shadow_model(
         progress=None if progress is None else lambda done: progress(done, resolved.recipe.epochs),
     )
     shadow = replace(shadow, target=restrict_like(shadow.target, target))
-    signals = collect(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
+    signals = collect_signals(shadow.target, dataset, np.union1d(shadow.members, splits.shadow_test), cache=cache)
     accuracies = Accuracies.of(signals, shadow.members, splits.shadow_test)
-    fidelity = compare(expected, [accuracies], resolved.assumptions)
+    fidelity = list_fidelity_warnings(expected, [accuracies], resolved.assumptions)
     return ShadowModel(shadow, splits.shadow_test, _logged(fidelity))
 
 
@@ -257,7 +261,7 @@ def make_part_spec(dataset: ImageDataset, splits: Splits, training: ResolvedTrai
         training: The resolved training.
         seed: Determines the seed of the training.
     """
-    return shadow_spec(
+    return specify_shadow(
         dataset,
         splits.shadow_train,
         training.architecture,
@@ -277,7 +281,7 @@ def compute_target_accuracies(target: Target, dataset: ImageDataset, splits: Spl
         cache: Folder of signals; None queries the target.
     """
     judged = np.union1d(splits.members, splits.non_members)
-    signals = collect(target, dataset, judged, cache=cache)
+    signals = collect_signals(target, dataset, judged, cache=cache)
     return Accuracies.of(signals, splits.members, splits.non_members)
 
 

@@ -18,7 +18,7 @@ from securitynet.models.targets.target import Target
 from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
-from securitynet.randomness import derived_seed
+from securitynet.randomness import derive_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"
@@ -118,7 +118,7 @@ class ShadowPlan(ShadowTraining):
             ConfigurationError: If a record would be in all or in none of them.
         """
         # NumPy guarantees the raw stream of its generators to stay the same in all versions.
-        raw = np.random.PCG64(derived_seed(seed, "shadow training sets")).random_raw(self.count * size)
+        raw = np.random.PCG64(derive_seed(seed, "shadow training sets")).random_raw(self.count * size)
         keys = raw.reshape(self.count, size)
         if self.count == 1:
             return np.asarray(_rank(keys, axis=1) < round(size * self.share))
@@ -156,7 +156,7 @@ class ShadowPlan(ShadowTraining):
         wanted = self.count_independent(splits, size)
         sets = []
         for number in range(self.count):
-            raw = np.random.PCG64(derived_seed(seed, "independent training set", number)).random_raw(len(population))
+            raw = np.random.PCG64(derive_seed(seed, "independent training set", number)).random_raw(len(population))
             sets.append(np.sort(population[raw.argsort(kind="stable")[:wanted]]))
         return sets
 
@@ -196,7 +196,7 @@ class ResolvedTraining:
 
     def seeded(self, seed: int, number: int) -> Recipe:
         """The recipe of one shadow model."""
-        return self.recipe.model_copy(update={"seed": derived_seed(seed, "shadow model", number)})
+        return self.recipe.model_copy(update={"seed": derive_seed(seed, "shadow model", number)})
 
 
 def resolve_training(

@@ -49,11 +49,11 @@ def obtain_shadow(
         ModelError: If the network cannot be built for the images or trained on them.
     """
     return train_shadow(
-        shadow_spec(dataset, indices, architecture, recipe, defense), cache=cache, device=device, progress=progress
+        specify_shadow(dataset, indices, architecture, recipe, defense), cache=cache, device=device, progress=progress
     )
 
 
-def shadow_spec(
+def specify_shadow(
     dataset: ImageDataset,
     indices: NDArray[np.int64],
     architecture: str,

@@ -11,18 +11,18 @@ import httpx
 import torch
 
 from securitynet.errors import ModelError
-from securitynet.files import atomic_write, cache_folder
+from securitynet.files import find_cache_folder, write_atomically
 from securitynet.models.sources.base import Progress
 
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
-def models_folder() -> Path:
+def find_models_folder() -> Path:
     """Folder of downloaded weights."""
-    return cache_folder() / "models"
+    return find_cache_folder() / "models"
 
 
-def fetch(
+def fetch_address(
     url: str,
     *,
     reference: str,
@@ -43,11 +43,11 @@ def fetch(
         ModelError: If the address cannot be reached, or the file is not the published one.
     """
     name = name or Path(urlsplit(url).path).name
-    for folder in (models_folder(), Path(torch.hub.get_dir()) / "checkpoints"):
+    for folder in (find_models_folder(), Path(torch.hub.get_dir()) / "checkpoints"):
         path = folder / name
         if path.is_file() and (sha256 is None or _matches(path, sha256)):
             return path
-    path = models_folder() / name
+    path = find_models_folder() / name
     digest = hashlib.sha256()
 
     def check() -> None:
@@ -88,7 +88,7 @@ def download(
             response.raise_for_status()
             total = int(response.headers.get("content-length") or 0)
             done = 0
-            with atomic_write(path) as stream:
+            with write_atomically(path) as stream:
                 for block in response.iter_bytes(1 << 20):
                     stream.write(block)
                     digest(block)

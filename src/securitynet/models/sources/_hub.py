@@ -13,7 +13,7 @@ from securitynet.files import file_checksum
 from securitynet.models.sources._download import explain_unreachable
 
 
-def hub_file(repository: str, names: Iterable[str], *, revision: str | None, reference: str) -> Path:
+def fetch_hub_file(repository: str, names: Iterable[str], *, revision: str | None, reference: str) -> Path:
     """Fetch the first of several files that a repository has, from the client's cache if it is there.
 
     Args:

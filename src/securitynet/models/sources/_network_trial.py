@@ -14,7 +14,7 @@ _USUAL_SIZE = 32
 
 
 def _run(path: str) -> None:
-    load = keras.load_network if sys.argv[3] == "keras" else exported.load_network
+    load = keras.load_keras if sys.argv[3] == "keras" else exported.load_exported
     network, channels, size = load(Path(path), sys.argv[3])
     with torch.inference_mode():
         network(torch.zeros(1, channels or 3, size[0] or _USUAL_SIZE, size[1] or _USUAL_SIZE))

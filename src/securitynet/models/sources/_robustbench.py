@@ -25,8 +25,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from securitynet.errors import ModelError
-from securitynet.files import atomic_write, data_folder, file_checksum
-from securitynet.models.sources._download import download, models_folder
+from securitynet.files import file_checksum, find_data_folder, write_atomically
+from securitynet.models.sources._download import download, find_models_folder
 from securitynet.models.sources.base import Progress
 from securitynet.torchvision_cure import import_torchvision
 
@@ -104,7 +104,7 @@ class _WithoutGpu(TorchFunctionMode):
         return args[0] if func is torch.Tensor.cuda else func(*args, **(kwargs or {}))
 
 
-def build_network(definition: Definition) -> nn.Module:
+def build_robustbench_network(definition: Definition) -> nn.Module:
     """Build a model's network in main memory; what its constructor prints is not printed.
 
     Args:
@@ -145,20 +145,20 @@ def locate_parts(dataset: str, threat: str, name: str, count: int) -> list[Path]
         name: Name of the model.
         count: Number of files.
     """
-    for folder in weights_folders():
+    for folder in list_weights_folders():
         place = folder / dataset / threat
-        files = [place / part for part in part_names(name, count)]
+        files = [place / part for part in list_part_names(name, count)]
         if all(file.is_file() for file in files):
             return files
     return None
 
 
-def weights_folders() -> tuple[Path, Path]:
+def list_weights_folders() -> tuple[Path, Path]:
     """Where files of weights lie: the user's folder, and that of downloads; both as the package lays them out."""
-    return data_folder() / PACKAGE, models_folder() / PACKAGE
+    return find_data_folder() / PACKAGE, find_models_folder() / PACKAGE
 
 
-def part_names(name: str, count: int) -> list[str]:
+def list_part_names(name: str, count: int) -> list[str]:
     """Names of a model's files, as the package writes them.
 
     Args:
@@ -197,7 +197,7 @@ def fetch_part(identifier: str, path: Path, *, reference: str, advice: str, prog
         download(url, path, reference=reference, digest=read, check=check, progress=progress)
     except ModelError as error:
         raise ModelError(error.message, hint=advice) from error
-    with atomic_write(_digest_path(path)) as stream:
+    with write_atomically(_digest_path(path)) as stream:
         stream.write(digest.hexdigest().encode())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from securitynet.errors import MissingExtra, ModelError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.weights import StateDict
@@ -22,7 +22,7 @@ _FETCHES = ("use_pretrained_backbone", "backbone", "use_timm_backbone")
 """Keys whose values make the library fetch another model."""
 
 
-def transformers_source(
+def open_transformers(
     config: Mapping[str, Any], processor: Mapping[str, Any] | None, *, name: str, **weights: Any
 ) -> NetworkSource:
     """A source for what a ``config.json`` of transformers describes.
@@ -81,7 +81,7 @@ def transformers_source(
     stated = configured(None)
     size, channels = getattr(stated, "image_size", None), getattr(stated, "num_channels", None)
     return NetworkSource(
-        architecture=f"transformers:{kind}:{stable_hash(settings, 16)}",
+        architecture=f"transformers:{kind}:{hash_stably(settings, 16)}",
         build=make,
         num_classes=int(stated.num_labels),
         channels=channels if isinstance(channels, int) else _COLOUR,

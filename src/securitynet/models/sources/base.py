@@ -110,7 +110,7 @@ class OpaqueNetwork(nn.Module):
         return self.inner(images)
 
 
-def unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:
+def explain_unknown_model(library: str, name: str, known: Iterable[str]) -> ModelError:
     """Make the error for a name that a library does not have, with similar names.
 
     Args:

@@ -42,9 +42,9 @@ class EntryModel:
 
     def accuracy_on(self, dataset: str) -> float | None:
         """The claimed accuracy; None if unknown or for another dataset than the one of this name or reference."""
-        from securitynet.catalog.known import dataset_name
+        from securitynet.catalog.known import spell_dataset
 
-        same = self.dataset is not None and dataset_name(self.dataset) == dataset_name(dataset.partition("@")[0])
+        same = self.dataset is not None and spell_dataset(self.dataset) == spell_dataset(dataset.partition("@")[0])
         return self.claimed_accuracy if same else None
 
     def weights_file(self, given: Path | None, progress: Progress | None = None, *, trust: bool = False) -> Path | None:
@@ -90,12 +90,14 @@ def fetch_weights(location: str, identifier: str, checksum: str | None, progress
         ModelError: If there is no such file, or it cannot be downloaded.
     """
     if location.startswith(("https://", "http://")):
-        from securitynet.models.sources._download import fetch
+        from securitynet.models.sources._download import fetch_address
 
         name = location.partition("?")[0].rstrip("/").rpartition("/")[2]
         sha256 = checksum.partition(":")[2] if checksum and checksum.startswith("sha256:") else None
         reference = f"catalog:{identifier}"
-        return fetch(location, reference=reference, sha256=sha256, name=f"{identifier}-{name}", progress=progress)
+        return fetch_address(
+            location, reference=reference, sha256=sha256, name=f"{identifier}-{name}", progress=progress
+        )
     path = expand_home(location)
     if not path.is_file():
         raise ModelError(
@@ -106,7 +108,7 @@ def fetch_weights(location: str, identifier: str, checksum: str | None, progress
     return path
 
 
-def resolve(reference: ModelReference, *, trust: bool = False) -> EntryModel:
+def resolve_entry(reference: ModelReference, *, trust: bool = False) -> EntryModel:
     """Look up an entry of the user's catalog (`securitynet.catalog.using` chooses another).
 
     Args:
@@ -120,10 +122,10 @@ def resolve(reference: ModelReference, *, trust: bool = False) -> EntryModel:
     """
     # Imported here, because other models need no database.
     from securitynet import catalog
-    from securitynet.catalog.location import database_missing, default_url
-    from securitynet.catalog.weights import locate_weights, names_weights
+    from securitynet.catalog.location import find_default_url, is_database_missing
+    from securitynet.catalog.weights import locate_entry_weights, names_weights
 
-    if database_missing(default_url()):
+    if is_database_missing(find_default_url()):
         raise ModelError(
             f"{reference} cannot be looked up: there is no catalog yet.",
             hint="Fill it with `securitynet catalog collect --all`, or name the model by another reference.",
@@ -154,7 +156,7 @@ def resolve(reference: ModelReference, *, trust: bool = False) -> EntryModel:
         id=entry.id,
         key=entry.key,
         checksum=entry.checksum,
-        weights=None if complete else locate_weights(entry),
+        weights=None if complete else locate_entry_weights(entry),
         complete=complete,
         dataset=entry.dataset,
         claimed_accuracy=entry.claimed_accuracy,

@@ -19,7 +19,7 @@ from typing_extensions import override
 from securitynet import untrusted
 from securitynet.errors import ModelError, RefusedFile, UnsafeFile
 from securitynet.files import file_checksum
-from securitynet.first_run import largest_run, run_once
+from securitynet.first_run import limit_run_memory, run_once
 from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -56,10 +56,10 @@ def open_source(reference: ModelReference) -> NetworkSource:
     path, name = reference.path or Path(reference.name), str(reference.without_folders())
     if not path.is_file():
         raise ModelError(f"There is no file {path}.")
-    loops = check_archive(path, name)
+    loops = check_exported(path, name)
     if loops:
         run_once(_TRIAL, path, name, "exported")
-    network, channels, size = load_network(path, name)
+    network, channels, size = load_exported(path, name)
     try:
         _check_sizes(network, (1, channels or 3, size[0] or _USUAL_SIZE, size[1] or _USUAL_SIZE), path, name)
     except RefusedFile:
@@ -81,8 +81,8 @@ def open_source(reference: ModelReference) -> NetworkSource:
     )
 
 
-def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tuple[int | None, int | None]]:
-    """(network, channels, (height, width)) of an archive that `check_archive` has accepted; None where any is taken.
+def load_exported(path: Path, reference: str) -> tuple[nn.Module, int | None, tuple[int | None, int | None]]:
+    """(network, channels, (height, width)) of an archive that `check_exported` has accepted; None where any is taken.
 
     Raises:
         ModelError: If torch cannot load it, or it does not take images.
@@ -140,11 +140,11 @@ class _LimitSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _check_sizes(network: nn.Module, shape: tuple[int, ...], path: Path, reference: str) -> None:
     """Run a network on tensors without values, to learn their sizes."""
-    with FakeTensorMode(allow_non_fake_inputs=True), _LimitSizes(largest_run(path), reference), torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), _LimitSizes(limit_run_memory(path), reference), torch.no_grad():
         network(torch.empty(shape))
 
 
-def check_archive(path: Path, reference: str) -> bool:
+def check_exported(path: Path, reference: str) -> bool:
     """Refuse an archive that holds anything to execute.
 
     Returns:

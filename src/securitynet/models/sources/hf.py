@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.errors import ModelError
-from securitynet.models.sources._hub import hub_file, is_hub_file
-from securitynet.models.sources._transformers import read_weights_file, transformers_source
+from securitynet.models.sources._hub import fetch_hub_file, is_hub_file
+from securitynet.models.sources._transformers import open_transformers, read_weights_file
 from securitynet.models.sources.base import NetworkSource, Progress
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
-from securitynet.models.sources.timm import WEIGHTS_FILES, timm_source
+from securitynet.models.sources.timm import WEIGHTS_FILES, open_timm
 from securitynet.torchvision_cure import import_torchvision
 from securitynet.untrusted import MAX_SETTINGS, parse_json, read_bytes
 
@@ -65,7 +65,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     if folder is not None:
         path = _local_file(folder, ("config.json",), name)
     else:
-        path = hub_file(repository, ("config.json",), revision=revision, reference=name)
+        path = fetch_hub_file(repository, ("config.json",), revision=revision, reference=name)
     config = _read(path, name)
     if "model_type" in config and "architecture" not in config:
         return _open_transformers(config, reference, name)
@@ -79,14 +79,14 @@ def open_source(reference: ModelReference) -> NetworkSource:
     def fetch_own(_progress: Progress | None) -> Path:
         if folder is not None:
             return _local_file(folder, ("model.safetensors", "*.safetensors"), name)
-        return hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
+        return fetch_hub_file(repository, WEIGHTS_FILES, revision=revision, reference=name)
 
     def is_own(path: Path) -> bool:
         if folder is not None:
             return path.resolve().parent == folder.resolve()
         return is_hub_file(path, repository, WEIGHTS_FILES, revision=revision)
 
-    return timm_source(architecture, pretrained, arguments=arguments, fetch=fetch_own, is_own=is_own)
+    return open_timm(architecture, pretrained, arguments=arguments, fetch=fetch_own, is_own=is_own)
 
 
 def _open_transformers(config: dict[str, Any], reference: ModelReference, name: str) -> NetworkSource:
@@ -96,7 +96,7 @@ def _open_transformers(config: dict[str, Any], reference: ModelReference, name: 
     def fetch_own(_progress: Progress | None) -> Path:
         if folder is not None:
             return read_weights_file(folder, name)
-        return hub_file(repository, WEIGHTS_FILES[:1], revision=revision, reference=name)
+        return fetch_hub_file(repository, WEIGHTS_FILES[:1], revision=revision, reference=name)
 
     def is_own(path: Path) -> bool:
         if folder is not None:
@@ -106,10 +106,10 @@ def _open_transformers(config: dict[str, Any], reference: ModelReference, name: 
     processor = None
     if folder is None:
         with contextlib.suppress(ModelError):  # many models have none: nothing is stated then
-            processor = _read(hub_file(repository, (_PROCESSOR,), revision=revision, reference=name), name)
+            processor = _read(fetch_hub_file(repository, (_PROCESSOR,), revision=revision, reference=name), name)
     elif (folder / _PROCESSOR).is_file():
         processor = _read(folder / _PROCESSOR, name)
-    return transformers_source(config, processor, name=name, fetch=fetch_own, is_own=is_own)
+    return open_transformers(config, processor, name=name, fetch=fetch_own, is_own=is_own)
 
 
 def _local_file(folder: Path, patterns: tuple[str, ...], name: str) -> Path:

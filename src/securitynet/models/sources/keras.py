@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, RefusedFile, UnsafeFile
 from securitynet.files import file_checksum
-from securitynet.first_run import is_short_of_memory, largest_run, limit_memory, run_once
+from securitynet.first_run import is_short_of_memory, limit_memory, limit_run_memory, run_once
 from securitynet.models.sources._hdf5 import check_self_contained
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.references import ModelReference
@@ -88,11 +88,11 @@ def open_source(reference: ModelReference) -> NetworkSource:
     if not path.is_file():
         raise ModelError(f"There is no Keras file {path}.")
     import_keras()
-    config = read_config(path, name)
+    config = read_keras_config(path, name)
     check_config(config, name)
     if any(node.get("class_name") in _LOOPS for node in _nodes(config)):
         run_once("securitynet.models.sources._network_trial", path, name, "keras")
-    network, channels, size = load_network(path, name)
+    network, channels, size = load_keras(path, name)
     shape = getattr(network, "inner", network).output_shape
     classes = shape[-1] if isinstance(shape, tuple) else None
 
@@ -111,7 +111,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     )
 
 
-def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tuple[int | None, int | None]]:
+def load_keras(path: Path, reference: str) -> tuple[nn.Module, int | None, tuple[int | None, int | None]]:
     """(network, channels, (height, width)) of a file whose configuration is safe; None where any is taken.
 
     Raises:
@@ -119,12 +119,12 @@ def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tup
         ModelError: If Keras cannot load it, or it does not take images.
     """
     keras = import_keras()
-    config = read_config(path, reference)
+    config = read_keras_config(path, reference)
     check_config(config, reference)
     try:
         # Keras makes the weights that the configuration describes before it looks for them in the file. A thread more
         # would reserve memory too, and could not be started.
-        with _use_one_thread(), limit_memory(largest_run(path)):
+        with _use_one_thread(), limit_memory(limit_run_memory(path)):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except KeyboardInterrupt:
         raise
@@ -132,7 +132,7 @@ def load_network(path: Path, reference: str) -> tuple[nn.Module, int | None, tup
         if is_short_of_memory(error):
             raise RefusedFile(
                 f"{reference} has {describe_size(path.stat().st_size)} and describes a network that takes more than "
-                f"{describe_size(largest_run(path))} of memory: it is not built.",
+                f"{describe_size(limit_run_memory(path))} of memory: it is not built.",
                 hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
             ) from error
         raise ModelError(
@@ -154,7 +154,7 @@ def _check_sizes(model: Any, path: Path, reference: str) -> None:
         _check_sizes(operation, path, reference)  # a model within the model
         for output in _list_outputs(operation):
             size = 4 * math.prod(length for length in output.shape[1:] if length is not None)
-            if size > largest_run(path):
+            if size > limit_run_memory(path):
                 raise RefusedFile(
                     f"{reference} needs {describe_size(size)} of memory for one image: it is not run.",
                     hint="If you trust it, allow more: securitynet --max-size GIB COMMAND.",
@@ -247,7 +247,7 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(value)
 
 
-def read_config(path: Path, reference: str) -> dict[str, Any]:
+def read_keras_config(path: Path, reference: str) -> dict[str, Any]:
     """Read the configuration of the model, without its compilation settings; no layer is made.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from securitynet.errors import SecurityNetError
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.preprocessing import Normalization
-from securitynet.models.sources.state_dicts import build
+from securitynet.models.sources.state_dicts import build_quietly
 from securitynet.models.sources.tensor_names import StateDict, fit_names, separate_normalizer
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]
@@ -139,7 +139,7 @@ def _find_shape(source: NetworkSource, state: StateDict, start: Shape) -> tuple[
         for number in channels:
             shape = Shape(count, number, start.image_size)
             try:
-                wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+                wanted = build_quietly(source, shape, frozenset(state), meta=True).state_dict()
             except (SecurityNetError, RuntimeError, ValueError):
                 continue  # this architecture does not support such a number
             renamed = match_in_order(fit_names(state, wanted).state, wanted)

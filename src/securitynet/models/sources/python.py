@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from securitynet.errors import ModelError, SecurityNetError
-from securitynet.models.architectures.in_process import accepted_arguments
+from securitynet.models.architectures.in_process import list_accepted_arguments
 from securitynet.models.sources.base import NetworkSource, OpaqueNetwork, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.versions import digest_source_files
-from securitynet.randomness import isolated
+from securitynet.randomness import isolate_random_state
 
 SCHEME = Scheme(
     "python",
@@ -53,7 +53,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     path, name = reference.path or Path(reference.name), reference.detail or ""
     digest = digest_source_files(path) if path.is_file() else ""
     factory = _load(path, name, digest)
-    accepted = accepted_arguments(factory)
+    accepted = list_accepted_arguments(factory)
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
         values = {"num_classes": shape.num_classes, "channels": shape.channels, "image_size": shape.image_size}
@@ -91,7 +91,7 @@ def _load(path: Path, name: str, digest: str) -> Callable[..., Any]:
     sys.modules[spec.name] = module
     _forget_modules(path)  # another version of them may have been imported with another version of the file
     # Whether the file is run now or was before must not change the weights that are drawn next.
-    with _explained(str(path)), _beside(path), isolated():
+    with _explained(str(path)), _beside(path), isolate_random_state():
         spec.loader.exec_module(module)
     factory = getattr(module, name, None)
     if not callable(factory):

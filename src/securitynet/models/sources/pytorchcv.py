@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import nn
 
 from securitynet.errors import MissingExtra, ModelError
-from securitynet.files import atomic_write
-from securitynet.models.sources._download import download, models_folder
-from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
+from securitynet.files import write_atomically
+from securitynet.models.sources._download import download, find_models_folder
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, explain_unknown_model
 from securitynet.models.sources.preprocessing import CONVENTIONS, Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -62,7 +62,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     table = _read_table()
     known = [key for key in provider._models if key in table]
     if name not in known:
-        raise unknown_model("pytorchcv", name, known)
+        raise explain_unknown_model("pytorchcv", name, known)
     row = table[name]
     classes = next((count for ending, count in _ENDINGS.items() if name.endswith(ending)), _IMAGENET_CLASSES)
 
@@ -122,23 +122,23 @@ def _read_table() -> dict[str, _Row]:
 def _fetch(reference: ModelReference, row: _Row, progress: Progress | None) -> Path:
     """Fetch the published file from its zip archive, verified by the SHA-1 in pytorchcv's table."""
     file_name = f"{reference.name}-{row.error}-{row.sha1[:8]}.pth"
-    for folder in (models_folder(), Path("~/.torch/models").expanduser()):
+    for folder in (find_models_folder(), Path("~/.torch/models").expanduser()):
         path = folder / file_name
         if path.is_file() and _sha1(path.read_bytes()) == row.sha1:
             return path
     store = import_torchvision("pytorchcv.models.common.model_store")
-    archive = models_folder() / f"{file_name}.zip"
+    archive = find_models_folder() / f"{file_name}.zip"
     url = f"{store.imgclsmob_repo_url}/releases/download/{row.release}/{file_name}.zip"
     download(url, archive, reference=str(reference), progress=progress)
-    path = models_folder() / file_name
+    path = find_models_folder() / file_name
     try:
-        unpack(archive, file_name, path, sha1=row.sha1, reference=str(reference))
+        unpack_weights(archive, file_name, path, sha1=row.sha1, reference=str(reference))
     finally:
         archive.unlink(missing_ok=True)
     return path
 
 
-def unpack(archive: Path, member: str, path: Path, *, sha1: str, reference: str) -> None:
+def unpack_weights(archive: Path, member: str, path: Path, *, sha1: str, reference: str) -> None:
     """Extract one file from a zip archive, if its SHA-1 is the published one.
 
     Args:
@@ -161,7 +161,7 @@ def unpack(archive: Path, member: str, path: Path, *, sha1: str, reference: str)
             f"The weights of {reference} arrived with another checksum than the published one.",
             hint="Try again; if it happens twice, the file at its source has been changed: do not use it.",
         )
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(content)
 
 

@@ -15,20 +15,20 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from securitynet.catalog.published import ROBUSTBENCH, packaged
+from securitynet.catalog.published import ROBUSTBENCH, load_packaged
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.files import atomic_write
-from securitynet.models.architectures.factory import build
+from securitynet.files import write_atomically
+from securitynet.models.architectures.factory import build_architecture
 from securitynet.models.architectures.wide_resnet import WideResNet
 from securitynet.models.sources import _robustbench as package
 from securitynet.models.sources import timm, torchvision
 from securitynet.models.sources._robustbench import DATASETS, Definition
-from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, explain_unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.sources.tensor_names import fit_names
-from securitynet.models.sources.weights import StateDict, read_parts
+from securitynet.models.sources.weights import StateDict, read_weight_parts
 from securitynet.torchvision_cure import import_torchvision
 
 SCHEME = Scheme(
@@ -64,7 +64,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     dataset, threat, name = reference.name.split(":")
     threat = _THREATS.get(threat, threat)
     if dataset not in DATASETS:
-        raise unknown_model("RobustBench", reference.name, [f"{known}:{threat}:{name}" for known in DATASETS])
+        raise explain_unknown_model("RobustBench", reference.name, [f"{known}:{threat}:{name}" for known in DATASETS])
     if dataset == "imagenet" and name == "Standard_R50":  # torchvision's own, which the list only refers to
         return torchvision.open_source(ModelReference(scheme="torchvision", name="resnet50", detail="IMAGENET1K_V1"))
     if not package.is_installed():
@@ -72,19 +72,19 @@ def open_source(reference: ModelReference) -> NetworkSource:
     try:
         definition = package.find_definition(dataset, threat, name)
     except KeyError:
-        if reference.name in packaged(ROBUSTBENCH):
+        if reference.name in load_packaged(ROBUSTBENCH):
             raise ModelError(
                 f"RobustBench lists results of {reference.name}, and its installed package defines no network for it.",
                 hint="A newer package may: pip install --no-deps git+https://github.com/RobustBench/robustbench.",
             ) from None
         lists = package.import_lists()[dataset]
         known = [f"{dataset}:{other}:{key}" for other, models in lists.items() for key in models]
-        raise unknown_model("RobustBench", reference.name, known) from None
+        raise explain_unknown_model("RobustBench", reference.name, known) from None
     size = (32, 32) if dataset != "imagenet" else None
 
     def make(_shape: Shape, _keys: frozenset[str]) -> nn.Module:
         try:
-            return package.build_network(definition)
+            return package.build_robustbench_network(definition)
         except (OSError, RuntimeError) as error:  # some download parts of themselves
             words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             if torch.get_default_device().type == "meta":
@@ -98,7 +98,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
         channels=3,
         preprocessing=Preprocessing(input_size=size) if size else _imagenet_preprocessing(definition),
         fetch=lambda progress: _fetch(reference, definition, (dataset, threat, name), make, progress),
-        convert=convert,
+        convert=convert_robustbench,
         fixed_classes=True,
         # The definition normalises and decides the input, whoever gives the file.
         is_own=lambda _path: True,
@@ -109,7 +109,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
 def _imagenet_preprocessing(definition: Definition) -> Preprocessing:
     """What comes before a network for ImageNet: its resizing and crop, without normalisation."""
     if definition.timm:
-        return timm.preprocessing(definition.timm).model_copy(update={"mean": (), "std": ()})
+        return timm.read_preprocessing(definition.timm).model_copy(update={"mean": (), "std": ()})
     name = definition.preprocessing
     match = re.fullmatch(r"(Bicubic)?(?:Res(\d+))?(?:Crop(\d+))?", name)
     if match is None or not name:
@@ -121,7 +121,7 @@ def _imagenet_preprocessing(definition: Definition) -> Preprocessing:
     return Preprocessing(input_size=(side, side), crop_share=share, interpolation="bicubic" if match[1] else "bilinear")
 
 
-def convert(state: StateDict, network: nn.Module) -> StateDict:
+def convert_robustbench(state: StateDict, network: nn.Module) -> StateDict:
     """Rename the tensors of a RobustBench file to those of a network, and complete its normaliser.
 
     Files for ImageNet hold the network inside the normalising module; some files lack the constants of the normaliser,
@@ -136,7 +136,7 @@ def convert(state: StateDict, network: nn.Module) -> StateDict:
     inner = getattr(network, "model", None)
     if isinstance(inner, nn.Module):
         alone = fit_names(state, inner.state_dict()).state  # without the wrappers of whoever trained it
-        variants = [alone, timm.convert(alone, inner)] if type(inner).__module__.startswith("timm.") else [alone]
+        variants = [alone, timm.convert_timm(alone, inner)] if type(inner).__module__.startswith("timm.") else [alone]
         candidates += [{f"model.{key}": value for key, value in variant.items()} for variant in variants]
     best = max(candidates, key=lambda candidate: sum(_fits(wanted, key, value) for key, value in candidate.items()))
     kept = {key: value for key, value in best.items() if key in wanted or not _UNUSED.search(key)}
@@ -170,8 +170,8 @@ def _fetch(
     sources = definition.parts or ((str(definition.timm["url"]),) if definition.timm.get("url") else ())
     if not sources:
         raise ModelError(f"RobustBench states no file of weights for {reference}.", hint="Give one with --weights.")
-    folder, names = Path(dataset, threat), package.part_names(name, len(sources))
-    theirs, ours = (root / folder for root in package.weights_folders())
+    folder, names = Path(dataset, threat), package.list_part_names(name, len(sources))
+    theirs, ours = (root / folder for root in package.list_weights_folders())
     files = package.locate_parts(dataset, threat, name, len(sources))
     if files is None:
         advice = f"Put {' and '.join(names)}, as RobustBench saves them, into {theirs}" + (
@@ -186,9 +186,9 @@ def _fetch(
     if len(files) == 1:
         return files[0]
     shape = Shape(DATASETS[dataset])
-    joined = join_parts([read_parts(file, _SETS) for file in files], make(shape, frozenset()))
+    joined = join_parts([read_weight_parts(file, _SETS) for file in files], make(shape, frozenset()))
     path = ours / f"{name}.safetensors"
-    with atomic_write(path) as stream:
+    with write_atomically(path) as stream:
         stream.write(save(joined))
     return path
 
@@ -230,7 +230,7 @@ def _fill_part(state: StateDict, network: nn.Module, filled: list[str]) -> State
         wanted = part.state_dict()
         if not prefix or not wanted or any(prefix == other or prefix.startswith(f"{other}.") for other in filled):
             continue
-        fitted = convert(fit_names(state, wanted).state, part)
+        fitted = convert_robustbench(fit_names(state, wanted).state, part)
         if fitted.keys() <= wanted.keys() and all(
             key.endswith("num_batches_tracked") or (key in fitted and _fits(wanted, key, fitted[key])) for key in wanted
         ):
@@ -242,7 +242,7 @@ def _fill_part(state: StateDict, network: nn.Module, filled: list[str]) -> State
 
 def _without_package(reference: ModelReference, dataset: str) -> NetworkSource:
     """The network by its published architecture; its normalisation is tried on labelled images, or read in the file."""
-    rows = packaged(ROBUSTBENCH).get(reference.name)
+    rows = load_packaged(ROBUSTBENCH).get(reference.name)
     make = _own_network(rows[0].facts.get("architecture", "") if rows else "", dataset)
     if make is None:
         raise ModelError(
@@ -254,7 +254,7 @@ def _without_package(reference: ModelReference, dataset: str) -> NetworkSource:
         threat, name = reference.name.split(":")[1:]
         files = package.locate_parts(dataset, threat, name, 1)
         if files is None:
-            theirs = package.weights_folders()[0] / reference.name.rpartition(":")[0].replace(":", "/")
+            theirs = package.list_weights_folders()[0] / reference.name.rpartition(":")[0].replace(":", "/")
             raise ModelError(
                 f"The address of the weights of {reference} is in RobustBench's package, which is not installed.",
                 hint=f"Install it ({SCHEME.install}), put the file into {theirs}, or give it: "
@@ -285,7 +285,9 @@ def _own_network(architecture: str, dataset: str) -> Callable[[Shape, frozenset[
     if wide and (int(wide[1]) - 4) % 6 == 0:
         return lambda shape, _keys: WideResNet(int(wide[1]), int(wide[2]), shape.num_classes, shape.channels)
     if plain and plain[1] != "50":
-        return lambda shape, _keys: build(f"resnet{plain[1]}", shape.num_classes, shape.channels, shape.image_size)
+        return lambda shape, _keys: build_architecture(
+            f"resnet{plain[1]}", shape.num_classes, shape.channels, shape.image_size
+        )
     return None
 
 
@@ -294,4 +296,4 @@ def _convert_own(state: StateDict, network: nn.Module) -> StateDict:
     renamed = {f".{key}": value for key, value in state.items()}
     for old, new in _OLDER_NAMES:
         renamed = {key.replace(old, new): value for key, value in renamed.items()}
-    return convert({key[1:]: value for key, value in renamed.items()}, network)
+    return convert_robustbench({key[1:]: value for key, value in renamed.items()}, network)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import nn
 
-from securitynet.devices import on_meta_device
+from securitynet.devices import use_meta_device
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.tensor_names import fit_names
@@ -26,7 +26,9 @@ _SHOWN = 4
 _PROBES = (10, 100)
 
 
-def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False) -> nn.Module:
+def build_quietly(
+    source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(), *, meta: bool = False
+) -> nn.Module:
     """Build a network, always with the same initial weights, without changing torch's global random state.
 
     Args:
@@ -40,7 +42,7 @@ def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(
     """
     try:
         if meta and source.on_meta:
-            with contextlib.suppress(RuntimeError), _quiet(), on_meta_device():
+            with contextlib.suppress(RuntimeError), _quiet(), use_meta_device():
                 return source.build(shape, keys)
             # Some constructors read values, which tensors on the meta device lack: such networks are built with memory.
         with _quiet():
@@ -52,7 +54,7 @@ def build(source: NetworkSource, shape: Shape, keys: frozenset[str] = frozenset(
         ) from error
 
 
-def check_memory(source: NetworkSource, shape: Shape, state: StateDict, reference: str) -> None:
+def check_network_memory(source: NetworkSource, shape: Shape, state: StateDict, reference: str) -> None:
     """Raise `RefusedFile` if a network would take much more memory than its weights: a line of text can describe one.
 
     Args:
@@ -63,7 +65,7 @@ def check_memory(source: NetworkSource, shape: Shape, state: StateDict, referenc
     """
     if not source.on_meta:
         return
-    network = build(source, shape, frozenset(state), meta=True)
+    network = build_quietly(source, shape, frozenset(state), meta=True)
     tensors = [*network.parameters(), *network.buffers()]
     if all(tensor.is_meta for tensor in tensors):
         stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
@@ -92,7 +94,7 @@ def deduce_shape(source: NetworkSource, state: StateDict, image_size: int, *, ch
     """
     keys = frozenset(state)
     start = Shape(source.num_classes or _PROBES[0], source.channels or channels, image_size)
-    network = build(source, start, keys, meta=True)
+    network = build_quietly(source, start, keys, meta=True)
     fitted = fit_keys(state, network.state_dict())
     count = _deduce_classes(source, start, fitted, keys)
     shape = Shape(count or start.num_classes, _deduce_channels(network, fitted) or start.channels, image_size)
@@ -103,7 +105,8 @@ def _deduce_classes(source: NetworkSource, start: Shape, fitted: StateDict, keys
     if source.fixed_classes:
         return source.num_classes
     small, large = (
-        build(source, Shape(count, start.channels, start.image_size), keys, meta=True).state_dict() for count in _PROBES
+        build_quietly(source, Shape(count, start.channels, start.image_size), keys, meta=True).state_dict()
+        for count in _PROBES
     )
     seen: Counter[int] = Counter()
     for key, tensor in small.items():
@@ -204,11 +207,11 @@ def fits(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
         shape: The shape to build for.
         state: The weights.
     """
-    wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+    wanted = build_quietly(source, shape, frozenset(state), meta=True).state_dict()
     return not _differences(fit_keys(state, wanted), wanted)
 
 
-def same_names(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
+def match_names(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
     """Whether weights have the names of a network's tensors, whatever their shapes.
 
     Args:
@@ -216,7 +219,7 @@ def same_names(source: NetworkSource, shape: Shape, state: StateDict) -> bool:
         shape: The shape to build for.
         state: The weights.
     """
-    wanted = build(source, shape, frozenset(state), meta=True).state_dict()
+    wanted = build_quietly(source, shape, frozenset(state), meta=True).state_dict()
     fitted = fit_keys(state, wanted)
     return fitted.keys() <= wanted.keys() and all(key in fitted or _optional(key) for key in wanted)
 

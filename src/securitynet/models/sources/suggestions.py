@@ -44,7 +44,7 @@ def _fitting_size(scheme: str, name: str, state: StateDict, image_size: int) -> 
     try:
         source = open_source(ModelReference(scheme=scheme, name=name))
         start = Shape(source.num_classes or 10, source.channels or 3, image_size)
-        if not fitting.same_names(source, start, state):
+        if not fitting.match_names(source, start, state):
             return None
         for size in dict.fromkeys((image_size, *_SIZES)) if source.sized else (image_size,):
             try:

@@ -12,9 +12,9 @@ from torch import nn
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
-from securitynet.models.sources._download import fetch
-from securitynet.models.sources._hub import hub_file, is_hub_file
-from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
+from securitynet.models.sources._download import fetch_address
+from securitynet.models.sources._hub import fetch_hub_file, is_hub_file
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, explain_unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -39,7 +39,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     timm = import_torchvision("timm")
     architecture, _, tag = reference.name.partition(".")
     if not timm.is_model(architecture):
-        raise unknown_model("timm", reference.name, timm.list_models())
+        raise explain_unknown_model("timm", reference.name, timm.list_models())
     tags = {name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")}
     if tag and tag not in tags:
         raise ModelError(
@@ -53,8 +53,8 @@ def open_source(reference: ModelReference) -> NetworkSource:
         if pretrained.get("hf_hub_id"):
             preferred = pretrained.get("hf_hub_filename")
             names = (preferred,) if preferred else WEIGHTS_FILES
-            return hub_file(pretrained["hf_hub_id"], names, revision=None, reference=str(reference))
-        return fetch(pretrained["url"], reference=str(reference), progress=progress)
+            return fetch_hub_file(pretrained["hf_hub_id"], names, revision=None, reference=str(reference))
+        return fetch_address(pretrained["url"], reference=str(reference), progress=progress)
 
     def is_own(path: Path) -> bool:
         if pretrained.get("hf_hub_id") and is_hub_file(path, pretrained["hf_hub_id"], WEIGHTS_FILES):
@@ -63,10 +63,10 @@ def open_source(reference: ModelReference) -> NetworkSource:
         return digits is not None and file_checksum(path).startswith(digits[1])
 
     published = bool(tags) and bool(pretrained.get("hf_hub_id") or pretrained.get("url"))
-    return timm_source(architecture, pretrained, fetch=fetch_own if published else None, is_own=is_own)
+    return open_timm(architecture, pretrained, fetch=fetch_own if published else None, is_own=is_own)
 
 
-def timm_source(
+def open_timm(
     architecture: str,
     pretrained: Mapping[str, Any],
     *,
@@ -101,9 +101,9 @@ def timm_source(
         build=make,
         num_classes=pretrained.get("num_classes") or None,
         channels=int(size[0]),
-        preprocessing=preprocessing(pretrained) if pretrained else None,
+        preprocessing=read_preprocessing(pretrained) if pretrained else None,
         fetch=fetch,
-        convert=convert,
+        convert=convert_timm,
         sized=fixed,
         class_names=_class_names(pretrained),
         is_own=is_own,
@@ -122,7 +122,7 @@ def _class_names(pretrained: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(known.index_to_description(number) for number in range(_IMAGENET_CLASSES))
 
 
-def preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
+def read_preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
     """Preprocessing in timm's configuration of pretrained weights: size, crop, interpolation, normalisation."""
     size = pretrained.get("input_size") or (3, 224, 224)
     squeezed = pretrained.get("crop_mode") == "squash"
@@ -136,7 +136,7 @@ def preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def convert(state: StateDict, network: nn.Module) -> StateDict:
+def convert_timm(state: StateDict, network: nn.Module) -> StateDict:
     """Convert older files of an architecture with the filter that timm provides for it."""
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is None:

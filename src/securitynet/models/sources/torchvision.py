@@ -10,8 +10,8 @@ from torch import nn
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
-from securitynet.models.sources._download import fetch
-from securitynet.models.sources.base import NetworkSource, Progress, Shape, unknown_model
+from securitynet.models.sources._download import fetch_address
+from securitynet.models.sources.base import NetworkSource, Progress, Shape, explain_unknown_model
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -40,7 +40,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
     models = import_torchvision("torchvision.models")
     known = models.list_models(module=models)
     if reference.name not in known:
-        raise unknown_model("torchvision", reference.name, known)
+        raise explain_unknown_model("torchvision", reference.name, known)
     chosen = _weights(models, reference)
     preprocessing = _preprocessing(chosen.transforms())
     sized = reference.name.startswith("vit_")
@@ -59,7 +59,9 @@ def open_source(reference: ModelReference) -> NetworkSource:
     digits = re.search(r"-([0-9a-f]{8,})\.", chosen.url)
 
     def fetch_own(progress: Progress | None) -> Path:
-        return fetch(chosen.url, reference=str(reference), sha256=digits[1] if digits else None, progress=progress)
+        return fetch_address(
+            chosen.url, reference=str(reference), sha256=digits[1] if digits else None, progress=progress
+        )
 
     def is_own(path: Path) -> bool:
         return digits is not None and file_checksum(path).startswith(digits[1])

@@ -15,7 +15,7 @@ from securitynet.models.sources.references import ModelReference
 _DIGITS = 32
 
 
-def builder_version(reference: ModelReference) -> str:
+def describe_builder(reference: ModelReference) -> str:
     """Versions and digests as text, for the keys of models that are trained; empty for our own architectures.
 
     Nothing is imported or run for it.

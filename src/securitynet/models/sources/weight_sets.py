@@ -91,7 +91,7 @@ def choose_set(content: Mapping[Any, Any], wanted: str | None = None, preferred:
     return ChosenSet(chosen, (_note(name, rivals),) if rivals else ())
 
 
-def other_parts(content: Mapping[Any, Any], chosen: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
+def list_other_parts(content: Mapping[Any, Any], chosen: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
     """The sets of a file that hold other layers than the chosen one: further parts of the same model.
 
     Args:

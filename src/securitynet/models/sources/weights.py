@@ -28,8 +28,8 @@ from typing_extensions import override
 
 from securitynet.errors import ModelError, RefusedFile, UnsafeFile
 from securitynet.models.sources.storages import check_storages
-from securitynet.models.sources.weight_sets import choose_set, other_parts
-from securitynet.untrusted import check_archive, describe_size, max_growth, open_regular
+from securitynet.models.sources.weight_sets import choose_set, list_other_parts
+from securitynet.untrusted import bound_growth, check_archive, describe_size, open_regular
 
 StateDict = dict[str, torch.Tensor]
 
@@ -89,7 +89,7 @@ def read_weights(path: str | Path, weight_set: str | None = None, preferred: tup
     return Weights(_tensors(chosen.content, path), chosen.notes)
 
 
-def read_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
+def read_weight_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
     """Read a file that may hold several parts of a model, each under its own names.
 
     Args:
@@ -105,7 +105,7 @@ def read_parts(path: Path, preferred: tuple[str, ...] = ()) -> list[StateDict]:
     """
     content = _read_mapping(path)
     chosen = choose_set(content, None, preferred).content
-    return [_tensors(part, path) for part in (chosen, *other_parts(content, chosen))]
+    return [_tensors(part, path) for part in (chosen, *list_other_parts(content, chosen))]
 
 
 def _read_mapping(path: Path) -> Mapping[Any, Any]:
@@ -294,7 +294,7 @@ class _PickleStream(io.BufferedReader):
 
 
 def _largest_pickle() -> int:
-    return max_growth(0) // _SHARE_OF_PICKLE
+    return bound_growth(0) // _SHARE_OF_PICKLE
 
 
 def _long_pickle(path: Path) -> RefusedFile:

@@ -24,13 +24,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from securitynet.datasets.base import ImageDataset, Images
-from securitynet.datasets.locks import hold_lock
+from securitynet.datasets.locks import hold_file_lock
 from securitynet.devices import resolve_device
 from securitynet.errors import ConfigurationError
 from securitynet.files import check_digest, file_checksum
 from securitynet.models.sources.weights import read_state_dict, state_checksum
 from securitynet.models.store.model_record import CachedModelRecord
-from securitynet.models.store.record_files import R, model_record_path, save_trained_model
+from securitynet.models.store.record_files import R, locate_model_record, save_trained_model
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile
@@ -42,10 +42,10 @@ from securitynet.models.training.training_defense import (
     Fitting,
     Parts,
     TrainingDefense,
-    assign_parts,
+    assign_roles,
     train_with_defense,
 )
-from securitynet.randomness import derived_seed, isolated
+from securitynet.randomness import derive_seed, isolate_random_state
 from securitynet.records import Access
 from securitynet.untrusted import parse_json, read_bytes
 
@@ -111,8 +111,8 @@ class ModelSpec:
         """The roles of the records."""
         recipe = self.changed_recipe
         if self.aside is None:
-            return assign_parts(self.applied_defense, recipe, len(self.indices))
-        return assign_parts(NO_DEFENSE, recipe, len(self.indices))
+            return assign_roles(self.applied_defense, recipe, len(self.indices))
+        return assign_roles(NO_DEFENSE, recipe, len(self.indices))
 
     @property
     def side(self) -> int:
@@ -275,8 +275,8 @@ def build_fresh_network(spec: ModelSpec) -> nn.Module:
         UnknownName: If there is no such architecture.
         ModelError: If it cannot be built for the images or the classes.
     """
-    with isolated():
-        torch.manual_seed(derived_seed(spec.recipe.seed, "initial weights"))
+    with isolate_random_state():
+        torch.manual_seed(derive_seed(spec.recipe.seed, "initial weights"))
         return spec.built.build(spec.num_classes, spec.dataset.image_shape[0], spec.side)
 
 
@@ -296,7 +296,7 @@ def _digest(values: NDArray[Any], kind: str) -> str:
 @contextlib.contextmanager
 def lock_folder(folder: Path | None) -> Iterator[None]:
     """Lock a folder of the store against other processes; without a folder, no lock is needed."""
-    with contextlib.nullcontext() if folder is None else hold_lock(folder / "lock"):
+    with contextlib.nullcontext() if folder is None else hold_file_lock(folder / "lock"):
         yield
 
 
@@ -317,7 +317,7 @@ def find_stored(
     if folder is None:
         return None
     weights = folder / WEIGHTS
-    path = folder / name if name else model_record_path(weights)
+    path = folder / name if name else locate_model_record(weights)
     try:
         record = type(wanted).model_validate(check_digest(parse_json(read_bytes(path))))
         if record.key == wanted.key and file_checksum(weights) == record.weights_checksum:

@@ -12,12 +12,12 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.errors import SplitError
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.training.fit import hold_out
+from securitynet.models.training.fit import hold_out_positions
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.training_defense import set_aside
 
 
-def effective_splits(
+def compute_effective_splits(
     protocol: str,
     dataset: ImageDataset,
     seed: int,
@@ -46,7 +46,7 @@ def effective_splits(
         return made
     members = made.members[set_aside(len(made.members), aside, recipe.seed)[0]]
     if recipe.patience:
-        members = members[hold_out(len(members), recipe)[0]]
+        members = members[hold_out_positions(len(members), recipe)[0]]
     if canaries is not None:
         members = np.setdiff1d(members, canaries, assume_unique=True)
     return replace(made, members=members, known_members=np.intersect1d(made.known_members, members))
@@ -75,7 +75,9 @@ def restore_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
             "--split public or four-way yourself.",
         )
     canaries = None if trained.canaries is None else trained.canaries.indices
-    made = effective_splits(stated.protocol, dataset, stated.seed, stated.known, trained.recipe, stated.aside, canaries)
+    made = compute_effective_splits(
+        stated.protocol, dataset, stated.seed, stated.known, trained.recipe, stated.aside, canaries
+    )
     if made.fingerprint != stated.fingerprint:
         raise SplitError(
             "The split that this model was trained with cannot be reproduced, so its members are unknown.",
@@ -83,4 +85,6 @@ def restore_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
         )
     if known is None or known == stated.known:
         return made
-    return effective_splits(stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside, canaries)
+    return compute_effective_splits(
+        stated.protocol, dataset, stated.seed, known, trained.recipe, stated.aside, canaries
+    )

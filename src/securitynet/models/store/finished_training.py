@@ -10,9 +10,9 @@ from pydantic_core import to_jsonable_python
 
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.store.model_record import TargetRecord
-from securitynet.models.store.record_files import model_record_path, read_target_record
+from securitynet.models.store.record_files import locate_model_record, read_target_record
 from securitynet.models.training.loss_traces import (
-    loss_traces_path,
+    locate_loss_traces,
     read_loss_traces,
 )
 
@@ -41,13 +41,13 @@ def find_finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interru
     different = [name for name, value in to_jsonable_python(wanted).items() if decisive.get(name) != value]
     if record is not None and not different:
         return record
-    if overwrite or (interrupted and record is None) or not (out.exists() or model_record_path(out).exists()):
+    if overwrite or (interrupted and record is None) or not (out.exists() or locate_model_record(out).exists()):
         return None
     what = "something else"
     if record is not None:
         what = f"a model trained with other settings ({', '.join(name.replace('_', ' ') for name in different)})"
     raise ConfigurationError(
-        f"{out} or {model_record_path(out).name} beside it holds {what}.",
+        f"{out} or {locate_model_record(out).name} beside it holds {what}.",
         hint="Choose another --out, or pass --overwrite.",
     )
 
@@ -70,6 +70,6 @@ def lacks_losses(out: Path, trained: TargetRecord, *, overwrite: bool) -> bool:
 
 def remove_leftovers(out: Path, checkpoint: Path) -> None:
     """Delete the temporary files of a run that was killed while writing."""
-    for path in (out, model_record_path(out), loss_traces_path(out), checkpoint):
+    for path in (out, locate_model_record(out), locate_loss_traces(out), checkpoint):
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer
 
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.store.repair_record import RepairRecord
 from securitynet.models.training.canaries import CanaryRecord
@@ -46,7 +46,7 @@ class ModelRecord(Record, ABC):
     @property
     def key(self) -> str:
         """Digest of everything that determines the weights; in the store, also the name of the folder."""
-        return stable_hash(self.decisive())
+        return hash_stably(self.decisive())
 
     @property
     @abstractmethod
@@ -111,7 +111,7 @@ class CachedModelRecord(ClassifierRecord):
     @property
     def membership(self) -> str:
         """Digest of the dataset and of the records that are members."""
-        return stable_hash([self.dataset, self.training_set])
+        return hash_stably([self.dataset, self.training_set])
 
     def decisive(self) -> dict[str, Any]:
         """The fields that determine the weights; those of a defense only if there is one."""
@@ -188,7 +188,7 @@ class TargetRecord(ClassifierRecord):
     def membership(self) -> str:
         """Digest of the dataset, of the records that are members, and of the canaries if there are any."""
         canaries = [] if self.canaries is None else [self.canaries.digest]
-        return stable_hash([self.dataset.fingerprint, self.split.model_dump(mode="json"), *canaries])
+        return hash_stably([self.dataset.fingerprint, self.split.model_dump(mode="json"), *canaries])
 
     @property
     def overfitting(self) -> float:

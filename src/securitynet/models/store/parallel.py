@@ -22,9 +22,9 @@ from securitynet.devices import resolve_device
 from securitynet.models.store.cached_model import ModelSpec, StoredModel, TrainingRun, build_fresh_network, check_images
 from securitynet.models.store.training_cost import estimate_training_memory
 from securitynet.models.targets.signals import Progress
-from securitynet.models.targets.threads import thread_pool
+from securitynet.models.targets.threads import share_thread_pool
 from securitynet.models.training.batches import RESIDENT_BYTES
-from securitynet.randomness import isolated
+from securitynet.randomness import isolate_random_state
 
 PARALLEL_BYTES = 4 << 30
 """Main memory that models trained in parallel may use, by the estimate made beforehand: 4 GiB."""
@@ -96,8 +96,8 @@ def obtain_models(
     runs = [begin(number) for number in range(len(specs))]
     # Large specs first: starting with the small ones would leave a core idle at the end.
     order = sorted(range(len(specs)), key=lambda number: -len(specs[number].indices) * specs[number].recipe.epochs)
-    with isolated():  # threads share torch's global random state, so it is restored once, after all of them
-        pool = thread_pool(count)
+    with isolate_random_state():  # threads share torch's global random state, so it is restored once, after all of them
+        pool = share_thread_pool(count)
         futures = [pool.submit(train, number, runs[number]) for number in order]
         try:
             for future in futures:
@@ -140,7 +140,7 @@ def _cause(error: BaseException, futures: Sequence[Future[None]]) -> BaseExcepti
 def _draws_random_numbers(spec: ModelSpec) -> bool:
     """Whether training a network draws from torch's global random state, as dropout does."""
     network = build_fresh_network(spec).train()
-    with isolated(), torch.no_grad():
+    with isolate_random_state(), torch.no_grad():
         before = torch.random.get_rng_state()
         network(torch.zeros(2, spec.dataset.image_shape[0], spec.side, spec.side))
         return not torch.equal(before, torch.random.get_rng_state())

@@ -15,9 +15,9 @@ from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.splits import Splits
 from securitynet.errors import ModelError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.store.effective_splits import effective_splits
+from securitynet.models.store.effective_splits import compute_effective_splits
 from securitynet.models.store.model_record import TargetRecord, TrainedSplit
 from securitynet.models.training.canaries import (
     CanaryPlan,
@@ -26,7 +26,7 @@ from securitynet.models.training.canaries import (
     draw_canaries,
     place_canaries,
 )
-from securitynet.models.training.fit import History, Indices, Note, Progress, evaluate
+from securitynet.models.training.fit import History, Indices, Note, Progress, evaluate_network
 from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.poisoned_dataset import BackdoorRecord, PoisonedDataset, TrainingBackdoor
 from securitynet.models.training.recipe import Recipe
@@ -35,10 +35,10 @@ from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
     TrainingDefense,
-    assign_parts,
+    assign_roles,
     has_group_norms,
 )
-from securitynet.randomness import derived_seed, isolated
+from securitynet.randomness import derive_seed, isolate_random_state
 from securitynet.records import DatasetIdentity
 from securitynet.version import __version__
 
@@ -127,7 +127,7 @@ class PlannedTraining:
         changed = self.canaries or self.poisoned
         by: list[Any] = [] if request.defense is None else [request.defense.make_record().model_dump(mode="json")]
         by += [] if changed is None else [changed.record.digest]
-        roles = assign_parts(self.defense, self.recipe, len(members))
+        roles = assign_roles(self.defense, self.recipe, len(members))
         return Fitting(
             request.architecture.reference,
             self.network,
@@ -140,7 +140,7 @@ class PlannedTraining:
             aside=members[roles.aside],
             unseen=self.splits.non_members,
             checkpoint=checkpoint,
-            data_fingerprint=stable_hash([dataset.fingerprint, preprocessing.canonical(), *by]),
+            data_fingerprint=hash_stably([dataset.fingerprint, preprocessing.canonical(), *by]),
             device=request.device,
             progress=progress,
             note=note,
@@ -186,7 +186,9 @@ class PlannedTraining:
 
     def _evaluate(self, images: Images, labels: Indices, indices: Indices, preprocessing: Preprocessing) -> float:
         device = self.request.device
-        return evaluate(self.network, images, labels, indices=indices, preprocessing=preprocessing, device=device)[1]
+        return evaluate_network(
+            self.network, images, labels, indices=indices, preprocessing=preprocessing, device=device
+        )[1]
 
 
 def plan_training(request: TrainingRequest, note: Note) -> PlannedTraining:
@@ -203,7 +205,7 @@ def plan_training(request: TrainingRequest, note: Note) -> PlannedTraining:
     drawn = request.split, dataset, request.split_seed, request.known
     made = splits.make(request.split, dataset, seed=request.split_seed, known=request.known)
     recipe, share = defense.change_recipe(request.recipe), defense.share_aside
-    effective = effective_splits(*drawn, recipe, share)
+    effective = compute_effective_splits(*drawn, recipe, share)
     channels, height, width = dataset.image_shape
     if height != width:
         raise ModelError(
@@ -218,7 +220,7 @@ def plan_training(request: TrainingRequest, note: Note) -> PlannedTraining:
         identity = [dataset.fingerprint, effective.fingerprint, recipe.seed]
         canaries = draw_canaries(request.canaries, dataset, effective.members, identity)
         placed = place_canaries(canaries, dataset, request.canaries.own)
-        effective = effective_splits(*drawn, recipe, share, placed.record.indices)
+        effective = compute_effective_splits(*drawn, recipe, share, placed.record.indices)
     count = len(made.members) - held_out - len(_list_excluded(placed))
     defense.check(request.architecture.reference, shape, count, recipe)
     network = defense.network(make_initial_network(request.architecture, shape, recipe.seed), note)
@@ -259,8 +261,8 @@ def make_initial_network(built: Architecture, shape: tuple[int, int, int], seed:
         shape: (classes, channels, size in pixels).
         seed: Seed of the recipe.
     """
-    with isolated():
-        torch.manual_seed(derived_seed(seed, "initial weights"))
+    with isolate_random_state():
+        torch.manual_seed(derive_seed(seed, "initial weights"))
         return built.build(*shape)
 
 

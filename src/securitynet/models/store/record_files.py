@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from securitynet.errors import ModelError
-from securitynet.files import add_digest, atomic_write, check_digest, check_writable, file_checksum, write_json
+from securitynet.files import add_digest, check_digest, check_writable, file_checksum, write_atomically, write_json
 from securitynet.models.store.model_record import CachedModelRecord, ModelRecord, TargetRecord
 from securitynet.untrusted import check_regular, parse_json, read_bytes
 
@@ -30,7 +30,7 @@ _MEMBERSHIP: Final = "securitynet.membership"
 R = TypeVar("R", bound=ModelRecord)
 
 
-def model_record_path(weights: Path) -> Path:
+def locate_model_record(weights: Path) -> Path:
     """Path of the record of a weights file: ``NAME.json`` for ``NAME.safetensors``."""
     return Path(weights).with_suffix(".json")
 
@@ -49,7 +49,7 @@ def save_trained_model(
         weights: File to write, ending in ``.safetensors``.
         state: The tensors, by name.
         record: The record; its checksum is filled in.
-        beside: File of the record, if it is not `model_record_path`.
+        beside: File of the record, if it is not `locate_model_record`.
         record_first: Write the record first: what a killed process leaves is then a record without weights, and never
             weights that could be someone's only copy.
 
@@ -62,11 +62,11 @@ def save_trained_model(
     content = _sort_metadata(safetensors.torch.save(tensors, metadata=metadata))
     record = record.model_copy(update={"weights_checksum": hashlib.sha256(content).hexdigest()})
     if record_first:
-        write_json(beside or model_record_path(weights), add_digest(record.document()))
-    with atomic_write(weights) as stream:
+        write_json(beside or locate_model_record(weights), add_digest(record.document()))
+    with write_atomically(weights) as stream:
         stream.write(content)
     if not record_first:
-        write_json(beside or model_record_path(weights), add_digest(record.document()))
+        write_json(beside or locate_model_record(weights), add_digest(record.document()))
     return record
 
 
@@ -99,7 +99,7 @@ def read_model_record(weights: Path) -> TargetRecord | CachedModelRecord | None:
             trained by this package and the file beside them is not their record.
     """
     weights = Path(weights)
-    path = model_record_path(weights)
+    path = locate_model_record(weights)
     check_regular(path)
     if path == weights or not path.is_file():
         return None

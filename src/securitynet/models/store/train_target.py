@@ -143,7 +143,7 @@ def train_model(
 
     Args:
         config: The configuration.
-        defense: The configured defense that it names: see `securitynet.defenses.base.training_defense`.
+        defense: The configured defense that it names: see `securitynet.defenses.base.make_training_defense`.
         backdoor: The configured backdoor that it names: see `securitynet.backdoors.base.prepare_backdoor`.
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Called with messages for the user; logged if None.

@@ -17,7 +17,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.memory import read_available_memory
 from securitynet.models.store.cached_model import WEIGHTS, ModelSpec, build_fresh_network
 from securitynet.models.targets.pass_time import ANNOUNCED_SECONDS, LEAST_PIXELS, describe_time, measure_pass
-from securitynet.randomness import isolated
+from securitynet.randomness import isolate_random_state
 
 MOST_SECONDS = 30 * 86400.0
 """Training that would take longer is refused: 30 days."""
@@ -101,7 +101,7 @@ def estimate_training_memory(spec: ModelSpec) -> int:
             numbers += output.numel()
 
     hooks = [layer.register_forward_hook(count) for layer in network.modules() if not list(layer.children())]
-    with isolated(), torch.no_grad():
+    with isolate_random_state(), torch.no_grad():
         network.eval()(torch.zeros(1, spec.dataset.image_shape[0], spec.side, spec.side))
     for hook in hooks:
         hook.remove()

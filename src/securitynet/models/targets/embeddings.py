@@ -38,7 +38,7 @@ def choose_extractor(
     """
     if layer is not None:
         return _named(network, layer, reference)
-    traced = find(network, inputs, reference=reference)
+    traced = find_classifier(network, inputs, reference=reference)
 
     def extract(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
         try:
@@ -53,7 +53,7 @@ def choose_extractor(
     return extract
 
 
-def find(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Trace:
+def find_classifier(network: nn.Module, inputs: torch.Tensor, *, reference: str = "") -> Trace:
     """Locate the final classifier of a network, whose input is the embedding.
 
     Args:

@@ -51,13 +51,13 @@ class LastLayerGradients:
         return (self.residuals.square().sum(dim=1) * squares).sqrt()
 
     def chunks(self, size: int) -> Iterator[torch.Tensor]:
-        """Yield the gradients of at most ``size`` samples at a time; see `per_sample_last_layer_gradients`."""
+        """Yield the gradients of at most ``size`` samples at a time; see `compute_last_layer_gradients`."""
         for start in range(0, len(self.indices), size):
             part = slice(start, start + size)
-            yield per_sample_last_layer_gradients(self.residuals[part], self.embeddings[part], bias=self.bias)
+            yield compute_last_layer_gradients(self.residuals[part], self.embeddings[part], bias=self.bias)
 
 
-def per_sample_last_layer_gradients(
+def compute_last_layer_gradients(
     residuals: torch.Tensor, embeddings: torch.Tensor, *, bias: bool = True
 ) -> torch.Tensor:
     """Gradients of each sample's cross-entropy with respect to a last linear layer.
@@ -90,7 +90,7 @@ def compute_residuals(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     return residuals.float()
 
 
-def last_layer(
+def capture_last_layer(
     target: Target,
     dataset: ImageDataset,
     indices: NDArray[np.int64],

@@ -37,7 +37,7 @@ def detect(outputs: torch.Tensor) -> Head:
     Raises:
         TargetError: If outputs are not finite (minus infinity is allowed: it is the logarithm of zero).
     """
-    check_finite(outputs)
+    check_finite_outputs(outputs)
     values = outputs.double()
     sums = values.sum(dim=1)
     if values.min() >= -1e-6 and values.max() <= 1 + _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
@@ -58,7 +58,7 @@ def looks_like_sigmoid(outputs: torch.Tensor) -> bool:
     return unit and bool(outputs.min() < _NEAR_END) and bool(outputs.max() > 1 - _NEAR_END)
 
 
-def check_finite(outputs: torch.Tensor) -> None:
+def check_finite_outputs(outputs: torch.Tensor) -> None:
     """Raise `TargetError` if any output is NaN or plus infinity, or a row holds no finite value."""
     bad = torch.isnan(outputs).any(dim=1) | (outputs == torch.inf).any(dim=1) | (outputs == -torch.inf).all(dim=1)
     count = int(bad.sum())

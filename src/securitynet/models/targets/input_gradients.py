@@ -14,16 +14,16 @@ import torch
 from torch.nn import functional
 
 from securitynet.errors import TargetError
-from securitynet.models.targets.backends.module import suitable_batch
+from securitynet.models.targets.backends.module import choose_batch
 from securitynet.models.targets.target import Target
-from securitynet.models.targets.threads import equal_size, make_network_threads
+from securitynet.models.targets.threads import compute_equal_size, make_network_threads
 from securitynet.records import Access
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits N×K and labels N in; one loss per image out, N."""
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def compute_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each image, N, as it is usually computed.
 
     Its gradient loses precision where the posterior of the label is close to 1, and is 0 where single precision cannot
@@ -47,7 +47,7 @@ CONFIDENT = 1e-4
 """Where 1 - p is smaller than this, the gradient of the cross-entropy has lost digits in single precision."""
 
 
-def stable_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def compute_stable_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The cross-entropy, replaced by the log-odds where 1 - p is below `CONFIDENT`, N.
 
     The gradient has the direction of the cross-entropy's for every image, but only for images with a larger 1 - p also
@@ -55,10 +55,10 @@ def stable_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     """
     odds = log_odds(logits, labels)
     confident = odds.detach() < math.log(CONFIDENT / (1 - CONFIDENT))
-    return torch.where(confident, odds, cross_entropy(logits, labels))
+    return torch.where(confident, odds, compute_cross_entropy(logits, labels))
 
 
-def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def compute_margin_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The largest logit of another class minus that of the label, N: positive where the image is misclassified.
 
     Carlini and Wagner, "Towards evaluating the robustness of neural networks" (2017), their f6.
@@ -92,7 +92,7 @@ class InputGradients:
         AccessDenied: Under black-box access.
     """
 
-    def __init__(self, target: Target, *, loss: Loss = cross_entropy, part: int | None = None) -> None:
+    def __init__(self, target: Target, *, loss: Loss = compute_cross_entropy, part: int | None = None) -> None:
         target.require(Access.WHITE_BOX, "gradients")
         self.loss = loss
         self._reference = target.reference
@@ -157,12 +157,12 @@ class InputGradients:
     def _size(self, images: torch.Tensor) -> int:
         if self._part:
             return self._part
-        most = suitable_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
+        most = choose_batch((images.shape[1], *(self._sides or images.shape[2:])), self._device)
         if self._half:
             most *= 2  # as many bytes
         if self._threads is None:
             return most
-        return equal_size(len(images), most)
+        return compute_equal_size(len(images), most)
 
     def _pass(
         self, module: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor

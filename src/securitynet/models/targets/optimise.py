@@ -41,9 +41,9 @@ class PreparedNetwork:
         Args:
             inputs: A few preprocessed images, N×C×H×W.
         """
-        if self.module is self.plain or same_outputs(self.plain, self.module, inputs):
+        if self.module is self.plain or give_same_outputs(self.plain, self.module, inputs):
             return self
-        layout = memory_format(self.plain, inputs[:1])
+        layout = choose_memory_format(self.plain, inputs[:1])
         return PreparedNetwork(self.plain, layout, self.plain)
 
 
@@ -68,9 +68,9 @@ def prepare_network(module: nn.Module, device: torch.device, example: torch.Tens
         changed = change(fast)
         # New inputs each time: a graph may have recorded as a constant what a layer stored during the last pass.
         inputs = torch.randn(shape, generator=generator, dtype=example.dtype).to(device)
-        if changed is not None and same_outputs(plain, changed, inputs):
+        if changed is not None and give_same_outputs(plain, changed, inputs):
             fast = _freeze(changed)
-    layout = memory_format(fast, example.to(device))
+    layout = choose_memory_format(fast, example.to(device))
     return PreparedNetwork(fast, layout, plain)
 
 
@@ -96,7 +96,7 @@ def copy_network(module: nn.Module, *, sharing: bool = False) -> nn.Module | Non
         return None
 
 
-def same_outputs(expected: nn.Module, actual: nn.Module, inputs: torch.Tensor) -> bool:
+def give_same_outputs(expected: nn.Module, actual: nn.Module, inputs: torch.Tensor) -> bool:
     """Whether two networks give the same outputs up to rounding; false if either fails or is not deterministic.
 
     Args:
@@ -119,7 +119,7 @@ def same_outputs(expected: nn.Module, actual: nn.Module, inputs: torch.Tensor) -
     )
 
 
-def memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_format:
+def choose_memory_format(module: nn.Module, example: torch.Tensor) -> torch.memory_format:
     """Choose the memory format in which a network is fastest: channels last, unless the network fails with it.
 
     On a CPU, a training step of ResNet-18, CIFAR ResNet-20 or SimpleCNN on 32×32 images takes 12% to 25% less time with

@@ -7,9 +7,9 @@ import time
 import torch
 from torch import nn
 
-from securitynet.models.targets.backends.module import suitable_batch
+from securitynet.models.targets.backends.module import choose_batch
 from securitynet.models.targets.outputs import take_scores
-from securitynet.randomness import isolated
+from securitynet.randomness import isolate_random_state
 
 ANNOUNCED_SECONDS = 600.0
 """Work that takes longer is announced with an estimate."""
@@ -26,8 +26,8 @@ def measure_pass(network: nn.Module, shape: tuple[int, int, int], device: torch.
         shape: (C, H, W) of its inputs.
         device: Where it is.
     """
-    count = suitable_batch(shape, device)
-    with isolated(), torch.inference_mode(False), torch.enable_grad():
+    count = choose_batch(shape, device)
+    with isolate_random_state(), torch.inference_mode(False), torch.enable_grad():
         images = torch.rand((count, *shape), device=device, requires_grad=True)
         wanted = [images, *(weight for weight in network.parameters() if weight.requires_grad)]
         for part in (2, count):  # the first one warms up

@@ -13,7 +13,7 @@ _SAMPLE = 64
 """Number of values of a floating-point image that are examined first."""
 
 
-def image_keys(images: torch.Tensor) -> list[bytes]:
+def compute_image_keys(images: torch.Tensor) -> list[bytes]:
     """Compute a 16-byte key per image: equal images have equal keys, as uint8 or as floats in [0, 1].
 
     Args:
@@ -63,7 +63,7 @@ class QueryCounter:
         """Count a batch **before** it is sent.
 
         Args:
-            keys: The `image_keys` of the batch.
+            keys: The `compute_image_keys` of the batch.
 
         Raises:
             QueryBudgetExceeded: If it would overrun the cap; nothing is counted or sent then.

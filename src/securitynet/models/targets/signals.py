@@ -24,14 +24,14 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.ordering import union
+from securitynet.datasets.ordering import unite
 from securitynet.errors import TargetError
-from securitynet.files import read_with_digest, stable_hash, write_with_digest
+from securitynet.files import hash_stably, read_with_digest, write_with_digest
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
-from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.query_count import compute_image_keys
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Queries
 
@@ -112,7 +112,7 @@ class Signals:
         return Signals(indices, self.outputs[at], self.labels[at], self.head, self.queries, self.sent)
 
 
-def collect(
+def collect_signals(
     target: Target,
     dataset: ImageDataset,
     indices: NDArray[np.int64] | None = None,
@@ -143,24 +143,24 @@ def collect(
         raise TargetError("No records to query were chosen.")
     if isinstance(target.backend, InterfaceBackend):
         plain = target.without_interface()
-        signals = collect(plain, dataset, indices, cache=cache, progress=progress, same_classes=same_classes)
+        signals = collect_signals(plain, dataset, indices, cache=cache, progress=progress, same_classes=same_classes)
         outputs = target.backend.seen(torch.from_numpy(signals.outputs)).numpy()
         return replace(signals, outputs=outputs, head=target.head)
     if isinstance(target.backend, RecordedBackend):
         rows = target.backend.rows(indices, dataset)
-        check_classes(target, rows.shape[1], dataset if same_classes else None)
-        cost = Queries(total=len(indices), unique=len(union(indices)))
+        check_class_count(target, rows.shape[1], dataset if same_classes else None)
+        cost = Queries(total=len(indices), unique=len(unite(indices)))
         return Signals(indices, rows, dataset.labels[indices], target.head, cost)
     classes = dataset if same_classes else None
 
     def query(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         outputs = target.raw_outputs(images, keys=keys)
-        check_classes(target, outputs.shape[1], classes)
+        check_class_count(target, outputs.shape[1], classes)
         return outputs
 
-    folder = _folder(cache, target, cache_key(target, dataset))
+    folder = _folder(cache, target, make_cache_key(target, dataset))
     rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
-    check_classes(target, rows.shape[1], classes)
+    check_class_count(target, rows.shape[1], classes)
     target.backend.num_classes = rows.shape[1]
     return Signals(indices, rows, dataset.labels[indices], target.head, queries, sent)
 
@@ -194,7 +194,7 @@ def collect_embeddings(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Embeddings of a target for records of a dataset, each computed at most once: the counterpart of `collect`.
+    """Embeddings of a target for records of a dataset, each computed at most once; compare `collect_signals`.
 
     Args:
         target: Under white-box access.
@@ -219,7 +219,7 @@ def collect_embeddings(
     def query(images: torch.Tensor, keys: list[bytes]) -> torch.Tensor:
         return target.embeddings(images, layer=layer, keys=keys)
 
-    folder = _folder(cache, target, cache_key(target, dataset, embeddings=layer or _BY_TRACING))
+    folder = _folder(cache, target, make_cache_key(target, dataset, embeddings=layer or _BY_TRACING))
     rows, queries, sent = _gather(query, dataset, indices, target.batch_size, folder, progress)
     return Embeddings(indices, rows, queries, sent)
 
@@ -233,7 +233,7 @@ def _gather(
     progress: Progress | None,
 ) -> tuple[NDArray[np.float32], Queries, int]:
     """Rows for records, from cached blocks where possible; the query count; and the number of images sent now."""
-    wanted = union(indices)
+    wanted = unite(indices)
     outputs: NDArray[np.float32] | None = None
     keys = np.empty(len(wanted), dtype="V16")
     sent = done = 0
@@ -277,7 +277,7 @@ def _folder(cache: Path | None, target: Target, key: str) -> Path | None:
     return (_folder_of_process() if target.backend.within_process else cache) / "signals" / key
 
 
-def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:
+def make_cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None = None) -> str:
     """Digest of everything that determines the outputs, or the embeddings of a layer.
 
     The head is left out: raw outputs are stored, so their interpretation can be corrected without new queries.
@@ -294,10 +294,10 @@ def cache_key(target: Target, dataset: ImageDataset, *, embeddings: str | None =
         "precision": target.precision,
         "dataset": dataset.fingerprint,
     }
-    return stable_hash(identity if embeddings is None else {**identity, "embeddings": embeddings})
+    return hash_stably(identity if embeddings is None else {**identity, "embeddings": embeddings})
 
 
-def check_classes(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
+def check_class_count(target: Target, outputs: int, dataset: ImageDataset | None) -> None:
     """Raise `TargetError` unless the model has at least two classes and as many as the dataset, if one is given.
 
     Args:
@@ -351,7 +351,7 @@ def _query(
     start = done = 0
     saved = time.monotonic()
     for chosen, images in dataset.batches(indices, batch_size):
-        batch_keys = image_keys(images)
+        batch_keys = compute_image_keys(images)
         try:
             outputs = query(images, batch_keys)
         except BaseException:  # the cap, a failing server or Ctrl-C: save the outputs so far

@@ -13,7 +13,7 @@ from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
 from securitynet.models.targets.interface import Interface
 from securitynet.models.targets.outputs import take_scores
-from securitynet.models.targets.query_count import QueryCounter, image_keys
+from securitynet.models.targets.query_count import QueryCounter, compute_image_keys
 from securitynet.records import Access, Check, TargetIdentity
 
 
@@ -159,7 +159,7 @@ class Target:
 
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
-            keys: Their `image_keys`, if the caller has them already.
+            keys: Their `compute_image_keys`, if the caller has them already.
             fresh: Compute them again even if the backend has stored them.
 
         Raises:
@@ -167,7 +167,7 @@ class Target:
             QueryBudgetExceeded: If a query cap would be overrun.
         """
         self._check(images)
-        self.query_counter.charge((keys or image_keys(images)) * self.backend.repeats)
+        self.query_counter.charge((keys or compute_image_keys(images)) * self.backend.repeats)
         inputs = self.preprocessing(images.to(self.backend.device))
         outputs = self.backend.fresh_outputs(inputs) if fresh else self.backend.outputs(inputs)
         if outputs.ndim != 2 or len(outputs) != len(images):
@@ -175,7 +175,7 @@ class Target:
                 f"{self.reference} returned outputs of shape {tuple(outputs.shape)} for {len(images)} images; "
                 "one row per image is expected."
             )
-        heads.check_finite(outputs)
+        heads.check_finite_outputs(outputs)
         return outputs
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -198,7 +198,7 @@ class Target:
         Args:
             images: N×C×H×W, uint8, or floating point in [0, 1].
             layer: Name of another layer to take instead; see `securitynet.models.targets.embeddings.choose_extractor`.
-            keys: Their `image_keys`, if the caller has them already.
+            keys: Their `compute_image_keys`, if the caller has them already.
 
         Raises:
             AccessDenied: Under black-box access.
@@ -208,7 +208,7 @@ class Target:
         """
         self.require(Access.WHITE_BOX, "embeddings")
         self._check(images)
-        self.query_counter.charge(keys or image_keys(images))
+        self.query_counter.charge(keys or compute_image_keys(images))
         embeddings = self.backend.embeddings(self.preprocessing(images.to(self.backend.device)), layer)
         bad = int((~embeddings.isfinite()).any(dim=1).sum())
         if bad:

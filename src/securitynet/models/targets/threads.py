@@ -63,7 +63,7 @@ class NetworkThreads:
             with torch.inference_mode(False):
                 results = [self._run(function, part) for part in parts]
             return torch.cat(results)
-        return torch.cat(list(thread_pool(self.count).map(lambda part: self._run(function, part), parts)))
+        return torch.cat(list(share_thread_pool(self.count).map(lambda part: self._run(function, part), parts)))
 
     def _run(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor], part: torch.Tensor) -> torch.Tensor:
         module = self._copies.get()
@@ -105,7 +105,7 @@ def leave_cores_to_threads(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def equal_size(count: int, most: int) -> int:
+def compute_equal_size(count: int, most: int) -> int:
     """Size of the parts when ``count`` inputs are split into an even number of nearly equal parts of at most ``most``.
 
     A single part, or a small one at the end, would leave cores idle. The number of parts does not follow the number of
@@ -115,7 +115,7 @@ def equal_size(count: int, most: int) -> int:
     return max(1, -(-count // parts)) if parts else 1
 
 
-def thread_pool(count: int) -> ThreadPoolExecutor:
+def share_thread_pool(count: int) -> ThreadPoolExecutor:
     """A pool of threads on each of which torch uses one core. One pool per process: a forked child has no threads."""
     key = (os.getpid(), count)
     with _lock:

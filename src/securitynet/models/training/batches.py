@@ -85,7 +85,7 @@ def _gather(images: Images, indices: torch.Tensor, device: torch.device) -> torc
     return gathered
 
 
-def training_batches(count: int, size: int, order: torch.Tensor | None = None) -> list[torch.Tensor]:
+def split_batches(count: int, size: int, order: torch.Tensor | None = None) -> list[torch.Tensor]:
     """Split positions into batches of ``size``; a single remaining record joins the batch before it.
 
     A batch of one record would make batch norms fail (or learn from one image), and dropping it would train on fewer

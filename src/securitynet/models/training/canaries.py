@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 import securitynet.datasets
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.training.poisoned_dataset import ChangedImages
 from securitynet.models.training.recipe import Recipe
 from securitynet.records import DatasetIdentity, Record
@@ -67,7 +67,7 @@ class CanaryRecord(Record):
     @property
     def digest(self) -> str:
         """Digest of the canaries for fingerprints."""
-        return stable_hash(self.model_dump(mode="json"))
+        return hash_stably(self.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ def draw_canaries(plan: CanaryPlan, dataset: ImageDataset, members: Indices, ide
             "Canaries of the kind own need images, and other kinds need none.",
             hint="Give --canary-kind own together with --canary-images DATASET.",
         )
-    seed = int(stable_hash(["canaries", kind, count, identity], 12), 16)
+    seed = int(hash_stably(["canaries", kind, count, identity], 12), 16)
     # One stream per purpose, so that the coins depend on nothing else that is drawn.
     chosen = np.sort(_stream(seed, "records").permutation(members)[:count]).astype(np.int64)
     coins = _stream(seed, "coins").integers(0, 2, size=count).astype(bool)
@@ -245,4 +245,4 @@ def _check_own(own: ImageDataset, count: int, dataset: ImageDataset) -> None:
 
 
 def _stream(seed: int, purpose: str) -> np.random.Generator:
-    return np.random.default_rng(int(stable_hash([seed, purpose], 16), 16))
+    return np.random.default_rng(int(hash_stably([seed, purpose], 16), 16))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from securitynet.datasets.options import DatasetName, ImageOptions
-from securitynet.files import data_folder, expand_home, stable_hash
+from securitynet.files import expand_home, find_data_folder, hash_stably
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
 
@@ -113,5 +113,5 @@ class TrainConfig(RecipeOptions, _TargetOptions):
                 del settings[name]  # keeps file names from before this setting existed
         dataset = "".join(c if c.isalnum() else "-" for c in self.dataset)[-40:].strip("-")
         architecture = "".join(c if c.isalnum() or c in "-_.@" else "-" for c in self.architecture)[-40:].strip("-.")
-        name = f"{architecture}-{dataset}-{stable_hash(settings, 8)}.safetensors"
-        return data_folder() / "models" / name
+        name = f"{architecture}-{dataset}-{hash_stably(settings, 8)}.safetensors"
+        return find_data_folder() / "models" / name

@@ -27,7 +27,7 @@ from securitynet.models.training.accounting import (
     read_epsilon,
 )
 from securitynet.models.training.step import Procedure, Run
-from securitynet.randomness import derived_seed, generator
+from securitynet.randomness import derive_seed, make_generator
 from securitynet.records import Record
 
 ClippingName = Literal["auto", "per-sample", "ghost"]
@@ -187,8 +187,8 @@ class PrivateSteps(Procedure):
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
         """Draw the batches: each record joins each batch with the same probability, so a batch may be empty."""
         seed = run.recipe.seed if self._secret is None else self._secret
-        self._noise.manual_seed(derived_seed(seed, "dp-sgd noise", epoch))
-        draws = generator(seed, "dp-sgd sampling", epoch)
+        self._noise.manual_seed(derive_seed(seed, "dp-sgd noise", epoch))
+        draws = make_generator(seed, "dp-sgd sampling", epoch)
         count = len(run.feed)
         # Double precision: the smallest rates must not be rounded.
         return [
@@ -296,7 +296,7 @@ class PrivateSteps(Procedure):
         self._optimizer.step()
 
 
-def unsupported_layers(module: nn.Module) -> list[str]:
+def list_unsupported_layers(module: nn.Module) -> list[str]:
     """Types of layers in a network that have no per-sample gradients, such as batch norms; sorted."""
     check_opacus()
     from opacus.validators import ModuleValidator

@@ -18,14 +18,14 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from securitynet.devices import deterministic_kernels, resolve_device
+from securitynet.devices import resolve_device, use_deterministic_kernels
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.models.training.batched import Inputs, flatten_parameters, stack_networks, unflatten_parameters
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 from securitynet.records import Record
 
-__all__ = ["EnsembleTraining", "Inputs", "predict", "train_together"]
+__all__ = ["EnsembleTraining", "Inputs", "predict_logits", "train_together"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +109,13 @@ def train_together(
         [seeds[number] for number in falling],
     )
     place = resolve_device(device)
-    with torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
+    with torch.inference_mode(False), torch.enable_grad(), use_deterministic_kernels(place):
         # Copies, because tensors made under inference mode cannot be used for training.
         run = _Run(networks, start.clone().to(place), _Records.of(inputs, chosen, labels, shares, place), training)
         done = checkpoint.restore(run) if checkpoint else 0
         for epoch in range(done, training.epochs):
             orders = [
-                torch.randperm(len(values), generator=generator(seed, "attack order", epoch))
+                torch.randperm(len(values), generator=make_generator(seed, "attack order", epoch))
                 for values, seed in zip(labels, seeds, strict=True)
             ]
             if not run.epoch(orders):
@@ -271,7 +271,7 @@ class _Checkpoint:
             self._file.path.parent.rmdir()
 
 
-def predict(network: nn.Module, inputs: Inputs, *, batch_size: int = 8192) -> torch.Tensor:
+def predict_logits(network: nn.Module, inputs: Inputs, *, batch_size: int = 8192) -> torch.Tensor:
     """Logits of a network on the CPU for rows of its inputs, N×K.
 
     Args:

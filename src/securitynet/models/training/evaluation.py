@@ -38,9 +38,9 @@ def evaluate_feed(
             for positions, batch in feed.batches(torch.split(torch.arange(len(feed)), max(recipe.batch_size, _BATCH))):
                 wanted = targets[positions.to(targets.device)]
                 logits = take_main_output(module(preprocessing(batch)))
-                losses.check_outputs(logits, targets)
-                loss_sum += losses.batch_loss(logits, wanted, recipe) * len(positions)
-                correct += (logits.argmax(dim=1) == losses.classes_of(wanted)).sum()
+                losses.check_output_shape(logits, targets)
+                loss_sum += losses.compute_batch_loss(logits, wanted, recipe) * len(positions)
+                correct += (logits.argmax(dim=1) == losses.find_classes(wanted)).sum()
     finally:
         module.train(training)
     return float(loss_sum) / len(feed), int(correct) / len(feed)

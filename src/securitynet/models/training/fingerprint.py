@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from securitynet.datasets.base import Images
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.weights import state_checksum
 from securitynet.models.training.recipe import Recipe
@@ -45,7 +45,7 @@ def compute_run_fingerprint(
         held: Digest of the validation records; empty if there are none.
         module: The network with its initial weights.
     """
-    return stable_hash(
+    return hash_stably(
         {
             "recipe": recipe.model_dump(mode="json"),
             "data": data,

@@ -19,14 +19,14 @@ from torch import nn
 
 from securitynet.datasets.base import Images
 from securitynet.devices import (
-    deterministic_kernels,
     explain_errors,
     resolve_device,
+    use_deterministic_kernels,
 )
 from securitynet.errors import ConfigurationError, ModelError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.sources.preprocessing import Preprocessing
-from securitynet.models.targets.optimise import memory_format
+from securitynet.models.targets.optimise import choose_memory_format
 from securitynet.models.training import losses
 from securitynet.models.training.augment import augment
 from securitynet.models.training.batches import Feed
@@ -36,7 +36,7 @@ from securitynet.models.training.fingerprint import compute_run_fingerprint, has
 from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
-from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ def fit(
     """Train a network in place; it stays on the device, in evaluation mode, with the weights of the last epoch.
 
     With ``recipe.patience``, the weights are those of the epoch with the lowest validation loss. The validation records
-    are ``validation`` or, by default, a held-out share of the training records (`hold_out`); never test records.
+    are ``validation`` or, by default,
+    a held-out share of the training records (`hold_out_positions`); never test records.
 
     The global random state is restored.
 
@@ -145,7 +146,7 @@ def fit(
         raise ModelError("The network to train has no trainable weights: all are frozen.")
     held: tuple[Images, torch.Tensor, Indices | None] | None = None
     if recipe.patience and validation is None:
-        training, aside = hold_out(len(indices), recipe)
+        training, aside = hold_out_positions(len(indices), recipe)
         held = images, values[torch.from_numpy(aside)], indices[aside]
         indices, values = indices[training], values[torch.from_numpy(training)]
     elif validation is not None:
@@ -159,10 +160,10 @@ def fit(
             aside_digest += hash_images(validation[0], None, preprocessing)
         fingerprint = compute_run_fingerprint(recipe, data, indices, values, aside_digest, module)
         if procedure is not None:
-            fingerprint = stable_hash([fingerprint, procedure.identity()])
+            fingerprint = hash_stably([fingerprint, procedure.identity()])
         if traces is not None:  # without the losses of its first epochs, a run can't be continued
-            fingerprint = stable_hash([fingerprint, "loss traces"])
-    with isolated(), torch.inference_mode(False), torch.enable_grad(), deterministic_kernels(place):
+            fingerprint = hash_stably([fingerprint, "loss traces"])
+    with isolate_random_state(), torch.inference_mode(False), torch.enable_grad(), use_deterministic_kernels(place):
         module.to(place)
         feed = Feed(images, indices, place)
         run = _Run(module, feed, values.to(place), recipe, preprocessing, place, procedure or Procedure())
@@ -211,7 +212,7 @@ class _Run:
         self.recipe = recipe
         self.preprocessing = preprocessing
         self.device = device
-        self.layout = memory_format(module, preprocessing(feed.fetch(torch.arange(2))))
+        self.layout = choose_memory_format(module, preprocessing(feed.fetch(torch.arange(2))))
         self.optimizer = make_optimizer(module, recipe)
         self.validation: tuple[Feed, torch.Tensor] | None = None
         self.traces: LossTraces | None = None
@@ -230,9 +231,9 @@ class _Run:
         rate = self.recipe.learning_rate_at(number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(derived_seed(seed, "dropout", number))  # isolated by `fit`
+        torch.manual_seed(derive_seed(seed, "dropout", number))  # isolated by `fit`
         batches = self.procedure.batches(self, number)
-        changes = generator(seed, "augmentation", number)
+        changes = make_generator(seed, "augmentation", number)
         self.module.train()
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
@@ -242,7 +243,7 @@ class _Run:
                 changed = augment(batch, self.recipe.augment, changes)
                 loss, logits = self.procedure.step(self, changed, targets, positions)
                 loss_sum += loss * len(positions)
-                correct += (logits.argmax(dim=1) == losses.classes_of(targets)).sum()
+                correct += (logits.argmax(dim=1) == losses.find_classes(targets)).sum()
         seen = max(1, sum(map(len, batches)))
         loss_mean = float(loss_sum) / seen
         if not math.isfinite(loss_mean):
@@ -262,7 +263,7 @@ class _Run:
         inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
         logits = take_main_output((module or self.module)(inputs))
         if not self._checked:
-            losses.check_outputs(logits, self.targets)
+            losses.check_output_shape(logits, self.targets)
             self._checked = True
         return logits
 
@@ -306,7 +307,7 @@ class _Run:
             self.traces.begin(self.traces.records, state.losses)
 
 
-def hold_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:
+def hold_out_positions(count: int, recipe: Recipe) -> tuple[Indices, Indices]:
     """Positions that a recipe with early stopping trains on, and positions that it validates on; each sorted.
 
     Args:
@@ -322,11 +323,11 @@ def hold_out(count: int, recipe: Recipe) -> tuple[Indices, Indices]:
             f"Of {count} training records, {recipe.validation_share:.0%} cannot be held out for validation.",
             hint="Change the validation share, or set the patience to 0.",
         )
-    order = torch.randperm(count, generator=generator(recipe.seed, "validation")).numpy().astype(np.int64)
+    order = torch.randperm(count, generator=make_generator(recipe.seed, "validation")).numpy().astype(np.int64)
     return np.sort(order[number:]), np.sort(order[:number])
 
 
-def evaluate(
+def evaluate_network(
     module: nn.Module,
     images: Images,
     targets: Targets,

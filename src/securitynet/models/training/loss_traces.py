@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from securitynet.devices import explain_errors
 from securitynet.errors import ModelError
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training import losses
 from securitynet.models.training.batches import Feed
@@ -68,14 +68,14 @@ class LossTraces:
             with torch.inference_mode(), explain_errors():
                 for positions, batch in feed.batches(torch.split(torch.arange(len(feed)), _BATCH)):
                     logits = take_main_output(module(preprocessing(batch)))
-                    labels = losses.classes_of(targets[positions.to(targets.device)])
+                    labels = losses.find_classes(targets[positions.to(targets.device)])
                     parts.append(functional.cross_entropy(logits, labels, reduction="none").float().cpu())
         finally:
             module.train(training)
         self.losses = np.concatenate([self.losses, torch.cat(parts).numpy()[None]])
 
 
-def loss_traces_path(weights: Path) -> Path:
+def locate_loss_traces(weights: Path) -> Path:
     """Path of the loss traces of a weights file: ``NAME.losses.safetensors`` for ``NAME.safetensors``."""
     return Path(weights).with_suffix(".losses.safetensors")
 
@@ -92,7 +92,7 @@ def write_loss_traces(weights: Path, traces: LossTraces, key: str) -> None:
         "records": torch.from_numpy(np.ascontiguousarray(traces.records)),
         "losses": torch.from_numpy(np.ascontiguousarray(traces.losses)),
     }
-    with atomic_write(loss_traces_path(weights)) as stream:
+    with write_atomically(locate_loss_traces(weights)) as stream:
         stream.write(safetensors.torch.save(tensors, metadata={"training": key, "format": _FORMAT}))
 
 
@@ -106,7 +106,7 @@ def read_loss_traces(weights: Path, key: str) -> LossTraces | None:
     Raises:
         ModelError: If the file is damaged.
     """
-    path = loss_traces_path(weights)
+    path = locate_loss_traces(weights)
     if not path.is_file():
         return None
     try:

@@ -14,7 +14,7 @@ _SUM_TOLERANCE = 1e-3
 
 
 def check_targets(targets: torch.Tensor | NDArray[np.generic], count: int, recipe: Recipe) -> torch.Tensor:
-    """Convert targets to the form that `batch_loss` takes.
+    """Convert targets to the form that `compute_batch_loss` takes.
 
     Args:
         targets: Labels, N integers from 0; or posteriors, N×K, rows summing to 1 (to 1e-3).
@@ -52,7 +52,7 @@ def check_targets(targets: torch.Tensor | NDArray[np.generic], count: int, recip
     return values
 
 
-def check_outputs(logits: torch.Tensor, targets: torch.Tensor) -> None:
+def check_output_shape(logits: torch.Tensor, targets: torch.Tensor) -> None:
     """Raise `ModelError` unless the network's outputs, N×K, suit all targets."""
     if logits.ndim != 2:
         shape = tuple(logits.shape)
@@ -65,7 +65,7 @@ def check_outputs(logits: torch.Tensor, targets: torch.Tensor) -> None:
         )
 
 
-def batch_loss(logits: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def compute_batch_loss(logits: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Compute the mean loss of a batch, a scalar with gradient.
 
     - ``cross-entropy``: on labels or posteriors, with label smoothing.
@@ -87,6 +87,6 @@ def batch_loss(logits: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> t
     return functional.kl_div(log_posteriors, targets, reduction="batchmean") * recipe.temperature**2
 
 
-def classes_of(targets: torch.Tensor) -> torch.Tensor:
+def find_classes(targets: torch.Tensor) -> torch.Tensor:
     """Labels, N int64: the targets themselves, or the most probable class of each row."""
     return targets.argmax(dim=1) if targets.ndim == 2 else targets

@@ -12,7 +12,7 @@ _DIGITS = 4
 _SMALLEST_DEVIATION = 1e-3
 
 
-def standardising(dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:
+def fit_normalization(dataset: ImageDataset, indices: NDArray[np.int64]) -> Preprocessing:
     """The normalisation that gives each channel of the selected images mean 0 and deviation 1.
 
     Args:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from securitynet.datasets.base import ImageDataset, Images
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.records import Record
 
 Indices = NDArray[np.int64]
@@ -69,7 +69,7 @@ class BackdoorRecord(Record):
     @property
     def digest(self) -> str:
         """Digest of the backdoor for fingerprints."""
-        return stable_hash(self.requested.model_dump(mode="json"))
+        return hash_stably(self.requested.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, eq=False)

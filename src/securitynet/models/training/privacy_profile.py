@@ -21,7 +21,7 @@ _Bounds = tuple[tuple[float, float, float], ...]
 """A lower and an upper end of epsilon, and the delta."""
 
 
-def privacy_profile(privacy: Privacy) -> Profile:
+def compute_privacy_profile(privacy: Privacy) -> Profile:
     """Compute the pairs of epsilon and delta that hold for a training with DP-SGD, whatever accountant it used.
 
     The numbers are upper bounds by Opacus' PRV accountant, which is close to exact; by its RDP accountant where the

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from securitynet.errors import ConfigurationError, first_problems
+from securitynet.errors import ConfigurationError, list_first_problems
 from securitynet.records import Record
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -37,7 +37,7 @@ class RecipeOptions(Record):
         momentum: Momentum of SGD; first beta of Adam; in [0, 1).
         weight_decay: Weight decay of the optimizer.
         augment: Augmentation of batches; see `securitynet.models.training.augment.augment`.
-        loss: Loss; see `securitynet.models.training.losses.batch_loss`.
+        loss: Loss; see `securitynet.models.training.losses.compute_batch_loss`.
         temperature: Temperature of both softmaxes in the loss ``kl``.
         label_smoothing: Label smoothing of the cross-entropy, in [0, 1).
         clip_norm: Largest Euclidean norm of a batch's gradient; None for no clipping.
@@ -154,7 +154,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], *, purpose: str = 
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in first_problems(error)
+            for problem in list_first_problems(error)
         )
         raise ConfigurationError(
             f"Invalid recipe{f' for {purpose}' if purpose else ''}: {problems}.",

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from securitynet.models.training import losses
-from securitynet.models.training.batches import Feed, training_batches
+from securitynet.models.training.batches import Feed, split_batches
 from securitynet.models.training.recipe import Recipe
-from securitynet.randomness import generator
+from securitynet.randomness import make_generator
 
 
 class Run(Protocol):
@@ -64,8 +64,8 @@ class Procedure:
     def batches(self, run: Run, epoch: int) -> list[torch.Tensor]:
         """Positions of the records of each batch of an epoch, in order."""
         count = len(run.feed)
-        order = torch.randperm(count, generator=generator(run.recipe.seed, "order", epoch))
-        return training_batches(count, run.recipe.batch_size, order)
+        order = torch.randperm(count, generator=make_generator(run.recipe.seed, "order", epoch))
+        return split_batches(count, run.recipe.batch_size, order)
 
     def loss(
         self, run: Run, logits: torch.Tensor, targets: torch.Tensor, batch: torch.Tensor, positions: torch.Tensor
@@ -79,7 +79,7 @@ class Procedure:
             batch: Images, augmented, N×C×H×W.
             positions: Positions of the records in the feed, N int64 on the CPU.
         """
-        return losses.batch_loss(logits, targets, run.recipe)
+        return losses.compute_batch_loss(logits, targets, run.recipe)
 
     def step(
         self, run: Run, batch: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor

@@ -17,18 +17,18 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from securitynet.devices import on_meta_device
+from securitynet.devices import use_meta_device
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures.in_process import register_factory, reinitialise
 from securitynet.models.sources import open_source
 from securitynet.models.sources.base import NetworkSource, Shape
-from securitynet.models.sources.catalog import resolve
+from securitynet.models.sources.catalog import resolve_entry
 from securitynet.models.sources.references import ModelReference, parse_reference
-from securitynet.models.sources.versions import builder_version
+from securitynet.models.sources.versions import describe_builder
 from securitynet.models.targets import heads
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs, flatten_scores, take_scores
-from securitynet.randomness import isolated
+from securitynet.randomness import isolate_random_state
 
 _PROBE = 4
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -92,9 +92,9 @@ class Architecture:
             image_size: Height and width in pixels.
         """
         shape = Shape(num_classes, channels, image_size)
-        with isolated():
+        with isolate_random_state():
             if self._source.on_meta and not self.own_code:
-                with on_meta_device():
+                with use_meta_device():
                     network = self._build(shape)
             else:
                 network = self._build(shape)
@@ -133,7 +133,7 @@ def find_architecture(reference: str | Callable[..., nn.Module]) -> Architecture
         text = f"arch:{ARCHITECTURES.resolve(text).name}"
     parsed = parse_reference(text)
     if parsed.scheme == "catalog":
-        parsed = resolve(parsed).reference
+        parsed = resolve_entry(parsed).reference
     if not parsed.declaration.takes_weights:
         raise ConfigurationError(
             f"{text} is not a network that can be trained.",
@@ -143,7 +143,7 @@ def find_architecture(reference: str | Callable[..., nn.Module]) -> Architecture
     return describe_architecture(parsed, open_source(parsed))
 
 
-def build_architecture(reference: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
+def build_trainable(reference: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
     """A network with fresh weights: see `find_architecture` and `Architecture.build`.
 
     Args:
@@ -169,13 +169,13 @@ def describe_architecture(reference: ModelReference, source: NetworkSource) -> A
     else:
         text = name = str(reference)
     own_code = reference.declaration.file
-    return Architecture(text, name, builder_version(reference), source.architecture, own_code, source.sized, source)
+    return Architecture(text, name, describe_builder(reference), source.architecture, own_code, source.sized, source)
 
 
 @functools.lru_cache(maxsize=64)
 def _has_fixed_weights(architecture: Architecture, shape: Shape) -> bool:
     """Whether all weight matrices come out the same under two random states: the code loads them, or sets a seed."""
-    with isolated():
+    with isolate_random_state():
         states = []
         for seed in (1, 2):
             torch.manual_seed(seed)
@@ -194,7 +194,7 @@ def _with_logits(network: nn.Module, shape: Shape, name: str) -> nn.Module:
     Raises:
         ModelError: If it does not take the images, or has another number of classes.
     """
-    with isolated(), torch.no_grad():
+    with isolate_random_state(), torch.no_grad():
         images = torch.rand((_PROBE, shape.channels, shape.image_size, shape.image_size))
         network.eval()
         try:

@@ -23,13 +23,13 @@ from securitynet.datasets.base import ImageDataset, Images
 from securitynet.errors import ConfigurationError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.dp_sgd import Privacy
-from securitynet.models.training.fit import History, Note, Progress, Targets, fit, hold_out
+from securitynet.models.training.fit import History, Note, Progress, Targets, fit, hold_out_positions
 from securitynet.models.training.loss_traces import LossTraces
-from securitynet.models.training.pixel_statistics import standardising
+from securitynet.models.training.pixel_statistics import fit_normalization
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
-from securitynet.models.training.trainable import build_architecture
-from securitynet.randomness import derived_seed, generator, isolated
+from securitynet.models.training.trainable import build_trainable
+from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)
@@ -136,9 +136,9 @@ class Fitting:
             purpose: Determines the initial weights, together with the seed of the recipe.
         """
         classes, channels, size = self.shape
-        with isolated():
-            torch.manual_seed(derived_seed(self.recipe.seed, f"initial weights {purpose}"))
-            return build_architecture(architecture, classes, channels, size)
+        with isolate_random_state():
+            torch.manual_seed(derive_seed(self.recipe.seed, f"initial weights {purpose}"))
+            return build_trainable(architecture, classes, channels, size)
 
     def fit(self, procedure: Procedure | None = None, targets: Targets | None = None, **changes: Any) -> History:
         """Train the network with a procedure, on labels or other targets.
@@ -239,7 +239,7 @@ class TrainingDefense(Defense):
             dataset: The dataset.
             indices: Its training records.
         """
-        return standardising(dataset, indices)
+        return fit_normalization(dataset, indices)
 
     def network(self, network: nn.Module, note: Note) -> nn.Module:
         """Adapt a newly built network; returns the network to train, with its initial weights.
@@ -297,7 +297,7 @@ class Parts:
     aside: Indices
 
 
-def assign_parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
+def assign_roles(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
     """Assign the roles of the records of a training.
 
     Args:
@@ -309,14 +309,14 @@ def assign_parts(defense: TrainingDefense, recipe: Recipe, count: int) -> Parts:
         ConfigurationError: If there are too few records to set aside or hold out.
     """
     given, aside = set_aside(count, defense.share_aside, recipe.seed)
-    training = given[hold_out(len(given), recipe)[0]] if recipe.patience else given
+    training = given[hold_out_positions(len(given), recipe)[0]] if recipe.patience else given
     return Parts(given, training, aside)
 
 
 def train_with_defense(defense: TrainingDefense, fitting: Fitting) -> tuple[History, DefenseRecord]:
     """Train a network with a defense, and record what the defense did.
 
-    ``fitting`` must have been prepared by the same defense: `TrainingDefense.change_recipe`, `assign_parts`,
+    ``fitting`` must have been prepared by the same defense: `TrainingDefense.change_recipe`, `assign_roles`,
     `TrainingDefense.preprocessing` and `TrainingDefense.network`.
     """
     history, outcome = defense.fit(fitting)
@@ -341,11 +341,11 @@ def set_aside(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
         return everything, everything[:0]
     if number < 2 or count - number < 2:
         raise ConfigurationError(f"Of {count} training records, {share:.0%} cannot be set aside.")
-    order = torch.randperm(count, generator=generator(seed, "set aside")).numpy().astype(np.int64)
+    order = torch.randperm(count, generator=make_generator(seed, "set aside")).numpy().astype(np.int64)
     return np.sort(order[number:]), np.sort(order[:number])
 
 
-def count_weights(network: nn.Module) -> int:
+def count_trained_weights(network: nn.Module) -> int:
     """Number of weights of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 

@@ -28,7 +28,7 @@ Sentences = Callable[[ResultDocument, Sequence[TrialSummary]], list[str]]
 _MEASURE = re.compile(r"(?P<measure>[^.@]+)(?:@(?P<key>[A-Za-z_-]+)=(?P<value>.+))?$")
 
 
-def kind(name: str) -> Kind | None:
+def find_family_kind(name: str) -> Kind | None:
     """The kind of a measurement by its dotted name; None if its family declares none.
 
     What stands between the trial's name and the measure, such as an attribute's name, comes before the label.
@@ -47,7 +47,7 @@ def kind(name: str) -> Kind | None:
     return replace(known, label=": ".join([*between, label]))
 
 
-def sentences(family: str, document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(family: str, document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """What the finished trials of a family show; nothing if the family has no module.
 
     Args:
@@ -56,7 +56,7 @@ def sentences(family: str, document: ResultDocument, trials: Sequence[TrialSumma
         trials: Its finished trials.
     """
     module = _module(family)
-    say = cast("Sentences | None", getattr(module, "sentences", None))
+    say = cast("Sentences | None", getattr(module, "write_sentences", None))
     return say(document, trials) if say and trials else []
 
 

@@ -31,7 +31,7 @@ TWO_SAMPLE = "two-sample"
 ALPHA = 0.05
 
 
-def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """What each filter stops, and whether activation clustering shows poisoned records."""
     lines: list[str] = []
     for trial in trials:
@@ -124,7 +124,7 @@ def _of_classifier(measured: dict[str, Measurement]) -> list[str]:
 
 
 def _share(measurement: Measurement) -> str:
-    numbers = words.numbers(measurement)
+    numbers = words.write_numbers(measurement)
     if numbers is None:
         return "an unknown share"
-    return f"{numbers.value} ({words.level(measurement)} interval {words.unbroken(numbers.interval)})"
+    return f"{numbers.value} ({words.write_level(measurement)} interval {words.keep_unbroken(numbers.interval)})"

@@ -83,7 +83,8 @@ def describe_copies(copies: CopyFacts, non_members: int) -> str:
     are = "is a copy" if copies.non_members == 1 else "are copies"
     return (
         f"{copies.non_members:,} of {non_members:,} non-members {are} of members ({copies.equal:,} with the same "
-        f"pixels, {copies.near:,} nearly the same{part}). They, and the {words.plural(copies.members, 'member')} in "
+        f"pixels, {copies.near:,} nearly the same{part}). They, and the {words.count_noun(copies.members, 'member')} "
+        "in "
         "question, are left out of everything that is judged below."
     )
 
@@ -111,16 +112,18 @@ def _describe_matching(document: ResultDocument, pairs: int) -> str:
     again = find_blind_auc(document, MATCHED_BLIND_AUC)
     if again is None:
         return (
-            f"Only {words.plural(pairs, 'pair')} of a member and a non-member are alike for it, which are too few to "
+            f"Only {words.count_noun(pairs, 'pair')} of a member and a non-member are alike for it, which are too few "
+            "to "
             "judge attacks on."
         )
     return (
-        f"Attacks are judged on {words.plural(pairs, 'matched pair')} as well. Fitted again to these alone, the blind "
+        f"Attacks are judged on {words.count_noun(pairs, 'matched pair')} as well. Fitted again to these alone, the "
+        "blind "
         f"baseline has {_write(again)}."
     )
 
 
 def _write(auc: Measurement) -> str:
-    numbers = words.numbers(auc)
+    numbers = words.write_numbers(auc)
     assert numbers is not None
-    return f"AUC\u00a0{numbers.value} ({words.level(auc)} interval {words.unbroken(numbers.interval)})"
+    return f"AUC\u00a0{numbers.value} ({words.write_level(auc)} interval {words.keep_unbroken(numbers.interval)})"

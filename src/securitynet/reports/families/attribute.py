@@ -47,7 +47,7 @@ class _BestAttack:
         return min(ends, default=-1.0)
 
 
-def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """Describe the gain of each attribute's best attack over prediction from the class, largest first."""
     attributes = sorted(_best(document, trials).values(), key=lambda one: (-one.sure, one.name))
     lines = [_sentence(one) for one in attributes[:MOST_NAMED]]
@@ -56,7 +56,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         gained = sum(one.sure > 0 for one in rest)
         beside = " and from random weights" if any(one.over_random is not None for one in rest) else ""
         lines.append(
-            f"Of {words.plural(len(rest), 'further attribute')}, {gained if gained else 'none'} "
+            f"Of {words.count_noun(len(rest), 'further attribute')}, {gained if gained else 'none'} "
             f"{'is' if gained == 1 else 'are'} inferred better than from the class alone{beside}."
         )
     return lines
@@ -86,23 +86,23 @@ def _best(document: ResultDocument, trials: Sequence[TrialSummary]) -> dict[str,
 
 
 def _sentence(one: _BestAttack) -> str:
-    gain, accuracy, baseline = (words.numbers(measure) for measure in (one.gain, one.accuracy, one.baseline))
+    gain, accuracy, baseline = (words.write_numbers(measure) for measure in (one.gain, one.accuracy, one.baseline))
     assert gain is not None and accuracy is not None and baseline is not None  # these always have values
     who = one.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     return (
         f"An adversary who {who} infers the attribute “{one.name}” correctly for {accuracy.value} of the evaluated "
         f"records; the class and the most frequent value alone give {baseline.value}: a gain of {gain.value} "
-        f"({words.level(one.gain)} interval {words.unbroken(gain.interval)}), {describe_gain(one.gain)}."
+        f"({words.write_level(one.gain)} interval {words.keep_unbroken(gain.interval)}), {describe_gain(one.gain)}."
         f"{_compare_with_random(one)}"
     )
 
 
 def _compare_with_random(one: _BestAttack) -> str:
     """Compare the gain with that of random weights and of pixels, and say what the difference means."""
-    over, random = (words.numbers(m) if m is not None else None for m in (one.over_random, one.random))
+    over, random = (words.write_numbers(m) if m is not None else None for m in (one.over_random, one.random))
     if over is None or random is None or one.over_random is None:
         return ""
-    pixels = words.numbers(one.pixels) if one.pixels is not None else None
+    pixels = words.write_numbers(one.pixels) if one.pixels is not None else None
     beside = "" if pixels is None else f", and pixels alone {pixels.value}"
     if (one.over_random.low or 0.0) > 0:
         meaning = "training this network made the attribute easier to infer"
@@ -110,7 +110,7 @@ def _compare_with_random(one: _BestAttack) -> str:
         meaning = "it is not shown that training this network made the attribute easier to infer"
     return (
         f" Random weights of the same architecture give a gain of {random.value}{beside}; the trained network's gain "
-        f"minus that of random weights is {over.value} (interval {words.unbroken(over.interval)}), so {meaning}."
+        f"minus that of random weights is {over.value} (interval {words.keep_unbroken(over.interval)}), so {meaning}."
     )
 
 

@@ -44,7 +44,7 @@ SCANS = {
 }
 
 
-def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """The joint verdict of the scans, then those of each detector that ran on this model."""
     joint = find_joint_verdict(document)
     described = [joint.note] if joint is not None and joint.note else []
@@ -56,7 +56,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
             described += describe_smallest_trigger(measured)
         elif name in SCANS:
             described += describe_scan(SCANS[name], measured)
-    return [*described, *_filters.sentences(document, trials)]
+    return [*described, *_filters.write_sentences(document, trials)]
 
 
 def find_joint_verdict(document: ResultDocument) -> Measurement | None:
@@ -94,7 +94,7 @@ def describe_smallest_trigger(measured: dict[str, Measurement]) -> list[str]:
         flags = "flags a label" if index.value > 2 else "flags no label"
         texts.append(
             f"The rule of the Neural Cleanse paper {flags} (anomaly index {index.value:.2f}, threshold 2). It also "
-            f"flags {words.rate(rate.value)} of clean models with as many labels, if their norms are normally "
+            f"flags {words.write_rate(rate.value)} of clean models with as many labels, if their norms are normally "
             "distributed."
         )
     return texts

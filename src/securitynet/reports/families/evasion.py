@@ -57,12 +57,12 @@ ENSEMBLE = "auto-attack"
 """The attack that should beat every other one with the same norm and budget."""
 
 
-def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """The strongest attack with and without the target's gradients, and a warning where gradients look masked."""
     lines = []
     for access in (Access.WHITE_BOX, Access.BLACK_BOX):
         for norm in CHANGES:
-            chosen = [t for t in trials if t.threat_model.access is access and norm_of(t) == norm]
+            chosen = [t for t in trials if t.threat_model.access is access and find_norm(t) == norm]
             if sentence := _strongest(document, chosen, norm):
                 lines.append(sentence)
     lines += _of_corruptions(document, trials) + _of_certificates(document, trials)
@@ -75,20 +75,20 @@ def _of_corruptions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     for trial in trials:
         ending = f"{trial.name}.mean-corruption-accuracy"
         measured = {m.name: m for m in verdict.select_measurements(document, trial)}
-        mean = words.numbers(measured[ending]) if ending in measured else None
-        clean = words.numbers(measured[f"{trial.name}.clean-accuracy"]) if mean else None
+        mean = words.write_numbers(measured[ending]) if ending in measured else None
+        clean = words.write_numbers(measured[f"{trial.name}.clean-accuracy"]) if mean else None
         if mean is None or clean is None:
             continue
         kinds = [m for m in measured.values() if m.name.endswith(".corruption-accuracy") and m.value is not None]
         sentence = (
             "Without any adversary, common corruptions (noise, blur, weather, digital artefacts) change the accuracy "
-            f"from {clean.value} to {mean.value} on average ({words.level(measured[ending])} interval "
-            f"{words.unbroken(mean.interval)})"
+            f"from {clean.value} to {mean.value} on average ({words.write_level(measured[ending])} interval "
+            f"{words.keep_unbroken(mean.interval)})"
         )
         if kinds:
             worst = min(kinds, key=lambda m: m.value or 0.0)
             name = worst.name.removeprefix(f"{trial.name}.").removesuffix(".corruption-accuracy").replace("-", " ")
-            sentence += f"; the worst is {name}, with {words.rate(worst.value or 0.0)}"
+            sentence += f"; the worst is {name}, with {words.write_rate(worst.value or 0.0)}"
         sentences.append(f"{sentence}.")
     return sentences
 
@@ -100,12 +100,12 @@ def _of_certificates(document: ResultDocument, trials: Sequence[TrialSummary]) -
         start = f"{trial.name}.certified-accuracy@radius="
         certified = _by_epsilon(verdict.select_measurements(document, trial), start)
         positive = [radius for radius in certified if radius > 0]
-        numbers = words.numbers(certified[min(positive)]) if positive else None
+        numbers = words.write_numbers(certified[min(positive)]) if positive else None
         if numbers is None:
             continue
         sentences.append(
             "A majority vote of the model over noisy images is certain to keep the right class of "
-            f"{numbers.value} of the images ({words.unbroken(numbers.interval)}) under any change of up to "
+            f"{numbers.value} of the images ({words.keep_unbroken(numbers.interval)}) under any change of up to "
             f"{min(positive):g} in the Euclidean norm; the model without this vote has no such certificate."
         )
     return sentences
@@ -119,23 +119,23 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
     smallest = min(epsilon for epsilon, _, _ in successes)
     of_smallest = [(trial, m) for epsilon, trial, m in successes if epsilon == smallest]
     trial, success = max(of_smallest, key=lambda pair: (pair[1].low or 0.0, pair[1].value or 0.0))
-    numbers = words.numbers(success)
+    numbers = words.write_numbers(success)
     assert numbers is not None  # `find_successes` takes only those with a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     share = norm not in IN_UNITS
-    size = words.percent(smallest) if share else f"{smallest:g}"
+    size = words.write_percent(smallest) if share else f"{smallest:g}"
     result = (
         f"An adversary who {who}, and {CHANGES[norm].format(size)}, makes the model misclassify "
-        f"{numbers.value} of the images that it classifies correctly ({words.level(success)} interval "
-        f"{words.unbroken(numbers.interval)}), by {verdict.attack_title(trial.name)}"
+        f"{numbers.value} of the images that it classifies correctly ({words.write_level(success)} interval "
+        f"{words.keep_unbroken(numbers.interval)}), by {verdict.title_attack(trial.name)}"
     )
     more = find_successes(document, trial)
     largest = max(more)
-    last = words.numbers(more[largest])
+    last = words.write_numbers(more[largest])
     if largest == smallest or last is None:
         return result + "."
-    bound = words.percent(largest) if share else f"{largest:g}"
-    return f"{result}; with up to {bound}, {last.value} ({words.unbroken(last.interval)})."
+    bound = words.write_percent(largest) if share else f"{largest:g}"
+    return f"{result}; with up to {bound}, {last.value} ({words.keep_unbroken(last.interval)})."
 
 
 def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
@@ -144,17 +144,19 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     for trial in trials:
         notes = {m.note for m in verdict.select_measurements(document, trial) if m.note and evasion.WARNING in m.note}
         for note in sorted(notes)[:1]:
-            sentences.append(f"{verdict.attack_title(trial.name)}: {note[note.index(evasion.WARNING) :]}")
+            sentences.append(f"{verdict.title_attack(trial.name)}: {note[note.index(evasion.WARNING) :]}")
     for white in (t for t in trials if t.threat_model.access is Access.WHITE_BOX):
-        for black in (t for t in trials if t.threat_model.access is Access.BLACK_BOX and norm_of(t) == norm_of(white)):
+        for black in (
+            t for t in trials if t.threat_model.access is Access.BLACK_BOX and find_norm(t) == find_norm(white)
+        ):
             if not _comparable(white, black):
                 continue
             own, other = find_successes(document, white), find_successes(document, black)
             beaten = [e for e in sorted(own.keys() & other.keys()) if evasion.is_beaten(own[e], other[e])]
             if beaten:
                 sentences.append(
-                    f"{evasion.WARNING}: {verdict.attack_title(black.name)}, which does not see the model's gradients, "
-                    f"does better at ε = {beaten[0]:g} than {verdict.attack_title(white.name)}, which follows them; "
+                    f"{evasion.WARNING}: {verdict.title_attack(black.name)}, which does not see the model's gradients, "
+                    f"does better at ε = {beaten[0]:g} than {verdict.title_attack(white.name)}, which follows them; "
                     "the intervals do not overlap. The model is less robust than its gradients suggest."
                 )
     return sentences + _contradictions(document, trials) + _recoveries(document, trials)
@@ -165,7 +167,7 @@ def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
     sentences = []
     white = [t for t in trials if t.threat_model.access is Access.WHITE_BOX]
     for strong in (t for t in white if _method(t) in ITERATED):
-        for weak in (t for t in white if norm_of(t) == norm_of(strong)):
+        for weak in (t for t in white if find_norm(t) == find_norm(strong)):
             one_step = _method(weak) == "fgsm"
             if not one_step and not (_method(strong) == ENSEMBLE and _method(weak) in ITERATED - {ENSEMBLE}):
                 continue
@@ -175,10 +177,11 @@ def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) ->
                 continue
             why = "which takes a single step" if one_step else "which should be the weaker attack"
             sentences.append(
-                f"{evasion.WARNING}: at ε = {trailing[0]:g}, {verdict.attack_title(strong.name)} makes the model "
-                f"misclassify {words.rate(own[trailing[0]].value or 0.0)} of the images, and "
-                f"{verdict.attack_title(weak.name)}, {why}, {words.rate(other[trailing[0]].value or 0.0)}. The robust "
-                f"accuracy of {verdict.attack_title(strong.name)} is too high: the model may be random, or its "
+                f"{evasion.WARNING}: at ε = {trailing[0]:g}, {verdict.title_attack(strong.name)} makes the model "
+                f"misclassify {words.write_rate(own[trailing[0]].value or 0.0)} of the images, and "
+                f"{verdict.title_attack(weak.name)}, {why}, {words.write_rate(other[trailing[0]].value or 0.0)}. The "
+                "robust "
+                f"accuracy of {verdict.title_attack(strong.name)} is too high: the model may be random, or its "
                 "gradients may not lead to its errors."
             )
     return sentences
@@ -201,7 +204,7 @@ def _recoveries(document: ResultDocument, trials: Sequence[TrialSummary]) -> lis
         if not pairs:
             continue
         smaller, larger = pairs[0]
-        title = verdict.attack_title(trial.name)
+        title = verdict.title_attack(trial.name)
         start = (
             f"{title}: accuracy under attack is higher at ε = {larger:g} than at ε = {smaller:g}, although the larger "
         )
@@ -236,6 +239,6 @@ def _method(trial: TrialSummary) -> str:
     return trial.name.partition(".")[2].partition("@")[0]
 
 
-def norm_of(trial: TrialSummary) -> str:
+def find_norm(trial: TrialSummary) -> str:
     """Norm of the perturbations, and ``patch`` for patches, whose budget is not that of scattered pixels."""
     return _NORMS.get(_method(trial), str(trial.configuration.get("norm", "linf")))

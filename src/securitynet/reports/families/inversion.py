@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """Sentences on the most recognisable reconstructions, those nearest to the class means, and copied records."""
     measured = {m.name: m for m in document.measurements if m.low is not None}
 
@@ -54,13 +54,13 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 def _recognised(
     document: ResultDocument, trial: TrialSummary, accuracy: Measurement, measured: dict[str, Measurement]
 ) -> str:
-    numbers = words.numbers(accuracy)
+    numbers = words.write_numbers(accuracy)
     assert numbers is not None and accuracy.low is not None  # only measurements with a value are passed
     chance = 1 / document.target.num_classes
-    images = words.plural(accuracy.n, "reconstruction")
+    images = words.count_noun(accuracy.n, "reconstruction")
     verdict = "more than guessing would give" if accuracy.low > chance else "which guessing could give too"
     judge, ratio = (measured.get(f"{trial.name}.{name}") for name in ("judge-accuracy", "accuracy-ratio"))
-    seen, relative = (None if m is None else words.numbers(m) for m in (judge, ratio))
+    seen, relative = (None if m is None else words.write_numbers(m) for m in (judge, ratio))
     beside = ""
     if seen and relative:
         beside = (
@@ -69,17 +69,18 @@ def _recognised(
         )
     return (
         f"Model inversion by {_short(trial)}: a classifier trained on other data recognises the requested class in "
-        f"{numbers.value} of {images} ({words.level(accuracy)} interval {numbers.interval}), {verdict} "
-        f"({words.rate(chance)}).{beside}"
+        f"{numbers.value} of {images} ({words.write_level(accuracy)} interval {numbers.interval}), {verdict} "
+        f"({words.write_rate(chance)}).{beside}"
     )
 
 
 def _unjudged(trial: TrialSummary, judge: Measurement) -> str:
-    numbers = words.numbers(judge)
+    numbers = words.write_numbers(judge)
     assert numbers is not None  # only measurements with a value are passed
     return (
         f"Whether the images of {_short(trial)} show the requested classes cannot be judged: the classifier trained on "
-        f"other data recognises {numbers.value} of {words.plural(judge.n, 'real image')} ({words.level(judge)} "
+        f"other data recognises {numbers.value} of {words.count_noun(judge.n, 'real image')} "
+        f"({words.write_level(judge)} "
         f"interval {numbers.interval}), which guessing could give too. Give it more data, or set "
         "evaluator.architecture and evaluator.recipe."
     )
@@ -87,7 +88,7 @@ def _unjudged(trial: TrialSummary, judge: Measurement) -> str:
 
 def _near(trial: TrialSummary, gain: Measurement, measured: dict[str, Measurement]) -> str:
     assert gain.low is not None and gain.high is not None  # only measurements with a value are passed
-    own, plain = (words.numbers(measured[f"{trial.name}.{name}"]) for name in ("mse", "mse-mean-colour"))
+    own, plain = (words.write_numbers(measured[f"{trial.name}.{name}"]) for name in ("mse", "mse-mean-colour"))
     values = f"MSE {own.value} against {plain.value}" if own and plain else "by MSE"
     if gain.low > 0:
         where = "nearer to the mean training images of their classes than"
@@ -99,11 +100,12 @@ def _near(trial: TrialSummary, gain: Measurement, measured: dict[str, Measuremen
 
 
 def _copied(trial: TrialSummary, share: Measurement) -> str:
-    numbers = words.numbers(share)
+    numbers = words.write_numbers(share)
     assert numbers is not None and share.low is not None  # only measurements with a value are passed
     if share.low > 0.5:
         return (
-            f"In {numbers.value} ({words.level(share)} interval {numbers.interval}) of the images of {_short(trial)} "
+            f"In {numbers.value} ({words.write_level(share)} interval {numbers.interval}) of the images of "
+            f"{_short(trial)} "
             "the nearest real image is a member, among equally many members and non-members: they show more than "
             "what the classes look like."
         )

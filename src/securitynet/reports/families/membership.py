@@ -94,10 +94,10 @@ class Strength:
     @property
     def fpr(self) -> float | None:
         """The FPR of ``tpr``."""
-        return None if self.tpr is None else words.kind(self.tpr.name).fpr
+        return None if self.tpr is None else words.find_kind(self.tpr.name).fpr
 
 
-def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """What the strongest membership attack achieves, and the best TPR at the lowest FPR; nothing if none ran.
 
     Where a blind baseline distinguishes the groups, each sentence says so, and none calls the attack's AUC a success.
@@ -106,7 +106,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     if not ranked:
         return []
     best = ranked[0]
-    auc = words.numbers(best.auc)
+    auc = words.write_numbers(best.auc)
     assert auc is not None  # `rank_attacks` takes only those with a value
     who = best.trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     differ = controls.groups_differ(document)
@@ -114,7 +114,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
     lines = [
         *controls.describe_difference(document),
         f"An adversary who {who} can distinguish {best.unit.members} from {best.unit.non_members} with an AUC of "
-        f"{auc.value} ({words.level(best.auc)} interval {words.unbroken(auc.interval)}): {compared}.",
+        f"{auc.value} ({words.write_level(best.auc)} interval {words.keep_unbroken(auc.interval)}): {compared}.",
     ]
     if differ:
         usable = best.matched is not None and best.matched.value is not None
@@ -126,7 +126,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         lines.append(
             describe_tpr(
                 quietest.tpr,
-                None if same else verdict.attack_title(quietest.trial.name),
+                None if same else verdict.title_attack(quietest.trial.name),
                 len(ranked),
                 differ=differ,
                 unit=quietest.unit,
@@ -148,7 +148,7 @@ def describe_auc(auc: Measurement, among: int = 1) -> str:
         return "not distinguishable from guessing, as 0.5 lies in the interval"
     if auc.high < 0.5:
         return "worse than guessing, as members score below non-members"
-    low = lower_end(auc, among)
+    low = find_lower_end(auc, among)
     if low <= 0.5:
         return f"not distinguishable from guessing, as the best of {among} attacks that only guess may reach this value"
     for least, degree in DEGREES:
@@ -169,10 +169,10 @@ def describe_tpr(
         differ: Whether members and non-members differ without the model.
         unit: What the attack judges.
     """
-    numbers, fpr = words.numbers(tpr), words.kind(tpr.name).fpr
+    numbers, fpr = words.write_numbers(tpr), words.find_kind(tpr.name).fpr
     assert numbers is not None and fpr is not None and tpr.low is not None and tpr.high is not None
-    guess = words.percent(fpr)
-    if lower_end(tpr, among) > fpr:
+    guess = words.write_percent(fpr)
+    if find_lower_end(tpr, among) > fpr:
         compared = f"more than guessing, which identifies {guess}"
     elif tpr.high < fpr:
         compared = f"fewer than guessing, which identifies {guess}"
@@ -183,8 +183,8 @@ def describe_tpr(
     who = "they identify" if attack is None else f"the attack “{attack}” identifies"
     members = unit.members if unit.members.startswith("the ") else f"the {unit.members}"
     return (
-        f"At a false-positive rate of {guess} {who} {numbers.value} of {members} ({words.level(tpr)} "
-        f"interval {words.unbroken(numbers.interval)}): {compared}."
+        f"At a false-positive rate of {guess} {who} {numbers.value} of {members} ({words.write_level(tpr)} "
+        f"interval {words.keep_unbroken(numbers.interval)}): {compared}."
     )
 
 
@@ -194,7 +194,7 @@ def describe_choice(document: ResultDocument) -> str | None:
     if len(ranked) < 2:
         return None
     return (
-        f"{verdict.attack_title(ranked[0].trial.name)} is the strongest of {len(ranked)} attacks: the confidence "
+        f"{verdict.title_attack(ranked[0].trial.name)} is the strongest of {len(ranked)} attacks: the confidence "
         "interval of its AUC has the highest lower end. The report says that it beats guessing only if the interval "
         "corrected for this choice lies above chance as well."
     )
@@ -215,27 +215,28 @@ def describe_identity(document: ResultDocument) -> str | None:
 def describe_overfitting(document: ResultDocument) -> str | None:
     """That accuracy alone distinguishes better than all attacks, where it does; None otherwise."""
     measured = find_overfitting(document)
-    numbers = words.numbers(measured.auc) if measured is not None else None
+    numbers = words.write_numbers(measured.auc) if measured is not None else None
     if measured is None or numbers is None:
         return None
     return (
         f"No attack does better than overfitting alone, which gives an AUC of {numbers.value} "
-        f"({words.level(measured.auc)} interval {words.unbroken(numbers.interval)}): the model is right about more "
+        f"({words.write_level(measured.auc)} interval {words.keep_unbroken(numbers.interval)}): the model is right "
+        "about more "
         "members than non-members."
     )
 
 
 def describe_unresolved(document: ResultDocument) -> str | None:
     """A sentence on requested false-positive rates that need more non-members; None if there are none."""
-    unresolved = {words.kind(m.name).fpr for m in document.measurements if m.value is None}
+    unresolved = {words.find_kind(m.name).fpr for m in document.measurements if m.value is None}
     rates = sorted(fpr for fpr in unresolved if fpr is not None)
     if not rates:
         return None
     copies = document.controls.copies if document.controls is not None else None
     n = document.dataset.non_members - (copies.non_members if copies else 0)
     return (
-        f"{n:,} non-members resolve no false-positive rate below about {words.rate(3.7 / n)}; "
-        f"nothing can be said about {words.listed([words.percent(fpr) for fpr in rates])}."
+        f"{n:,} non-members resolve no false-positive rate below about {words.write_rate(3.7 / n)}; "
+        f"nothing can be said about {words.join_words([words.write_percent(fpr) for fpr in rates])}."
     )
 
 
@@ -270,7 +271,7 @@ def find_overfitting(document: ResultDocument) -> Strength | None:
     if measured is None or ranked[0].trial.id == measured.trial.id:
         return None
     most = max(0.5, *(_value(strength.auc) for strength in ranked))
-    return measured if lower_end(measured.auc, len(ranked) + 1) > most else None
+    return measured if find_lower_end(measured.auc, len(ranked) + 1) > most else None
 
 
 def _is_identity(trial: TrialSummary) -> bool:
@@ -283,7 +284,7 @@ def _measure(document: ResultDocument, trial: TrialSummary) -> Strength | None:
     auc = next((m for m in measured if m.name == f"{trial.name}.auc" and m.value is not None), None)
     if auc is None:
         return None
-    rates = [(words.kind(m.name).fpr, m) for m in measured if m.value is not None]
+    rates = [(words.find_kind(m.name).fpr, m) for m in measured if m.value is not None]
     resolved = [(fpr, m) for fpr, m in rates if fpr is not None and fpr * _non_members(document, m) >= MARGIN]
     matched = next((m for m in measured if m.name == f"{trial.name}.matched-auc"), None)
     return Strength(trial, auc, min(resolved, key=lambda pair: pair[0])[1] if resolved else None, matched)
@@ -297,7 +298,7 @@ def _non_members(document: ResultDocument, measurement: Measurement) -> float:
     return measurement.n * non_members / max(members + non_members, 1)
 
 
-def lower_end(measurement: Measurement, among: int) -> float:
+def find_lower_end(measurement: Measurement, among: int) -> float:
     """The lower end of an interval that holds for the best of several attacks (Bonferroni).
 
     The distance from the value grows as the normal quantile does, on the scale of the arcsine of the square root.
@@ -330,14 +331,14 @@ def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
     return max(at_lowest, key=lambda s: ((s.tpr.low or 0.0) if s.tpr else 0.0, _value(s.tpr)))
 
 
-def compare_targets(documents: list[ResultDocument], labels: list[str]) -> list[str]:
+def compare_membership(documents: list[ResultDocument], labels: list[str]) -> list[str]:
     """Name the target that leaks most, for each attack that has an AUC on all targets."""
     sentences = []
     per_target = [{s.trial.name: s.auc for s in rank_attacks(document)} for document in documents]
     for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:
         order = sorted(zip(labels, (aucs[name] for aucs in per_target), strict=True), key=lambda pair: -_value(pair[1]))
         (most, highest), (least, lowest) = order[0], order[-1]
-        numbers = words.numbers(highest), words.numbers(lowest)
+        numbers = words.write_numbers(highest), words.write_numbers(lowest)
         assert numbers[0] is not None and numbers[1] is not None
         if verdict.are_apart(highest, lowest):
             how = f"distinguishes members from non-members better for “{most}” than for “{least}”"
@@ -346,15 +347,15 @@ def compare_targets(documents: list[ResultDocument], labels: list[str]) -> list[
             how = f"is not shown to distinguish members from non-members better for “{most}” than for “{least}”"
             why = "the intervals overlap"
         sentences.append(
-            f"{verdict.attack_title(name)} {how}: AUC\u00a0{numbers[0].value} "
-            f"({words.unbroken(numbers[0].interval)}) against {numbers[1].value} "
-            f"({words.unbroken(numbers[1].interval)}); {why}."
+            f"{verdict.title_attack(name)} {how}: AUC\u00a0{numbers[0].value} "
+            f"({words.keep_unbroken(numbers[0].interval)}) against {numbers[1].value} "
+            f"({words.keep_unbroken(numbers[1].interval)}); {why}."
         )
     differing = [f"“{label}”" for label, one in zip(labels, documents, strict=True) if controls.groups_differ(one)]
     if differing and sentences:
         sentences.insert(
             0,
-            f"Members and non-members of {words.listed(differing)} differ anyway: a classifier that never sees the "
+            f"Members and non-members of {words.join_words(differing)} differ anyway: a classifier that never sees the "
             "model tells them apart. What attacks achieve there is not what the model gives away.",
         )
     return sentences

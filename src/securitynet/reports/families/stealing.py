@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
+def write_sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """How closely the best surrogate matches the target, with how many queries, and whether more queries helped."""
     measured_trials = [(trial, _by_name(document, trial)) for trial in trials]
     able = [(trial, measured) for trial, measured in measured_trials if "agreement" in measured]
@@ -37,13 +37,13 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
         return []
     trial, measured = max(able, key=lambda pair: (pair[1]["agreement"].low or 0.0, pair[1]["agreement"].value or 0.0))
     agreement, constant = measured["agreement"], measured["constant-agreement"]
-    numbers = words.numbers(agreement)
+    numbers = words.write_numbers(agreement)
     assert numbers is not None  # an agreement always has a value
     who = trial.threat_model.in_words().removeprefix("The adversary ").removesuffix(".")
     lines = [
-        f"An adversary who {who}, and queries the model with {words.plural(trial.queries.unique, 'image')}, "
+        f"An adversary who {who}, and queries the model with {words.count_noun(trial.queries.unique, 'image')}, "
         f"obtains a surrogate that agrees with the model on {numbers.value} of the images that neither was trained on "
-        f"({words.level(agreement)} interval {words.unbroken(numbers.interval)}): "
+        f"({words.write_level(agreement)} interval {words.keep_unbroken(numbers.interval)}): "
         f"{describe_agreement(agreement, constant)}."
     ]
     queried = measured.get("queried-share")
@@ -53,11 +53,11 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
             "their content, and are left out."
         )
     ratio = measured.get("accuracy-ratio")
-    written = words.numbers(ratio) if ratio is not None else None
+    written = words.write_numbers(ratio) if ratio is not None else None
     if ratio is not None and written is not None:
         lines.append(
-            f"Its accuracy is {written.value} times the model's ({words.level(ratio)} interval "
-            f"{words.unbroken(written.interval)})."
+            f"Its accuracy is {written.value} times the model's ({words.write_level(ratio)} interval "
+            f"{words.keep_unbroken(written.interval)})."
         )
     growth = _growth(measured)
     return [*lines, growth] if growth else lines
@@ -65,7 +65,7 @@ def sentences(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
 
 def describe_agreement(agreement: Measurement, constant: Measurement) -> str:
     """Compare an agreement with that of a constant prediction, by its interval."""
-    guess = f"always predicting the same class would agree on {words.rate(constant.value or 0.0)}"
+    guess = f"always predicting the same class would agree on {words.write_rate(constant.value or 0.0)}"
     low, high, least = agreement.low or 0.0, agreement.high or 0.0, constant.value or 0.0
     if low <= least <= high:
         return f"not distinguishable from a constant prediction, as {guess}"
@@ -85,11 +85,11 @@ def _growth(measured: dict[str, Measurement]) -> str | None:
     if len(curve) < 2:
         return None
     few, many = min(curve), max(curve)
-    first, last = words.numbers(curve[few]), words.numbers(curve[many])
+    first, last = words.write_numbers(curve[few]), words.write_numbers(curve[many])
     assert first is not None and last is not None
     pair = (
-        f"{first.value} ({words.unbroken(first.interval)}) with {few:,} queries and {last.value} "
-        f"({words.unbroken(last.interval)}) with {many:,}"
+        f"{first.value} ({words.keep_unbroken(first.interval)}) with {few:,} queries and {last.value} "
+        f"({words.keep_unbroken(last.interval)}) with {many:,}"
     )
     if not verdict.are_apart(curve[few], curve[many]):
         return f"More queries are not shown to help: {pair}; the intervals overlap."

@@ -116,11 +116,11 @@ def _query_catalog(
         obstacles = {entry.id: (entry, _find_obstacle(study, source, entry, trust)) for entry in query}
         usable = [entry for entry, obstacle in obstacles.values() if obstacle is None]
         if source.count is not None and usable:
-            from securitynet.catalog.selection import select
+            from securitynet.catalog.selection import select_models
 
             frame = catalog.to_frame(query)
             frame = frame[frame["id"].isin([entry.id for entry in usable])]
-            chosen = select(frame, source.count, seed=source.select_seed).chosen
+            chosen = select_models(frame, source.count, seed=source.select_seed).chosen
             usable = [catalog.get(identifier) for identifier in chosen["id"]]
     if not obstacles:
         raise _explain_no_match(study, source)
@@ -221,13 +221,13 @@ def choose_dataset(study: StudyConfig, entry: CatalogEntry | None) -> str | None
     """
     if entry is None or entry.dataset is None:
         return None
-    from securitynet.catalog.known import dataset_facts, dataset_name
+    from securitynet.catalog.known import find_dataset_facts, spell_dataset
 
-    known = {dataset_name(name): reference for name, reference in study.datasets.items()}
-    facts = dataset_facts(entry.dataset)
+    known = {spell_dataset(name): reference for name, reference in study.datasets.items()}
+    facts = find_dataset_facts(entry.dataset)
     if facts is not None and facts.reference is not None:
         known.setdefault(facts.name, facts.reference)
-    name = dataset_name(entry.dataset)
+    name = spell_dataset(entry.dataset)
     if name not in known:
         raise MissingReference(entry, entry.dataset)
     return known[name]

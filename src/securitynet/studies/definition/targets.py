@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from securitynet.assessments.config import AssessConfig
-from securitynet.catalog.weights import TENSORS, locate_weights, names_weights, same_weights
+from securitynet.catalog.weights import TENSORS, compare_checksums, locate_entry_weights, names_weights
 from securitynet.datasets.options import ImageOptions
-from securitynet.errors import ConfigurationError, SecurityNetError, first_problems
-from securitynet.files import stable_hash
+from securitynet.errors import ConfigurationError, SecurityNetError, list_first_problems
+from securitynet.files import hash_stably
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.sources.versions import builder_version
+from securitynet.models.sources.versions import describe_builder
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Record
 from securitynet.results.excluded_entries import ExcludedEntry, describe_excluded
@@ -94,9 +94,9 @@ class TargetPlan(Record):
             return None
         reference = str(self.train["architecture"])
         if ":" not in reference:
-            return stable_hash(self.train, 16)
+            return hash_stably(self.train, 16)
         # Another version of a factory or a library makes another network.
-        return stable_hash({**self.train, "version": builder_version(parse_reference(reference))}, 16)
+        return hash_stably({**self.train, "version": describe_builder(parse_reference(reference))}, 16)
 
     def declared(self) -> dict[str, Any]:
         """The declaration, without folders of this machine."""
@@ -234,7 +234,7 @@ def _expand_recipes(study: StudyConfig, source: TrainSource, base: Path, digests
             training.pop("split")
         # Only the given fields, so that a field added by a later version does not change the key of this target.
         train = _validate(TrainConfig, training).model_dump(mode="json", exclude_unset=True)
-        shown = {**chosen, "architecture": strip_folder("architecture", chosen["architecture"])}
+        shown = {**chosen, **{name: strip_folder(name, chosen[name]) for name in ("architecture", "dataset")}}
         words = [str(shown[name]) for name in ("architecture", "dataset") if name not in varied]
         if source.label is None:  # what distinguishes it from a target of the same network
             plain = [shown.get(name) for name in ("defense", "backdoor") if name not in varied]
@@ -301,7 +301,7 @@ def _plan_target(
     enforced = entry.checksum if entry and train is None else None
     if enforced is None and checksum is not None and checksum.startswith(f"{TENSORS}:"):
         enforced = checksum
-    if same_weights(enforced, _with_kind(checksum)) is False:
+    if compare_checksums(enforced, _with_kind(checksum)) is False:
         obstacle = obstacle or f"the study expects the checksum {checksum}, the catalog states {enforced}"
     named = {name: strip_folder(name, value) for name, value in config.items() if name != "data_root"}
     recipe = train and strip_folders(train, "data_root")
@@ -310,7 +310,7 @@ def _plan_target(
     # before they were compared with the entry's digest is opened again.
     declared |= {} if url is None else {"weights_url": url}
     declared |= {"enforced": enforced} if enforced is not None and "weights" in config else {}
-    key = stable_hash(declared, 16)
+    key = hash_stably(declared, 16)
     return TargetPlan(
         key=key,
         label=label,
@@ -331,7 +331,7 @@ def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, str]:
     """The option that loads the weights that an entry states, for a reference that names a network only."""
     if entry is None or names_weights(reference):
         return {}
-    location = locate_weights(entry)
+    location = locate_entry_weights(entry)
     if location is None:
         return {}
     return {WEIGHTS_URL if location.startswith(("https://", "http://")) else "weights": location}
@@ -401,6 +401,7 @@ def _validate(model: type[Any], values: dict[str, Any]) -> BaseModel:
         return validated
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}" for p in first_problems(error)
+            f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}"
+            for p in list_first_problems(error)
         )
         raise ConfigurationError(f"{problems}.") from error

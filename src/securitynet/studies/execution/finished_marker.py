@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from securitynet.files import file_checksum, stable_hash, write_json
+from securitynet.files import file_checksum, hash_stably, write_json
 from securitynet.results import store, study_targets
 from securitynet.results.root import Root
 from securitynet.studies.definition.file import StudyConfig
@@ -47,7 +47,7 @@ def read(state: Path, digest: str) -> Status | None:
     return None if status is None else replace(status, finished_now=0)
 
 
-def write(state: Path, digest: str) -> None:
+def write_marker(state: Path, digest: str) -> None:
     """Write the marker; a folder that cannot be written is not an error."""
     with contextlib.suppress(OSError):
         write_json(state / FILE, {"digest": digest, "status": file_checksum(state / study_status.FILE)})
@@ -66,7 +66,7 @@ def compute_digest(study: StudyConfig, targets: Iterable[TargetPlan], root: Root
     for folder in (store.FOLDER, study_targets.FOLDER):
         for path, version in sorted(root.files(folder, ".json")):
             results.update(f"{path}={version}\n".encode())
-    return stable_hash(
+    return hash_stably(
         {
             "study": study.model_dump(mode="json", exclude={"run", "out"}),
             "targets": [[target.key, target.obstacle, sorted(target.tags)] for target in targets],

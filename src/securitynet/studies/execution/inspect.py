@@ -11,7 +11,7 @@ from pathlib import Path
 from securitynet.records import TrialResult
 from securitynet.results.index import Index, Refreshed
 from securitynet.results.merge import Merged
-from securitynet.results.merge import merge as merge_roots
+from securitynet.results.merge import merge_results as merge_roots
 from securitynet.results.store import FOLDER, TrialStore, parse_trial
 from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.execution import lock as study_lock
@@ -92,13 +92,13 @@ def read_trials(location: StudyLocation, note: Note) -> Iterator[TrialResult]:
         yield from index.trials()
 
 
-def reindex(location: StudyLocation, note: Note) -> Refreshed:
+def rebuild_index(location: StudyLocation, note: Note) -> Refreshed:
     """Rebuild the index from the files.
 
     Raises:
         StudyRuns: If a runner is working, because it maintains the index.
     """
-    with study_lock.hold_lock(location.state, location.root, note):
+    with study_lock.hold_study_lock(location.state, location.root, note):
         if "://" not in location.index:
             Path(location.index).unlink(missing_ok=True)  # the old index may be damaged
         index = Index(location.index, location.root)
@@ -111,7 +111,7 @@ def reindex(location: StudyLocation, note: Note) -> Refreshed:
     return refreshed
 
 
-def merge(sources: Iterable[str], out: str, note: Note, *, redact: bool = False) -> Merged:
+def merge_folders(sources: Iterable[str], out: str, note: Note, *, redact: bool = False) -> Merged:
     """Merge results into a folder or URL.
 
     Args:
@@ -124,7 +124,7 @@ def merge(sources: Iterable[str], out: str, note: Note, *, redact: bool = False)
         StudyRuns: If a runner is working there.
     """
     location = locate_results(out)
-    with study_lock.hold_lock(location.state, location.root, note):
+    with study_lock.hold_study_lock(location.state, location.root, note):
         merged = merge_roots([find_results(source).root for source in sources], location.root, redact=redact)
         index = Index(location.index, location.root)
         try:

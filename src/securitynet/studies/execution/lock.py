@@ -43,7 +43,7 @@ class HeldLock:
 
 
 @contextlib.contextmanager
-def hold_lock(state: Path, root: Root, note: Note) -> Iterator[HeldLock]:
+def hold_study_lock(state: Path, root: Root, note: Note) -> Iterator[HeldLock]:
     """Hold the lock of a study.
 
     Args:

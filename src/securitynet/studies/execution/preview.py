@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from securitynet.defenses.base import resolve_defense
-from securitynet.files import cache_folder
+from securitynet.files import find_cache_folder
 from securitynet.models.training.config import TrainConfig
 from securitynet.results.excluded_entries import describe_excluded
 from securitynet.results.index import Index
@@ -18,7 +18,7 @@ from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.execution.absent import Absent, find_absent
 from securitynet.studies.execution.progress import Counts, StudyProgress
 from securitynet.studies.execution.run import StudyLocation, choose_results_root, locate_results
-from securitynet.studies.execution.worker_tasks import locate_weights
+from securitynet.studies.execution.worker_tasks import locate_recipe_weights
 
 
 @dataclass
@@ -116,7 +116,7 @@ def preview_study(
     Raises:
         SecurityNetError: If something in the study file is invalid.
     """
-    cache = (cache or cache_folder()).absolute()
+    cache = (cache or find_cache_folder()).absolute()
     plan = plan_study(file, cache, trust=trust)
     location = locate_results(choose_results_root(plan.study, plan.base, out))
     index = Index("sqlite://", location.root)
@@ -153,4 +153,4 @@ def preview_study(
 
 def _is_trained(train: dict[str, Any], cache: Path) -> bool:
     """Return whether the weights of a recipe are in the cache."""
-    return locate_weights(resolve_defense(TrainConfig.model_validate(train))[0], cache).exists()
+    return locate_recipe_weights(resolve_defense(TrainConfig.model_validate(train))[0], cache).exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from securitynet.assessments.environment import version
+from securitynet.assessments.environment import read_version
 from securitynet.results.index import Index, TrialState
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
 from securitynet.studies.definition.plan import StudyPlan, StudyTrial
@@ -134,7 +134,7 @@ class StudyProgress:
                 assert summary is not None
                 state = summary.status
                 counts[state] += 1
-                counts["other_version"] += state == "ok" and summary.version != version()
+                counts["other_version"] += state == "ok" and summary.version != read_version()
                 if state == "ok" and not self._is_measured(summary):
                     pending.recompute.append(trial)
             self._state[trial.id] = (target.key, state)
@@ -195,7 +195,7 @@ class StudyProgress:
             return True  # it was skipped for a reason that no longer applies
         if summary.status == "failed":
             return self.retry_failed
-        return self.refresh and summary.version != version()
+        return self.refresh and summary.version != read_version()
 
     def _is_measured(self, summary: TrialState) -> bool:
         """Return whether a trial was measured with the levels and rates requested now."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from securitynet.catalog import Catalog
 from securitynet.catalog.store import Measured
-from securitynet.catalog.weights import names_weights, same_weights
+from securitynet.catalog.weights import compare_checksums, names_weights
 from securitynet.errors import SecurityNetError
 from securitynet.models.sources.references import parse_reference
 from securitynet.records import Measurement
 from securitynet.results.index import Index
-from securitynet.results.study_targets import StudyTargetRecord, target_key
+from securitynet.results.study_targets import StudyTargetRecord, make_target_key
 
 
 @dataclass
@@ -48,7 +48,7 @@ def publish(index: Index, catalog: Catalog) -> PublishSummary:
         if record.catalog is None:
             summary.without += 1
         elif record.means is not None:
-            obstacle = find_obstacle(record, catalog)
+            obstacle = find_publishing_obstacle(record, catalog)
             if obstacle is not None:
                 summary.refused[record.label] = obstacle
                 continue
@@ -56,7 +56,7 @@ def publish(index: Index, catalog: Catalog) -> PublishSummary:
             by_entry[record.catalog] += _list_values(record.measurements, f"subject:{record.key}")
     for trial in index.trials():
         spec = trial.spec
-        entry = entry_of.get(target_key(spec.target, spec.dataset, spec.split, spec.precision))
+        entry = entry_of.get(make_target_key(spec.target, spec.dataset, spec.split, spec.precision))
         if entry is not None and trial.status == "ok":
             by_entry[entry] += _list_values(trial.measurements, trial.id)
     for entry, measured in by_entry.items():
@@ -65,7 +65,7 @@ def publish(index: Index, catalog: Catalog) -> PublishSummary:
     return summary
 
 
-def find_obstacle(record: StudyTargetRecord, catalog: Catalog) -> str | None:
+def find_publishing_obstacle(record: StudyTargetRecord, catalog: Catalog) -> str | None:
     """The reason not to publish the values of a target under its entry; None if there is none."""
     try:
         entry = catalog.get(str(record.catalog))
@@ -74,7 +74,7 @@ def find_obstacle(record: StudyTargetRecord, catalog: Catalog) -> str | None:
     compared = [check for check in record.checks if check.what == "checksum"]
     if not all(check.agrees for check in compared):
         return "its weights do not have the stated checksum"
-    verdicts = [same_weights(_with_kind(check.found), entry.checksum) for check in compared]
+    verdicts = [compare_checksums(_with_kind(check.found), entry.checksum) for check in compared]
     if False in verdicts:
         return f"its weights are not those of {entry.key}, whose checksum is {entry.checksum}"
     if True in verdicts:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from securitynet.assessments.config import Commas
 from securitynet.errors import ConfigurationError, MissingExtra
-from securitynet.files import cache_folder, check_writable, data_folder, stable_hash
+from securitynet.files import check_writable, find_cache_folder, find_data_folder, hash_stably
 from securitynet.results.excluded_entries import describe_excluded, write_excluded
 from securitynet.results.root import Root, open_root
 from securitynet.studies.definition.file import RunSettings, StudyConfig, read_study
@@ -69,7 +69,7 @@ def locate_results(out: str | Path, db: str | None = None) -> StudyLocation:
     if root.folder is not None:
         home = root.folder
     else:
-        home = data_folder() / "studies" / f"remote-{stable_hash(root.name, 12)}"
+        home = find_data_folder() / "studies" / f"remote-{hash_stably(root.name, 12)}"
     return StudyLocation(root, home / "run", db or str(home / "index.sqlite"))
 
 
@@ -84,7 +84,7 @@ def choose_results_root(study: StudyConfig, base: Path, out: str | None = None) 
     if out is not None:
         return out
     if study.out is None:
-        return str(data_folder() / "studies" / study.name)
+        return str(find_data_folder() / "studies" / study.name)
     return study.out if "://" in study.out else str((base / Path(study.out).expanduser()).resolve())
 
 
@@ -130,7 +130,7 @@ def run_study(
     Raises:
         SecurityNetError: If something in the file is invalid, another runner is working, or nothing can be written.
     """
-    cache = (config.cache or cache_folder()).absolute()
+    cache = (config.cache or find_cache_folder()).absolute()
     study, base = read_study(config.study), config.study.absolute().parent
     digests = FileDigests(cache)
     expanded = expand_targets(study, base, digests, config.trust)
@@ -144,7 +144,7 @@ def run_study(
         options = {"retry_failed": config.retry_failed, "refresh": config.refresh}
         return finished_marker.compute_digest(study, expanded.targets, location.root, options)
 
-    with study_lock.hold_lock(location.state, location.root, note):
+    with study_lock.hold_study_lock(location.state, location.root, note):
         write_excluded(location.root, expanded.excluded)
         earlier = finished_marker.read(location.state, compute_digest())
     if earlier is not None and not (config.retry_failed and earlier.failed):
@@ -162,7 +162,7 @@ def run_study(
     runner = Runner(plan, location.root, options, choose_executor(settings), on_status, note)
     status = runner.run()
     if status.state == "finished" and not status.waiting:
-        finished_marker.write(location.state, compute_digest())
+        finished_marker.write_marker(location.state, compute_digest())
     return status, location
 
 

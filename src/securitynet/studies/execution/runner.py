@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from securitynet.assessments.environment import version
+from securitynet.assessments.environment import read_version
 from securitynet.assessments.run_trial import is_full_disk, read_clock
 from securitynet.records import TrialResult
 from securitynet.results.index import Index
@@ -44,7 +44,7 @@ from securitynet.studies.execution.status import Status
 from securitynet.studies.execution.status_reporter import SHOW_EVERY, RunningTask, StatusReporter
 from securitynet.studies.execution.task_records import TRIAL_KINDS, TaskOutcome, WorkerConfig, WorkerTask
 from securitynet.studies.execution.term import TERM
-from securitynet.studies.execution.worker_tasks import BEGAN, describe_error
+from securitynet.studies.execution.worker_tasks import BEGAN, describe_task_error
 
 _MOST_FALSE_STARTS = 3
 
@@ -77,7 +77,7 @@ class Runner:
             StudyStopped: If nothing can be written any more, or workers cannot start.
             KeyboardInterrupt: On the second Ctrl-C.
         """
-        with study_lock.hold_lock(self.options.state, self.root, self.note) as lock:
+        with study_lock.hold_study_lock(self.options.state, self.root, self.note) as lock:
             if isinstance(self.root, FolderRoot):
                 for folder in (FOLDER, "subjects", "models"):
                     self.root.remove_leftovers(folder)
@@ -87,7 +87,7 @@ class Runner:
                 return self._run(lock)
             except OSError as error:
                 if is_full_disk(error) or isinstance(error, PermissionError):
-                    raise make_storage_error(describe_error(error)) from error
+                    raise make_storage_error(describe_task_error(error)) from error
                 raise
             finally:
                 self._index.close()
@@ -315,7 +315,7 @@ class Runner:
             status="failed",
             reason=reason,
             traceback=traceback,
-            environment={"securitynet": version()},
+            environment={"securitynet": read_version()},
             finished=read_clock(),
         )
         self.store.save(result)
@@ -337,7 +337,7 @@ class Runner:
             declared=target.declared(),
             catalog=target.catalog,
             codes=target.codes,
-            environment={"securitynet": version()},
+            environment={"securitynet": read_version()},
             finished=read_clock(),
         )
         earlier = self.progress.records.get(key)

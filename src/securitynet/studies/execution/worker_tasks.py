@@ -18,7 +18,7 @@ from securitynet.assessments import environment
 from securitynet.assessments.assess import measure_accuracies, review
 from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data, prepare
 from securitynet.assessments.config import AssessConfig
-from securitynet.assessments.controls import MembershipControls, control_records
+from securitynet.assessments.controls import MembershipControls, measure_controls
 from securitynet.assessments.method_settings import make_method
 from securitynet.assessments.prepare_training import prepare_training
 from securitynet.assessments.run_trial import (
@@ -32,18 +32,18 @@ from securitynet.assessments.run_trial import (
 )
 from securitynet.assessments.trial_plan import PlannedTrial, describe_capabilities, make_specification
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.locks import hold_lock
+from securitynet.datasets.locks import hold_file_lock
 from securitynet.datasets.options import load_options
 from securitynet.errors import ConfigurationError, ModelError, SecurityNetError
-from securitynet.files import atomic_write
+from securitynet.files import write_atomically
 from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.loading.examination import describe_doubts
 from securitynet.models.sources.catalog import fetch_weights
-from securitynet.models.store.record_files import model_record_path
+from securitynet.models.store.record_files import locate_model_record
 from securitynet.models.store.train_target import train_model
-from securitynet.models.targets.signals import Signals, collect
+from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import Check, Measurement
 from securitynet.results.root import Root, open_root
@@ -103,7 +103,7 @@ class TaskRunner:
             storage = is_full_disk(error) or isinstance(error, PermissionError)
             outcome = TaskOutcome(
                 status="storage" if storage else "failed",
-                reason=describe_error(error),
+                reason=describe_task_error(error),
                 traceback=traceback.format_exc(),
             )
         return outcome.model_copy(update={"seconds": time.perf_counter() - started})
@@ -140,7 +140,7 @@ class TaskRunner:
         """
         target, data = opened.assessed.target, opened.data
         querying = name_phase(report_progress, "querying")
-        signals = collect(target, data.dataset, data.judged, cache=self.cache, progress=querying)
+        signals = collect_signals(target, data.dataset, data.judged, cache=self.cache, progress=querying)
         if not opened.reviewed:
             review(opened.assessed, signals, data)
             opened.reviewed = True
@@ -259,7 +259,7 @@ class TaskRunner:
         """The controls of an open target; targets of one dataset and split share them in the cache."""
         if opened.controls is None:
             assessed = opened.assessed
-            opened.controls = control_records(
+            opened.controls = measure_controls(
                 assessed.dataset, assessed.splits, level=self.config.level, cache=self.cache
             )
         return opened.controls
@@ -278,12 +278,12 @@ def train_weights(
         report_progress: Called after each epoch.
     """
     config, defense, backdoor = prepare_training(config)
-    path = locate_weights(config, cache)
+    path = locate_recipe_weights(config, cache)
     shared = f"models/{path.name}"
-    with hold_lock(path.with_suffix(".lock")):
-        if root.folder is None and not model_record_path(path).exists() and root.exists(shared):
-            for part in (path, model_record_path(path)):  # the record is last and makes the model complete
-                with atomic_write(part) as stream:
+    with hold_file_lock(path.with_suffix(".lock")):
+        if root.folder is None and not locate_model_record(path).exists() and root.exists(shared):
+            for part in (path, locate_model_record(path)):  # the record is last and makes the model complete
+                with write_atomically(part) as stream:
                     stream.write(root.read(f"models/{part.name}"))
         train_model(
             config.model_copy(update={"out": path, "device": device}),
@@ -293,17 +293,17 @@ def train_weights(
         )
         if root.folder is None and not root.exists(shared):
             # Other machines that open this target then need not train it.
-            for part in (model_record_path(path), path):
+            for part in (locate_model_record(path), path):
                 root.write(f"models/{part.name}", part.read_bytes())
     return path
 
 
-def locate_weights(config: TrainConfig, cache: Path) -> Path:
+def locate_recipe_weights(config: TrainConfig, cache: Path) -> Path:
     """Return the path of the weights of a recipe, whose name is derived from all its settings."""
     return cache / "models" / config.model_copy(update={"out": None}).weights_file.name
 
 
-def describe_error(error: BaseException) -> str:
+def describe_task_error(error: BaseException) -> str:
     """Describe an error in one line."""
     if isinstance(error, SecurityNetError):
         return str(error)
@@ -363,7 +363,7 @@ def _describe_target(
         queries=signals.queries,
         notes=assessed.target.notes,
         seconds=seconds,
-        environment=environment.describe(assessed.target),
+        environment=environment.describe_environment(assessed.target),
         finished=read_clock(),
     )
 

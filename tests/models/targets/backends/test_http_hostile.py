@@ -15,7 +15,7 @@ import torch
 
 from securitynet.errors import ModelError, TargetError
 from securitynet.models.targets.backends._layout import read_layout
-from securitynet.models.targets.backends._protocol import read_response, response_limit
+from securitynet.models.targets.backends._protocol import limit_response, read_response
 from securitynet.models.targets.backends.http import HttpBackend
 
 IMAGES = torch.zeros((2, 1, 4, 4))
@@ -183,5 +183,5 @@ def test_inputs_too_large_for_images(shape):
 def test_the_limit_leaves_room_for_every_score():
     """The longest doubles of all classes fit, twice."""
     longest = json.dumps([float(np.nextafter(-2.2250738585072014e-308, 0))] * 1000)
-    assert response_limit(32, 1000) > 2 * 32 * len(longest)
-    assert response_limit(10**6, None) == 32 << 20
+    assert limit_response(32, 1000) > 2 * 32 * len(longest)
+    assert limit_response(10**6, None) == 32 << 20

@@ -281,6 +281,6 @@ def test_links_of_a_download_cache_are_followed(tmp_path):
     with_external(blobs / "aaa", "m.data", blobs / "bbb")
     (shown / "m.onnx").symlink_to(blobs / "aaa")
     (shown / "m.data").symlink_to(blobs / "bbb")
-    from securitynet.models.targets.backends._external_data import external_files
+    from securitynet.models.targets.backends._external_data import list_external_files
 
-    assert external_files(shown / "m.onnx", "onnx:m.onnx") == [shown / "m.data"]
+    assert list_external_files(shown / "m.onnx", "onnx:m.onnx") == [shown / "m.data"]

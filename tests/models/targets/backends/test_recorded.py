@@ -75,7 +75,7 @@ def test_formats_give_the_same(tmp_path, kind):
 
 def test_signals_of_a_recording_need_no_target_and_no_cache(tmp_path):
     backend = backend_of(save(tmp_path / "r.npz", logits=LOGITS.numpy(), labels=LABELS, membership=MEMBERS))
-    collected = signals.collect(Target(backend, head=backend.head), backend.dataset(), cache=tmp_path / "cache")
+    collected = signals.collect_signals(Target(backend, head=backend.head), backend.dataset(), cache=tmp_path / "cache")
     np.testing.assert_allclose(collected.posteriors, POSTERIORS, atol=1e-6)
     assert collected.queries.total == N
     assert not (tmp_path / "cache").exists()
@@ -94,7 +94,7 @@ def test_arrays_tell_the_head(tmp_path, name, head):
     values = {"probabilities": POSTERIORS, "logits": LOGITS.numpy(), "log-probabilities": np.log(POSTERIORS)}[head]
     backend = backend_of(save(tmp_path / "r.npz", **{name: values}, labels=LABELS))
     assert backend.head == head
-    collected = signals.collect(Target(backend, head=backend.head), backend.dataset())
+    collected = signals.collect_signals(Target(backend, head=backend.head), backend.dataset())
     np.testing.assert_allclose(collected.posteriors, POSTERIORS, atol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_class_names_and_certain_rows(tmp_path):
         path = save(tmp_path / "r.npz", log_probabilities=np.log(certain), labels=LABELS, class_names=["x", "y", "z"])
     backend = backend_of(path)
     assert backend.dataset().class_names == ("x", "y", "z")
-    collected = signals.collect(Target(backend, head=backend.head), backend.dataset())
+    collected = signals.collect_signals(Target(backend, head=backend.head), backend.dataset())
     assert np.isfinite(collected.logits).all()
     np.testing.assert_allclose(collected.posteriors, certain)
 

@@ -10,7 +10,7 @@ from securitynet.errors import ModelError
 from securitynet.models.targets.backends._onnx_graph import read_graph
 
 
-def external_files(path: Path, reference: str, model: Any = None) -> list[Path]:
+def list_external_files(path: Path, reference: str, model: Any = None) -> list[Path]:
     """List the files with external weights of an ONNX model, sorted by name; most models have none.
 
     Args:

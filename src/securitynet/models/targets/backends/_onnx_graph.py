@@ -177,7 +177,7 @@ def ends_in_sigmoid(model: Any, name: str) -> bool:
     return node is not None and node.op_type == "Sigmoid"
 
 
-def describe_error(error: Exception) -> str:
+def describe_onnx_error(error: Exception) -> str:
     """The message of an onnxruntime error on one line, without the location in onnxruntime's own source."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)

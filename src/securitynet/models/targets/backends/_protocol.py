@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.errors import ConfigurationError, ModelError, TargetError
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.targets.backends._layout import InputLayout, read_layout
 
 _MODEL_PATH = re.compile(r"(?P<base>.*/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)(?:/infer)?/?")
@@ -51,7 +51,7 @@ class Endpoint:
     def identity(self, output_name: str | None) -> str:
         """Digest of everything in the address that determines the outputs. Credentials are not included."""
         parts = urlsplit(self.infer_url)
-        return stable_hash(
+        return hash_stably(
             {
                 "url": urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, parts.query, "")),
                 "model": self.model,
@@ -198,7 +198,7 @@ class InferenceResponse:
     version: str | None
 
 
-def response_limit(count: int, num_classes: int | None) -> int:
+def limit_response(count: int, num_classes: int | None) -> int:
     """Largest size in bytes of a response that is read: scores as JSON, with room for a second output.
 
     At most 32 MiB, whatever is declared: parsed, the worst JSON takes 25 times as much memory.

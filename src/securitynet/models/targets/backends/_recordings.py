@@ -16,7 +16,7 @@ import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
-from securitynet.datasets.text import read_table as read_text_table
+from securitynet.datasets.text import read_text_table
 from securitynet.errors import TargetError, UnsafeFile
 from securitynet.files import file_checksum
 from securitynet.models.targets import heads

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.wrapped import WrappedBackend
 
@@ -34,7 +34,7 @@ class AveragedBackend(WrappedBackend):
         super().__init__(inner)
         self.repeats = repeats
         self.reference = inner.reference
-        self.checksum = stable_hash({"inner": inner.checksum, "averaged": repeats}, 64)
+        self.checksum = hash_stably({"inner": inner.checksum, "averaged": repeats}, 64)
         self.white_box = inner.white_box
         self.rounding = inner.rounding
         self.charges = inner.charges

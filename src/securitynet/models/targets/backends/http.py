@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.files import cache_folder, stable_hash
+from securitynet.files import find_cache_folder, hash_stably
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends._protocol import (
     InferenceResponse,
     ModelMetadata,
     build_request,
+    limit_response,
     parse_endpoint,
     read_metadata,
     read_response,
-    response_limit,
 )
 from securitynet.models.targets.backends._stored_outputs import Row, StoredOutputs
 from securitynet.models.targets.backends._transport import BatchTooLarge, Transport, Unreachable
@@ -98,7 +98,7 @@ class HttpBackend(Backend):
         self._metadata = self._describe(input_name)
         if self._metadata.versions and self._endpoint.version is None:
             # A model that is replaced behind its address is another target: its cached outputs are not this one's.
-            self.checksum = stable_hash([self.checksum, list(self._metadata.versions)])
+            self.checksum = hash_stably([self.checksum, list(self._metadata.versions)])
         self._layout = self._metadata.layout
         self.num_classes = self._metadata.num_classes
         self.channels = self._layout.channels
@@ -110,7 +110,7 @@ class HttpBackend(Backend):
         backend = cls(
             reference.name,
             reference=str(reference),
-            store_path=(options.cache or cache_folder()) / "endpoints" / "answers.sqlite",
+            store_path=(options.cache or find_cache_folder()) / "endpoints" / "answers.sqlite",
             cap=options.max_queries,
             batch_size=options.batch_size or _REQUEST_SIZE,
             timeout=options.timeout,
@@ -220,7 +220,7 @@ class HttpBackend(Backend):
             self._endpoint.infer_url,
             body,
             batch=self._divisible(len(images)),
-            limit=response_limit(len(batch), self.num_classes),
+            limit=limit_response(len(batch), self.num_classes),
         )
         return read_response(content, len(batch), self._shown, self._output_name)
 

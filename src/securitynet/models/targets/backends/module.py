@@ -15,7 +15,7 @@ from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.embeddings import Extract, choose_extractor
 from securitynet.models.targets.optimise import PreparedNetwork, prepare_network
 from securitynet.models.targets.outputs import take_scores
-from securitynet.models.targets.threads import equal_size, make_network_threads
+from securitynet.models.targets.threads import compute_equal_size, make_network_threads
 
 CALL_NUMBERS = 1 << 21
 """Numbers in the images of one call on a CPU, about: 8 MiB of them."""
@@ -51,7 +51,7 @@ class ModuleBackend(Backend):
         self.checksum = checksum
         self.precision = precision
         self._device = device or torch.device("cpu")
-        self.channels = input_channels(module)
+        self.channels = find_input_channels(module)
         if self._device.type != "cpu":
             self.rounding = 5e-3  # convolutions in TF32
         example = None if example_shape is None else torch.zeros((1, *example_shape))
@@ -86,7 +86,7 @@ class ModuleBackend(Backend):
     def _suited(self) -> int:
         if self._chosen:
             return self._chosen
-        part = suitable_batch(self._example_shape, self._device)
+        part = choose_batch(self._example_shape, self._device)
         return part if self.precision == "fp32" else min(1024, 2 * part)  # as many bytes
 
     def in_half(self) -> ModuleBackend:
@@ -127,7 +127,7 @@ class ModuleBackend(Backend):
             result = self._threads.map(
                 lambda module, part: self._forward(lambda images: self._call(module, images), part),
                 inputs,
-                equal_size(len(inputs), self._part),
+                compute_equal_size(len(inputs), self._part),
             )
         self.num_classes = result.shape[1]
         return result
@@ -145,7 +145,7 @@ class ModuleBackend(Backend):
         return self._threads.map(
             lambda module, part: self._forward(lambda images: extract(module, images), part),
             inputs,
-            equal_size(len(inputs), self._part),
+            compute_equal_size(len(inputs), self._part),
         )
 
     def _autocast(self) -> torch.autocast:
@@ -189,7 +189,7 @@ def _describe_images(inputs: torch.Tensor) -> str:
     return f"images of {height}×{width} pixels ({shape}) with {channels} channel{'' if channels == 1 else 's'}"
 
 
-def input_channels(module: nn.Module) -> int | None:
+def find_input_channels(module: nn.Module) -> int | None:
     """Channels of the first convolution; None if the network has none."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -197,7 +197,7 @@ def input_channels(module: nn.Module) -> int | None:
     return None
 
 
-def suitable_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
+def choose_batch(shape: tuple[int, int, int] | None, device: torch.device) -> int:
     """Choose the images per batch for inputs of shape (C, H, W) on a device; 128 if the shape is unknown."""
     if shape is None:
         return 128

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from securitynet.errors import MissingExtra, ModelError, TargetError
-from securitynet.files import file_checksum, stable_hash
-from securitynet.first_run import largest_run, run_once
+from securitynet.files import file_checksum, hash_stably
+from securitynet.first_run import limit_run_memory, run_once
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends import _onnx_trial
-from securitynet.models.targets.backends._external_data import external_files
+from securitynet.models.targets.backends._external_data import list_external_files
 from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends._onnx_graph import (
     GraphOutput,
     convert_opset,
-    describe_error,
+    describe_onnx_error,
     ends_in_sigmoid,
     expose,
     find_output,
@@ -33,7 +33,7 @@ from securitynet.models.targets.backends._onnx_graph import (
     read_graph,
 )
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
-from securitynet.models.targets.backends.module import suitable_batch
+from securitynet.models.targets.backends.module import choose_batch
 from securitynet.models.targets.outputs import expand_single
 
 SCHEME = Scheme("onnx", "onnx:path.onnx", file=True, suffixes=(".onnx",), options=("output",))
@@ -81,17 +81,17 @@ class OnnxBackend(Backend):
         self.reference = reference
         self.notes: list[str] = []
         graph = read_graph(self.path, reference)
-        files = external_files(self.path, reference, graph)
+        files = list_external_files(self.path, reference, graph)
         self.checksum = _checksum(self.path, files)
         if _holds(self.path, b"DynamicQuantizeLinear"):
             self.rounding = 5e-2  # its steps are as fine as the values of the whole batch allow
-        if list_operators(graph) & _onnx_trial.UNBOUNDED or may_grow(graph, largest_run(self.path)):
+        if list_operators(graph) & _onnx_trial.UNBOUNDED or may_grow(graph, limit_run_memory(self.path)):
             run_once(_onnx_trial.__name__, self.path, reference)
         self._session = self._open(graph)
         self._read_input()
         self._choose_output(output_name, classes, graph, files)
         example = None if self.input_size is None else (self.channels or 3, *self.input_size)
-        self._batch_size = batch_size or suitable_batch(example, torch.device("cpu"))
+        self._batch_size = batch_size or choose_batch(example, torch.device("cpu"))
 
     @classmethod
     @override
@@ -137,7 +137,7 @@ class OnnxBackend(Backend):
             shape = "×".join(map(str, images.shape[1:]))
             raise TargetError(
                 f"{self.reference} does not take a batch of {len(feed)} inputs of shape {shape}: "
-                f"{describe_error(error)}",
+                f"{describe_onnx_error(error)}",
                 hint="Set the size it was exported for with --input-size, or a smaller --batch-size.",
             ) from error
         result = np.asarray(result)
@@ -238,7 +238,7 @@ class OnnxBackend(Backend):
         self.num_classes = 2 if width == 1 else width
         if name != (usable or [name])[0] or self._output.before_sigmoid:
             # Signals are cached by it: another output of the same file is another target.
-            self.checksum = stable_hash([self.checksum, self._output.name], 64)
+            self.checksum = hash_stably([self.checksum, self._output.name], 64)
 
 
 def _width(output: Any) -> int | None:
@@ -275,7 +275,7 @@ def _session(model: Path | bytes, reference: str, folder: Path) -> Any:
             model if isinstance(model, bytes) else str(model), options, providers=providers
         )
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        words = describe_error(error)
+        words = describe_onnx_error(error)
         if "is not a registered function/op" in words or "No Op registered" in words:
             raise ModelError(
                 f"{reference} uses an operator that onnxruntime does not have: {words}",

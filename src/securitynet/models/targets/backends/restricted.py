@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from typing_extensions import override
 
-from securitynet.files import stable_hash
+from securitynet.files import hash_stably
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.wrapped import WrappedBackend
@@ -29,7 +29,7 @@ class InterfaceBackend(WrappedBackend):
         self.inner_head: Head = head
         self.interface = interface
         self.reference = f"{inner.reference} ({interface.describe()})"
-        self.checksum = stable_hash({"inner": inner.checksum, "head": head, **interface.canonical()}, 64)
+        self.checksum = hash_stably({"inner": inner.checksum, "head": head, **interface.canonical()}, 64)
 
     @override
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ class InterfaceBackend(WrappedBackend):
 
     def seen(self, raw: torch.Tensor) -> torch.Tensor:
         """Apply the interface to raw outputs of the inner backend, N×K."""
-        heads.check_finite(raw)
+        heads.check_finite_outputs(raw)
         return self.interface.apply(heads.to_posteriors(raw, self.inner_head), raw.argmax(dim=1))
 
     def with_interface(self, interface: Interface) -> InterfaceBackend:

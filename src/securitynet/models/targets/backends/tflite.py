@@ -18,7 +18,7 @@ from securitynet.models.sources.schemes import Scheme
 from securitynet.models.targets.backends import _tflite_trial
 from securitynet.models.targets.backends._layout import read_layout
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
-from securitynet.models.targets.backends.module import suitable_batch
+from securitynet.models.targets.backends.module import choose_batch
 from securitynet.models.targets.outputs import expand_single
 
 SCHEME = Scheme("tflite", "tflite:model.tflite", file=True, suffixes=(".tflite", ".lite"), magic=((4, b"TFL3"),))
@@ -73,7 +73,7 @@ class TfliteBackend(Backend):
         if self._input["dtype"] != np.float32:
             self.notes.append(f"the graph is quantised: inputs are rounded to {np.dtype(self._input['dtype']).name}.")
         example = None if self.input_size is None else (self.channels or 3, *self.input_size)
-        self._batch_size = batch_size or suitable_batch(example, torch.device("cpu"))
+        self._batch_size = batch_size or choose_batch(example, torch.device("cpu"))
         self._prepared = 0
         self._unit = width == 1 and self._is_unit()
 
@@ -143,7 +143,7 @@ def _interpreter(path: Path, reference: str, *, allocate: bool = True) -> Any:
     return interpreter
 
 
-def read_details(path: Path, reference: str) -> tuple[list[list[int | None]], list[list[int | None]]]:
+def read_tflite_details(path: Path, reference: str) -> tuple[list[list[int | None]], list[list[int | None]]]:
     """Read the shapes of the inputs and of the outputs of a TFLite file; None stands for "any". The graph is not run.
 
     Args:

@@ -173,7 +173,7 @@ class LocalExecutor(Executor):
 
 def plan_placements(settings: RunSettings) -> list[WorkerPlacement]:
     """Plan the slots of this machine: how many, and the cores and the GPU of each."""
-    cores = available_cores()
+    cores = list_available_cores()
     gpus = _gpus(settings)
     count = settings.workers or (len(gpus) or max(1, len(cores) // 2))
     threads = settings.threads or max(1, len(cores) // count)
@@ -193,7 +193,7 @@ def plan_placements(settings: RunSettings) -> list[WorkerPlacement]:
     return placements
 
 
-def available_cores() -> list[int]:
+def list_available_cores() -> list[int]:
     """Return the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))

@@ -49,7 +49,7 @@ class RayWorker:
             os.environ[name] = str(config.placement.threads)
         import torch
 
-        from securitynet.files import cache_folder
+        from securitynet.files import find_cache_folder
         from securitynet.memory import keep_freed_memory
         from securitynet.results.root import open_root
         from securitynet.studies.execution.worker_tasks import TaskRunner
@@ -61,7 +61,7 @@ class RayWorker:
         with contextlib.suppress(OSError):
             config.cache.mkdir(parents=True, exist_ok=True)
         if not os.access(config.cache, os.W_OK):  # a machine other than the runner's
-            config = config.model_copy(update={"cache": cache_folder()})
+            config = config.model_copy(update={"cache": find_cache_folder()})
         self._runner = TaskRunner(config)
         gc.freeze()
         self._progress: tuple[str, int, int] = ("", 0, 0)

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from securitynet.catalog.codebook import code_or_measured, codebook, facet_codes
+from securitynet.catalog.codebook import find_code_or_measured, list_facet_codes, load_codebook
 from securitynet.catalog.filters import Filter
-from securitynet.catalog.text import code_term
+from securitynet.catalog.text import make_code_term
 
 Mask = NDArray[np.bool_]
 Bits = NDArray[np.uint8]
@@ -58,11 +58,12 @@ class FacetColumn:
 
     def __init__(self, name: str, column: pl.Series) -> None:
         combinations = [
-            (json.loads(text) if codebook()[name].several else [text]) if text else [] for text in _categories(column)
+            (json.loads(text) if load_codebook()[name].several else [text]) if text else []
+            for text in _categories(column)
         ]
         self.name = name
         self.values = tuple(sorted({value for values in combinations for value in values}))
-        self.terms = tuple(code_term(name, value) for value in self.values)
+        self.terms = tuple(make_code_term(name, value) for value in self.values)
         self.codes: NDArray[np.unsignedinteger] = column.to_physical().to_numpy()
         self.combinations = len(combinations)
         places = {value: place for place, value in enumerate(self.values)}
@@ -125,7 +126,7 @@ class Columns:
         self.numeric: dict[str, Floats] = {
             name: frame[name].to_numpy() for name, dtype in frame.schema.items() if dtype == pl.Float64
         }
-        self.facets = {name: FacetColumn(name, frame[name]) for name in facet_codes()}
+        self.facets = {name: FacetColumn(name, frame[name]) for name in list_facet_codes()}
         groups: list[list[FacetColumn]] = []
         for facet in sorted(self.facets.values(), key=lambda facet: facet.combinations):
             if not groups or math.prod(one.combinations for one in [*groups[-1], facet]) > _MOST_TOGETHER:
@@ -143,8 +144,8 @@ class Columns:
     def axes(self) -> dict[str, list[str]]:
         """What can stand on a plot's axis, by kind: measured names, and codes that some entry has."""
         return {
-            "measured": [name for name in self.numeric if name not in codebook()],
-            "annotated": [name for name in self.numeric if name in codebook()],
+            "measured": [name for name in self.numeric if name not in load_codebook()],
+            "annotated": [name for name in self.numeric if name in load_codebook()],
         }
 
     def count_facets(self, rows: Integers) -> dict[str, Integers]:
@@ -192,7 +193,7 @@ class Columns:
         """
         if not order:
             return rows[start : start + count]
-        ranks = self._rank(code_or_measured(order.lstrip("-")).name).take(rows)
+        ranks = self._rank(find_code_or_measured(order.lstrip("-")).name).take(rows)
         if order.startswith("-"):
             # Ranks from N on belong to entries without a value.
             np.subtract(len(self) - 1, ranks, out=ranks, where=ranks < len(self))
