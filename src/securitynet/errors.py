@@ -30,7 +30,7 @@ class ConfigurationError(SecurityNetError):
     """An option or a configuration file that is invalid or contradicts another."""
 
 
-def list_first_problems(error: Any) -> list[Any]:
+def list_problems(error: Any) -> list[Any]:
     """The first problems that a Pydantic ``ValidationError`` lists: a file of settings may have a million.
 
     Args:

@@ -17,7 +17,7 @@ import typer
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from securitynet.errors import ConfigurationError, list_first_problems, suggest_names
+from securitynet.errors import ConfigurationError, list_problems, suggest_names
 from securitynet.files import read_toml
 from securitynet.models.sources.references import list_code
 
@@ -91,7 +91,7 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         return model.model_validate(values)
     except ValidationError as error:
         problems = []
-        for problem in list_first_problems(error):
+        for problem in list_problems(error):
             where = ".".join(str(part) for part in problem["loc"]) or "options"
             message = problem["msg"].removeprefix("Value error, ")
             option = str(problem["loc"][0] if problem["loc"] else where).replace("_", "-")
