@@ -86,7 +86,15 @@ def compare_groups(quantity: str, column: str, first: str, second: str, *, share
 
 
 def compare_groups_relative(first: str, second: str, column: str, one: str, other: str) -> Test:
-    """A test of the difference between two groups' mean relative changes ``second / first - 1``, other minus one."""
+    """A test of the difference between two groups' mean relative changes ``second / first - 1``, other minus one.
+
+    Args:
+        first: Name of a quantity.
+        second: Name of the quantity that it becomes.
+        column: Column whose values are the groups.
+        one: The first group.
+        other: The second group.
+    """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = drop_unmeasured(wide, first, second)
