@@ -25,7 +25,7 @@ from securitynet.attacks.membership.dataset_usage import UsageEstimate
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.attacks.membership.range_membership import average_largest
 from securitynet.metrics import groups, membership, roc, vulnerability
-from securitynet.metrics.rates import clopper_pearson
+from securitynet.metrics.rates import compute_clopper_pearson
 from securitynet.metrics.removal import judge_removal
 from securitynet.models.shadows import ShadowPlan
 from securitynet.records import Access, Auxiliary, Measurement, Queries, ThreatModel
@@ -229,7 +229,7 @@ def simulate_groups(runs: int) -> Iterator[Row]:
                         "class": (random.integers(0, classes, m + n), [str(k) for k in range(classes)]),
                         "attribute": (random.integers(-1, 3, m + n), ["a", "b", "c"]),
                     }
-                    found = groups.compare_groups(scores, is_member, threshold, columns)
+                    found = groups.compare_exposed_groups(scores, is_member, threshold, columns)
                     said.append(any(one.differs(0.95) for one in found))
                     truth = float(stats.norm.cdf(0.5 / 2**0.5)) if case == "normal" else 0.5
                     off.append(any(not one.auc.low <= truth <= one.auc.high for one in found))
@@ -286,7 +286,7 @@ def simulate_exposure(runs: int) -> Iterator[Row]:
             signals = draw_signals(random, included, 0.0, alike=True) + gap * exposed * included
             found = vulnerability.measure_vulnerability(attack_each(signals, number, included), included, fpr=0.1)
             limits.append(found.rate_limits(0.95))
-            binomial.append(clopper_pearson(found.identified, found.member_of, 0.95))
+            binomial.append(compute_clopper_pearson(found.identified, found.member_of, 0.95))
             shares.append(found.identified / found.member_of)
         for name, group in (("exposed", exposed), ("others", ~exposed)):
             truth = float(np.stack(shares)[:, group].mean())

@@ -22,7 +22,7 @@ from hostile_rows import choose_rows
 from securitynet.catalog.importers.markdown import read_markdown
 from securitynet.datasets.rendering import open_image
 from securitynet.errors import DatasetError, SecurityNetError
-from securitynet.scan.read_history import read_history
+from securitynet.scan.read_history import read_training_history
 
 ASSESS = ("assess", "arch:simple-cnn", "--limit", "40", "--dataset")
 
@@ -255,7 +255,7 @@ def test_lines_of_markdown(kind):
 def test_texts_of_repositories(tmp_path, name, text):
     (tmp_path / ".git").mkdir()
     (tmp_path / name).write_text(text)
-    assert time_seconds(read_history, tmp_path) < 2
+    assert time_seconds(read_training_history, tmp_path) < 2
 
 
 # Git repositories
@@ -296,10 +296,10 @@ def link_objects(folder):
 @pytest.mark.parametrize("spoil", [pack_giant, put_pipe, borrow, link_objects])
 def test_repositories(tmp_path, spoil):
     write_repository(tmp_path)
-    assert read_history(tmp_path).authors == 1
+    assert read_training_history(tmp_path).authors == 1
     spoil(tmp_path)
     started = time.monotonic()
-    assert read_history(tmp_path).authors is None
+    assert read_training_history(tmp_path).authors is None
     assert time.monotonic() - started < 10
 
 
@@ -308,7 +308,7 @@ def test_files_of_repositories_that_never_end(tmp_path, name):
     write_repository(tmp_path)
     (tmp_path / name).unlink(missing_ok=True)
     (tmp_path / name).symlink_to("/dev/zero")
-    read_history(tmp_path)
+    read_training_history(tmp_path)
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    read_history(tmp_path)
+    read_training_history(tmp_path)

@@ -12,7 +12,7 @@ from securitynet.analysis.figures import groups, points
 from securitynet.analysis.figures.base import Figure
 from securitynet.analysis.hypotheses.correlations import correlate
 from securitynet.analysis.hypotheses.tested import decide_outcome
-from securitynet.analysis.simpson import correlate_groups, describe_mixed_signs
+from securitynet.analysis.simpson import correlate_within_datasets, describe_mixed_signs
 
 DATASETS = ("CIFAR-10", "SVHN", "ImageNet-1k")
 
@@ -122,7 +122,7 @@ def test_a_predictions_correlation_is_within_datasets() -> None:
 def test_groups_by_hand() -> None:
     x, y = np.array([1.0, 2, 3, 4, 1, 2, 3, 4, 5, 7]), np.array([1.0, 2, 3, 4, 4, 3, 2, 1, 5, 5])
     codes = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3, 3])
-    found = correlate_groups(x, y, codes, {1: "a", 2: "b", 3: "few"})
+    found = correlate_within_datasets(x, y, codes, {1: "a", 2: "b", 3: "few"})
     assert [(group.group, group.n, round(group.r, 9)) for group in found] == [("a", 4, 1.0), ("b", 4, -1.0)]
     assert describe_mixed_signs([("a", 1.0), ("b", -1.0)]) == "The signs differ: positive in a, negative in b."
     assert describe_mixed_signs([("a", 0.5), ("b", 0.2)]) is None

@@ -28,7 +28,7 @@ from securitynet.models.store.train_target import train_model, train_target
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.training_defense import Fitting, count_weights, set_aside
+from securitynet.models.training.training_defense import Fitting, count_trained_weights, set_aside
 
 TRAINING = [name for name in DEFENSES if DEFENSES.get(name).stage == "training"]
 OUTPUT = [name for name in DEFENSES if DEFENSES.get(name).stage == "output"]
@@ -204,7 +204,7 @@ def test_a_student_agrees_with_its_teacher(digits, augment):
     history, found = Distillation().fit(fitting)
     teacher = found["teacher"]
     assert history.epochs_run == 25 and teacher.architecture == "simple-cnn" and teacher.records == 100
-    assert teacher.weights == teacher.student_weights == count_weights(fitting.network)
+    assert teacher.weights == teacher.student_weights == count_trained_weights(fitting.network)
     assert teacher.train_accuracy > 0.9 and teacher.test_accuracy > 0.5
     assert teacher.agreement > 0.7  # two networks that knew nothing of each other and of the images: 0.1
 

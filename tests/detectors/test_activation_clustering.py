@@ -87,7 +87,9 @@ def test_no_poison_is_called_on_records_drawn_alike():
         training[:, 1] = 80 - training[:, 0]
         clean = np.stack([random.binomial(40, share), np.zeros(10, int)], axis=1)
         clean[:, 1] = 40 - clean[:, 0]
-        alarms += bool(clusters.adjust_p_values(clusters.find_foreign_clusters(training, clean)[1], 10).min() < 0.05)
+        alarms += bool(
+            clusters.correct_for_clusters(clusters.find_foreign_clusters(training, clean)[1], 10).min() < 0.05
+        )
     assert stats.binomtest(alarms, 200).proportion_ci(0.99).low <= 0.05
 
 
@@ -99,7 +101,7 @@ def test_foreign_clusters_by_hand():
     assert which[0] == 1 and p_values[0] == pytest.approx(expected)
     assert p_values[1:].tolist() == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(
-        clusters.adjust_p_values(np.array([0.01, 0.4, 0.02, 0.03]), 4),
+        clusters.correct_for_clusters(np.array([0.01, 0.4, 0.02, 0.03]), 4),
         multipletests([0.01, 0.4, 0.02, 0.03], method="holm")[1],
     )
     flagged = clusters.apply_rule(np.array([0.3, 0.3, 0.05, np.nan]), np.array([[80, 20], [60, 40], [80, 20], [0, 0]]))

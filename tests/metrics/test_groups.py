@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from securitynet.metrics.groups import compare_groups
+from securitynet.metrics.groups import compare_exposed_groups
 
 
 def test_a_group_that_is_identified_more_often_comes_first_with_its_p_value():
@@ -13,7 +13,7 @@ def test_a_group_that_is_identified_more_often_comes_first_with_its_p_value():
     scores = np.zeros(200)
     scores[:30:2] = 1.0  # 15 of the first group's 50 members
     scores[100:104:2] = 1.0  # 2 of the second group's
-    first, second = compare_groups(scores, is_member, 0.5, {"age": (values, ("young", "old"))})
+    first, second = compare_exposed_groups(scores, is_member, 0.5, {"age": (values, ("young", "old"))})
     assert (first.by, first.name, first.members, first.non_members) == ("age", "young", 50, 50)
     assert (first.identified.value, first.accused.value, first.others) == (0.3, 0.0, 0.04)
     raw = stats.fisher_exact([[15, 35], [2, 48]]).pvalue
@@ -28,9 +28,9 @@ def test_small_groups_missing_values_and_single_groups_are_left_out():
     is_member = np.tile([True, False], 30)
     values = np.repeat([0, 1, 2, -1], [20, 20, 4, 16])
     columns = {"a": (values, ("x", "y", "rare")), "alone": (np.zeros(60, dtype=np.int64), ("only",))}
-    found = compare_groups(np.arange(60.0), is_member, 30.0, columns)
+    found = compare_exposed_groups(np.arange(60.0), is_member, 30.0, columns)
     assert {(group.by, group.name) for group in found} == {("a", "x"), ("a", "y")}
-    assert compare_groups(np.arange(60.0), is_member, 30.0, {"alone": columns["alone"]}) == []
+    assert compare_exposed_groups(np.arange(60.0), is_member, 30.0, {"alone": columns["alone"]}) == []
 
 
 def test_groups_that_do_not_differ_are_rarely_said_to():
@@ -41,7 +41,7 @@ def test_groups_that_do_not_differ_are_rarely_said_to():
             "class": (random.integers(0, 10, 1000), tuple("abcdefghij")),
             "sex": (random.integers(0, 2, 1000), ("f", "m")),
         }
-        found = compare_groups(random.normal(size=1000), np.arange(1000) % 2 == 0, 1.5, columns)
+        found = compare_exposed_groups(random.normal(size=1000), np.arange(1000) % 2 == 0, 1.5, columns)
         assert len(found) == 12
         alarms += any(group.differs(0.95) for group in found)
     assert alarms <= 6  # 3 expected at most

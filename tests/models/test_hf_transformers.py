@@ -113,11 +113,11 @@ def test_a_saved_model_answers_as_it_did(tmp_path, kind):
 
 @pytest.mark.slow
 def test_the_architecture_of_a_saved_model_can_be_trained(tmp_path):
-    from securitynet.models.training.trainable import build_architecture
+    from securitynet.models.training.trainable import build_trainable
 
     network = saved(tmp_path, "vit")
     torch.manual_seed(1)
-    made = build_architecture(f"hf:{tmp_path}", 10, 1, 8)
+    made = build_trainable(f"hf:{tmp_path}", 10, 1, 8)
     assert made(torch.rand(2, 1, 8, 8)).logits.shape == (2, 10)
     assert not torch.equal(made.classifier.weight[:3], network.classifier.weight)
 

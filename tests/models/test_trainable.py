@@ -19,7 +19,7 @@ from securitynet.models.store.cached_model import ModelSpec, build_fresh_network
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.trainable import build_architecture, find_architecture
+from securitynet.models.training.trainable import build_trainable, find_architecture
 
 DIGITS = load("digits")
 RECIPE = Recipe(epochs=1, batch_size=64)
@@ -107,7 +107,7 @@ def test_digest_covers_the_files_that_a_factory_imports(net):
 
 def test_each_folder_has_its_own_modules_and_changed_ones_are_read_again(net, tmp_path):
     def has_bias(path):
-        return build_architecture(f"python:{path}:make", 10, 1, 8)[-1].bias is not None
+        return build_trainable(f"python:{path}:make", 10, 1, 8)[-1].bias is not None
 
     assert has_bias(net)
     other = tmp_path / "other" / "net.py"
@@ -136,18 +136,18 @@ def test_keys_cover_the_source_and_not_the_folder(net, tmp_path):
 
 def test_weights_that_code_loads_do_not_start_a_training(net):
     torch.manual_seed(3)
-    one, two = (build_architecture(f"python:{net}:loaded", 10, 1, 8).state_dict() for _ in range(2))
+    one, two = (build_trainable(f"python:{net}:loaded", 10, 1, 8).state_dict() for _ in range(2))
     assert not torch.equal(one["2.weight"], two["2.weight"])
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    given = build_architecture(register_factory(lambda: model), 10, 1, 8)
+    given = build_trainable(register_factory(lambda: model), 10, 1, 8)
     assert given is not model and not torch.equal(given[1].weight, model[1].weight)
 
 
 def test_heads_other_than_logits_are_trained_on_logits_and_keep_their_names(net):
     images = torch.rand(5, 1, 8, 8)
     for factory, expected in (("soft", torch.log_softmax), ("sigmoid", lambda scores, _: scores)):
-        network = build_architecture(f"python:{net}:{factory}", 10, 1, 8).eval()
-        plain = build_architecture(f"python:{net}:make", 10, 1, 8).eval()
+        network = build_trainable(f"python:{net}:{factory}", 10, 1, 8).eval()
+        plain = build_trainable(f"python:{net}:make", 10, 1, 8).eval()
         state = network.state_dict()
         assert set(state) == {f"0.{name}" for name in plain.state_dict()}
         plain.load_state_dict({name.removeprefix("0."): value for name, value in state.items()})
@@ -161,7 +161,7 @@ def test_heads_other_than_logits_are_trained_on_logits_and_keep_their_names(net)
 )
 def test_a_network_for_other_data_is_refused_before_training(net, factory, shape, words):
     with pytest.raises(ModelError, match=words):
-        build_architecture(f"python:{net}:{factory}", *shape)
+        build_trainable(f"python:{net}:{factory}", *shape)
 
 
 def test_initial_weights_follow_from_the_seed(net):
@@ -192,7 +192,7 @@ def test_a_target_trained_from_a_factory_is_imitated_with_it(net, tmp_path):
 
 def test_a_target_without_record_is_imitated_with_its_own_network(tmp_path):
     torch.manual_seed(0)
-    network = build_architecture("timm:test_resnet", 10, 1, 8)
+    network = build_trainable("timm:test_resnet", 10, 1, 8)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     target = load_target("timm:test_resnet", weights=tmp_path / "weights.pth", dataset=DIGITS, device="cpu")
     resolved = resolve_training(ShadowTraining(), target, None)

@@ -19,7 +19,7 @@ from securitynet.models.architectures.factory import build_architecture
 from securitynet.scan import scan
 from securitynet.scan.candidates import accept
 from securitynet.scan.read_code import read_code
-from securitynet.scan.read_history import read_history
+from securitynet.scan.read_history import read_training_history
 from securitynet.scan.recognise_network import recognise_network
 
 NETS = Path(__file__).parents[3] / "shared" / "data" / "tutorial-nets"
@@ -147,11 +147,11 @@ def test_a_notebook_is_code_and_bad_code_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_history_says_nothing(tmp_path: Path) -> None:
-    history = read_history(tmp_path)
+    history = read_training_history(tmp_path)
     assert (history.license, history.year, history.authors, history.commit, history.address) == (None,) * 5
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "HEAD").write_text("ref: ../../../../etc/passwd")
-    assert read_history(tmp_path).commit is None
+    assert read_training_history(tmp_path).commit is None
     with pytest.raises(ConfigurationError, match="no folder"):
         scan([tmp_path / "absent"])
 

@@ -82,11 +82,11 @@ def test_a_file_in_the_cache_is_of_one_state(catalog: Catalog, tmp_path: Path, m
     monkeypatch.setenv("SECURITYNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(reading, "FEWEST", 1)
     ids = _odd(catalog)
-    first = reading.load_frames(catalog.database)
+    first = reading.map_frames(catalog.database)
     columns, terms = sorted((tmp_path / "cache" / "web").iterdir())
     with monkeypatch.context() as unread:
         unread.setattr(reading, "read_frames", lambda database: pytest.fail("it is in the cache"))
-        again = reading.load_frames(catalog.database)
+        again = reading.map_frames(catalog.database)
     assert again.change == first.change and again.terms.equals(first.terms)
     assert again.columns.equals(first.columns) and again.columns.schema == first.columns.schema
     catalog.edit(ids[0], {"dataset": "MNIST"})

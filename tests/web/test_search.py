@@ -10,7 +10,7 @@ import pytest
 import securitynet.catalog
 from securitynet.analysis import statistics
 from securitynet.catalog.catalog import Catalog
-from securitynet.web.columns import list_rows
+from securitynet.web.column_store import list_rows
 from securitynet.web.plot import compute_clustered_pearson
 from securitynet.web.search import Search
 from securitynet.web.state import State

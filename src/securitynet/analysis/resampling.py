@@ -193,7 +193,7 @@ def transform_to_z(correlations: Floats, n: int, kind: str) -> Floats:
     return np.asarray(np.arctanh(np.clip(correlations, -most, most)))
 
 
-def average(values: Floats, weights: Floats) -> Floats:
+def average_weighted(values: Floats, weights: Floats) -> Floats:
     """Weighted means, B."""
     return np.asarray(weights @ values / weights.sum(axis=1))
 

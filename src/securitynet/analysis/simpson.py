@@ -31,7 +31,7 @@ class CorrelationInGroup:
     r: float
 
 
-def correlate_groups(
+def correlate_within_datasets(
     x: NDArray[np.floating], y: NDArray[np.floating], codes: NDArray[np.integer], names: dict[int, str]
 ) -> list[CorrelationInGroup]:
     """Pearson's correlation in each group that has enough models, the largest group first.

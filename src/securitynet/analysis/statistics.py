@@ -158,7 +158,7 @@ def estimate_mean(
         value = float(values.mean()) if len(values) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(values), None, "one model" if len(values) else "no model")
     jackknife = resampling.jackknife(
-        lambda weights: resampling.average(values, weights), len(values), cluster_of, [np.isfinite(values)]
+        lambda weights: resampling.average_weighted(values, weights), len(values), cluster_of, [np.isfinite(values)]
     )
     low, high = jackknife.interval(level)
     low, high = max(min(low, jackknife.value), bounds[0]), min(max(high, jackknife.value), bounds[1])
@@ -191,7 +191,7 @@ def estimate_paired_difference(
         value = float(change.mean()) if len(change) else np.nan
         return Estimate(value, np.nan, np.nan, None, len(change), None, "fewer than two pairs")
     jackknife = resampling.jackknife(
-        lambda weights: resampling.average(change, weights), len(change), cluster_of, [np.isfinite(change)]
+        lambda weights: resampling.average_weighted(change, weights), len(change), cluster_of, [np.isfinite(change)]
     )
     low, high = jackknife.interval(level)
     value = float(change.mean())
@@ -239,7 +239,9 @@ def group_difference(
     def statistic(weights: Floats) -> Floats:
         halves = [weights * ~in_second, weights * in_second]
         with np.errstate(invalid="ignore"):  # a group of which no cluster was drawn
-            return np.asarray(resampling.average(together, halves[1]) - resampling.average(together, halves[0]))
+            return np.asarray(
+                resampling.average_weighted(together, halves[1]) - resampling.average_weighted(together, halves[0])
+            )
 
     of_both = (
         labels is not None

@@ -68,7 +68,7 @@ def measure_exposure(
     records = list(_describe_records(exposed, measured, traces, config.level))
     records.sort(key=lambda r: (r.accused / max(r.non_member_of, 1) - r.identified / max(r.member_of, 1), r.share))
     chosen = {name: (values[indices], names) for name, (values, names) in columns.items()}
-    compared = groups.compare_groups(
+    compared = groups.compare_exposed_groups(
         exposed.scores, member, exposed.find_threshold(config.fpr), chosen, level=config.level
     )
     removal = None if removed is None else try_removal(config, removed, trained, exposed, report_progress)

@@ -38,7 +38,7 @@ def choose_methods(kind: Kind, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def find_kind(name: str) -> Kind:
+def find_method_kind(name: str) -> Kind:
     """Return whether a full or short name belongs to an attack or a detector.
 
     Raises:
@@ -77,7 +77,7 @@ def parse_method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
                 f"--configure {text!r} is not understood.",
                 hint="Write NAME.FIELD=VALUE, such as lira.shadows.count=64.",
             )
-        table = settings.setdefault(REGISTRIES[find_kind(parts[0])].resolve(parts[0]).name, {})
+        table = settings.setdefault(REGISTRIES[find_method_kind(parts[0])].resolve(parts[0]).name, {})
         for part in parts[1:-1]:
             table = table.setdefault(part, {})
         table[parts[-1]] = parse_value(value.strip())

@@ -21,7 +21,7 @@ from securitynet.models.training.fit import History, evaluate_network
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
 from securitynet.models.training.trainable import find_architecture
-from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_weights
+from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_trained_weights
 
 TEACHERS = {"vgg11": "vgg19"}
 """The paper's pair. For other students the teacher has the same architecture, unless another one is named."""
@@ -114,8 +114,8 @@ class Distillation(TrainingDefense):
         alike = student == _logits(teacher, fitting, fitting.unseen).argmax(dim=1)
         return Teacher(
             architecture=find_architecture(name).name,
-            weights=count_weights(teacher),
-            student_weights=count_weights(fitting.network),
+            weights=count_trained_weights(teacher),
+            student_weights=count_trained_weights(fitting.network),
             train_accuracy=accuracy(fitting.indices),
             test_accuracy=accuracy(fitting.unseen),
             agreement=float(alike.float().mean()),

@@ -18,7 +18,7 @@ from securitynet.models.training.accounting import AccountantName, find_noise, p
 from securitynet.models.training.dp_sgd import ClippingName, PrivateSteps, list_unsupported_layers, replace_batch_norms
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.trainable import build_architecture
+from securitynet.models.training.trainable import build_trainable
 from securitynet.models.training.training_defense import DefenseRecord, Fitting, TrainingDefense
 
 PresetName = Literal[
@@ -139,7 +139,7 @@ class DpSgd(TrainingDefense):
                 hint=f"Set dp-sgd.delta well below {1 / records:.1g}.",
             )
         plan_steps(records, recipe.batch_size)
-        layers = list_unsupported_layers(build_architecture(architecture, *shape))
+        layers = list_unsupported_layers(build_trainable(architecture, *shape))
         if layers and not self.replace_layers:
             raise ConfigurationError(
                 f"{architecture} has layers of kind {', '.join(layers)}, which mix the records of a batch; DP-SGD "

@@ -47,7 +47,7 @@ class ClassTests(Output):
     def judge(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the p-values corrected by Holm's method, K, and whether each record is suspect, N."""
         tested = int((~np.isnan(self.p_values)).sum())
-        p_values = clusters.adjust_p_values(np.nan_to_num(self.p_values, nan=1.0), tested)
+        p_values = clusters.correct_for_clusters(np.nan_to_num(self.p_values, nan=1.0), tested)
         at = np.searchsorted(self.classes, self.labels)
         return p_values, np.asarray(self.beyond & (p_values[at] < clusters.ALPHA))
 

@@ -65,7 +65,7 @@ def find_foreign_clusters(training: Counts, clean: Counts) -> tuple[Counts, NDAr
     return which, p_values
 
 
-def adjust_p_values(p_values: NDArray[np.float64], tested: int) -> NDArray[np.float64]:
+def correct_for_clusters(p_values: NDArray[np.float64], tested: int) -> NDArray[np.float64]:
     """Adjust p-values for ``tested`` simultaneous tests (Holm, 1979), keeping their order."""
     order = np.argsort(p_values, kind="stable")
     factors = np.maximum(tested - np.arange(len(p_values)), 1)

@@ -49,7 +49,7 @@ class GroupExposure(Record):
         return self.p_value <= 1 - level
 
 
-def compare_groups(
+def compare_exposed_groups(
     scores: roc.Scores,
     is_member: NDArray[np.bool_],
     threshold: float,
@@ -85,7 +85,7 @@ def compare_groups(
         inside = part & is_member
         table = [[(above & inside).sum(), (~above & inside).sum()], [(above & rest).sum(), (~above & rest).sum()]]
         raw.append(float(stats.fisher_exact(table).pvalue))
-    adjusted = clusters.adjust_p_values(np.array(raw), len(raw))
+    adjusted = clusters.correct_for_clusters(np.array(raw), len(raw))
     each = 1 - (1 - level) / len(parts)
     tested = []
     for (by, name, part, rest), p_value in zip(parts, adjusted, strict=True):

@@ -104,7 +104,7 @@ def compare_targets(
             for findings in zip(*(grade_families(document) for document in documents), strict=True)
             if any(finding.grade != "not assessed" for finding in findings)
         ],
-        sentences=membership.compare_targets(list(documents), labels),
+        sentences=membership.compare_membership(list(documents), labels),
         groups=list(groups.items()),
         roc=draw_roc_figure(lines, fprs, "compared", left_out=left_out, cache=cache) if lines else None,
     )

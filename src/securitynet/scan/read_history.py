@@ -62,7 +62,7 @@ class RepositoryHistory:
     address: str | None = None
 
 
-def read_history(folder: Path) -> RepositoryHistory:
+def read_training_history(folder: Path) -> RepositoryHistory:
     """Read what a repository says about itself; None for each that it does not say.
 
     Args:

@@ -22,7 +22,7 @@ from securitynet.scan.dataset_names import list_named_datasets
 from securitynet.scan.read_code import MAX_FILES, TrainingCode, read_code_files
 from securitynet.scan.read_config import SUFFIXES as CONFIGS
 from securitynet.scan.read_config import read_beside, read_config_file
-from securitynet.scan.read_history import RepositoryHistory, read_history
+from securitynet.scan.read_history import RepositoryHistory, read_training_history
 from securitynet.scan.read_models import READERS, describe_model_file
 from securitynet.scan.recognise_network import EXACT, IN_ORDER, describe_network
 
@@ -199,7 +199,7 @@ def _open_repository(path: Path, folder: Path, repositories: dict[Path, _Reposit
         code = read_code_files([path for path in files if path.suffix not in CONFIGS])
         configs = [path for path in files if path.suffix in CONFIGS][:MAX_FILES]
         code += [item for path in configs if (item := read_config_file(path)) is not None]
-        repositories[root] = _Repository(root, code, read_history(root), _read_readme(root))
+        repositories[root] = _Repository(root, code, read_training_history(root), _read_readme(root))
     return repositories[root]
 
 

@@ -18,7 +18,7 @@ from securitynet.catalog.codebook import load_codebook
 from securitynet.catalog.database import Database
 from securitynet.catalog.store import select_of_duplicates
 from securitynet.catalog.tables import entries, measurements, provenance
-from securitynet.web.columns import Integers
+from securitynet.web.column_store import Integers
 
 KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 _PART = 1000

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.analysis import resampling, statistics
-from securitynet.analysis.simpson import CorrelationInGroup, correlate_groups, describe_mixed_signs
+from securitynet.analysis.simpson import CorrelationInGroup, correlate_within_datasets, describe_mixed_signs
 from securitynet.analysis.statistics import FEWEST, Estimate
 from securitynet.catalog.codebook import load_codebook
 from securitynet.errors import UnknownName
-from securitynet.web.columns import UNKNOWN, Columns, Floats, Integers
+from securitynet.web.column_store import UNKNOWN, Columns, Floats, Integers
 from securitynet.web.search import Matches, Search
 from securitynet.web.state import State
 
@@ -147,7 +147,7 @@ def _build_plot(search: Search, matches: Matches, x: str, y: str, colour: str) -
     across, up = (np.log10(values) if is_log else values for values, is_log in zip(raw, log, strict=True))
     within, strata, names = _split(columns, WITHIN, rows)
     other, names = (strata, names) if colour in ("", *WITHIN) else _split(columns, (colour,), rows)[1:]
-    by_group = correlate_groups(across, up, other, names) if len(names) > 1 else []
+    by_group = correlate_within_datasets(across, up, other, names) if len(names) > 1 else []
     pearson, ranks = _correlations(across, up, columns.facets["family"].codes[rows], strata)
     varies = len(rows) >= FEWEST and np.ptp(across) > 0 and np.ptp(up) > 0
     pooled = float(np.corrcoef(across, up)[0, 1]) if within and varies else None

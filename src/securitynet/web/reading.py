@@ -63,7 +63,7 @@ class Frames:
     terms: pl.DataFrame
 
 
-def load_frames(database: Database) -> Frames:
+def map_frames(database: Database) -> Frames:
     """Map the frames of the database's present state from the cache folder if they are there, else read them."""
     change, stem = _state(database)
     paths = [stem.with_name(f"{stem.name}-{name}.arrow") for name in ("columns", "terms")]

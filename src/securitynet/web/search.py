@@ -1,6 +1,6 @@
 """Searching the catalog's columns: which models match, how many, in what order, and how they divide by facet.
 
-Words are looked up in `securitynet.web.term_index`, and filters in `securitynet.web.columns`; the database answers
+Words are looked up in `securitynet.web.term_index`, and filters in `securitynet.web.column_store`; the database answers
 filters on codes that the columns do not hold, and gives the rows that a page shows.
 """
 
@@ -27,7 +27,7 @@ from securitynet.catalog.store import read_entry
 from securitynet.catalog.tables import entries
 from securitynet.web import reading
 from securitynet.web.cache import ResultCache
-from securitynet.web.columns import Bits, Columns, FacetColumn, Integers, Mask, list_rows
+from securitynet.web.column_store import Bits, Columns, FacetColumn, Integers, Mask, list_rows
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.term_index import TermIndex
 
@@ -223,7 +223,7 @@ class Search:
     def refresh(self) -> None:
         """Read the columns anew, or map them from the cache folder."""
         try:
-            self._snapshot = Snapshot(self.catalog.database, reading.load_frames(self.catalog.database))
+            self._snapshot = Snapshot(self.catalog.database, reading.map_frames(self.catalog.database))
             self._failure = None
         except Exception as error:  # visitors see it, and the next request tries again
             self._failure = error

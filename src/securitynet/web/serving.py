@@ -74,7 +74,7 @@ def prepare_server(options: PageOptions, processes: int) -> uvicorn.Config:
         return quiet(app)
     if options.keys is not None:
         read_keys(options.keys)
-    reading.load_frames(securitynet.catalog.open(options.db).database)
+    reading.map_frames(securitynet.catalog.open(options.db).database)
     return quiet(functools.partial(_make_app_of_process, options), factory=True, workers=processes)
 
 

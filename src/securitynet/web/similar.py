@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from securitynet.web.columns import UNKNOWN, Columns
+from securitynet.web.column_store import UNKNOWN, Columns
 
 WEIGHTS = {"dataset": 2.0, "family": 2.0, "task_type": 1.0, "architecture_type": 0.5, "purpose": 0.5}
 _MOST_CANDIDATES = 20_000

@@ -48,7 +48,7 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     # A line over several architectures would show which were trained for how long.
     split = ["architecture"] if ordered and long["architecture"].nunique() > 1 else []
     long = long.assign(architecture=long["architecture"].fillna("not known"))
-    table = summarise_groups(long, list(dict.fromkeys([panel, colour, *split, x])), bounds)
+    table = summarise_conditions(long, list(dict.fromkeys([panel, colour, *split, x])), bounds)
     panels = sorted(long[panel].unique(), key=lambda name: _rank(name, quantities, panel))
     colours = sorted(long[colour].unique(), key=lambda name: _rank(name, quantities, colour))
     without_room = [*panels[MOST_PANELS:], *colours[MOST_GROUPS:]]
@@ -135,7 +135,9 @@ def has_intervals(long: pandas.DataFrame) -> bool:
     return bool((long["low"].notna() & long["high"].notna()).any())
 
 
-def summarise_groups(long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]) -> pandas.DataFrame:
+def summarise_conditions(
+    long: pandas.DataFrame, by: list[str], bounds: dict[str, tuple[float, float]]
+) -> pandas.DataFrame:
     """Mean of each group with the interval over its models, where there are several.
 
     Args:

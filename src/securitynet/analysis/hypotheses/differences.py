@@ -201,13 +201,15 @@ def _adjusted(y: Floats, x: Floats, in_second: NDArray[np.bool_], weights: Float
     with np.errstate(invalid="ignore", divide="ignore"):  # a group of which nothing is left
         spread = _products(x, x, first) + _products(x, x, second)
         slope = (_products(x, y, first) + _products(x, y, second)) / np.where(spread > 0, spread, np.inf)
-        difference_y = resampling.average(y, second) - resampling.average(y, first)
-        return np.asarray(difference_y - slope * (resampling.average(x, second) - resampling.average(x, first)))
+        difference_y = resampling.average_weighted(y, second) - resampling.average_weighted(y, first)
+        return np.asarray(
+            difference_y - slope * (resampling.average_weighted(x, second) - resampling.average_weighted(x, first))
+        )
 
 
 def _products(a: Floats, b: Floats, weights: Floats) -> Floats:
     """Sums of the products of two quantities' deviations from their weighted means, B."""
-    of_a, of_b = (values - resampling.average(values, weights)[:, None] for values in (a, b))
+    of_a, of_b = (values - resampling.average_weighted(values, weights)[:, None] for values in (a, b))
     return np.asarray((weights * of_a * of_b).sum(axis=1))
 
 

@@ -85,7 +85,7 @@ def compare_means(numerator: str, denominator: str) -> Test:
             return make_unresolved("fewer than two models with both", len(rows))
 
         def statistic(weights: Floats) -> Floats:
-            return np.asarray(np.log(resampling.average(a, weights) / resampling.average(b, weights)))
+            return np.asarray(np.log(resampling.average_weighted(a, weights) / resampling.average_weighted(b, weights)))
 
         present = [np.ones(len(a), dtype=bool)]
         jackknife = resampling.jackknife(statistic, len(a), frames.find_families(rows), present)

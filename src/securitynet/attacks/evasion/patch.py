@@ -73,7 +73,7 @@ class Patch(GradientAttack):
                     images, labels = batch.images[rows], batch.labels[rows]
                     corners = find_places(gradients[rows], side)
                     if place:
-                        corners = draw_places(len(rows), side, height, width, random)
+                        corners = draw_patch_places(len(rows), side, height, width, random)
                     masks = make_masks(corners, side, height, width)
                     points, evaded = self._fill(take, images, labels, masks, random, stop_early)
                     best[rows[evaded]] = points[evaded]
@@ -123,7 +123,7 @@ def find_places(gradients: torch.Tensor, side: int) -> torch.Tensor:
     return torch.stack([places // sums.shape[2], places % sums.shape[2]], dim=1)
 
 
-def draw_places(n: int, side: int, height: int, width: int, random: torch.Generator) -> torch.Tensor:
+def draw_patch_places(n: int, side: int, height: int, width: int, random: torch.Generator) -> torch.Tensor:
     """Return random upper left corners of windows of a side within an image, n×2.
 
     Args:

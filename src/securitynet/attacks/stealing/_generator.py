@@ -23,7 +23,7 @@ from securitynet.models.targets.query_count import compute_image_keys
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
-from securitynet.models.training.trainable import build_architecture
+from securitynet.models.training.trainable import build_trainable
 from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 from securitynet.records import Queries
 
@@ -174,7 +174,7 @@ class Searcher:
     def _make_students(self, classes: int) -> None:
         channels, *sides = self.shape
         torch.manual_seed(derive_seed(self.seed, "students"))
-        made = [build_architecture(self.search.student, classes, channels, max(sides)) for _ in range(2)]
+        made = [build_trainable(self.search.student, classes, channels, max(sides)) for _ in range(2)]
         self.students = nn.ModuleList(made).to(self.device)
         rate = self.search.learning_rate
         self.learn = torch.optim.Adam(self.students.parameters(), rate)

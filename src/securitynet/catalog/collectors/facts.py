@@ -69,7 +69,7 @@ def count_weights(library: str, architecture: str, input_size: int, channels: in
     # By name: the catalog itself must not need torch.
     torch = importlib.import_module("torch")
     flop_counter = importlib.import_module("torch.utils.flop_counter")
-    with importlib.import_module("securitynet.devices").on_meta_device():
+    with importlib.import_module("securitynet.devices").use_meta_device():
         model = _build(library, architecture).eval()
         flops = None
         counter = flop_counter.FlopCounterMode(display=False)
@@ -132,7 +132,7 @@ def _candidates() -> Iterator[tuple[str, str, int]]:
                 yield (*key, item.entry.image_height or 224)
 
 
-def write_table(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
+def write_counts(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
     """Count all ``candidates`` and write the table; the number of rows. What cannot be built is named on stderr."""
     rows = []
     for library, architecture, side in candidates:
@@ -151,4 +151,4 @@ def write_table(path: Path, candidates: Iterable[tuple[str, str, int]]) -> int:
 
 
 if __name__ == "__main__":
-    print(write_table(Path(sys.argv[1]), _candidates()))
+    print(write_counts(Path(sys.argv[1]), _candidates()))

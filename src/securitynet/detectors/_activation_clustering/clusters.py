@@ -131,7 +131,7 @@ class Clusters(Output):
         """Return the foreign cluster of each class, its adjusted p-value, K, and whether each record is suspect, N."""
         which, raw = clusters.find_foreign_clusters(self.training, self.clean)
         chosen = np.minimum(raw * self.reductions, 1.0)  # Bonferroni's correction within a class, Holm's over classes
-        p_values = clusters.adjust_p_values(chosen, int((~np.isnan(self.silhouettes)).sum()))
+        p_values = clusters.correct_for_clusters(chosen, int((~np.isnan(self.silhouettes)).sum()))
         at = np.searchsorted(self.classes, self.labels)
         suspect = (self.owner == which[at]) & (p_values[at] < clusters.ALPHA)
         return which, p_values, np.asarray(suspect)

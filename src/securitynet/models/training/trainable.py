@@ -143,7 +143,7 @@ def find_architecture(reference: str | Callable[..., nn.Module]) -> Architecture
     return describe_architecture(parsed, open_source(parsed))
 
 
-def build_architecture(reference: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
+def build_trainable(reference: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
     """A network with fresh weights: see `find_architecture` and `Architecture.build`.
 
     Args:

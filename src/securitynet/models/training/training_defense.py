@@ -28,7 +28,7 @@ from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.pixel_statistics import fit_normalization
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
-from securitynet.models.training.trainable import build_architecture
+from securitynet.models.training.trainable import build_trainable
 from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 from securitynet.records import Record
 
@@ -138,7 +138,7 @@ class Fitting:
         classes, channels, size = self.shape
         with isolate_random_state():
             torch.manual_seed(derive_seed(self.recipe.seed, f"initial weights {purpose}"))
-            return build_architecture(architecture, classes, channels, size)
+            return build_trainable(architecture, classes, channels, size)
 
     def fit(self, procedure: Procedure | None = None, targets: Targets | None = None, **changes: Any) -> History:
         """Train the network with a procedure, on labels or other targets.
@@ -345,7 +345,7 @@ def set_aside(count: int, share: float, seed: int) -> tuple[Indices, Indices]:
     return np.sort(order[number:]), np.sort(order[:number])
 
 
-def count_weights(network: nn.Module) -> int:
+def count_trained_weights(network: nn.Module) -> int:
     """Number of weights of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 

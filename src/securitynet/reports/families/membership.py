@@ -331,7 +331,7 @@ def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
     return max(at_lowest, key=lambda s: ((s.tpr.low or 0.0) if s.tpr else 0.0, _value(s.tpr)))
 
 
-def compare_targets(documents: list[ResultDocument], labels: list[str]) -> list[str]:
+def compare_membership(documents: list[ResultDocument], labels: list[str]) -> list[str]:
     """Name the target that leaks most, for each attack that has an AUC on all targets."""
     sentences = []
     per_target = [{s.trial.name: s.auc for s in rank_attacks(document)} for document in documents]

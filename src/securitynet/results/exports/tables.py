@@ -15,7 +15,7 @@ COLUMNS = (
 """``grade`` is that of the family, beside the measurement that it follows from."""
 
 
-def list_rows(document: ResultDocument) -> list[dict[str, Any]]:
+def tabulate_measurements(document: ResultDocument) -> list[dict[str, Any]]:
     """One row for each measurement, with `COLUMNS`."""
     trials = sorted((trial.name for trial in document.trials), key=len, reverse=True)
     grades = {grade.measurement: grade.grade for grade in document.grades if grade.measurement}
@@ -46,7 +46,7 @@ def render_csv(document: ResultDocument) -> bytes:
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in list_rows(document):
+    for row in tabulate_measurements(document):
         writer.writerow({name: _defuse(value) if isinstance(value, str) else value for name, value in row.items()})
     return stream.getvalue().encode("utf-8")
 
@@ -56,7 +56,7 @@ def render_parquet(document: ResultDocument) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    rows = list_rows(document)
+    rows = tabulate_measurements(document)
     kinds = dict.fromkeys(("value", "low", "high", "level"), pyarrow.float64()) | {"n": pyarrow.int64()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
     sink = io.BytesIO()
