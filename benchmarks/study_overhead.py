@@ -117,8 +117,8 @@ import sys
 from pathlib import Path
 from securitynet.records import TrialResult
 from securitynet.results.root import FolderRoot
-from securitynet.results.store import TrialStore, trial_text
-from securitynet.assessments.environment import version
+from securitynet.results.store import TrialStore, write_trial_text
+from securitynet.assessments.environment import read_version
 from securitynet.studies.definition.plan import plan_study
 from securitynet.assessments.run_trial import MetricOptions, now
 from securitynet.studies.execution.task_records import WorkerConfig, WorkerPlacement, WorkerTask
@@ -141,8 +141,8 @@ for target in plan.targets:
         path = store.path(trial.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         result = TrialResult(spec=trial.spec, status="ok", measurements=tuple(measured),
-                             environment={"securitynet": version()}, finished=now())
-        path.write_text(trial_text(result))
+                             environment={"securitynet": read_version()}, finished=now())
+        path.write_text(write_trial_text(result))
 """
     environment = {**os.environ, "PYTHONPATH": str(PLUGIN), "SECURITYNET_CACHE": str(folder / "cache")}
     arguments = [sys.executable, "-c", code, str(study), str(out), str(folder / "cache")]
@@ -179,7 +179,7 @@ import sys, time
 import numpy as np
 import torch
 torch.set_num_threads(1)
-from securitynet.models.targets.query_count import image_keys
+from securitynet.models.targets.query_count import compute_image_keys
 from pathlib import Path
 from securitynet.datasets import load
 from securitynet.models.loading.load import load_target
@@ -187,7 +187,7 @@ folder, data, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 dataset = load(data, limit=limit, cache=folder / "cache")
 target = load_target(f"python:{folder}/m0.py:make", dataset=dataset, normalize="none", head="logits")
 batches = [images for _, images in dataset.batches(np.arange(len(dataset)), target.batch_size)]
-keys = [image_keys(images) for images in batches]
+keys = [compute_image_keys(images) for images in batches]
 def run():
     started = time.perf_counter()
     for images, known in zip(batches, keys):
@@ -203,8 +203,9 @@ def models(folder: Path, count: int, limit: int, data: str, rounds: int) -> None
     write_models(folder, count, "")
     for number in range(count):
         (folder / f"m{number}.py").write_text(
-            "import torch\nfrom securitynet.models.architectures.factory import build\n\n"
-            f"def make():\n    torch.manual_seed({number})\n    return build('cifar-resnet20', 10, 3, 32)\n"
+            "import torch\nfrom securitynet.models.architectures.factory import build_architecture\n\n"
+            f"def make():\n    torch.manual_seed({number})\n"
+            "    return build_architecture('cifar-resnet20', 10, 3, 32)\n"
         )
     references = ", ".join(f'"python:m{number}.py:make"' for number in range(count))
     study = folder / "study.toml"

@@ -40,9 +40,9 @@ def test_nan_is_not_json(tmp_path):
 def test_sigkill_while_writing_leaves_old_or_new(tmp_path):
     path = tmp_path / "big"
     code = (
-        "import sys, pathlib\nfrom securitynet.files import atomic_write\nimport itertools\n"
+        "import sys, pathlib\nfrom securitynet.files import write_atomically\nimport itertools\n"
         "for i in itertools.count():\n"
-        "    with atomic_write(pathlib.Path(sys.argv[1])) as s:\n"
+        "    with write_atomically(pathlib.Path(sys.argv[1])) as s:\n"
         "        for _ in range(64): s.write(bytes([i % 251]) * 65536)\n"
     )
     for delay in (0.02, 0.05, 0.11):
@@ -59,8 +59,8 @@ def test_sigkill_while_writing_leaves_old_or_new(tmp_path):
 
 WRITE = """
 import os, pathlib, sys
-from securitynet.files import atomic_write
-with atomic_write(pathlib.Path(sys.argv[1])) as stream:
+from securitynet.files import write_atomically
+with write_atomically(pathlib.Path(sys.argv[1])) as stream:
     stream.write(b"half")
     stream.flush()
     if sys.argv[2] == "die":

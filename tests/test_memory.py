@@ -67,10 +67,10 @@ import importlib, pkgutil
 import securitynet, torch
 for module in pkgutil.walk_packages(securitynet.models.__path__, "securitynet.models."):
     importlib.import_module(module.name)
-from securitynet.models.targets.threads import NetworkThreads, thread_pool
+from securitynet.models.targets.threads import NetworkThreads, share_thread_pool
 network = torch.nn.Linear(4, 3).requires_grad_(False)
 NetworkThreads(network, 2).map(lambda layer, part: layer(part), torch.rand(8, 4), 2)
-thread_pool(2)
+share_thread_pool(2)
 securitynet.assess, securitynet.train, securitynet.load_target
 print(json.dumps(len(calls)))
 """

@@ -175,8 +175,8 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from securitynet.datasets.download import RemoteFile, fetch
-fetch(RemoteFile(sys.argv[1], "data.bin", sys.argv[2]), Path(sys.argv[3]))
+from securitynet.datasets.download import RemoteFile, fetch_file
+fetch_file(RemoteFile(sys.argv[1], "data.bin", sys.argv[2]), Path(sys.argv[3]))
 """
 
 

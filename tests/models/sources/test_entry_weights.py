@@ -68,7 +68,8 @@ def test_no_weights_and_other_weights_are_refused(add, files) -> None:
 def test_a_factory_with_random_weights_is_refused(tmp_path, files) -> None:
     """``python:`` is loaded when the user names it; under a stated digest, never as it was initialised."""
     (tmp_path / "net.py").write_text(
-        "from securitynet.models.architectures.factory import build\ndef net(): return build('simple-cnn', 10, 1, 8)\n"
+        "from securitynet.models.architectures.factory import build_architecture\n"
+        "def net(): return build_architecture('simple-cnn', 10, 1, 8)\n"
     )
     reference = f"python:{tmp_path}/net.py:net"
     assert load_target(reference, input_size=8).num_classes == 10

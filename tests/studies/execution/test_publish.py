@@ -196,9 +196,9 @@ def test_the_lock_of_a_dead_runner_is_taken_and_that_of_a_living_one_is_not(tmp_
     root, notes = FolderRoot(tmp_path), []
     state = tmp_path / "run"
     script = (
-        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import hold_lock;"
+        "import sys, time; from pathlib import Path; from securitynet.studies.execution.lock import hold_study_lock;"
         "from securitynet.results.root import FolderRoot\n"
-        "with hold_lock(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
+        "with hold_study_lock(Path(sys.argv[1]) / 'run', FolderRoot(Path(sys.argv[1])), print):\n"
         "    print('mine', flush=True); time.sleep(600)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)

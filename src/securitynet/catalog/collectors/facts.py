@@ -69,7 +69,7 @@ def count_weights(library: str, architecture: str, input_size: int, channels: in
     # By name: the catalog itself must not need torch.
     torch = importlib.import_module("torch")
     flop_counter = importlib.import_module("torch.utils.flop_counter")
-    with importlib.import_module("securitynet.devices").on_meta_device():
+    with importlib.import_module("securitynet.devices").use_meta_device():
         model = _build(library, architecture).eval()
         flops = None
         counter = flop_counter.FlopCounterMode(display=False)

@@ -56,7 +56,7 @@ def write_sentences(family: str, document: ResultDocument, trials: Sequence[Tria
         trials: Its finished trials.
     """
     module = _module(family)
-    say = cast("Sentences | None", getattr(module, "sentences", None))
+    say = cast("Sentences | None", getattr(module, "write_sentences", None))
     return say(document, trials) if say and trials else []
 
 
