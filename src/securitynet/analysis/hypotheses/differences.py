@@ -24,15 +24,13 @@ from securitynet.analysis.statistics import Estimate
 
 
 def compare_values(first: str, second: str) -> Test:
-    """A test of the mean of ``second - first`` over models that have both."""
+    """A test of the mean of ``second - first`` over models that have both; the values lie in [0, 1]."""
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = drop_unmeasured(wide, first, second)
         a, b = rows[first].to_numpy(float), rows[second].to_numpy(float)
-        return Tested(
-            statistics.estimate_paired_difference(a, b, clusters=frames.find_families(rows), level=level),
-            name_datasets(rows),
-        )
+        estimate = statistics.estimate_paired_difference(a, b, clusters=frames.find_families(rows), level=level)
+        return Tested(bound_difference(estimate), name_datasets(rows))
 
     return test
 
