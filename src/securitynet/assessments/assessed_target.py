@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import securitynet.datasets
@@ -121,30 +122,7 @@ def prepare(
     elif dataset is not None and not dataset.members_stated:
         dataset = state_members(config, dataset)
     if target is None:
-        target = load_target(
-            config.model if model is None else model,
-            weights=weights,
-            dataset=dataset,
-            normalize=config.normalize,
-            input_size=config.input_size,
-            head=config.head,
-            num_classes=config.num_classes,
-            weight_set=config.weight_set,
-            allow_random=config.allow_random,
-            access=config.access,
-            device=config.device,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            max_queries=config.max_queries,
-            timeout=config.timeout,
-            retries=config.retries,
-            output=config.output,
-            trust=config.trust,
-            cache=config.cache or find_cache_folder(),
-            progress=progress,
-            transform=transform,
-            checksum=checksum,
-        )
+        target = _load_target(config, model, weights, dataset, progress, transform, checksum)
     elif config.access is not None:
         target = target.under(config.access)
     if config.architecture is not None:
@@ -158,14 +136,55 @@ def prepare(
     require_constant(target, allow_random=config.allow_random)
     made, seed, membership = choose_split(config, dataset, trained, recorded)
     if trained is not None and membership == "assumed" and trained.dataset.fingerprint == dataset.fingerprint:
-        warning = (
-            f"WARNING: the model's record states which records trained it (split {trained.split.protocol}); with "
-            f"--split {config.split}, others are taken for members. Leave --split out."
-        )
-        if warning not in target.notes:  # a target that was given may have been assessed before
-            target.notes += (warning,)
+        _warn_of_ignored_record(target, trained, config)
     auxiliary = load_auxiliary(config, dataset, auxiliary)
     return AssessedTarget(defend(config, target, dataset, made), dataset, made, seed, membership, trained, auxiliary)
+
+
+def _load_target(
+    config: AssessConfig,
+    model: Any,
+    weights: Path | None,
+    dataset: ImageDataset | None,
+    progress: Progress | None,
+    transform: InputTransform | None,
+    checksum: str | None,
+) -> Target:
+    """Load the target of a configuration, or make one of a network or a callable that is given."""
+    return load_target(
+        config.model if model is None else model,
+        weights=weights,
+        dataset=dataset,
+        normalize=config.normalize,
+        input_size=config.input_size,
+        head=config.head,
+        num_classes=config.num_classes,
+        weight_set=config.weight_set,
+        allow_random=config.allow_random,
+        access=config.access,
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        max_queries=config.max_queries,
+        timeout=config.timeout,
+        retries=config.retries,
+        output=config.output,
+        trust=config.trust,
+        cache=config.cache or find_cache_folder(),
+        progress=progress,
+        transform=transform,
+        checksum=checksum,
+    )
+
+
+def _warn_of_ignored_record(target: Target, trained: TargetRecord, config: AssessConfig) -> None:
+    """Note on the target that ``--split`` sets aside what its record knows about its members."""
+    warning = (
+        f"WARNING: the model's record states which records trained it (split {trained.split.protocol}); with "
+        f"--split {config.split}, others are taken for members. Leave --split out."
+    )
+    if warning not in target.notes:  # a target that was given may have been assessed before
+        target.notes += (warning,)
 
 
 def state_members(config: AssessConfig, dataset: ImageDataset) -> ImageDataset:

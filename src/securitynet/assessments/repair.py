@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -160,28 +160,7 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
         config.dataset, **load_options(config), cache=config.cache or find_cache_folder()
     )
     parts, foreign = choose_repair_records(config, dataset, trained)
-    target = load_target(
-        config.model,
-        weights=config.weights,
-        dataset=dataset,
-        normalize=config.normalize,
-        input_size=config.input_size,
-        num_classes=config.num_classes,
-        weight_set=config.weight_set,
-        access=Access.WHITE_BOX,
-        device=config.device,
-        cache=config.cache,
-    )
-    require_constant(target, allow_random=False)
-    options = LoadOptions(
-        device=device,
-        weights=config.weights,
-        input_size=config.input_size,
-        num_classes=config.num_classes,
-        weight_set=config.weight_set,
-        expected_classes=dataset.num_classes,
-    )
-    network = build_trainable_network(reference, options, dataset)
+    target, network = _load_twice(config, dataset)
     judge = _Judge(dataset, parts, make_backdoor_of(trained), detector, config, report_progress)
     scanned = judge.scan(target, "searching for triggers")
     triggers = read_triggers(scanned)
@@ -197,13 +176,7 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
         target.head,
         config.seed,
     )
-    task = replace(task, kept=task.accuracy_to_keep())
-    notes = list(target.notes)
-    for defense in defenses:
-        if defense.needs_triggers and not triggers and len(defenses) > 1:
-            notes.append(f"{defense.name} was left out: no trigger could be reconstructed from the model.")
-            continue
-        notes += defense.repair(replace(task, report_progress=partial(report_progress, defense.name)))
+    notes = [*target.notes, *_apply_defenses(defenses, task, report_progress)]
     repaired = make_repaired_target(network, target, dataset, device)
     after = judge.measure(repaired, judge.scan(repaired, "searching again"), smallest)
     used = int(np.isin(rows, foreign).sum())
@@ -222,6 +195,44 @@ def repair_model(config: RepairConfig, report_progress: ReportProgress | None = 
     )
     save_repaired_model(out, network, record, target, trained)
     return RepairResult(out, record)
+
+
+def _load_twice(config: RepairConfig, dataset: ImageDataset) -> tuple[Target, nn.Module]:
+    """Load the model as the target that is measured, and as the network that is changed."""
+    target = load_target(
+        config.model,
+        weights=config.weights,
+        dataset=dataset,
+        normalize=config.normalize,
+        input_size=config.input_size,
+        num_classes=config.num_classes,
+        weight_set=config.weight_set,
+        access=Access.WHITE_BOX,
+        device=config.device,
+        cache=config.cache,
+    )
+    require_constant(target, allow_random=False)
+    options = LoadOptions(
+        device=resolve_device(config.device),
+        weights=config.weights,
+        input_size=config.input_size,
+        num_classes=config.num_classes,
+        weight_set=config.weight_set,
+        expected_classes=dataset.num_classes,
+    )
+    return target, build_trainable_network(parse_reference(config.model), options, dataset)
+
+
+def _apply_defenses(
+    defenses: Sequence[RepairDefense], task: RepairTask, report_progress: ReportProgress
+) -> Iterator[str]:
+    """Apply defenses one after the other to the network of a task; yields their notes."""
+    task = replace(task, kept=task.accuracy_to_keep())
+    for defense in defenses:
+        if defense.needs_triggers and not task.triggers and len(defenses) > 1:
+            yield f"{defense.name} was left out: no trigger could be reconstructed from the model."
+            continue
+        yield from defense.repair(replace(task, report_progress=partial(report_progress, defense.name)))
 
 
 def make_defenses(config: RepairConfig) -> tuple[list[RepairDefense], Detector | None]:

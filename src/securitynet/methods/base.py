@@ -85,7 +85,13 @@ class Output(ABC):
     def measure(
         self, *, level: float = 0.95, fprs: Sequence[float] = DEFAULT_FPRS, seed: int = 0
     ) -> dict[str, Measurement]:
-        """The measurements of this output by name; the arguments are those of `measurements`."""
+        """The measurements of this output by name.
+
+        Args:
+            level: Confidence level of the intervals.
+            fprs: False-positive rates at which attacks are measured.
+            seed: Seed of whatever is drawn at random.
+        """
         return {measurement.name: measurement for measurement in self.measurements(level=level, fprs=fprs, seed=seed)}
 
     def __getitem__(self, name: str) -> float | None:

@@ -157,6 +157,12 @@ def _sort_value(row: MeasuredModel, by: str, sign: int) -> float:
 
 
 def is_better(first: Measurement, second: Measurement, direction: Direction) -> bool:
-    """Whether the whole interval of the first lies on the better side of that of the second."""
+    """Whether the whole interval of the first lies on the better side of that of the second.
+
+    Args:
+        first: A measurement with an interval.
+        second: Another of the same name.
+        direction: Which values are better.
+    """
     assert first.low is not None and first.high is not None and second.low is not None and second.high is not None
     return first.high < second.low if direction is Direction.LOWER else first.low > second.high

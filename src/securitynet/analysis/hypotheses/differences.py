@@ -24,15 +24,13 @@ from securitynet.analysis.statistics import Estimate
 
 
 def compare_values(first: str, second: str) -> Test:
-    """A test of the mean of ``second - first`` over models that have both."""
+    """A test of the mean of ``second - first`` over models that have both; the values lie in [0, 1]."""
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = drop_unmeasured(wide, first, second)
         a, b = rows[first].to_numpy(float), rows[second].to_numpy(float)
-        return Tested(
-            statistics.estimate_paired_difference(a, b, clusters=frames.find_families(rows), level=level),
-            name_datasets(rows),
-        )
+        estimate = statistics.estimate_paired_difference(a, b, clusters=frames.find_families(rows), level=level)
+        return Tested(bound_difference(estimate), name_datasets(rows))
 
     return test
 
@@ -86,7 +84,15 @@ def compare_groups(quantity: str, column: str, first: str, second: str, *, share
 
 
 def compare_groups_relative(first: str, second: str, column: str, one: str, other: str) -> Test:
-    """A test of the difference between two groups' mean relative changes ``second / first - 1``, other minus one."""
+    """A test of the difference between two groups' mean relative changes ``second / first - 1``, other minus one.
+
+    Args:
+        first: Name of a quantity.
+        second: Name of the quantity that it becomes.
+        column: Column whose values are the groups.
+        one: The first group.
+        other: The second group.
+    """
 
     def test(wide: pandas.DataFrame, level: float) -> Tested:
         rows = drop_unmeasured(wide, first, second)

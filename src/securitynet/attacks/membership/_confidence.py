@@ -148,7 +148,16 @@ def check_evidence(observed: NDArray[np.float64], shadows: NDArray[np.float64], 
 def check_finite_evidence(
     observed: NDArray[np.float64], shadows: NDArray[np.float64], included: NDArray[np.bool_]
 ) -> None:
-    """Raise `TargetError` if the shapes do not match or a signal is not finite; arguments as for `check_evidence`."""
+    """Check the shapes, and that all signals are finite.
+
+    Args:
+        observed: Signals of the target.
+        shadows: Signals of the shadow models.
+        included: Whether each shadow model was trained on each record.
+
+    Raises:
+        TargetError: If the shapes do not match or a signal is not finite.
+    """
     check_evidence(observed, shadows, included)
     if not (np.isfinite(observed).all() and np.isfinite(shadows).all()):
         raise TargetError("A signal is not finite: the target or a shadow model outputs a posterior of exactly 0 or 1.")

@@ -124,7 +124,7 @@ class MembershipScores(Output):
 
     @override
     def without(self, records: NDArray[np.int64]) -> MembershipScores:
-        """See `Output.without`; all records remain where a group would have none to be judged on."""
+        """The same without some of the records; all remain where a group would have none to be judged on."""
         rest = ~np.isin(self.indices, records)
         judged = rest & self.held_out
         if rest.all() or not (judged & self.is_member).any() or not (judged & ~self.is_member).any():
@@ -137,7 +137,7 @@ class MembershipScores(Output):
         return replace(self, **by_record, threshold=threshold)
 
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """Compute AUC, balanced accuracy, advantage, TPR at each FPR and epsilon; see `metrics.membership.measure`."""
+        """Compute AUC, balanced accuracy, advantage, TPR at each FPR and epsilon (`measure_membership`)."""
         measured = membership.measure_membership(
             self.scores,
             self.is_member,

@@ -33,7 +33,7 @@ from securitynet.models.loading.normalization import SAMPLE, choose_normalizatio
 from securitynet.models.loading.open import DEFAULT_SIZE, open_network, open_queryable
 from securitynet.models.loading.open_object import open_object
 from securitynet.models.sources.base import Progress
-from securitynet.models.sources.catalog import resolve_entry
+from securitynet.models.sources.catalog import EntryModel, resolve_entry
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.targets import heads
@@ -164,25 +164,34 @@ def load_target(
     if parsed.scheme == "catalog":
         with using(db):
             entry = resolve_entry(parsed, trust=trust)
-        parsed = entry.reference
-        if not parsed.declaration.trust:  # it has served to trust the entry
-            options = dataclasses.replace(options, trust=False)
+        parsed, options = entry.reference, _apply_entry(entry, options, dataset)
         stated = None if dataset is None else entry.accuracy_on(dataset.reference)
-        if compare_checksums(checksum, entry.checksum) is False:
-            raise WeightsMismatch(
-                f"The catalog's entry {entry.key} has the checksum {entry.checksum}, where {checksum} is expected.",
-                hint="Name the model by its own reference, or correct the entry.",
-            )
-        file = entry.weights_file(options.weights, progress, trust=trust)
-        options = dataclasses.replace(options, weights=file, checksum=entry.checksum or checksum)
-        if dataset is None and input_size is None and not entry.complete:
-            # nothing else says what it was made for
-            options = dataclasses.replace(options, input_size=entry.image_size)
     check_options(parsed, options)
     opened = open_network(parsed, options, dataset) if parsed.is_network else open_queryable(parsed, options)
     if preprocessing is not None:
         opened = _with_transform(opened, preprocessing)
     return _assemble(opened, options, dataset, access, stated)
+
+
+def _apply_entry(entry: EntryModel, options: LoadOptions, dataset: ImageDataset | None) -> LoadOptions:
+    """Complete options by what the catalog's entry states: its weights and their checksum, and the image size."""
+    if compare_checksums(options.checksum, entry.checksum) is False:
+        raise WeightsMismatch(
+            f"The catalog's entry {entry.key} has the checksum {entry.checksum}, where {options.checksum} is expected.",
+            hint="Name the model by its own reference, or correct the entry.",
+        )
+    file = entry.weights_file(options.weights, options.progress, trust=options.trust)
+    size = options.input_size
+    if dataset is None and size is None and not entry.complete:
+        size = entry.image_size  # nothing else says what it was made for
+    return dataclasses.replace(
+        options,
+        weights=file,
+        checksum=entry.checksum or options.checksum,
+        input_size=size,
+        # Trust was given to the entry; the network that it names gets it only if its format needs it.
+        trust=options.trust and bool(entry.reference.declaration.trust),
+    )
 
 
 def _with_transform(opened: OpenedModel, transform: Preprocessing) -> OpenedModel:

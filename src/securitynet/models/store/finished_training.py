@@ -55,6 +55,11 @@ def find_finished(out: Path, wanted: dict[str, Any], *, overwrite: bool, interru
 def lacks_losses(out: Path, trained: TargetRecord, *, overwrite: bool) -> bool:
     """Whether the losses of a complete model are missing and it may be trained again for them.
 
+    Args:
+        out: The weights file.
+        trained: Its record.
+        overwrite: Whether the model may be trained again.
+
     Raises:
         ConfigurationError: If they are missing, and ``out`` must not be replaced.
     """

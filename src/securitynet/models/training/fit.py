@@ -154,15 +154,12 @@ def fit(
     file = CheckpointFile(checkpoint, note) if checkpoint else None
     fingerprint = ""
     if file:
-        data = data_fingerprint or hash_images(images, indices, preprocessing)
         aside_digest = hash_tensor(held[1]) if held else ""
         if validation is not None:
             aside_digest += hash_images(validation[0], None, preprocessing)
+        data = data_fingerprint or hash_images(images, indices, preprocessing)
         fingerprint = compute_run_fingerprint(recipe, data, indices, values, aside_digest, module)
-        if procedure is not None:
-            fingerprint = hash_stably([fingerprint, procedure.identity()])
-        if traces is not None:  # without the losses of its first epochs, a run can't be continued
-            fingerprint = hash_stably([fingerprint, "loss traces"])
+        fingerprint = _extend_fingerprint(fingerprint, procedure, traces)
     with isolate_random_state(), torch.inference_mode(False), torch.enable_grad(), use_deterministic_kernels(place):
         module.to(place)
         feed = Feed(images, indices, place)
@@ -174,15 +171,7 @@ def fit(
             run.validation = Feed(held[0], held[2], place), held[1].to(place)
         try:
             run.procedure.begin(run)
-            if file and (state := file.read(fingerprint)):
-                run.restore(state)
-                note(f"Resumed after epoch {run.history.epochs_run} of {recipe.epochs}.")
-            while not run.finished:
-                run.epoch()
-                if file and (run.finished or file.due()):
-                    file.write(run.state(fingerprint))
-                if progress:
-                    progress(run.history.epochs_run, recipe.epochs, run.history)
+            _train_epochs(run, file, fingerprint, note, progress)
         finally:
             run.procedure.end(run)
         if run.best is not None:
@@ -190,6 +179,29 @@ def fit(
         module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     module.eval()
     return run.history
+
+
+def _extend_fingerprint(fingerprint: str, procedure: Procedure | None, traces: LossTraces | None) -> str:
+    if procedure is not None:
+        fingerprint = hash_stably([fingerprint, procedure.identity()])
+    if traces is not None:  # without the losses of its first epochs, a run can't be continued
+        fingerprint = hash_stably([fingerprint, "loss traces"])
+    return fingerprint
+
+
+def _train_epochs(
+    run: _Run, file: CheckpointFile | None, fingerprint: str, note: Note, progress: Progress | None
+) -> None:
+    """Train all epochs that a checkpoint does not hold, and store the state after each."""
+    if file and (state := file.read(fingerprint)):
+        run.restore(state)
+        note(f"Resumed after epoch {run.history.epochs_run} of {run.recipe.epochs}.")
+    while not run.finished:
+        run.epoch()
+        if file and (run.finished or file.due()):
+            file.write(run.state(fingerprint))
+        if progress:
+            progress(run.history.epochs_run, run.recipe.epochs, run.history)
 
 
 class _Run:

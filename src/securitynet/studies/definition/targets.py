@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from securitynet.assessments.config import AssessConfig
-from securitynet.catalog.weights import TENSORS, compare_checksums, locate_entry_weights, names_weights
+from securitynet.catalog.weights import TENSORS, locate_entry_weights, names_weights
 from securitynet.datasets.options import ImageOptions
 from securitynet.errors import ConfigurationError, SecurityNetError, list_problems
 from securitynet.files import hash_stably
@@ -23,6 +23,7 @@ from securitynet.records import Record
 from securitynet.results.excluded_entries import ExcludedEntry, describe_excluded
 from securitynet.studies.definition.file import TARGET_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
 from securitynet.studies.definition.file_digests import FileDigests
+from securitynet.studies.definition.obstacles import find_loading_obstacle
 from securitynet.studies.definition.paths import (
     LISTS_OF_RECORDS,
     list_paths,
@@ -263,46 +264,19 @@ def _plan_target(
     checksum: str | None = None,
 ) -> TargetPlan:
     """Plan one target: make paths absolute, check files, and derive the key from the declaration."""
-    obstacle = None
     url = str(options.pop(WEIGHTS_URL, "")) or None
-    options = {name: value for name, value in options.items() if value is not None}
-    for name in ("dataset", "auxiliary_dataset"):
-        if name in options:
-            options[name] = resolve_dataset(options[name], base, options.get("data_root"))
-    if "architecture" in options:
-        options["architecture"] = resolve_architecture(str(options["architecture"]), base)
-    for name in ("weights", *LISTS_OF_RECORDS):
-        if name in options:
-            options[name] = str(resolve_path(str(options[name]), base))
-    config = _validate(AssessConfig, options).model_dump(
+    config = _validate(AssessConfig, _resolve_options(options, base)).model_dump(
         mode="json", include={"model", *TARGET_FIELDS}, exclude_unset=True
     )
     if "dataset" not in config and not parse_reference(config["model"]).declaration.recorded:
         raise ConfigurationError(
             f"No dataset is given to assess {label} on.", hint="Give dataset, in its table or under [data]."
         )
-    file_digests = {}
-    for what, path in list_paths(config):
-        digest = digests.compute(path)
-        if digest is None:
-            obstacle = obstacle or f"{what} is missing: {path}"
-        file_digests[what] = digest
-    if obstacle is None and checksum is not None and "weights" in config and not checksum.startswith(f"{TENSORS}:"):
-        plain = checksum.lower().removeprefix("sha256:")
-        if not str(file_digests["weights"]).startswith(plain):
-            obstacle = (
-                f"the weights have the checksum {str(file_digests['weights'])[:16]}…, where {plain[:16]}… was expected"
-            )
-    if entry is not None and url is None and "weights" not in config and not names_weights(config["model"]):
-        obstacle = obstacle or (
-            f"the catalog's entry {entry.key} names a network and no file of weights with its checksum; give weights, "
-            f"or state both in the entry (securitynet catalog edit {entry.id} --weights-file FILE --checksum DIGEST)"
-        )
+    file_digests = {what: digests.compute(path) for what, path in list_paths(config)}
     enforced = entry.checksum if entry and train is None else None
     if enforced is None and checksum is not None and checksum.startswith(f"{TENSORS}:"):
         enforced = checksum
-    if compare_checksums(enforced, _with_kind(checksum)) is False:
-        obstacle = obstacle or f"the study expects the checksum {checksum}, the catalog states {enforced}"
+    lacks_weights = "weights" not in config and url is None and not names_weights(config["model"])
     named = {name: strip_folder(name, value) for name, value in config.items() if name != "data_root"}
     recipe = train and strip_folders(train, "data_root")
     declared = {"options": named, "files": file_digests, "train": recipe, "expected": checksum}
@@ -323,8 +297,22 @@ def _plan_target(
         checksum=checksum,
         enforced=enforced,
         weights_url=url,
-        obstacle=obstacle,
+        obstacle=find_loading_obstacle(config, file_digests, checksum, enforced, entry if lacks_weights else None),
     )
+
+
+def _resolve_options(options: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The options that have a value, with relative paths made absolute."""
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in ("dataset", "auxiliary_dataset"):
+        if name in options:
+            options[name] = resolve_dataset(options[name], base, options.get("data_root"))
+    if "architecture" in options:
+        options["architecture"] = resolve_architecture(str(options["architecture"]), base)
+    for name in ("weights", *LISTS_OF_RECORDS):
+        if name in options:
+            options[name] = str(resolve_path(str(options[name]), base))
+    return options
 
 
 def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, str]:
@@ -335,11 +323,6 @@ def _own_weights(reference: str, entry: CatalogEntry | None) -> dict[str, str]:
     if location is None:
         return {}
     return {WEIGHTS_URL if location.startswith(("https://", "http://")) else "weights": location}
-
-
-def _with_kind(checksum: str | None) -> str | None:
-    """The checksum of a study file, which may leave out that it is a SHA-256, as the catalog writes it."""
-    return checksum if checksum is None or ":" in checksum else f"sha256:{checksum.lower()}"
 
 
 def _describe_entry(entry: CatalogEntry) -> dict[str, Any]:
