@@ -331,3 +331,14 @@ def test_a_catalog_of_an_unknown_revision(run_refused, tmp_path):
         connection.execute("INSERT INTO alembic_version VALUES ('zzz')")
     connection.close()
     assert "revision 'zzz'" in run_refused("catalog", "stats", "--db", "c.sqlite")
+
+
+def test_a_schema_that_is_no_text(run_refused, tmp_path):
+    path = tmp_path / "c.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE entries (id TEXT)")
+    connection.close()
+    path.write_bytes(
+        path.read_bytes().replace(b"entriesentries", b"\xff\xfetries\xff\xfetries").replace(b"CREATE", b"\xff\xfeEATE")
+    )
+    assert "malformed" in run_refused("catalog", "stats", "--db", "c.sqlite")

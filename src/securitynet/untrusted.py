@@ -254,9 +254,14 @@ def list_foreign_queries(connection: Any, own: Collection[str] = ()) -> list[str
         connection: A connection of the driver.
         own: Statements that made the triggers of this package.
     """
-    rows = connection.execute(
-        "SELECT CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 20"
-    ).fetchall()
+    try:
+        rows = connection.execute(
+            "SELECT CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 20"
+        ).fetchall()
+    except UnicodeDecodeError as error:  # of SQLite's own message, which quotes a damaged schema
+        import sqlite3  # not above: the command line starts without it
+
+        raise sqlite3.DatabaseError("malformed database schema") from error
     texts = [tuple((value or b"").decode("utf-8", "replace") for value in row) for row in rows]
     return [name for name, statement in texts if statement not in own][:5]
 
