@@ -321,6 +321,16 @@ def test_files_of_repositories_that_never_end(tmp_path, name):
     read_training_history(tmp_path)
 
 
+# Addresses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1/\x1b[2J", "a" * 5000 + ".example", "127.0.0.1:99999"])
+def test_addresses_that_are_none(run_refused, host):
+    url = f"http://{host}/v2/models/toy"
+    run_refused("assess", url, "--dataset", "digits", "--limit", "40", "--timeout", "2", "--retries", "0")
+    run_refused("catalog", "import", f"http://{host}/a.csv", "--db", "c.sqlite")
+
+
 # Settings
 
 

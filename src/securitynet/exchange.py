@@ -83,6 +83,7 @@ class Client:
         Raises:
             TooLarge: If the body is larger.
             TooSlow: If the body is not complete in time.
+            httpx.InvalidURL: If it is no address.
             httpx.TransportError: If there is no response in time, or the connection breaks.
         """
         begun = False
@@ -93,6 +94,8 @@ class Client:
                     refused = stream.status_code != 200
                     content = _read(stream, _ERROR_BYTES if refused else limit, cut=refused)
                     return Response(stream.status_code, stream.headers, content)
+            except UnicodeError as error:  # of the name of the host
+                raise httpx.InvalidURL("its host is no name") from error
             except httpx.TransportError as error:
                 if begun and (expired.is_set() or isinstance(error, httpx.TimeoutException)):
                     raise TooSlow from error

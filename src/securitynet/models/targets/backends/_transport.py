@@ -123,6 +123,8 @@ class Transport:
                     f"{self._shown} did not complete its response within {self._timeout:g} seconds.",
                     hint=f"Allow more with --timeout, or send fewer images at once (--batch-size). {_STORED}",
                 ) from None
+            except httpx.InvalidURL as error:
+                raise ConfigurationError(f"The address of the endpoint is not understood: {error}.") from error
             except httpx.TimeoutException:
                 reason = "no response in time"
             except httpx.TransportError as error:
