@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -282,3 +283,8 @@ def test_json_documents_keep_their_content():
     assert parse_json(json.dumps({"a": [1, None]})) == {"a": [1, None]}
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100_000)
+    for depth, passes in ((150, True), (300, False)):
+        text = '{"a": ' * depth + "[]" + "}" * depth
+        for document in (text, text.encode()):
+            with contextlib.nullcontext() if passes else pytest.raises(ValueError, match="nested too deeply"):
+                parse_json(document)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+import sqlite3
 import subprocess
 import time
 import zipfile
@@ -312,3 +313,32 @@ def test_files_of_repositories_that_never_end(tmp_path, name):
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
     read_training_history(tmp_path)
+
+
+# Settings
+
+
+@pytest.mark.parametrize("arguments", [(*ASSESS, "digits", "--config", "f"), ("study", "plan", "f")])
+def test_settings_that_nobody_knows(run_refused, tmp_path, arguments):
+    (tmp_path / "f").write_text("".join(f"k{number} = 1\n" for number in range(20_000)))
+    run_refused(*arguments)
+
+
+def test_a_catalog_of_an_unknown_revision(run_refused, tmp_path):
+    with sqlite3.connect(tmp_path / "c.sqlite") as connection:
+        connection.execute("CREATE TABLE entries (id TEXT)")
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('zzz')")
+    connection.close()
+    assert "revision 'zzz'" in run_refused("catalog", "stats", "--db", "c.sqlite")
+
+
+def test_a_schema_that_is_no_text(run_refused, tmp_path):
+    path = tmp_path / "c.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE entries (id TEXT)")
+    connection.close()
+    path.write_bytes(
+        path.read_bytes().replace(b"entriesentries", b"\xff\xfetries\xff\xfetries").replace(b"CREATE", b"\xff\xfeEATE")
+    )
+    assert "malformed" in run_refused("catalog", "stats", "--db", "c.sqlite")

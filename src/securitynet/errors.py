@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+_MOST_PROBLEMS = 20
 
 
 class SecurityNetError(Exception):
@@ -25,6 +28,15 @@ class SecurityNetError(Exception):
 
 class ConfigurationError(SecurityNetError):
     """An option or a configuration file that is invalid or contradicts another."""
+
+
+def list_problems(error: Any) -> list[Any]:
+    """The first problems that a Pydantic ``ValidationError`` lists: a file of settings may have a million.
+
+    Args:
+        error: The error.
+    """
+    return list(error.errors()[:_MOST_PROBLEMS])
 
 
 def suggest_names(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:

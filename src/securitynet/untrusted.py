@@ -28,6 +28,9 @@ MAX_TEXT = 256 << 20
 MAX_SETTINGS = 16 << 20
 """Largest size in bytes of a file of settings."""
 
+_MOST_LEVELS = 200
+"""Depth of a JSON document; Pydantic writes none of more than 255 levels, and recursions have limits of their own."""
+
 _ENCRYPTED = 1
 """Flag of a member of a zip archive."""
 
@@ -156,9 +159,27 @@ def parse_json(document: str | bytes) -> Any:
         ValueError: If it is not valid, or nested too deeply.
     """
     try:
-        return json.loads(document)
+        value = json.loads(document)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    if isinstance(document, bytes):
+        brackets = document.count(b"[") + document.count(b"{")
+    else:
+        brackets = document.count("[") + document.count("{")
+    if brackets > _MOST_LEVELS:
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ``ValueError`` if a value is nested more deeply than those who walk through it can follow."""
+    level = [value]
+    for _ in range(_MOST_LEVELS + 1):
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [item for items in inner for item in items]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
 
 
 def check_archive(file: Path | bytes, name: str | None = None) -> None:
@@ -233,10 +254,16 @@ def list_foreign_queries(connection: Any, own: Collection[str] = ()) -> list[str
         connection: A connection of the driver.
         own: Statements that made the triggers of this package.
     """
-    rows = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 20"
-    ).fetchall()
-    return [str(name) for name, statement in rows if statement not in own][:5]
+    try:
+        rows = connection.execute(
+            "SELECT CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 20"
+        ).fetchall()
+    except UnicodeDecodeError as error:  # of SQLite's own message, which quotes a damaged schema
+        import sqlite3  # not above: the command line starts without it
+
+        raise sqlite3.DatabaseError("malformed database schema") from error
+    texts = [tuple((value or b"").decode("utf-8", "replace") for value in row) for row in rows]
+    return [name for name, statement in texts if statement not in own][:5]
 
 
 def describe_size(size: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from securitynet.errors import ConfigurationError, suggest_names
+from securitynet.errors import ConfigurationError, list_problems, suggest_names
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -66,7 +66,7 @@ def _check_names(values: Iterable[str], known: Iterable[str], others: Iterable[s
 def explain(error: ValidationError) -> list[str]:
     """One sentence per invalid option, without its full stop."""
     problems: dict[str, str] = {}
-    for problem in error.errors():
+    for problem in list_problems(error):
         option = str(problem["loc"][0]) if problem["loc"] else "the options"
         if option in problems:
             continue

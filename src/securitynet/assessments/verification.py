@@ -17,7 +17,7 @@ from securitynet.assessments.assessed_target import AssessedTarget, prepare
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.run_trial import ReportProgress, name_phase
 from securitynet.catalog.location import using
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, list_problems
 from securitynet.records import Measurement
 from securitynet.results.document import ResultDocument
 from securitynet.results.store import TrialStore
@@ -126,7 +126,7 @@ def make_configuration(
     try:
         return AssessConfig.model_validate({name: value for name, value in settings.items() if value is not None})
     except ValidationError as error:
-        unknown = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}))
+        unknown = ", ".join(sorted({str(problem["loc"][0]) for problem in list_problems(error) if problem["loc"]}))
         raise ConfigurationError(
             f"This version does not understand settings of the result: {unknown}.",
             hint="Verify it with the version that its environment states.",

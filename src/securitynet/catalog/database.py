@@ -24,6 +24,7 @@ from securitynet.untrusted import list_foreign_queries
 # All writers of one PostgreSQL database take this advisory lock, so that two imports run one after the other.
 WRITER_LOCK = 0x5EC0_CA7A
 WAIT_SECONDS = 120
+_CONNECT_SECONDS = 10
 _MIGRATIONS = files("securitynet.catalog") / "migrations"
 _POOL = 10
 """Connections that stay open once they were needed: of more, each would be made anew for every transaction."""
@@ -135,12 +136,22 @@ class Database:
                 f"{self.engine.url.database} is a SQLite file of something else (tables: {', '.join(tables[:5])}).",
                 hint="Give another --db.",
             )
+        if revision is not None and revision not in _list_revisions():
+            raise CatalogError(
+                f"The catalog {self.engine.url.render_as_string()} has tables of revision {revision!r}, which this "
+                "version does not know.",
+                hint="Use the version of SecurityNet that made it, or give another --db.",
+            )
         return revision
 
 
 def find_newest_revision() -> str:
     """The revision of today's tables: the number in the name of the last migration, ``v0002_weights_file.py``."""
-    return max(file.name[1:5] for file in (_MIGRATIONS / "versions").iterdir() if file.name.startswith("v"))
+    return max(_list_revisions())
+
+
+def _list_revisions() -> set[str]:
+    return {file.name[1:5] for file in (_MIGRATIONS / "versions").iterdir() if file.name.startswith("v")}
 
 
 def _engine(url: str) -> Engine:
@@ -171,7 +182,9 @@ def _engine(url: str) -> Engine:
             f"The catalog cannot be kept in {parsed.get_backend_name()}.", hint="Use SQLite or PostgreSQL."
         )
     try:
-        return sa.create_engine(parsed, json_serializer=_json, pool_size=_POOL)
+        # A server that takes the connection and says nothing would be waited for without end.
+        limit = {} if "connect_timeout" in parsed.query else {"connect_timeout": _CONNECT_SECONDS}
+        return sa.create_engine(parsed, json_serializer=_json, pool_size=_POOL, connect_args=limit)
     except ModuleNotFoundError:
         raise MissingExtra("psycopg", "postgres", "A catalog in PostgreSQL") from None
 

@@ -17,7 +17,7 @@ import typer
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from securitynet.errors import ConfigurationError, suggest_names
+from securitynet.errors import ConfigurationError, list_problems, suggest_names
 from securitynet.files import read_toml
 from securitynet.models.sources.references import list_code
 
@@ -81,8 +81,8 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         file: The TOML file.
 
     Raises:
-        ConfigurationError: If the file can't be read, names code or trusts it, or a value is not allowed; every wrong
-            option is named.
+        ConfigurationError: If the file can't be read, names code or trusts it, or a value is not allowed; the first
+            wrong options are named.
     """
     stored = {name: value for name, value in (read_toml(file) if file else {}).items() if name not in given}
     _refuse_code(stored, file)
@@ -91,7 +91,7 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
         return model.model_validate(values)
     except ValidationError as error:
         problems = []
-        for problem in error.errors():
+        for problem in list_problems(error):
             where = ".".join(str(part) for part in problem["loc"]) or "options"
             message = problem["msg"].removeprefix("Value error, ")
             option = str(problem["loc"][0] if problem["loc"] else where).replace("_", "-")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from securitynet.errors import AccessDenied, ConfigurationError, UnknownName, suggest_names
+from securitynet.errors import AccessDenied, ConfigurationError, UnknownName, list_problems, suggest_names
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.given import choose_threat_model, prepare_trial
@@ -136,10 +136,10 @@ class InvalidSettings(ConfigurationError):
         self.error = error
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
-            for problem in error.errors()
+            for problem in list_problems(error)
         )
         hint = f"Its fields: {', '.join(method.model_fields) or 'none'}."
-        unknown = [str(problem["loc"][0]) for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        unknown = [str(problem["loc"][0]) for problem in list_problems(error) if problem["type"] == "extra_forbidden"]
         close = [suggest_names(field, method.model_fields, most=1, cutoff=0.6) for field in unknown]
         if any(close):
             hint = f"Did you mean {' and '.join(filter(None, close))}? {hint}"

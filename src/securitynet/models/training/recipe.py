@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, list_problems
 from securitynet.records import Record
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -154,7 +154,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], *, purpose: str = 
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
+            for problem in list_problems(error)
         )
         raise ConfigurationError(
             f"Invalid recipe{f' for {purpose}' if purpose else ''}: {problems}.",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from securitynet.assessments.config import AssessConfig, Once
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, list_problems
 from securitynet.files import read_toml
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.training.config import TrainConfig
@@ -258,7 +258,7 @@ def parse_study(content: dict[str, Any], name: str = "the study") -> StudyConfig
         return StudyConfig.model_validate(content)
     except ValidationError as error:
         problems = []
-        for problem in error.errors():
+        for problem in list_problems(error):
             message = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "extra_forbidden":
                 message = "there is no such setting"

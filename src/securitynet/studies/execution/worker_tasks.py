@@ -68,6 +68,7 @@ class _OpenTarget:
     data: TrialData
     dependencies: dict[str, SharedWork] = field(default_factory=dict)
     controls: MembershipControls | None = None
+    reviewed: bool = False
 
 
 class TaskRunner:
@@ -132,6 +133,19 @@ class TaskRunner:
         self._open = _OpenTarget(target.key, assessed, make_trial_data(assessed))
         return self._open
 
+    def _review(self, opened: _OpenTarget, report_progress: ReportProgress | None) -> Signals:
+        """Check an open target's accuracy on all records, not on a sample, and return its outputs.
+
+        Each worker that runs its trials does so: what is doubtful about a target is recorded with each of them.
+        """
+        target, data = opened.assessed.target, opened.data
+        querying = name_phase(report_progress, "querying")
+        signals = collect_signals(target, data.dataset, data.judged, cache=self.cache, progress=querying)
+        if not opened.reviewed:
+            review(opened.assessed, signals, data)
+            opened.reviewed = True
+        return signals
+
     def _load_dataset(self, config: AssessConfig) -> ImageDataset:
         options = load_options(config)
         key = str([config.dataset, options])
@@ -148,11 +162,9 @@ class TaskRunner:
         opened = self._get_open(task.target, report_progress)
         loaded = time.perf_counter()
         assessed, data = opened.assessed, opened.data
-        querying = name_phase(report_progress, "querying")
-        signals = collect_signals(assessed.target, data.dataset, data.judged, cache=self.cache, progress=querying)
+        signals = self._review(opened, report_progress)
         left_out = self._control_membership(opened).left_out
         measurements = measure_accuracies(signals, data, self.config.level, left_out)
-        review(assessed, signals, data)
         checks = _check_claims(task.target, measurements, task.accuracy_tolerance)
         checks += [check for check in assessed.target.checks if check.what not in {known.what for known in checks}]
         wrong = [check for check in checks if not check.agrees]
@@ -219,6 +231,8 @@ class TaskRunner:
     def _run_trial(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
         opened = self._get_open(task.target, report_progress)
         planned = self._plan_trial(opened, task.trial)
+        if not opened.reviewed:
+            self._review(opened, report_progress)
         context = self._make_context(task.trial, report_progress)
         if report_progress:
             report_progress(BEGAN, 0, 0)

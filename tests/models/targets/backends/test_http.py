@@ -167,9 +167,11 @@ def test_retry_after_is_obeyed(server, images):
     assert waits[0] == 7
     assert 25 < waits[1] <= 30
     assert waits[2] <= 2
-    server.misbehave((429, b"", [("Retry-After", "7200")]))
-    with pytest.raises(TargetError, match="120 minutes"):
-        backend.outputs(images + 1)
+    for seconds, words in ((7200, "120 minutes"), (540, "9 minutes")):
+        server.misbehave((429, b"", [("Retry-After", str(seconds))]))
+        with pytest.raises(TargetError, match=words):
+            backend.outputs(images + 1)
+    assert len(waits) == 3
 
 
 def test_giving_up_keeps_what_was_answered(server, images, tmp_path):

@@ -23,7 +23,8 @@ TOKEN_VARIABLE = "SECURITYNET_HTTP_TOKEN"  # the variable's name, not a secret
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 60.0
-_LONGEST_RETRY_AFTER = 600.0
+_LONGEST_RETRY_AFTER = 60.0
+"""A server that wants more could hold a run for an hour, and nobody would see why."""
 _STORED = "Outputs received so far are stored."
 
 
@@ -40,7 +41,8 @@ class Transport:
 
     A request is repeated after a time-out, a broken connection, and the statuses 408, 425, 429, 500, 502, 503, 504. The
     wait is 0.5 s, 1 s, 2 s, ... (60 s at most), each shortened by a random part of up to a half so that many clients do
-    not return at once, and at least as long as the server's ``Retry-After`` header states.
+    not return at once, and at least as long as the server's ``Retry-After`` header states. A longer pause than a minute
+    ends the run.
 
     Args:
         shown: The address for messages, without credentials.
