@@ -165,6 +165,12 @@ def test_members_in_one_line(run_refused, tmp_path):
     assert "line 1 has more than" in words
 
 
+@pytest.mark.parametrize("text", ["9" * 5000 + "\n", "record\n" + "9" * 5000 + "\n", "\u00b2\u00b3\n"])
+def test_numbers_that_are_none(run_refused, tmp_path, text):
+    (tmp_path / "m.csv").write_text(text)
+    run_refused(*ASSESS, "digits", "--weights", "absent.pth", "--members", "m.csv")
+
+
 # Files of known datasets
 
 

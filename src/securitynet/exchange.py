@@ -131,7 +131,7 @@ def _read(stream: httpx.Response, limit: int, *, cut: bool) -> bytes:
     if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
         raise httpx.RemoteProtocolError(f"the encoding {encoding[:40]!r} was not asked for")
     stated = stream.headers.get("Content-Length", "")
-    if not cut and stated.isdigit() and int(stated) > limit:
+    if not cut and stated.isdecimal() and float(stated) > limit:
         raise TooLarge
     decompressor = None if encoding in ("identity", "") else zlib.decompressobj(_GZIP_OR_ZLIB)
     content = bytearray()

@@ -67,7 +67,7 @@ def choose_removed(config: ExposureConfig, trained: TargetRecord, dataset: Image
     if names is None:
         names = [dataset.get_record_name(index) for index in range(len(dataset))]
     parts = [part.strip() for part in stated.split(",")]
-    listed = [int(part) for part in parts] if all(part.isdigit() for part in parts) else stated
+    listed = [int(part) for part in parts] if all(part.isdecimal() and len(part) < 19 for part in parts) else stated
     records = resolve_members(listed, None, names, dataset.reference).members
     outside = np.setdiff1d(records, members)
     if len(outside):

@@ -252,7 +252,7 @@ class _Lookup:
                     raise DatasetError(f"{where}, {unit} {line}: {text!r} is not the number of a record.", hint=_LAYOUT)
             return np.unique(self.check_numbers((int(float(text)) for _, text in entries), where))
         records = [self._find(_normal(text)) for _, text in entries]
-        if entries and all(text.isdigit() for _, text in entries):
+        if entries and all(text.isdecimal() and len(text) < 19 for _, text in entries):
             return self._choose([int(text) for _, text in entries], records, where)
         for (line, text), record in zip(entries, records, strict=True):
             if record == -1:
@@ -295,7 +295,12 @@ class _Lookup:
                 if inner in self._exact:
                     return self._exact[inner]
         record = self._ends.get(text)
-        if record is not None and text.isdigit() and record >= 0 and "." not in self._names[record].rpartition("/")[2]:
+        if (
+            record is not None
+            and text.isdecimal()
+            and record >= 0
+            and "." not in self._names[record].rpartition("/")[2]
+        ):
             return None  # train/17 is not a file called 17
         return record
 
@@ -309,4 +314,4 @@ def _normal(name: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.0*)?", text) is not None
+    return re.fullmatch(r"\d{1,300}(\.0{0,300})?", text) is not None

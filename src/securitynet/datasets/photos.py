@@ -152,7 +152,7 @@ def _truth(root: Path, images: list[Path], wnids: list[str]) -> dict[str, str]:
 
 
 def _wnid(label: str, wnids: list[str], listing: Path) -> str:
-    if not label.isdigit():
+    if not label.isdecimal() or len(label) > 9:
         return label
     if int(label) >= len(wnids):
         raise DatasetError(

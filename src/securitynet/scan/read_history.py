@@ -158,7 +158,9 @@ def _commits(git: Path, commit: str) -> tuple[list[int], set[str]]:
         except (OSError, subprocess.SubprocessError):
             return [], set()
     rows = [line.split("\t", 1) for line in done.stdout.decode("utf-8", "replace").splitlines() if "\t" in line]
-    return [int(year) for year, _ in rows if year.isdigit()], {address.lower() for _, address in rows}
+    return [int(year) for year, _ in rows if year.isdecimal() and len(year) < 9], {
+        address.lower() for _, address in rows
+    }
 
 
 def _is_plain(objects: Path) -> bool:

@@ -172,6 +172,8 @@ def test_retry_after_is_obeyed(server, images):
         with pytest.raises(TargetError, match=words):
             backend.outputs(images + 1)
     assert len(waits) == 3
+    server.misbehave((503, b"", [("Retry-After", "\u00b2\u00b3")]))  # digits that are no number
+    check(backend.outputs(images + 1), images + 1)
 
 
 def test_giving_up_keeps_what_was_answered(server, images, tmp_path):

@@ -181,7 +181,7 @@ class Transport:
 def _retry_after(response: Response) -> float:
     """Seconds that the header ``Retry-After`` requests, as a number or a date; 0 without it."""
     value = str(response.headers.get("Retry-After", "")).strip()
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     try:
         return max(0.0, float(email.utils.parsedate_to_datetime(value).timestamp()) - time.time())
