@@ -35,16 +35,16 @@ def evasion_row(
 
     @row.side("ours")
     def ours(case: Case) -> Callable:
-        from securitynet.attacks.evasion._gradient import compute_signs, iterate, take_step
-        from securitynet.models.targets.input_gradients import InputGradients, compute_cross_entropy, log_odds
+        from securitynet.attacks.evasion._gradient import LOSSES, compute_signs, iterate, take_step
+        from securitynet.models.targets.input_gradients import InputGradients
 
         target = _material.target(case)
         images, labels = _material.images(case)
-        take, spare = InputGradients(target, loss=compute_cross_entropy), InputGradients(target, loss=log_odds)
+        take = InputGradients(target, loss=LOSSES["cross-entropy"])
 
         def run() -> dict:
             if steps == 1:
-                return _told(take_step(images, compute_signs(take, spare, images, labels).signs, epsilon))
+                return _told(take_step(images, compute_signs(take, images, labels).signs, epsilon))
             settings = {"epsilon": epsilon, "norm": "linf", "steps": steps, "step": step, "stop_early": False}
             return _told(iterate(take, images, labels, start=images, **settings)[0])
 

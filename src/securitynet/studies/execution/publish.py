@@ -18,6 +18,14 @@ from securitynet.records import Measurement
 from securitynet.results.index import Index
 from securitynet.results.study_targets import StudyTargetRecord, make_target_key
 
+CATALOG_NAMES = {
+    "target.train_accuracy": "accuracy.train",
+    "target.test_accuracy": "accuracy.test",
+    "target.overfitting": "accuracy.gap",
+}
+"""Names that the catalog has for what an assessment measures of a target: those of the published tables, so that models
+are compared by one name, whoever measured them."""
+
 
 @dataclass
 class PublishSummary:
@@ -97,5 +105,7 @@ def _with_kind(digest: str) -> str:
 
 def _list_values(measurements: tuple[Measurement, ...], source: str) -> list[Measured]:
     return [
-        Measured(m.name, m.value, "trial", source, low=m.low, high=m.high) for m in measurements if m.value is not None
+        Measured(CATALOG_NAMES.get(m.name, m.name), m.value, "trial", source, low=m.low, high=m.high)
+        for m in measurements
+        if m.value is not None
     ]
