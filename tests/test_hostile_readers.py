@@ -331,6 +331,19 @@ def test_addresses_that_are_none(run_refused, host):
     run_refused("catalog", "import", f"http://{host}/a.csv", "--db", "c.sqlite")
 
 
+# Figures
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\\x1b", "\x00", "\ufffe", "<script>&"])
+def test_names_in_figures(text):
+    alt = pytest.importorskip("altair")
+    from securitynet.analysis.figures.render import to_pdf, to_svg
+
+    points = alt.Data(values=[{"x": text, "y": 1}])
+    chart = alt.Chart(points, title=text).mark_point().encode(x=alt.X("x:N", title=text), y="y:Q")
+    assert "<svg" in to_svg(chart) and to_pdf(chart)
+
+
 # Settings
 
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 Chart: TypeAlias = "alt.TopLevelMixin"
 
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]|\\(?=[xu0-7])")
+"""What is in no XML; and backslashes that Vega's expressions would make into that."""
+
 PNG_SCALE = 2.0
 """Pixels per unit of a PNG, for screens of high density."""
 
@@ -67,8 +70,17 @@ def inline_svg(svg: str, prefix: str, *, title: str, description: str) -> str:
 
 def _specification(chart: Chart) -> dict[str, Any]:
     # Validation against Vega-Lite's schema costs a second and adds nothing for specifications that the tests draw.
-    specification: dict[str, Any] = chart.to_dict(validate=False)
+    specification: dict[str, Any] = _clean(chart.to_dict(validate=False))
     return specification
+
+
+def _clean(value: Any) -> Any:
+    """A specification whose texts hold no control characters: on one, vl-convert ends the whole process."""
+    if isinstance(value, str):
+        return _NO_TEXT.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_clean(name): _clean(part) for name, part in value.items()}
+    return [_clean(part) for part in value] if isinstance(value, list) else value
 
 
 def _escape(text: str) -> str:
