@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import importlib
 import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator
@@ -66,13 +65,15 @@ def count_weights(library: str, architecture: str, input_size: int, channels: in
         input_size: Side of the image in pixels.
         channels: Channels of the image.
     """
-    # By name: the catalog itself must not need torch.
-    torch = importlib.import_module("torch")
-    flop_counter = importlib.import_module("torch.utils.flop_counter")
-    with importlib.import_module("securitynet.devices").use_meta_device():
+    import torch  # here, because the catalog itself must not need it
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from securitynet.devices import use_meta_device
+
+    with use_meta_device():
         model = _build(library, architecture).eval()
         flops = None
-        counter = flop_counter.FlopCounterMode(display=False)
+        counter = FlopCounterMode(display=False)
         try:
             with counter, torch.no_grad():
                 model(torch.empty(1, channels, input_size, input_size))
@@ -90,13 +91,14 @@ def count_weights(library: str, architecture: str, input_size: int, channels: in
 
 
 def _build(library: str, architecture: str) -> Any:
-    cure = importlib.import_module("securitynet.torchvision_cure")
+    from securitynet.torchvision_cure import import_torchvision
+
     if library == "timm":
-        return cure.import_torchvision("timm").create_model(architecture, pretrained=False)
+        return import_torchvision("timm").create_model(architecture, pretrained=False)
     if library == "torchvision":
         extra = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
-        return cure.import_torchvision("torchvision.models").get_model(architecture, weights=None, **extra)
-    return cure.import_torchvision("pytorchcv.model_provider").get_model(architecture, pretrained=False)
+        return import_torchvision("torchvision.models").get_model(architecture, weights=None, **extra)
+    return import_torchvision("pytorchcv.model_provider").get_model(architecture, pretrained=False)
 
 
 def _elements(modules: Iterable[Any]) -> Iterator[str]:
@@ -122,10 +124,11 @@ def _elements(modules: Iterable[Any]) -> Iterator[str]:
 
 def _candidates() -> Iterator[tuple[str, str, int]]:
     """Library, architecture and image side of everything that the installed libraries publish weights for."""
-    collectors = importlib.import_module("securitynet.catalog.collectors")
+    from securitynet.catalog.collectors import COLLECTORS  # they import this module
+
     seen = set()
     for library in ("torchvision", "pytorchcv", "timm"):
-        for item in collectors.COLLECTORS.get(library)().collect():
+        for item in COLLECTORS.get(library)().collect():
             key = (library, item.entry.architecture)
             if key not in seen and not item.entry.architecture.startswith("quantized_"):
                 seen.add(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,10 +46,11 @@ class TimmCollector(LibraryCollector):
     @override
     def collect(self) -> Iterator[Item]:
         self.version()
-        # By name, so that the catalog does not depend on torch: only collecting from timm does.
-        cure = importlib.import_module("securitynet.torchvision_cure")
-        timm = cure.import_torchvision("timm")
-        registry = importlib.import_module("timm.models")
+        # Here, so that the catalog does not depend on torch: only collecting from timm does.
+        from securitynet.torchvision_cure import import_torchvision
+
+        timm = import_torchvision("timm")
+        registry = timm.models
         for name in timm.list_models(pretrained=True):
             if not timm.model_entrypoint(name.split(".")[0]).__module__.startswith("timm."):
                 continue  # other packages register theirs when they are imported

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,10 +22,11 @@ class TorchvisionCollector(LibraryCollector):
     @override
     def collect(self) -> Iterator[Item]:
         self.version()
-        # By name, so that the catalog does not depend on torch: only collecting from torchvision does.
-        cure = importlib.import_module("securitynet.torchvision_cure")
-        models = cure.import_torchvision("torchvision.models")
-        quantized = cure.import_torchvision("torchvision.models.quantization")
+        # Here, so that the catalog does not depend on torch: only collecting from torchvision does.
+        from securitynet.torchvision_cure import import_torchvision
+
+        models = import_torchvision("torchvision.models")
+        quantized = import_torchvision("torchvision.models.quantization")
         for architecture in [*models.list_models(module=models), *models.list_models(module=quantized)]:
             for weights in models.get_model_weights(architecture):
                 yield self._item(architecture, weights)
