@@ -302,7 +302,8 @@ def test_the_error_of_inversion_is_compared_relatively(factor: float, status: st
             plain = error * (1 + seed / 1000)
             about = {"dataset": dataset, "architecture": "simple-cnn", "seed": seed, "method": "fredrikson"}
             rows.append(value(f"{dataset}{seed}", "inversion", "mse", plain, **about))
-            rows.append(value(f"{dataset}{seed}d", "inversion", "mse", factor * plain, defense="dp-sgd", **about))
+            changed = plain * (factor + (seed - 2.5) / 1e4)
+            rows.append(value(f"{dataset}{seed}d", "inversion", "mse", changed, defense="dp-sgd", **about))
     (found,) = findings.judge_claims([claim("dp-sgd-inversion-error")], tidy(rows))
     assert found.status == status and found.claim.margin == 0.1
     assert found.estimate is not None and found.estimate.value == pytest.approx(factor - 1)
@@ -323,20 +324,21 @@ def test_epochs_and_budgets() -> None:
     rows = []
     for seed in range(6):
         for epochs, risk in ((10, 0.55), (50, 0.60), (100, 0.70), (300, 0.702)):
-            rows.append(value(f"m{seed}-{epochs}", "membership", "balanced-accuracy", risk + seed / 1000, seed=seed,
+            risk += seed * epochs / 1e6
+            rows.append(value(f"m{seed}-{epochs}", "membership", "balanced-accuracy", risk, seed=seed,
                               epochs=epochs, dataset="digits", architecture="a", method="ml-doctor-white-box",
                               auxiliary="shadow"))  # fmt: skip
     found = {one.claim.name: one for one in findings.judge_claims(claims.EVERY, tidy(rows))}
     assert found["epochs-membership"].status == "supported" and found["epochs-membership"].estimate.n == 18
     plateau = found["plateau-membership"]
-    assert plateau.status == "supported" and plateau.estimate.value == pytest.approx(0.002)
+    assert plateau.status == "supported" and plateau.estimate.value == pytest.approx(0.0025)
     budgets = []
     for n in range(8):
         for at, accuracy in (("budget=50", 0.4), ("budget=500", 0.6), (None, 0.7)):
-            budgets.append(value(f"m{n}", "stealing", "accuracy", accuracy + n / 1000, at=at, dataset="digits",
+            budgets.append(value(f"m{n}", "stealing", "accuracy", accuracy * (1 + n / 1000), at=at, dataset="digits",
                                  surrogate="usual"))  # fmt: skip
     (found_,) = findings.judge_claims([claim("budget-helps")], tidy(budgets))
-    assert found_.status == "supported" and found_.estimate.value == pytest.approx(0.3)
+    assert found_.status == "supported" and found_.estimate.value == pytest.approx(0.3, abs=0.002)
     (without,) = findings.judge_claims([claim("budget-helps")], tidy([row for row in budgets if row["at"] is None]))
     assert "no target was stolen with several query budgets" in without.sentence
 

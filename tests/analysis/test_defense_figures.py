@@ -256,10 +256,10 @@ def test_claims_on_defenses_compare_the_same_target_with_and_without():
     rows = [case(f"v{n}", "vgg19", balanced=0.55, seed=n) for n in range(8)]
     for seed in range(8):
         rows.append(case(f"p{seed}", balanced=0.7 + seed / 100, seed=seed))
-        rows.append(case(f"d{seed}", defense="dp-sgd", balanced=0.65 + seed / 100, seed=seed))
+        rows.append(case(f"d{seed}", defense="dp-sgd", balanced=0.65 + seed / 101, seed=seed))
     found = findings.judge_claims(claims.EVERY, frames.tidy(list(itertools.chain(*rows))))
     (finding,) = [item for item in found if item.claim.name == "dp-sgd-membership"]
-    assert finding.status == "supported" and finding.estimate.value == pytest.approx(-0.05)
+    assert finding.status == "supported" and finding.estimate.value == pytest.approx(-0.05, abs=0.001)
     assert finding.estimate.n == 8
 
 

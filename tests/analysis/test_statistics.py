@@ -77,10 +77,11 @@ def test_what_cannot_be_computed_says_why():
 
 
 def test_differences_by_hand():
-    first, second = np.array([0.5, 0.6, 0.7, np.nan]), np.array([0.4, 0.5, 0.6, 0.2])
+    first, second = np.array([0.5, 0.6, 0.7, np.nan]), np.array([0.4, 0.5, 0.57, 0.2])
     paired = statistics.estimate_paired_difference(first, second)
-    assert paired.value == pytest.approx(-0.1) and paired.n == 3
-    assert paired.low == pytest.approx(-0.1) and paired.high == pytest.approx(-0.1)
+    assert paired.value == pytest.approx(-0.11) and paired.n == 3
+    # Deviations 0.01, 0.01 and -0.02: a standard error of 0.01; t = 4.3027 with two degrees of freedom.
+    assert paired.low == pytest.approx(-0.153027, abs=1e-6) and paired.high == pytest.approx(-0.066973, abs=1e-6)
     assert paired.p == pytest.approx(0.25, abs=0.03)  # signs of three pairs: 2 of 8 are as extreme
     groups = statistics.group_difference(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
     assert groups.value == 2 and groups.p == pytest.approx(0.1056, abs=1e-4)  # t = 2√2 with two degrees of freedom
@@ -205,3 +206,15 @@ def test_the_cluster_jackknife_is_one_written_with_loops():
     found = statistics.estimate_mean(values, clusters=family)
     assert found.clusters == 8
     assert (found.low, found.high) == pytest.approx((values.mean() - reach, values.mean() + reach))
+
+
+def test_equal_differences_are_no_certainty() -> None:
+    """Accuracies over ten classes are often equal: two pairs that both differ by 0.2 show nothing."""
+    from scipy.stats import binomtest
+
+    for n in (2, 40):
+        equal = statistics.estimate_paired_difference(np.zeros(n), np.full(n, 0.2))
+        unseen = binomtest(0, n).proportion_ci(0.95).high
+        np.testing.assert_allclose((equal.low, equal.high), (0.2 - 1.2 * unseen, 0.2 + 0.8 * unseen))
+    assert equal.low > 0.05
+    assert statistics.estimate_paired_difference(np.zeros(2), np.full(2, 3.0)).low == -np.inf

@@ -166,6 +166,23 @@ def estimate_mean(
     return Estimate(jackknife.value, low, high, None, len(values), jackknife.clusters, method)
 
 
+def _bound_equals(value: float, units: int, level: float) -> tuple[float, float]:
+    """Ends for the mean of differences that are all equal, from which no error can be computed.
+
+    Of what is at most ±1, as differences of shares are, a part of which none of the units is may be anything: with so
+    many units it is at most 1 − α^(1/units), α being half of what the level leaves (Clopper and Pearson).
+
+    Args:
+        value: The differences.
+        units: How many there are.
+        level: Confidence level, in (0, 1).
+    """
+    if abs(value) > 1:
+        return -np.inf, np.inf
+    unseen = 1 - ((1 - level) / 2) ** (1 / units)
+    return value - unseen * (1 + value), value + unseen * (1 - value)
+
+
 def estimate_paired_difference(
     first: Floats,
     second: Floats,
@@ -193,8 +210,8 @@ def estimate_paired_difference(
     jackknife = resampling.jackknife(
         lambda weights: resampling.average_weighted(change, weights), len(change), cluster_of, [np.isfinite(change)]
     )
-    low, high = jackknife.interval(level)
     value = float(change.mean())
+    low, high = jackknife.interval(level) if np.ptp(change) > 1e-12 else _bound_equals(value, jackknife.units, level)
     codes = resampling.number_labels(cluster_of, len(change)) if jackknife.clusters else np.arange(len(change))
     signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], (resamples, codes.max() + 1))
     flipped = np.abs((signs[:, codes] * change).mean(axis=1)) >= abs(value) - 1e-12

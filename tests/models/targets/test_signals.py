@@ -238,7 +238,7 @@ SLOW = """
             time.sleep(0.05)
             return super().outputs(inputs)
 
-    signals.collect(Target(Slow()), make_dataset(), cache=Path({cache!r}))
+    signals.collect_signals(Target(Slow()), make_dataset(), cache=Path({cache!r}))
 """
 
 
