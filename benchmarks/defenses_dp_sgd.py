@@ -18,7 +18,7 @@ import opacus
 import torch
 
 import securitynet.datasets
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.training.dp_sgd import PrivateSteps, replace_batch_norms
 from securitynet.models.training.fit import fit
 from securitynet.models.training.recipe import Recipe
@@ -58,9 +58,9 @@ def main():
     torch.manual_seed(0)
     digits = securitynet.datasets.load("digits")
     images, labels = digits.batch(np.arange(256)), torch.from_numpy(digits.labels[:256])
-    small = build_architecture("simple-cnn", 10, 1, 8)
+    small = build("simple-cnn", 10, 1, 8)
     print(f"opacus {opacus.__version__}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
-    large = replace_batch_norms(build_architecture("vgg11", 10, 1, 8))
+    large = replace_batch_norms(build("vgg11", 10, 1, 8))
     for name, network in (("simple-cnn, 0.06 M weights", small), ("vgg11, 9.8 M weights", large)):
         few = slice(0, 256 if network is small else 64)
         compare(

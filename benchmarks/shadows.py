@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional
 
 from securitynet.datasets import load, splits
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.shadows import ShadowPlan, obtain_shadow_outputs
 from securitynet.models.shadows.outputs import plan_specs
 from securitynet.models.shadows.plan import resolve_training
@@ -46,7 +46,7 @@ def main() -> None:
     images, labels = dataset.batch(pool).float() / 255, torch.from_numpy(dataset.labels[pool])
 
     def network() -> torch.nn.Module:
-        return build_architecture(arguments.architecture, dataset.num_classes, *dataset.image_shape[:2])
+        return build(arguments.architecture, dataset.num_classes, *dataset.image_shape[:2])
 
     target = Target(ModuleBackend(network(), reference="arch:none", checksum="benchmark", example_shape=None))
     rows = [torch.randperm(len(pool))[:half] for _ in range(arguments.count)]

@@ -203,9 +203,9 @@ def models(folder: Path, count: int, limit: int, data: str, rounds: int) -> None
     write_models(folder, count, "")
     for number in range(count):
         (folder / f"m{number}.py").write_text(
-            "import torch\nfrom securitynet.models.architectures.factory import build_architecture\n\n"
+            "import torch\nfrom securitynet.models.architectures.factory import build\n\n"
             f"def make():\n    torch.manual_seed({number})\n"
-            "    return build_architecture('cifar-resnet20', 10, 3, 32)\n"
+            "    return build('cifar-resnet20', 10, 3, 32)\n"
         )
     references = ", ".join(f'"python:m{number}.py:make"' for number in range(count))
     study = folder / "study.toml"

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from securitynet.datasets import load, splits
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.training.fit import fit
 from securitynet.models.training.pixel_statistics import fit_normalization
 from securitynet.models.training.recipe import Recipe
@@ -49,7 +49,7 @@ def main() -> None:
     recipe = Recipe(epochs=arguments.epochs, schedule="constant")
 
     def network() -> torch.nn.Module:
-        return build_architecture(arguments.architecture, dataset.num_classes, *dataset.image_shape[:2])
+        return build(arguments.architecture, dataset.num_classes, *dataset.image_shape[:2])
 
     def ours(checkpoint: Path | None) -> None:
         fit(network(), images, labels, recipe, preprocessing=preprocessing, checkpoint=checkpoint, device="cpu")

@@ -6,15 +6,15 @@ import torch
 from torch import nn
 
 from securitynet.devices import use_meta_device
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 
 
 def test_a_network_on_the_meta_device_has_the_shapes_of_a_real_one_and_no_values():
     torch.manual_seed(0)
-    real = build_architecture("cifar-resnet20", num_classes=7, channels=3, image_size=32)
+    real = build("cifar-resnet20", num_classes=7, channels=3, image_size=32)
     state = torch.random.get_rng_state()
     with use_meta_device():
-        shapes = build_architecture("cifar-resnet20", num_classes=7, channels=3, image_size=32)
+        shapes = build("cifar-resnet20", num_classes=7, channels=3, image_size=32)
         outputs = shapes(torch.empty(2, 3, 32, 32))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert outputs.is_meta and outputs.shape == (2, 7)

@@ -22,11 +22,11 @@ RESULT = json.loads((GOLDEN / "result.json").read_text(encoding="utf-8"))
 
 def write_weights(path: Path) -> None:
     """Weights of SimpleCNN for digits, the same on every machine."""
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
 
     state = {}
     for number, (name, tensor) in enumerate(
-        sorted(build_architecture("simple-cnn", 10, channels=1, image_size=8).state_dict().items())
+        sorted(build("simple-cnn", 10, channels=1, image_size=8).state_dict().items())
     ):
         values = np.random.default_rng(number).integers(-128, 128, size=tuple(tensor.shape))
         fan_in = tensor[0].numel() if tensor.ndim > 1 else tensor.numel()

@@ -59,9 +59,9 @@ HEADERS = {
 
 
 def poison_weights(value):
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
 
-    network = build_architecture("simple-cnn", num_classes=10, channels=1, image_size=8)
+    network = build("simple-cnn", num_classes=10, channels=1, image_size=8)
     return {name: torch.full_like(tensor, value) for name, tensor in network.state_dict().items()}
 
 

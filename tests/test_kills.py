@@ -96,10 +96,10 @@ def write_study(folder: Path) -> None:
 
 def write_small_study(folder: Path) -> None:
     """Two trials of an entry of the catalog, whose weights lie beside the study."""
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
 
     torch.manual_seed(0)
-    save_file(build_architecture("simple-cnn", 10, 1, 8).state_dict(), folder / "model.safetensors")
+    save_file(build("simple-cnn", 10, 1, 8).state_dict(), folder / "model.safetensors")
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     codes = {"key": "test:a", "source": "test", "name": "a", "reference": "arch:simple-cnn", "dataset": "digits",
              "head": "classifier", "task_type": "classification", "checksum": f"sha256:{digest}"}  # fmt: skip

@@ -44,11 +44,11 @@ def network(case: Case) -> torch.nn.Module:
     import torch
 
     sys.path.insert(0, str(BENCHMARKS.parent / "src"))
-    from securitynet.models.architectures.factory import build_architecture  # needs torch alone
+    from securitynet.models.architectures.factory import build  # needs torch alone
 
     with np.load(case.folder / WEIGHTS, allow_pickle=False) as archive:
         state = {name: torch.from_numpy(archive[name]) for name in archive.files if name != "architecture"}
-        plain = build_architecture(str(archive["architecture"]), 10, 3, 32)
+        plain = build(str(archive["architecture"]), 10, 3, 32)
     plain.load_state_dict(state)
 
     class Normalised(torch.nn.Module):
@@ -124,11 +124,11 @@ def _trained(case: Case, architecture: str) -> dict[str, np.ndarray]:
     """Weights after a short training on the case's own material: real enough for attacks to have something to do."""
     import torch
 
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
 
     pixels, classes = _cifar(case, 2000) if case.data else _digits()
     torch.manual_seed(0)
-    plain = build_architecture(architecture, 10, 3, 32)
+    plain = build(architecture, 10, 3, 32)
     mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, DEVIATION))
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
     for _ in range(3):

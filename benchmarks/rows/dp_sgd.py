@@ -28,7 +28,7 @@ def inputs(case):
     import torch
 
     from securitynet.datasets import load
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
 
     digits = load("digits")
     torch.manual_seed(0)
@@ -36,7 +36,7 @@ def inputs(case):
         "given",
         images=digits.batch(np.arange(case.size)).numpy(),
         labels=digits.labels[: case.size],
-        **{name: value.numpy() for name, value in build_architecture("simple-cnn", 10, 1, 8).state_dict().items()},
+        **{name: value.numpy() for name, value in build("simple-cnn", 10, 1, 8).state_dict().items()},
     )
 
 
@@ -44,7 +44,7 @@ def inputs(case):
 def ours(case):
     import torch
 
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
     from securitynet.models.training.dp_sgd import PrivateSteps
     from securitynet.models.training.fit import fit
     from securitynet.models.training.recipe import Recipe
@@ -54,7 +54,7 @@ def ours(case):
     images, labels = torch.from_numpy(given["images"]), torch.from_numpy(given["labels"])
 
     def train(batch, epochs, noise):
-        network = loaded(build_architecture("simple-cnn", 10, 1, 8), given)
+        network = loaded(build("simple-cnn", 10, 1, 8), given)
         recipe = Recipe(
             epochs=epochs, batch_size=batch, learning_rate=RATE, momentum=0, weight_decay=0, schedule="constant"
         )

@@ -57,14 +57,14 @@ def ours(case):
     from securitynet.datasets.splits import four_way
     from securitynet.methods.context import Context
     from securitynet.methods.data import TrialData
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
     from securitynet.models.sources.preprocessing import Preprocessing
     from securitynet.models.targets.backends.module import ModuleBackend
     from securitynet.models.targets.target import Target
     from securitynet.records import Access
 
     given = case.load("target")
-    network = loaded(build_architecture("simple-cnn", 10, 1, case.size), given)
+    network = loaded(build("simple-cnn", 10, 1, case.size), given)
     shape = (1, case.size, case.size)
     backend = ModuleBackend(network, reference="arch:simple-cnn", checksum="-", example_shape=shape)
     steps = Preprocessing(mean=(float(given["mean"]),), std=(float(given["std"]),))

@@ -75,14 +75,14 @@ def _trained(digits: object, records: np.ndarray, implanted: bool) -> dict:
     import torch
 
     from securitynet.backdoors.badnets import Badnets
-    from securitynet.models.architectures.factory import build_architecture
+    from securitynet.models.architectures.factory import build
 
     images, labels = digits.batch(records), torch.from_numpy(digits.labels[records]).clone()
     if implanted:
         share = len(records) // 10
         images[:share], labels[:share] = Badnets(size=3).apply_trigger(images[:share]), PLANTED
     torch.manual_seed(0)
-    network = build_architecture("simple-cnn", 10, 1, SIDE)
+    network = build("simple-cnn", 10, 1, SIDE)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(15):
         for rows in torch.randperm(len(images)).split(64):
@@ -112,7 +112,7 @@ def searching(**settings: object) -> Callable:
         from securitynet.detectors._neural_cleanse.trigger_search import SearchRules, TriggerSearch
         from securitynet.detectors.neural_cleanse import NeuralCleanse
         from securitynet.metrics import detection
-        from securitynet.models.architectures.factory import build_architecture
+        from securitynet.models.architectures.factory import build
         from securitynet.models.targets.backends.module import ModuleBackend
         from securitynet.models.targets.target import Target
         from securitynet.records import Access
@@ -121,7 +121,7 @@ def searching(**settings: object) -> Callable:
         images = torch.from_numpy(case.load("searched")["images"]).to(case.device)
 
         def target(name: str) -> Target:
-            network = loaded(build_architecture("simple-cnn", 10, 1, SIDE), case.load(name))
+            network = loaded(build("simple-cnn", 10, 1, SIDE), case.load(name))
             device = torch.device(case.device)
             backend = ModuleBackend(network, reference="-", checksum="-", example_shape=(1, SIDE, SIDE), device=device)
             return Target(backend, access=Access.WHITE_BOX)

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from securitynet.cli.main import main
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.results.document import SCHEMA_FILE, read_document, write_result_schema
 
 
@@ -108,7 +108,7 @@ class Bomb:
 
 
 def checkpoint(tmp_path, name, **changes):
-    network = build_architecture("cifar-resnet20", changes.pop("classes", 10), channels=changes.pop("channels", 3))
+    network = build("cifar-resnet20", changes.pop("classes", 10), channels=changes.pop("channels", 3))
     state = network.state_dict()
     state.update(changes)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / name)
@@ -155,7 +155,7 @@ def test_bad_model_files(invoke, tmp_path, colour_folder):
     truncated = tmp_path / "truncated.safetensors"
     truncated.write_bytes(good.read_bytes()[:5000])
     one_clear_message(assess(truncated), "truncated")
-    torch.save(build_architecture("cifar-resnet20", 10).state_dict(), tmp_path / "whole.pt")
+    torch.save(build("cifar-resnet20", 10).state_dict(), tmp_path / "whole.pt")
     half = tmp_path / "half.pt"
     half.write_bytes((tmp_path / "whole.pt").read_bytes()[:30000])
     one_clear_message(assess(half), "half.pt")
@@ -306,7 +306,7 @@ def test_members_by_a_list_and_the_files_in_the_results(tmp_path, invoke):
     files = write_photos(tmp_path / "photos")
     members = [file for number, file in enumerate(files) if number % 3]
     (tmp_path / "members.csv").write_text("file\n" + "\n".join(members) + "\n", encoding="utf-16")
-    module = build_architecture("simple-cnn", 2, 3, 28)
+    module = build("simple-cnn", 2, 3, 28)
     save_file(module.state_dict(), tmp_path / "w.safetensors")
     code, out, err = invoke(
         "assess", "arch:simple-cnn", "--weights", tmp_path / "w.safetensors", "--dataset", f"folder:{tmp_path}/photos",
@@ -341,7 +341,7 @@ def test_members_as_a_mask_from_python(tmp_path):
 
     write_photos(tmp_path / "photos")
     dataset = securitynet.load_dataset(f"folder:{tmp_path / 'photos'}", cache=tmp_path / "cache")
-    module = build_architecture("simple-cnn", 2, 3, 28)
+    module = build("simple-cnn", 2, 3, 28)
     save_file(module.state_dict(), tmp_path / "w.safetensors")
     mask = torch.arange(len(dataset)) % 2 == 0
     outcome = securitynet.assess(

@@ -23,7 +23,7 @@ import securitynet.catalog
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.result import _settings
 from securitynet.cli.main import app, main
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.web.app import create_app
 
 SOURCE = Path(securitynet.__file__).parent
@@ -110,7 +110,7 @@ def test_a_wrong_command_is_noticed() -> None:
 def page(tmp_path: Path) -> tuple[str, str]:
     """A model's page for an entry in a database of its own: its command and its Python code."""
     torch.manual_seed(0)
-    torch.save(build_architecture("simple-cnn", 10, 1, 8).state_dict(), tmp_path / "net.pth")
+    torch.save(build("simple-cnn", 10, 1, 8).state_dict(), tmp_path / "net.pth")
     url = f"sqlite:///{tmp_path}/a catalog.sqlite"
     with securitynet.catalog.open(url) as catalog:
         codes = {"name": "net", "reference": "arch:simple-cnn", "dataset": "digits", "classes": 10}
@@ -143,7 +143,7 @@ def test_the_commands_of_a_report_can_be_typed(tmp_path) -> None:
     """Those that this report shows, filled with its own values."""
     torch.manual_seed(0)
     outcome = securitynet.assess(
-        build_architecture("simple-cnn", 10, 1, 8),
+        build("simple-cnn", 10, 1, 8),
         "digits",
         limit=60,
         attacks=["correctness"],

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import securitynet.catalog
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(5):
         torch.manual_seed(number)
         folder = place / "nets" if number < 4 else place
-        torch.save(build_architecture("tutorial-cnn", 10).state_dict(), folder / f"net-{number}.pth")
+        torch.save(build("tutorial-cnn", 10).state_dict(), folder / f"net-{number}.pth")
     (place / "nets" / "copy.pth").write_bytes((place / "nets" / "net-0.pth").read_bytes())
     random = np.random.default_rng(0)
     for part in ("train", "test"):

@@ -20,7 +20,7 @@ from securitynet.defenses.relaxloss import compute_relaxed_loss
 from securitynet.errors import ConfigurationError, UnknownName
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.effective_splits import restore_splits
 from securitynet.models.store.record_files import read_target_record
@@ -171,7 +171,7 @@ def test_relaxloss_keeps_the_training_loss_up(digits):
 def a_fitting(digits, recipe, architecture="simple-cnn", **changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_architecture(architecture, 10, 1, 8)
+        network = build(architecture, 10, 1, 8)
     indices = np.arange(100)
     normalise = make_defense("label-smoothing").preprocessing(digits, indices)
     values = {"aside": np.arange(100, 160), "unseen": np.arange(160, 260), "device": "cpu", **changes}

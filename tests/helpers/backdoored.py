@@ -9,7 +9,7 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.detectors._known_trigger import Trigger
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
@@ -41,7 +41,7 @@ def train(images, labels, classes, seed=0, epochs=14, learning_rate=3e-3):
     channels, height = images.shape[1:3]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build_architecture("simple-cnn", classes, channels=channels, image_size=height)
+        network = build("simple-cnn", classes, channels=channels, image_size=height)
         optimizer = torch.optim.Adam(network.parameters(), learning_rate)
         inputs, targets = images.float() / 255, torch.from_numpy(labels)
         network.train()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.scan import Candidate, scan
 from securitynet.scan.read_code import read_code
@@ -31,7 +31,7 @@ def rename(state: dict[str, torch.Tensor], **names: str) -> dict[str, torch.Tens
 
 def test_a_layer_that_normalises_comes_before_a_network_with_names_of_its_own(tmp_path: Path) -> None:
     """As adversarial training saves it: Sequential(Normalize, network), compiled."""
-    network = rename(build_architecture("cifar-resnet20", 10).state_dict(), linear="classifier", conv1="first")
+    network = rename(build("cifar-resnet20", 10).state_dict(), linear="classifier", conv1="first")
     state = {f"_orig_mod.1.{key}": value for key, value in network.items()}
     state |= {f"_orig_mod.0.{key}": torch.tensor(v).view(1, 3, 1, 1) for key, v in (("mean", MEAN), ("std", STD))}
     candidate = read_one(tmp_path, state)
@@ -104,9 +104,7 @@ def test_a_class_that_cannot_be_made_hides_no_network_of_these_shapes(tmp_path: 
         + "".join(f"        self.{name} = f()\n" for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "head"))
         + "def ResNet20():\n    return ResNet(Basic, [3, 3, 3])\ndef ResNet32():\n    return ResNet(Basic, [5, 5, 5])\n"
     )
-    candidate = read_one(
-        tmp_path, rename(build_architecture("cifar-resnet20", 10).state_dict(), linear="head"), net__py=code
-    )
+    candidate = read_one(tmp_path, rename(build("cifar-resnet20", 10).state_dict(), linear="head"), net__py=code)
     assert candidate.surest()["reference"].value == "arch:cifar-resnet20"
 
 

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.scan import scan
 
 TFLITE = Path(__file__).parents[3] / "shared" / "data" / "keras-tflite" / "pretrainedResnet_quant.tflite"
@@ -118,13 +118,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "T.Normalize((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)))\n"
     )
 
-    tutorial = build_architecture("tutorial-cnn", 10).state_dict()
+    tutorial = build("tutorial-cnn", 10).state_dict()
     nested = {"epoch": 3, "state_dict": {f"model.{key}": value for key, value in tutorial.items()},
               "optimizer_states": [{"state": {0: {"exp_avg": torch.rand(6, 3, 5, 5)}}}]}  # fmt: skip
     torch.save(nested, folder / "lightning" / "epoch=3-step=100.ckpt")
     (folder / "lightning" / "data.py").write_text("train = CIFAR10(root, train=True)\n")
 
-    trained, averaged = (build_architecture("cifar-resnet20", 10).state_dict() for _ in range(2))
+    trained, averaged = (build("cifar-resnet20", 10).state_dict() for _ in range(2))
     torch.save(
         {"model": trained, "model_ema": averaged, "optimizer": {"param_groups": []}}, folder / "averaged" / "ck.pt"
     )
@@ -135,7 +135,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     many = folder / "many-epochs"
     (many / "checkpoints").mkdir()
     for epoch in (1, 2):
-        state = build_architecture("simple-cnn", 10, 1, 28).state_dict()
+        state = build("simple-cnn", 10, 1, 28).state_dict()
         torch.save({f"module.{key}": value for key, value in state.items()}, many / "checkpoints" / f"{epoch}.pth")
     (many / "main.py").write_text("loader = DataLoader(datasets.MNIST('data', train=True))\n")
     (many / "LICENSE").write_text("Apache License\n  Version 2.0, January 2004\n")

@@ -15,7 +15,7 @@ import torch
 
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import ConfigurationError
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.scan import scan
 from securitynet.scan.candidates import accept
 from securitynet.scan.read_code import read_code
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, marker: Path) -> Path:
     first.mkdir()
     second.mkdir()
     torch.manual_seed(0)
-    state = build_architecture("tutorial-cnn", 10).state_dict()
+    state = build("tutorial-cnn", 10).state_dict()
     torch.save(state, first / "net.pth")
     safetensors.torch.save_file({f"module.{key}": value for key, value in state.items()}, first / "copy.safetensors")
     (first / "train.py").write_text(TRAIN.format(marker=marker))
@@ -160,7 +160,7 @@ def test_a_folder_without_history_says_nothing(tmp_path: Path) -> None:
     ("name", "classes", "channels", "size"), [("cifar-resnet20", 7, 1, 32), ("simple-cnn", 10, 1, 28)]
 )
 def test_a_wrapper_hides_no_network(name: str, classes: int, channels: int, size: int) -> None:
-    state = build_architecture(name, classes, channels, size).state_dict()
+    state = build(name, classes, channels, size).state_dict()
     for prefix in ("", "module.", "model.module."):
         network = recognise_network({f"{prefix}{key}": value for key, value in state.items()})
         assert network is not None and network.reference == f"arch:{name}" and network.exact

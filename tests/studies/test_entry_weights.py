@@ -16,7 +16,7 @@ import securitynet.catalog
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import ConfigurationError
 from securitynet.files import parse_toml
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.sources.references import list_code
 from securitynet.records import Check
 from securitynet.results.study_targets import StudyTargetRecord
@@ -41,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("weights")
     for number in range(3):
         torch.manual_seed(number)
-        torch.save(build_architecture("simple-cnn", 10, 1, 8).state_dict(), folder / f"{number}.pth")
+        torch.save(build("simple-cnn", 10, 1, 8).state_dict(), folder / f"{number}.pth")
     return sorted(folder.iterdir())
 
 

@@ -14,7 +14,7 @@ import securitynet.datasets
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.splits import Splits
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.backends.module import ModuleBackend
@@ -139,7 +139,7 @@ def _memorise(dataset: ImageDataset, members: NDArray[np.int64], labels: NDArray
     """Train a small network on ``members`` until it has memorised their ``labels``."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_architecture("simple-cnn", 10, channels=1, image_size=8)
+        network = build("simple-cnn", 10, channels=1, image_size=8)
     images, targets = dataset.batch(members).float() / 255, torch.from_numpy(labels[members])
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     network.train()

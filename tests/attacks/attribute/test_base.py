@@ -16,7 +16,7 @@ from securitynet.datasets.splits import four_way
 from securitynet.errors import AccessDenied, ConfigurationError, ModelError, SplitError, UnknownName
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.signals import collect_embeddings
@@ -37,7 +37,7 @@ def network(digits):
     splits = four_way(digits, known=0.7)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_architecture("simple-cnn", 10, channels=1, image_size=8)
+        network = build("simple-cnn", 10, channels=1, image_size=8)
     recipe = Recipe(epochs=12, batch_size=32, optimizer="adam", learning_rate=2e-3, schedule="constant", weight_decay=0)
     fit(network, digits.images, digits.labels[splits.members], recipe, indices=splits.members)
     return network.eval()

@@ -14,7 +14,7 @@ from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.fgsm_transfer import FgsmTransfer
 from securitynet.attacks.evasion.square import Square
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 
 
@@ -22,7 +22,7 @@ from securitynet.models.loading.load import load_target
 def weights(digits, tmp_path_factory):
     members = splits_of(len(digits)).members
     images, labels = digits.batch(members).float() / 255, torch.from_numpy(digits.labels[members])
-    network = trained(lambda: build_architecture("simple-cnn", 10, channels=1, image_size=8), images, labels, epochs=8)
+    network = trained(lambda: build("simple-cnn", 10, channels=1, image_size=8), images, labels, epochs=8)
     path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
     save_file(network.state_dict(), path)
     return network, path

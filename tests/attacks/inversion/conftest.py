@@ -9,7 +9,7 @@ from torch import nn
 from inversion_targets import wrapped
 from securitynet.datasets.splits import four_way
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.shadows import obtain_shadow
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.target import Target
@@ -41,7 +41,7 @@ def random_target():
     def make(seed: int) -> Target:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = build_architecture("simple-cnn", 10, channels=1, image_size=8)
+            network = build("simple-cnn", 10, channels=1, image_size=8)
         return wrapped(network, (1, 8, 8), f"random {seed}", Preprocessing(mean=(0.3,), std=(0.35,)))
 
     return make

@@ -21,7 +21,7 @@ from securitynet.errors import ModelError, UnknownName
 from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.architectures._common import initialise
 from securitynet.models.architectures.cifar_resnet import PaddedShortcut
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.architectures.wide_resnet import LARGEST_SMALL_IMAGE, WideBlock, WideResNet
 from securitynet.torchvision_cure import import_torchvision
 
@@ -42,7 +42,7 @@ LIGHT = [
 def on_meta(name: str, num_classes: int = 10, channels: int = 3, image_size: int = 32) -> nn.Module:
     """The network without its numbers: shapes and counts come at once, however large it is."""
     with use_meta_device():
-        return build_architecture(name, num_classes, channels, image_size)
+        return build(name, num_classes, channels, image_size)
 
 
 def count(network: nn.Module) -> int:
@@ -129,7 +129,7 @@ def test_every_architecture_at_every_size(name: str) -> None:
     for channels, size in shapes:
         network, device = on_meta(name, 7, channels, size), "meta"
         if count(network) < 2_000_000:  # quicker to compute than torch is to work out the shapes of each layer
-            network, device = build_architecture(name, 7, channels, size), "cpu"
+            network, device = build(name, 7, channels, size), "cpu"
         logits = network(torch.zeros(2, channels, size, size, device=device))
         assert logits.shape == (2, 7)
     logits.sum().backward()
@@ -148,7 +148,7 @@ def test_every_architecture_ends_in_a_linear_layer_and_can_be_traced(name: str) 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_forward_tracing_and_folding_give_the_same_logits(name: str) -> None:
-    network = ready(build_architecture(name, 5, 1, 8))
+    network = ready(build(name, 5, 1, 8))
     batch = images(1, 8)
     with torch.inference_mode():
         logits = network(batch)
@@ -172,7 +172,7 @@ def test_wide_resnet_folds_what_can_be_folded() -> None:
 @pytest.mark.parametrize("name", ["simple-cnn", "cifar-resnet20"])
 @pytest.mark.parametrize(("channels", "size"), SHAPES)
 def test_the_last_layers_input_is_the_embedding(name: str, channels: int, size: int) -> None:
-    network = ready(build_architecture(name, 4, channels, size))
+    network = ready(build(name, 4, channels, size))
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     seen: list[torch.Tensor] = []
     last.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
@@ -194,7 +194,7 @@ def test_initial_weights_follow_torchs_seed_and_keep_the_scale_of_the_signal() -
     states = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        states.append(build_architecture("cifar-resnet20", 10).state_dict())
+        states.append(build("cifar-resnet20", 10).state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert not torch.equal(states[0]["conv1.weight"], states[2]["conv1.weight"])
 
@@ -207,7 +207,7 @@ def test_initial_weights_follow_torchs_seed_and_keep_the_scale_of_the_signal() -
 @pytest.mark.parametrize(("channels", "size"), SHAPES)
 def test_alexnet_keeps_the_signal_without_batch_norm(channels: int, size: int) -> None:
     torch.manual_seed(0)
-    network = build_architecture("alexnet", 10, channels, size).eval()
+    network = build("alexnet", 10, channels, size).eval()
     grids: list[torch.Tensor] = []
     network.pool.register_forward_hook(lambda _module, inputs, _output: grids.append(inputs[0]))
     patterns = torch.rand(8, channels, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -220,11 +220,11 @@ def test_alexnet_keeps_the_signal_without_batch_norm(channels: int, size: int) -
 @pytest.mark.parametrize("name", ARCHITECTURES.names())
 def test_arguments_that_allow_no_network_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match=r"7×7 pixels are too small .* Resize them to 8×8"):
-        build_architecture(name, 10, 3, 7)
+        build(name, 10, 3, 7)
     with pytest.raises(ModelError, match="1 classes"):
-        build_architecture(name, 1)
+        build(name, 1)
     with pytest.raises(ModelError, match="0 channels"):
-        build_architecture(name, 10, 0)
+        build(name, 10, 0)
 
 
 def test_wide_resnets_of_impossible_depth_and_unknown_names_are_refused() -> None:
@@ -232,7 +232,7 @@ def test_wide_resnets_of_impossible_depth_and_unknown_names_are_refused() -> Non
         with pytest.raises(ModelError, match="6n \\+ 4"):
             WideResNet(depth, 1, 10)
     with pytest.raises(UnknownName, match="resnet18"):
-        build_architecture("resnet-18", 10)
+        build("resnet-18", 10)
 
 
 def test_listing_loads_no_torch() -> None:
@@ -269,7 +269,7 @@ def test_wide_block_shortcuts() -> None:
 def test_resnet18_agrees_with_torchvision() -> None:
     other = import_torchvision("torchvision.models").resnet18(num_classes=6)
     other.conv1, other.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    ours = build_architecture("resnet18", 6)
+    ours = build("resnet18", 6)
     ours.load_state_dict(ready(other).state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images(3, 16)), other(images(3, 16)))
@@ -277,7 +277,7 @@ def test_resnet18_agrees_with_torchvision() -> None:
 
 def test_vgg11_features_agree_with_torchvision() -> None:
     other = ready(import_torchvision("torchvision.models").vgg11_bn(init_weights=False).features)
-    ours = build_architecture("vgg11", 6)
+    ours = build("vgg11", 6)
     ours.features.load_state_dict(other.state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval().features(images(3, 32)), other(images(3, 32)))
@@ -295,7 +295,7 @@ def test_wide_resnet_agrees_with_pytorchcv() -> None:
 
 def test_xception_agrees_with_timm() -> None:
     other = ready(import_torchvision("timm").create_model("legacy_xception", num_classes=6))
-    ours = build_architecture("xception", 6)
+    ours = build("xception", 6)
     copy_in_order(other, ours)
     ours.conv1.stride, ours.conv1.padding, ours.conv2.padding = (
         (2, 2),
@@ -339,7 +339,7 @@ def test_public_checkpoints_load_and_classify(name: str, checkpoint: str, accura
     if not weights.exists() or not table.exists():
         pytest.skip(f"{weights} or {table} is absent")
     state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-    network = build_architecture(name, 10)
+    network = build(name, 10)
     network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()}, strict=True)
     network.eval()
 

@@ -20,7 +20,7 @@ from securitynet.errors import (
     UnsafeFile,
     WeightsMismatch,
 )
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.models.sources.weights import state_checksum
 from securitynet.records import Access
@@ -40,7 +40,7 @@ def dataset_of(classes=CLASSES, channels=3, size=16, count=40):
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = build_architecture("cifar-resnet20", CLASSES)
+        net = build("cifar-resnet20", CLASSES)
         net.train()
         net(torch.rand(32, 3, 16, 16))  # running statistics that are not the initial ones
     return net.eval()
@@ -158,7 +158,7 @@ def test_nan_in_weights_and_in_outputs(network, tmp_path):
 
 
 def test_images_of_a_size_that_the_network_does_not_take(tmp_path):
-    state = build_architecture("simple-cnn", CLASSES, channels=3, image_size=16).state_dict()
+    state = build("simple-cnn", CLASSES, channels=3, image_size=16).state_dict()
     save_file(state, tmp_path / "w.safetensors")
     load = {"reference": "arch:simple-cnn", "weights": tmp_path / "w.safetensors"}
     errors(WeightsMismatch, "--input-size 16", dataset=dataset_of(size=32), **load)

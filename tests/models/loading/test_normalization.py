@@ -10,7 +10,7 @@ from torch import nn
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import ConfigurationError, QueryBudgetExceeded, TargetError
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.models.loading.normalization import (
     ConventionFit,
@@ -36,7 +36,7 @@ def network(digits):
     labels = torch.from_numpy(digits.labels[indices])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = build_architecture("simple-cnn", 10, channels=1, image_size=8)
+        net = build("simple-cnn", 10, channels=1, image_size=8)
         optimizer = torch.optim.Adam(net.parameters(), 2e-3)
         for _ in range(12):
             for chosen in torch.randperm(len(images)).split(64):
@@ -87,7 +87,7 @@ def test_it_obeys_a_query_cap(network, digits):
 def test_a_network_that_knows_nothing_is_reported_loudly(digits):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        untrained = build_architecture("simple-cnn", 10, channels=1, image_size=8)
+        untrained = build("simple-cnn", 10, channels=1, image_size=8)
     choice = choose_normalization(target_of(untrained), digits)
     assert "WARNING" in choice.note
     assert "hardly better than chance" in choice.note
@@ -103,7 +103,7 @@ def test_a_network_that_knows_none_of_many_classes_is_not_tried_under_everything
     """Trying random weights under 26 conventions to the end would take longer than the assessment of 1,000 classes."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        untrained = build_architecture("simple-cnn", 100, channels=3, image_size=8)
+        untrained = build("simple-cnn", 100, channels=3, image_size=8)
     counter = QueryCounter()
     choice = choose_normalization(target_of(untrained, shape=(3, 8, 8), query_counter=counter), many_classes())
     assert "WARNING" in choice.note and "hardly better than chance" in choice.note
@@ -209,7 +209,7 @@ def colourful(digits):
     labels = torch.from_numpy(digits.labels[indices])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = build_architecture("simple-cnn", 10, channels=3, image_size=8)
+        net = build("simple-cnn", 10, channels=3, image_size=8)
         optimizer = torch.optim.Adam(net.parameters(), 2e-3)
         for _ in range(6):
             for chosen in torch.randperm(len(inputs)).split(64):

@@ -12,7 +12,7 @@ import torch
 import securitynet.catalog
 from securitynet import load_target
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.sources.weight_digests import digest_tensors
 
 
@@ -22,7 +22,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     for seed, name in enumerate(("one", "other")):
         torch.manual_seed(seed)
-        state = build_architecture("simple-cnn", 10, 1, 8).state_dict()
+        state = build("simple-cnn", 10, 1, 8).state_dict()
         torch.save(state, folder / f"{name}.pth")
         if name == "one":
             safetensors.torch.save_file(state, folder / "one.safetensors")
@@ -68,8 +68,7 @@ def test_no_weights_and_other_weights_are_refused(add, files) -> None:
 def test_a_factory_with_random_weights_is_refused(tmp_path, files) -> None:
     """``python:`` is loaded when the user names it; under a stated digest, never as it was initialised."""
     (tmp_path / "net.py").write_text(
-        "from securitynet.models.architectures.factory import build_architecture\n"
-        "def net(): return build_architecture('simple-cnn', 10, 1, 8)\n"
+        "from securitynet.models.architectures.factory import build\ndef net(): return build('simple-cnn', 10, 1, 8)\n"
     )
     reference = f"python:{tmp_path}/net.py:net"
     assert load_target(reference, input_size=8).num_classes == 10

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from securitynet.errors import ModelError, WeightsMismatch
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.architectures.wide_resnet import WideResNet
 from securitynet.models.loading.open import open_network
 from securitynet.models.sources import _robustbench as package
@@ -88,7 +88,7 @@ def test_without_the_package_a_wide_resnet_is_filled_by_its_names(
 ) -> None:
     monkeypatch.setattr(package, "is_installed", lambda: False)
     torch.manual_seed(2)
-    network = build_architecture("resnet18", 10).eval()
+    network = build("resnet18", 10).eval()
     older = {
         key.replace(".downsample.", ".shortcut.").replace("fc.", "linear."): value
         for key, value in network.state_dict().items()

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from securitynet.errors import WeightsMismatch
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.models.sources.layer_order import match_in_order
 from securitynet.models.sources.tensor_names import fit_names
@@ -155,7 +155,7 @@ def test_no_match_where_shapes_differ():
 
 
 def test_a_renamed_file_is_loaded_with_a_note(tmp_path):
-    net = build_architecture("cifar-resnet20", 7)
+    net = build("cifar-resnet20", 7)
     names = {key: f"stage.{key.replace('layer', 'block').replace('linear', 'fc')}" for key in net.state_dict()}
     torch.save({names[key]: value for key, value in net.state_dict().items()}, tmp_path / "w.pth")
     target = load_target("arch:cifar-resnet20", weights=tmp_path / "w.pth", normalize="none")
@@ -165,7 +165,7 @@ def test_a_renamed_file_is_loaded_with_a_note(tmp_path):
     with torch.inference_mode():
         expected = net.eval()(images)
     torch.testing.assert_close(target.logits(images), expected, rtol=1e-3, atol=1e-4)
-    other = build_architecture("cifar-resnet32", 7)
+    other = build("cifar-resnet32", 7)
     torch.save(other.state_dict(), tmp_path / "other.pth")
     with pytest.raises(WeightsMismatch, match="arch:cifar-resnet32"):
         load_target("arch:cifar-resnet20", weights=tmp_path / "other.pth", normalize="none")

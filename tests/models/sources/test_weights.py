@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from securitynet.errors import ModelError, UnsafeFile, WeightsMismatch
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.references import parse_reference
@@ -224,7 +224,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def net():
-    return build_architecture("cifar-resnet20", 10)
+    return build("cifar-resnet20", 10)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_prefix_that_belongs_to_the_network_stays():
 
 
 def test_counters_may_be_missing_and_leftovers_of_profilers_are_dropped():
-    network, state = net(), dict(build_architecture("cifar-resnet20", 10).state_dict())
+    network, state = net(), dict(build("cifar-resnet20", 10).state_dict())
     bare = {key: value for key, value in state.items() if "num_batches" not in key}
     bare |= {"total_ops": torch.zeros(1), "layer1.0.total_params": torch.zeros(1)}
     load_weights(network, bare, reference="arch:cifar-resnet20")
@@ -293,7 +293,7 @@ def test_weights_that_are_not_finite_are_refused(value):
 @pytest.mark.parametrize(("classes", "channels"), [(7, 3), (10, 1), (100, 3)])
 def test_class_count_and_channels_are_read_from_the_weights(classes, channels):
     source = open_source(parse_reference("arch:cifar-resnet20"))
-    state = {f"module.{k}": v for k, v in build_architecture("cifar-resnet20", classes, channels).state_dict().items()}
+    state = {f"module.{k}": v for k, v in build("cifar-resnet20", classes, channels).state_dict().items()}
     shape, counted = fitting.deduce_shape(source, state, 32)
     assert (shape.num_classes, shape.channels, counted) == (classes, channels, True)
     assert fitting.fits(source, shape, state)
@@ -310,7 +310,7 @@ def test_building_leaves_the_global_random_state_alone():
 
 def test_suggestions_name_what_fits():
     reference = parse_reference("arch:cifar-resnet20")
-    assert "arch:cifar-resnet44" in suggest(dict(build_architecture("cifar-resnet44", 7).state_dict()), reference, 32)
-    small = dict(build_architecture("simple-cnn", 10, channels=1, image_size=28).state_dict())
+    assert "arch:cifar-resnet44" in suggest(dict(build("cifar-resnet44", 7).state_dict()), reference, 32)
+    small = dict(build("simple-cnn", 10, channels=1, image_size=28).state_dict())
     assert "--input-size 28" in suggest(small, parse_reference("arch:simple-cnn"), 32)
     assert "No architecture" in suggest(a_state(), reference, 32)

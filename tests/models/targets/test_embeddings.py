@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from securitynet.devices import use_meta_device
 from securitynet.errors import ModelError
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.embeddings import choose_extractor, find_classifier
 from securitynet.models.targets.optimise import prepare_network
@@ -227,7 +227,7 @@ def test_a_network_that_changes_its_course_is_noticed():
 
 
 def test_layers_by_name():
-    network, images = ready(build_architecture("simple-cnn", CLASSES, 3, 8)), pictures()
+    network, images = ready(build("simple-cnn", CLASSES, 3, 8)), pictures()
     *_, last = (name for name, module in network.named_modules() if isinstance(module, nn.Linear))
     found = embed(network, images)
     torch.testing.assert_close(embed(network, images, f"{last}:input"), found)
@@ -244,7 +244,7 @@ def test_layers_by_name():
 
 def test_blocks_are_found_by_name_also_where_batch_norms_were_folded():
     torch.manual_seed(0)
-    network = ready(build_architecture("cifar-resnet20", CLASSES, 3, 16))
+    network = ready(build("cifar-resnet20", CLASSES, 3, 16))
     images = pictures(4, 16)
     folded = prepare_network(network, torch.device("cpu"), torch.zeros(1, 3, 16, 16)).module
     assert isinstance(folded, torch.fx.GraphModule)

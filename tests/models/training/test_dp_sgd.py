@@ -17,7 +17,7 @@ from securitynet.defenses.label_smoothing import LabelSmoothing
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.loading.load import load_target
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_model, train_target
@@ -38,7 +38,7 @@ RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.1, momentum=0.0, weight
 def network(name="simple-cnn", seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build_architecture(name, 10, 1, 8)
+        return build(name, 10, 1, 8)
 
 
 def by_hand(module, images, labels, groups, bound, expected, rate):

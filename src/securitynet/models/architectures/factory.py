@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build_architecture(name: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
+def build(name: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
     """Build a network with new initial weights, in training mode, on torch's default device.
 
     Set torch's seed beforehand to get the same weights each time; build under ``torch.device("meta")`` if only shapes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from securitynet.models.architectures import ARCHITECTURES
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import Scheme
@@ -22,6 +22,6 @@ def open_source(reference: ModelReference) -> NetworkSource:
     name = ARCHITECTURES.resolve(reference.name).name
 
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
-        return build_architecture(name, shape.num_classes, shape.channels, shape.image_size)
+        return build(name, shape.num_classes, shape.channels, shape.image_size)
 
     return NetworkSource(architecture=name, build=make, sized=True)

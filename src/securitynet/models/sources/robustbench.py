@@ -18,7 +18,7 @@ from torch import nn
 from securitynet.catalog.published import ROBUSTBENCH, load_packaged
 from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.files import write_atomically
-from securitynet.models.architectures.factory import build_architecture
+from securitynet.models.architectures.factory import build
 from securitynet.models.architectures.wide_resnet import WideResNet
 from securitynet.models.sources import _robustbench as package
 from securitynet.models.sources import timm, torchvision
@@ -285,9 +285,7 @@ def _own_network(architecture: str, dataset: str) -> Callable[[Shape, frozenset[
     if wide and (int(wide[1]) - 4) % 6 == 0:
         return lambda shape, _keys: WideResNet(int(wide[1]), int(wide[2]), shape.num_classes, shape.channels)
     if plain and plain[1] != "50":
-        return lambda shape, _keys: build_architecture(
-            f"resnet{plain[1]}", shape.num_classes, shape.channels, shape.image_size
-        )
+        return lambda shape, _keys: build(f"resnet{plain[1]}", shape.num_classes, shape.channels, shape.image_size)
     return None
 
 
