@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from securitynet.metrics import roc
 from securitynet.metrics.defaults import DEFAULT_DELTA
+from securitynet.metrics.former_names import forward_names
 from securitynet.records import Direction, Measurement
 
 MOST_CANDIDATES = 2000
@@ -156,3 +159,14 @@ def _halves(is_member: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
     for group in (np.flatnonzero(is_member), np.flatnonzero(~is_member)):
         chosen[generator.permutation(group)[: len(group) // 2]] = True
     return chosen
+
+
+if not TYPE_CHECKING:  # checkers of types know the present names only
+    __getattr__ = forward_names(
+        __name__,
+        {
+            "bound": "bound_epsilon",
+            "best_threshold": "find_best_epsilon_threshold",
+            "lower_bound": "measure_lower_bound",
+        },
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from securitynet.metrics import epsilon, rates, roc
 from securitynet.metrics.defaults import DEFAULT_DELTA, DEFAULT_FPRS
+from securitynet.metrics.former_names import forward_names
 from securitynet.records import Direction, Measurement
 
 
@@ -72,4 +74,14 @@ def measure_advantage(
     hits, false_alarms = int((members >= threshold).sum()), int((non_members >= threshold).sum())
     return rates.measure_difference(
         name, (hits, len(members)), (false_alarms, len(non_members)), direction=Direction.LOWER, level=level
+    )
+
+
+if not TYPE_CHECKING:  # checkers of types know the present names only
+    __getattr__ = forward_names(
+        __name__,
+        {
+            "measure": "measure_membership",
+            "advantage": "measure_advantage",
+        },
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from securitynet.metrics import rates
+from securitynet.metrics.former_names import forward_names
 from securitynet.records import Direction, Measurement
 
 MOVER_PAIRED = "MOVER over discordant records with Clopper–Pearson limits"
@@ -93,4 +96,15 @@ def measure_paired_difference(
         n=len(first),
         direction=direction,
         method=MOVER_PAIRED,
+    )
+
+
+if not TYPE_CHECKING:  # checkers of types know the present names only
+    __getattr__ = forward_names(
+        __name__,
+        {
+            "interval": "compute_paired_interval",
+            "limits": "compute_paired_limits",
+            "difference": "measure_paired_difference",
+        },
     )

@@ -7,11 +7,13 @@ All intervals are built from exact ones. Wilson's interval has the right coverag
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from securitynet.metrics.former_names import forward_names
 from securitynet.records import Direction, Measurement
 
 CLOPPER_PEARSON = "Clopper–Pearson"
@@ -225,3 +227,18 @@ def compute_percentile_interval(samples: np.ndarray, level: float) -> tuple[floa
 def count_draws(share: float, level: float) -> int:
     """Return how many draws contain an event of this probability at least once with confidence (1 + level) / 2."""
     return math.ceil(math.log((1 - level) / 2) / math.log1p(-share) - 1e-9)
+
+
+if not TYPE_CHECKING:  # checkers of types know the present names only
+    __getattr__ = forward_names(
+        __name__,
+        {
+            "clopper_pearson": "compute_clopper_pearson",
+            "combine": "combine_rates",
+            "difference": "measure_difference",
+            "bounded_mean": "compute_bounded_mean",
+            "beta_quantile": "compute_beta_quantile",
+            "ratio": "compute_ratio_interval",
+            "percentile_interval": "compute_percentile_interval",
+        },
+    )

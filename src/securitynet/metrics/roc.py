@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from securitynet.metrics import rates
+from securitynet.metrics.former_names import forward_names
 from securitynet.records import Direction, Measurement
 
 Scores = NDArray[np.float64]
@@ -336,3 +338,20 @@ def find_best_threshold(members: Scores, non_members: Scores) -> float:
     gains = hits + rejections
     ties = np.flatnonzero(gains >= gains.max() - 1e-12)
     return float(candidates[ties[len(ties) // 2]])
+
+
+if not TYPE_CHECKING:  # checkers of types know the present names only
+    __getattr__ = forward_names(
+        __name__,
+        {
+            "auc": "measure_auc",
+            "auc_value": "compute_auc",
+            "auc_limits": "compute_auc_limits",
+            "curve": "compute_curve",
+            "tpr_at_fpr": "measure_tpr_at_fpr",
+            "tpr_limits": "compute_tpr_limits",
+            "balanced_accuracy": "measure_balanced_accuracy",
+            "best_threshold": "find_best_threshold",
+            "lowest_resolved": "find_lowest_resolved",
+        },
+    )
