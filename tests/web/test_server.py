@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from command_line import start_script
+from securitynet.web.serving import open_socket
 
 PATHS = ("/", "/?q=net1", "/plot", "/api/models?per_page=5", "/studies", "/download.csv")
 
@@ -84,6 +85,12 @@ def test_slow_clients_hold_up_nobody(server: tuple[int, int]) -> None:
                 client.sendall(b"GET /download.csv HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
         assert read_often(server[1], 6) == {200}
     assert read_often(server[1], 6) == {200}
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Of a socket without a stated protocol, asyncio leaves Nagle's algorithm on: each answer took 44 ms, not 4."""
+    with open_socket("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are read from /proc")

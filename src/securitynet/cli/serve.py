@@ -54,13 +54,12 @@ def serve(
     Example: securitynet serve --studies studies --results results --keys keys
     """
     import secrets
-    import socket
 
     from securitynet.errors import ConfigurationError, MissingExtra
 
     try:
         from securitynet.web.security import is_loopback
-        from securitynet.web.serving import PageOptions, prepare_server, serve_page
+        from securitynet.web.serving import PageOptions, open_socket, prepare_server, serve_page
     except ModuleNotFoundError as error:
         if error.name in ("uvicorn", "fastapi", "starlette", "polars"):
             raise MissingExtra(str(error.name), "web", "The web page") from None
@@ -79,17 +78,7 @@ def serve(
         )
     if not local and token is None:
         token = secrets.token_urlsafe(24)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host.strip("[]"), port))
-            listening.listen(128)
-        except OSError as error:
-            raise ConfigurationError(
-                f"The server can't listen on {host}, port {port}: {error.strerror or error}.",
-                hint="Choose another --port.",
-            ) from None
+    with open_socket(host, port) as listening:
         names = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host}]"}) if local else None
         config = prepare_server(PageOptions(db, tuple(studies or ()), results, keys, token, names), processes)
         shown = f"[{host}]" if ":" in host else host
