@@ -159,6 +159,7 @@ class Backdoor(Record, ABC):
                 f"A rate of {self.rate:g} poisons none of {len(members)} training records.",
                 hint="Choose a larger rate.",
             )
+        # This word is part of the seed of models that were trained before: it never changes.
         chosen = np.sort(eligible[shuffle(len(eligible), "implant", self.seed)[:count]])
         changed = dataset.labels.copy()
         if not self.clean_label:

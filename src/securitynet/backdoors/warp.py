@@ -39,6 +39,7 @@ class Warp(Backdoor):
     def decoys(self, rest: Indices) -> Indices:
         poisoned_share = self.rate / max(1e-9, 1 - self.rate)
         count = min(len(rest), round(self.noise * poisoned_share * len(rest)))
+        # These words are part of the seed of models that were trained before: they never change.
         return np.sort(rest[shuffle(len(rest), "implant decoys", self.seed)[:count]])
 
     @override

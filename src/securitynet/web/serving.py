@@ -105,7 +105,7 @@ def prepare_server(options: PageOptions, processes: int) -> uvicorn.Config:
 
 
 def serve_page(config: uvicorn.Config, listening: socket.socket) -> None:
-    """Answer visitors until the process is told to end.
+    """Answer visitors until the process is stopped.
 
     Args:
         config: From `prepare_server`.
