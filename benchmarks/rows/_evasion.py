@@ -135,8 +135,8 @@ def evasion_row(
     def check(case: Case, found: dict) -> str:
         """All sides change the same pixels where the cross-entropy has a gradient.
 
-        Where the posterior of the label is 1 but for 1e-4, single precision loses the gradient's digits: ours follows the
-        log-odds there, the others follow what is left. Those images are compared with a step in double precision.
+        Where the posterior of the label is 1 but for 1e-4, single precision loses digits of the gradient: ours follows
+        the log-odds there, the others follow what is left. Those images are compared with a step in double precision.
         Pixels whose gradient is 0 but for rounding may take either sign, and each step of PGD can add some.
         """
         import torch
