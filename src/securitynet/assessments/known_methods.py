@@ -12,14 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from securitynet.assessments.method_settings import REGISTRIES, make_method
+from securitynet.assessments.method_settings import make_method
+from securitynet.attacks import ATTACKS
 from securitynet.defenses import DEFENSES
+from securitynet.detectors import DETECTORS
 from securitynet.errors import SecurityNetError
 from securitynet.registry import Registry
 
 FILE = Path(__file__).with_name("known_methods.json")
 
-_REGISTRIES: dict[str, Registry] = {**{str(kind): registry for kind, registry in REGISTRIES.items()}, "defense": DEFENSES}
+_REGISTRIES: dict[str, Registry] = {"attack": ATTACKS, "detector": DETECTORS, "defense": DEFENSES}
 
 
 def find_default_settings(kind: str, name: str) -> dict[str, Any] | None:
@@ -50,7 +52,7 @@ def write_known_methods() -> str:
     for kind, registry in _REGISTRIES.items():
         own = [name for name in registry if _is_own(kind, name)]
         kinds[kind] = {name: {"settings": _find_settings(kind, name)} for name in own}
-        if kind in REGISTRIES:
+        if kind != "defense":
             for name in own:
                 kinds[kind][name]["pictures"] = _has_pictures(kind, name)
     return json.dumps(kinds, indent=1, ensure_ascii=False) + "\n"
