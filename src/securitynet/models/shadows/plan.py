@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
-from securitynet.models.training.recipe import Recipe, change_recipe
+from securitynet.models.training.presets import RECIPES
+from securitynet.models.training.recipe import Recipe, RecipeOptions, change_recipe
 from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derive_seed
@@ -35,19 +36,36 @@ class ShadowTraining(Record):
         architecture: A name or a reference (`securitynet.models.training.trainable`); None for the target's own if it
             is known, else `FALLBACK_ARCHITECTURE`.
         recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are those of the target's
-            training if that is known, else ML-Doctor's. The seed follows from that of the attack.
+            training if that is known, else ML-Doctor's. The seed follows from that of the attack. The name of a recipe
+            (``fast``), alone or as ``{"recipe": "fast", "epochs": 4}``, stands for its fields.
         defense: ``imitate``: train them with the target's training defense, as an adversary would who knows of it.
             ``none``: train them without it, which may understate the risk; changes of the recipe by the defense remain.
     """
 
     architecture: str | None = None
-    recipe: dict[str, int | float | str | None] = Field(default_factory=dict)
+    recipe: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     # Left out of the trial id at its default: trials of targets without a defense keep their ids.
     defense: Literal["imitate", "none"] = Field(default="imitate", exclude_if=lambda value: value == "imitate")
 
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _take_named_recipe(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"recipe": value}
+        if not isinstance(value, dict) or not isinstance(name := value.get("recipe"), str):
+            return value
+        if name not in RECIPES:
+            raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        # All its fields, so that none of the target's recipe remains.
+        rest = {field: stated for field, stated in value.items() if field != "recipe"}
+        defaults = {field: info.default for field, info in RecipeOptions.model_fields.items() if field != "seed"}
+        return {**defaults, **RECIPES[name], **rest}
+
     @field_validator("recipe")
     @classmethod
-    def _is_a_recipe(cls, value: dict[str, int | float | str | None]) -> dict[str, int | float | str | None]:
+    def _is_a_recipe(
+        cls, value: dict[str, bool | int | float | str | None]
+    ) -> dict[str, bool | int | float | str | None]:
         if "seed" in value or "version" in value:
             raise ValueError("the seed of shadow models follows from that of the attack, and versions can't be chosen")
         unknown = sorted(set(value) - set(Recipe.model_fields))

@@ -1,0 +1,59 @@
+"""Recipes by name: what `securitynet train --recipe NAME` sets. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from securitynet.errors import UnknownName
+from securitynet.models.training.recipe import Recipe, change_recipe
+
+RecipeName = Literal["ml-doctor", "fast"]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "ml-doctor": {},
+    "fast": {
+        "epochs": 16,
+        "batch_size": 1024,
+        "optimizer": "nesterov",
+        "learning_rate": 1.5,
+        "schedule": "triangle",
+        "momentum": 0.85,
+        "weight_decay": 1.33e-3,
+        "augment": "shift-flip",
+        "label_smoothing": 0.2,
+        "bias_rate": 64.0,
+        "lookahead": True,
+        "precision": "auto",
+    },
+}
+"""Fields that differ from `Recipe`'s defaults, which are ML-Doctor's.
+
+``fast`` is that of Jordan (2024, arXiv 2404.00498) for the mean loss of a batch, where the paper sums: its
+learning rate of 11.5 per 1,024 records is divided by 1 + 1 / (1 - momentum) there.
+"""
+
+
+def get_recipe_fields(name: str) -> dict[str, Any]:
+    """Fields of a recipe that differ from the defaults.
+
+    Raises:
+        UnknownName: If there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def make_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by its name.
+
+    Args:
+        name: ``ml-doctor`` or ``fast``.
+        changes: Fields to change.
+
+    Raises:
+        UnknownName: If there is no such recipe.
+        ConfigurationError: If a field does not exist, or a value is invalid.
+    """
+    return change_recipe(Recipe(), {**get_recipe_fields(name), **(changes or {})})
