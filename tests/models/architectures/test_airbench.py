@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 from securitynet.datasets import load, splits
 from securitynet.errors import ConfigurationError
@@ -115,6 +116,22 @@ def test_equals_the_network_written_out():
     convolutions = 24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256
     whitening, norms, linear = 24 * 3 * 4 + 24, 2 * 2 * (64 + 256 + 256), 10 * 256
     assert sum(p.numel() for p in network.parameters()) == 9 * convolutions + whitening + norms + linear
+
+
+def test_tracing_and_folding_give_the_same_logits():
+    network = build("airbench-small", 5, 1, 8)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, 0, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    network.eval()
+    batch = torch.rand(3, 1, 8, 8)
+    with torch.inference_mode():
+        logits, folded = network(batch), fuse(network)
+        torch.testing.assert_close(torch.fx.symbolic_trace(network)(batch), logits)
+        torch.testing.assert_close(folded(batch), logits, rtol=1e-3, atol=1e-3)
+    # Between the others and their convolutions stands the pooling.
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules()) == 3
 
 
 def test_dp_sgd_refuses_layers_that_are_computed_from_images():
