@@ -16,7 +16,8 @@ from torch.nn import functional
 from securitynet.datasets import load, splits
 from securitynet.devices import uses_bfloat16
 from securitynet.errors import ConfigurationError, UnknownName
-from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining
+from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
+from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.config import TrainConfig
@@ -79,11 +80,15 @@ def test_options_override_the_named_recipe():
         TrainConfig(architecture="resnet18", dataset="digits", recipe="quick")
 
 
-def test_the_rate_is_that_of_the_paper():
-    recipe = make_recipe("fast")
+def test_airbench_gets_the_rates_of_the_paper_and_others_usual_ones():
+    own, other = (make_recipe("fast", name) for name in ("arch:airbench-wide", "resnet18"))
     scale = 1 + 1 / (1 - 0.85)
-    assert recipe.learning_rate == pytest.approx(11.5 / scale, rel=1e-3)
-    assert recipe.weight_decay == pytest.approx(0.0153 / scale / recipe.learning_rate, rel=1e-2)
+    assert own.learning_rate == pytest.approx(11.5 / scale, rel=1e-3)
+    assert own.weight_decay == pytest.approx(0.0153 / scale / own.learning_rate, rel=1e-2)
+    assert own.bias_rate == 64
+    assert (other.bias_rate, other.weight_decay) == (1, 5e-4)
+    config = TrainConfig(architecture="airbench", dataset="digits", recipe="fast")
+    assert config.chosen_recipe == make_recipe("fast", "airbench")
 
 
 def test_python_takes_the_name_and_refuses_others():
@@ -94,21 +99,33 @@ def test_python_takes_the_name_and_refuses_others():
 
 
 def test_shadow_models_take_the_name():
-    named = ShadowPlan(recipe="fast").recipe
-    assert Recipe(**named) == make_recipe("fast")
-    assert Recipe(**ShadowTraining(recipe={"recipe": "fast", "epochs": 3}).recipe) == make_recipe("fast", {"epochs": 3})
-    # Nothing of a target's own recipe remains.
-    base = make_recipe("fast").model_dump()
-    assert Recipe(**{**base, **ShadowTraining(recipe="ml-doctor").recipe}) == Recipe()
+    trained_fast = train_target("airbench-small", DIGITS, recipe="fast", epochs=1, batch_size=128, device="cpu")
+    simple = {"architecture": "simple-cnn"}
+
+    def resolve(**settings):
+        return resolve_training(ShadowPlan(**settings), trained_fast, None).recipe
+
+    assert resolve(recipe="fast") == make_recipe("fast", "airbench-small")
+    assert resolve(recipe={"recipe": "fast", "epochs": 3}, **simple) == make_recipe("fast", "simple-cnn", {"epochs": 3})
+    assert resolve(recipe={"epochs": 3}) == Recipe(epochs=3)
     assert ShadowTraining(recipe={"epochs": 3}).recipe == {"epochs": 3}
     with pytest.raises(ValidationError, match="no recipe 'quick'"):
         ShadowTraining(recipe="quick")
 
 
+def test_shadow_models_of_a_target_that_was_trained_fast_are_too(tmp_path):
+    out = tmp_path / "m.safetensors"
+    target = train_target("airbench-small", DIGITS, recipe="fast", epochs=1, batch_size=128, device="cpu", out=out)
+    trained = read_target_record(out)
+    fast = make_recipe("fast", "airbench-small", {"epochs": 1, "batch_size": 128})
+    assert resolve_training(ShadowTraining(), target, trained).recipe == fast
+    # A named recipe replaces all of the target's.
+    assert resolve_training(ShadowTraining(recipe="ml-doctor"), target, trained).recipe == Recipe()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lookahead": True, "patience": 3}, "early stopping"),
         ({"bias_rate": 64.0, "optimizer": "adam"}, "sgd or nesterov"),
         ({"optimizer": "nesterov", "momentum": 0.0}, "needs momentum"),
         ({"bias_rate": 0.0}, "greater than 0"),
@@ -261,7 +278,9 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_interrupted_after_any_epoch_the_weights_are_the_same(tmp_path, monkeypatch, precision):
     monkeypatch.setattr(CheckpointFile, "due", lambda self: True)
-    recipe = make_recipe("fast", {**SMALL, "precision": precision, "learning_rate": 0.1, "bias_rate": 4.0})
+    recipe = make_recipe(
+        "fast", "simple-cnn", {**SMALL, "precision": precision, "learning_rate": 0.1, "bias_rate": 4.0}
+    )
     whole = network()
     train(whole, recipe)
     again = network()
@@ -287,7 +306,7 @@ def test_interrupted_after_any_epoch_the_weights_are_the_same(tmp_path, monkeypa
 def test_equals_a_loop_written_out():
     """A single batch without augmentation, against PyTorch's own optimizer and loss."""
     settings = {**SMALL, "epochs": 1, "augment": "none", "batch_size": len(MEMBERS), "bias_rate": 2.0}
-    recipe = make_recipe("fast", settings)
+    recipe = make_recipe("fast", "simple-cnn", settings)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
     module, averaged = copy.deepcopy(plain), copy.deepcopy(plain)
     initial = copy.deepcopy(plain.state_dict())
@@ -324,6 +343,6 @@ def test_a_study_trains_by_the_name(tmp_path):
     study = parse_study({"name": "s", "train": [table], "attacks": [{"name": "loss-threshold"}]})
     plain, fast = expand_targets(study, tmp_path, FileDigests()).targets
     assert TrainConfig.model_validate(plain.train).chosen_recipe == Recipe()
-    assert TrainConfig.model_validate(fast.train).chosen_recipe == make_recipe("fast", {"lookahead": False})
+    assert TrainConfig.model_validate(fast.train).chosen_recipe == make_recipe("fast", "airbench", {"lookahead": False})
     assert "fast" in fast.label
     assert plain.key != fast.key

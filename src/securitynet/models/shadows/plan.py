@@ -15,8 +15,8 @@ from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
-from securitynet.models.training.presets import RECIPES
-from securitynet.models.training.recipe import Recipe, RecipeOptions, change_recipe
+from securitynet.models.training.presets import RECIPES, make_recipe
+from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
 from securitynet.randomness import derive_seed
@@ -37,7 +37,7 @@ class ShadowTraining(Record):
             is known, else `FALLBACK_ARCHITECTURE`.
         recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are those of the target's
             training if that is known, else ML-Doctor's. The seed follows from that of the attack. The name of a recipe
-            (``fast``), alone or as ``{"recipe": "fast", "epochs": 4}``, stands for its fields.
+            (``fast``), alone or as ``{"recipe": "fast", "epochs": 4}``, replaces all those of the target's training.
         defense: ``imitate``: train them with the target's training defense, as an adversary would who knows of it.
             ``none``: train them without it, which may understate the risk; changes of the recipe by the defense remain.
     """
@@ -49,17 +49,8 @@ class ShadowTraining(Record):
 
     @field_validator("recipe", mode="before")
     @classmethod
-    def _take_named_recipe(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"recipe": value}
-        if not isinstance(value, dict) or not isinstance(name := value.get("recipe"), str):
-            return value
-        if name not in RECIPES:
-            raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-        # All its fields, so that none of the target's recipe remains.
-        rest = {field: stated for field, stated in value.items() if field != "recipe"}
-        defaults = {field: info.default for field, info in RecipeOptions.model_fields.items() if field != "seed"}
-        return {**defaults, **RECIPES[name], **rest}
+    def _name_alone(cls, value: Any) -> Any:
+        return {"recipe": value} if isinstance(value, str) else value
 
     @field_validator("recipe")
     @classmethod
@@ -68,7 +59,9 @@ class ShadowTraining(Record):
     ) -> dict[str, bool | int | float | str | None]:
         if "seed" in value or "version" in value:
             raise ValueError("the seed of shadow models follows from that of the attack, and versions can't be chosen")
-        unknown = sorted(set(value) - set(Recipe.model_fields))
+        if (name := value.get("recipe")) is not None and name not in RECIPES:
+            raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        unknown = sorted(set(value) - {*Recipe.model_fields, "recipe"})
         if unknown:
             raise ValueError(f"a recipe has no field {unknown[0]!r}")
         return value
@@ -246,7 +239,10 @@ def resolve_training(
         assumptions.append(f"they are {chosen.name}, and the target is {known}")
     elif trained is not None and trained.architecture_version not in ("", chosen.version):
         assumptions.append(f"what builds {chosen.name} has changed since the target was trained")
-    base = trained.recipe if trained else Recipe()
+    changes = dict(training.recipe)
+    named = changes.pop("recipe", None)
+    own_recipe = trained.recipe if trained else Recipe()
+    base = own_recipe if named is None else make_recipe(str(named), chosen.name)
     if trained is None:
         assumptions.append("it is not known how the target was trained")
     elif trained.defense is not None and training.defense == "none":
@@ -255,7 +251,7 @@ def resolve_training(
     size = target.preprocessing.input_size if own is not None and trained is None else None
     return ResolvedTraining(
         chosen.reference,
-        change_recipe(base, training.recipe, purpose="shadow models"),
+        change_recipe(base, changes, purpose="shadow models"),
         tuple(assumptions),
         defense,
         None if size is None else max(size),

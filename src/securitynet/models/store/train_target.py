@@ -99,7 +99,7 @@ def train_target(
     built = find_architecture(architecture)
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
     if isinstance(recipe, str):
-        changes, recipe = {**get_recipe_fields(recipe), **changes}, None
+        changes, recipe = {**get_recipe_fields(recipe, built.name), **changes}, None
     if recipe is None and defense is not None:
         changes = {**defense.advised(changes), **changes}
     recipe = change_recipe(recipe or Recipe(), changes)

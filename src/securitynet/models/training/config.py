@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from securitynet.datasets.options import DatasetName, ImageOptions
 from securitynet.files import expand_home, find_data_folder, hash_stably
-from securitynet.models.training.presets import RECIPES, RecipeName
+from securitynet.models.training.presets import RECIPES, RecipeName, get_recipe_fields
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
 
@@ -101,7 +101,9 @@ class TrainConfig(RecipeOptions, _TargetOptions):
     @classmethod
     def _take_fields_of_recipe(cls, values: Any) -> Any:
         name = values.get("recipe") if isinstance(values, dict) else None
-        return {**RECIPES[name], **values} if isinstance(name, str) and name in RECIPES else values
+        if not isinstance(name, str) or name not in RECIPES:
+            return values
+        return {**get_recipe_fields(name, str(values.get("architecture"))), **values}
 
     @property
     def chosen_recipe(self) -> Recipe:

@@ -134,8 +134,6 @@ class RecipeOptions(Record):
             raise ValueError(f"a rate of the biases needs the optimizer sgd or nesterov, not {self.optimizer}")
         if self.optimizer == "nesterov" and self.momentum == 0:
             raise ValueError("the optimizer nesterov needs momentum")
-        if self.lookahead and self.patience:
-            raise ValueError("lookahead ends in an average of all epochs, and early stopping (patience) in one epoch")
         return self
 
     @property
