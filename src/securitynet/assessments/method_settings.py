@@ -113,14 +113,3 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
 def find_family(kind: Kind, name: str) -> str:
     """Return the key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
     return "backdoor" if kind == "detector" else name.partition(".")[0]
-
-
-def find_default_settings(kind: str, name: str) -> dict[str, Any]:
-    """Return the default configuration of a method; empty if it is not installed or has required settings."""
-    for registered, registry in REGISTRIES.items():
-        if registered == kind and name in registry:
-            try:
-                return dict(make_method(registered, name, {}).model_dump(mode="json"))
-            except ConfigurationError:
-                return {}
-    return {}
