@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PARALLEL ?= -n 3 --dist loadfile --durations=10
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-all collect lint types layers docs bench clean
+.PHONY: demo test times test-all collect lint types layers docs bench clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -30,7 +30,10 @@ demo: $(VENV)/.installed  ## Train two small models on digits, assess both, writ
 	$(BIN)/securitynet demo --out demo-report
 
 test: $(VENV)/.installed  ## The tests that run on every change.
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --junitxml=.test-times.xml
+
+times: $(VENV)/.installed  ## Records the last run's seconds by layer in tests/times.csv, beside those of earlier ones.
+	$(BIN)/python tools/track_test_times.py --record
 
 test-all: $(VENV)/.installed  ## The slow tests too.
 	$(PIP) -e '.[slow-tests]'

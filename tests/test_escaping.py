@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from securitynet.catalog.export import as_csv
+from securitynet.cli.main import main
 from securitynet.escaping import escape_controls, escape_formula, escape_json_controls, unescape_formula
 from securitynet.results.export import encode_csv
 from securitynet.terminal import SafeConsole
@@ -79,3 +80,22 @@ def test_names_are_no_emoji():
     table.add_row("folder:two: 90 members")
     console.print("folder:two: 90 members", table)
     assert stream.getvalue().count("folder:two: 90 members") == 2
+
+
+def test_a_name_does_not_pretend_to_be_a_line_of_ours(capsys):
+    stream = io.StringIO()
+    console = SafeConsole(file=stream, width=200, highlight=False)
+    console.print("\nnot read: a\nerror: b.pth", markup=False, soft_wrap=True)
+    assert stream.getvalue() == "\nnot read: a\\nerror: b.pth\n"  # the empty line before it is ours
+
+
+def test_file_names_with_line_feeds_are_one_line_of_a_scan(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "a\nerror: evil.pth").write_bytes(b"x" * 2000)
+    monkeypatch.setattr("sys.argv", ["securitynet", "catalog", "scan", str(folder), "--db", f"sqlite:///{tmp_path}/c"])
+    with pytest.raises(SystemExit):
+        main()
+    written = capsys.readouterr()
+    assert "a\\nerror: evil.pth" in written.out + written.err
+    assert not any(line.startswith("error") for line in (written.out + written.err).splitlines())

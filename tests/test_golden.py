@@ -104,6 +104,6 @@ def test_versions_of_methods():
 
 
 def default_configuration(kind, method):
-    from securitynet.assessments.method_settings import find_default_settings
+    from securitynet.assessments.known_methods import find_default_settings
 
     return find_default_settings(kind, method)

@@ -225,6 +225,8 @@ def describe_folder(folder: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
 
 
 def describe_file(path: Path) -> Any:
+    if path.name == "checksums.json":  # by path and inode, which no two runs have in common
+        return sorted(digest for _, digest in json.loads(path.read_text()).values())
     if path.suffix in (".json", ".jsonl"):
         return [drop_changing(json.loads(text)) for text in split_documents(path)]
     if path.suffix in (".html", ".sqlite-wal", ".sqlite-shm", ".lock"):

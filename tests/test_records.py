@@ -105,3 +105,9 @@ def test_every_threat_model_can_be_said_in_words():
         for auxiliary in Auxiliary:
             words = ThreatModel(access=access, auxiliary=auxiliary).in_words()
             assert words.startswith("The adversary ") and words.endswith(".")
+
+
+@pytest.mark.parametrize(("low", "value", "high"), [(0, 1e308, 1e308), (-1e308, 0, 0), (0, 0, 1e101)])
+def test_values_of_which_no_differences_can_be_taken_are_refused(low, value, high):
+    with pytest.raises(ValidationError, match="beyond 1e100"):
+        Measurement(name="a", value=value, low=low, high=high, n=1, direction="lower", method="m")

@@ -133,31 +133,73 @@ def evasion_row(
 
     @row.check
     def check(case: Case, found: dict) -> str:
-        """Pixels whose gradient is 0 but for rounding may take either sign, and each step of PGD can add some."""
+        """All sides change the same pixels where the cross-entropy has a gradient.
+
+        Where the posterior of the label is 1 but for 1e-4, single precision loses digits of the gradient: ours follows
+        the log-odds there, the others follow what is left. Those images are compared with a step in double precision.
+        Pixels whose gradient is 0 but for rounding may take either sign, and each step of PGD can add some.
+        """
         import torch
 
         network = _material.network(case)
-        labels = case.load(_material.IMAGES)["labels"]
+        images, labels = _material.images(case)
 
         def success(examples: np.ndarray) -> float:
             with torch.inference_mode():
-                answers = network(torch.from_numpy(examples).to(case.device)).argmax(dim=1).cpu().numpy()
-            return float((answers != labels).mean())
+                answers = network(torch.from_numpy(examples).to(case.device)).argmax(dim=1)
+            return float((answers != labels).float().mean())
 
         mine = found["ours"]["examples"]
         reached = success(mine)
+        exact, others = _step_in_double(network, images, labels, epsilon)
+        confident = others < CONFIDENT
+        far = _share(mine, exact, slice(None)) if steps == 1 else 0.0
+        require(far <= 0.01, f"{100 * far:.2g}% of our pixels differ from those of a step in double precision")
         told = []
         for name, side in found.items():
             require(side["examples"].min() >= 0 and side["examples"].max() <= 1, f"examples of {name} leave [0, 1]")
             near(mine, side["examples"], 2 * epsilon + 1e-5, f"examples of {name}")
-            apart = float((np.abs(mine - side["examples"]) > 1e-5).mean())
+            apart = _share(mine, side["examples"], ~confident)
             require(apart <= 0.01 * steps, f"{100 * apart:.2g}% of the pixels differ from those of {name}")
-            near(success(side["examples"]), reached, 0.02, f"success of {name}")
+            require(success(side["examples"]) <= reached + 0.02, f"{name} succeeds more often than ours")
+            if name == "bare loop" or not confident.any():
+                near(success(side["examples"]), reached, 0.02 + confident.mean(), f"success of {name}")
             if name != "ours":
-                told.append(f"{name} {100 * apart:.2g}%")
-        return f"success {reached:.3f} within 0.02 by all; pixels that differ by more than 1e-5: " + ", ".join(told)
+                told.append(f"{name} {100 * apart:.2g}% (success {success(side['examples']):.3f})")
+        words = f"success {reached:.3f}; pixels that differ by more than 1e-5: " + ", ".join(told)
+        if steps == 1:
+            words += f"; from a step in double precision: ours {100 * far:.2g}%, " + ", ".join(
+                f"{name} {100 * _share(side['examples'], exact, slice(None)):.2g}%"
+                for name, side in found.items()
+                if name != "ours"
+            )
+        return f"{words}. Of the images, {100 * confident.mean():.1f}% have a posterior above 1 - {CONFIDENT:g}"
 
     return row
+
+
+CONFIDENT = 1e-4
+"""Where 1 - p is below this, sides are not compared with one another: see the check."""
+
+
+def _share(first: np.ndarray, second: np.ndarray, which: object) -> float:
+    """Share of the pixels of ``which`` images that differ by more than rounding."""
+    return float((np.abs(first[which] - second[which]) > 1e-5).mean()) if len(first[which]) else 0.0  # type: ignore[index]
+
+
+def _step_in_double(network, images, labels, epsilon: float) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
+    """One step with gradients in double precision, and 1 - p of each image."""
+    import copy
+
+    import torch
+
+    leaf = images.double().requires_grad_()
+    logits = copy.deepcopy(network).double()(leaf)
+    (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"), leaf)
+    moved = (images.double() + epsilon * gradient.sign()).clamp(0, 1)
+    of_label = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
+    others = logits.detach().softmax(dim=1).masked_fill(of_label, 0).sum(dim=1)
+    return moved.float().cpu().numpy(), others.cpu().numpy()
 
 
 def _told(examples: object) -> dict:

@@ -19,6 +19,11 @@ def escape_controls(text: str) -> str:
     return _CONTROLS.sub(_escape, text)
 
 
+def escape_line(text: str) -> str:
+    r"""A text of one line, in which line feeds are visible too (``\n``): a file's name may hold them."""
+    return escape_controls(text).replace("\n", "\\n")
+
+
 def escape_json_controls(document: str) -> str:
     r"""A JSON document with the same content, in which control characters are written ``\uNNNN``.
 

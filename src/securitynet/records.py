@@ -88,6 +88,10 @@ class Direction(str, Enum):
     LOWER = "lower"
 
 
+_LARGEST = 1e100
+"""Beyond it, which nothing measured is, differences and squares of values are no numbers."""
+
+
 class Measurement(Record):
     """A named value with a confidence interval.
 
@@ -120,6 +124,8 @@ class Measurement(Record):
                 raise ValueError(f"measurement {self.name} has a value and no interval")
             if not self.low <= self.value <= self.high:
                 raise ValueError(f"measurement {self.name}: {self.value} is outside [{self.low}, {self.high}]")
+            if self.low < -_LARGEST or self.high > _LARGEST:
+                raise ValueError(f"measurement {self.name}: its interval, [{self.low}, {self.high}], goes beyond 1e100")
         return self
 
     def renamed(self, prefix: str) -> Measurement:

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from typing_extensions import override
 
-from securitynet.escaping import escape_controls
+from securitynet.escaping import escape_controls, escape_line
 
 
 class SafeConsole(Console):
@@ -28,5 +28,15 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(escape_controls(segment.text), segment.style)
 
     @override
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; a text is one line, with empty ones before it: a name in it may not pretend to be a line of ours."""
+        super().print(*(_join_lines(item) if isinstance(item, str) else item for item in objects), **options)
+
+    @override
     def out(self, *objects: Any, **options: Any) -> None:
         super().out(*(escape_controls(str(item)) for item in objects), **options)
+
+
+def _join_lines(text: str) -> str:
+    line = text.lstrip("\n")
+    return "\n" * (len(text) - len(line)) + escape_line(line)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from securitynet.errors import ConfigurationError, RefusedFile
 
 MAX_SIZE_VARIABLE = "SECURITYNET_MAX_SIZE"
-"""The environment variable with the largest size, in GiB, to which a small file may grow."""
+"""The environment variable with the largest size, in GiB, to which a small file may grow, and of a download."""
 
 MAX_TEXT = 256 << 20
 """Largest size in bytes of a table, list or document that is read whole."""
@@ -37,6 +37,9 @@ _ENCRYPTED = 1
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 _DEFAULT_GIB = 0.5
+_DOWNLOAD_GIB = 16
+"""The largest image classifiers that are public have 10 GiB of weights."""
+
 _USUAL_RATIO = 20
 """Compression that real data reach; what grows by no more is bounded by the file's own size."""
 
@@ -50,14 +53,28 @@ def bound_growth(packed: int) -> int:
     Raises:
         ConfigurationError: If the environment variable is set to something else than a positive number.
     """
-    text = os.environ.get(MAX_SIZE_VARIABLE) or str(_DEFAULT_GIB)
+    return max(_read_limit(_DEFAULT_GIB), _USUAL_RATIO * packed)
+
+
+def bound_download() -> int:
+    """The largest size in bytes of a file that is downloaded; the environment variable raises or lowers it.
+
+    Raises:
+        ConfigurationError: If the variable is set to something else than a positive number.
+    """
+    return _read_limit(_DOWNLOAD_GIB)
+
+
+def _read_limit(default: float) -> int:
+    """The limit that the user has set, or the default one in GiB, in bytes."""
+    text = os.environ.get(MAX_SIZE_VARIABLE) or str(default)
     try:
         gib = float(text)
     except ValueError:
         gib = 0.0
     if not 0 < gib < 2**20:
         raise ConfigurationError(f"{MAX_SIZE_VARIABLE} is {text!r}, which is not a size.", hint="Give it in GiB: 4.")
-    return max(int(gib * 2**30), _USUAL_RATIO * packed)
+    return int(gib * 2**30)
 
 
 def check_growth(name: str, packed: int, unpacked: int) -> None:

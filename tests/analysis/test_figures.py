@@ -3,11 +3,13 @@
 import csv
 import json
 
+import altair as alt
 import numpy as np
+import pandas
 import pytest
 
 from securitynet.analysis import claims, findings, frames, sources
-from securitynet.analysis.figures import files
+from securitynet.analysis.figures import files, render
 from securitynet.analysis.figures.base import MissingData
 from securitynet.analysis.figures.declared import find_figure, list_figures
 from securitynet.analysis.frames import Quantity, parse_name
@@ -145,3 +147,9 @@ def test_all_figures_of_the_published_table_are_drawn(published, tmp_path):
             files.write_figure(one, one.make(published), tmp_path / f"{one.name}.svg")
             drawn.append(int(one.name.removeprefix("securitynet-").removeprefix("table-")))
     assert {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17} <= set(drawn)
+
+
+def test_a_chart_is_one_svg_whatever_was_drawn_before():
+    chart = alt.Chart(pandas.DataFrame({"x": [1, 2], "y": [1, 2]})).mark_line(clip=True).encode(x="x", y="y")
+    first, second = render.to_svg(chart), render.to_svg(chart)
+    assert first == second and 'id="part-0"' in first and "url(#part-0)" in first

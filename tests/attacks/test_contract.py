@@ -15,7 +15,7 @@ import torch
 
 from securitynet import testing
 from securitynet.attacks import ATTACKS
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.methods.context import Context
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction

@@ -158,3 +158,14 @@ def test_the_address_of_a_database_server_is_in_no_result() -> None:
     server = AssessConfig(model="catalog:x", dataset="digits", db="postgresql://me:secret@host/catalog")
     assert "db" not in _settings(server)
     assert _settings(server.model_copy(update={"db": "sqlite:///my.sqlite"}))["db"] == "my.sqlite"
+
+
+def test_training_ends_with_the_command_that_assesses_the_model(run_cli, tmp_path):
+    out = tmp_path / "my model.safetensors"
+    trained = run_cli("train", "simple-cnn", "--dataset", "digits", "--limit", 200, "--epochs", 1, "--out", out)
+    command = next(line for line in trained.stdout.splitlines() if line.startswith("Assess:")).partition(":")[2]
+    words = shlex.split(command)
+    assert words[:3] == ["securitynet", "assess", "arch:simple-cnn"]
+    assessed = run_cli(*words[1:], "--attacks", "membership.loss", "--out", tmp_path / "out")
+    assert assessed.returncode == 0, assessed.stderr
+    assert (tmp_path / "out" / "result.json").exists()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pandas
+import pyarrow.parquet
 import pytest
 import torch
 
 import securitynet.catalog
+from securitynet.assessments.known_methods import find_default_settings
 from securitynet.catalog.schema import CatalogEntry
 from securitynet.cli.main import main
+from securitynet.results import export
+from securitynet.results.export import to_frame
+from securitynet.studies.execution.inspect import open_index
+from securitynet.studies.execution.run import find_results
 
 
 @pytest.fixture
@@ -100,6 +107,39 @@ def test_from_a_file_to_the_catalog(invoke, tmp_path):
     assert invoke("merge", out, "--out", tmp_path / "merged")[0] == 0
     assert invoke("export", tmp_path / "merged", tmp_path / "merged.csv")[0] == 0
     assert len(pandas.read_csv(tmp_path / "merged.csv")) == len(frame)
+    check_parts(out, tmp_path)
+    check_without_torch(out, tmp_path)
+
+
+def check_parts(out, folder):
+    """A table that is written in parts is the one that is written at once."""
+    with open_index(find_results(str(out)), print) as index, pytest.MonkeyPatch.context() as patch:
+        whole = to_frame(index, find_default_settings)
+        patch.setattr(export, "ROWS_AT_ONCE", 7)
+        for name in ("parts.parquet", "parts.csv", "parts.jsonl"):
+            assert export.write_table(index, folder / name, find_default_settings) == (len(whole), 0)
+    whole.to_parquet(folder / "whole.parquet", index=False)
+    kinds = [pyarrow.parquet.read_schema(folder / name) for name in ("parts.parquet", "whole.parquet")]
+    assert len(whole) > 14 and kinds[0].equals(kinds[1], check_metadata=True)
+    frames = [pandas.read_parquet(folder / name) for name in ("parts.parquet", "whole.parquet")]
+    pandas.testing.assert_frame_equal(*frames)
+    assert (folder / "parts.csv").read_bytes() == export.encode_csv(whole)
+    lines = whole.to_json(orient="records", lines=True, force_ascii=False)
+    assert (folder / "parts.jsonl").read_text(encoding="utf-8") == lines
+
+
+def check_without_torch(out, folder):
+    """What only reads results takes neither the seconds nor the memory of torch."""
+    run = "from securitynet.cli.main import app; app(standalone_mode=False)"
+    code = f"import sys; {run}; assert 'torch' not in sys.modules"
+    for arguments in (
+        ("report", out),
+        ("study", "export", out, folder / "again.csv"),
+        ("study", "status", out),
+        ("figures", "list", "--from", out),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas
 
-from securitynet.assessments.method_settings import find_default_settings
+from securitynet.assessments.known_methods import find_default_settings
 from securitynet.files import parse_toml
 from securitynet.models.sources.references import list_code
 from securitynet.results.export import CHANGING, to_frame

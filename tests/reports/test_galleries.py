@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from securitynet.methods.base import Gallery, Output
+from securitynet.methods.output import Gallery, Output
 from securitynet.reports.comparison import compare_targets
 from securitynet.reports.galleries import MOST_ROWS, show_galleries
 

@@ -11,7 +11,7 @@ import pytest
 
 from securitynet.assessments.records import rank_among_non_members, write_records
 from securitynet.assessments.result import to_document
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.reports.build import render_report
 
 

@@ -4,7 +4,7 @@ import random
 
 import pandas
 
-from securitynet.results.columns import make_frame
+from securitynet.results.columns import Rows, make_frame
 
 
 def test_a_frame_is_that_of_the_plain_rows():
@@ -51,3 +51,23 @@ def test_numbers_stay_what_they_are():
     }
     rows = [{name: values[number] for name, values in kinds.items()} for number in range(4)]
     pandas.testing.assert_frame_equal(make_frame([({}, rows[:1]), ({}, rows[1:])]), pandas.DataFrame(rows))
+
+
+def test_frames_of_some_rows_are_together_that_of_all():
+    draw = random.Random(1)
+    blocks = [
+        (
+            {"case": draw.choice("abc"), "seed": draw.choice([1, 2]), "at": draw.choice([None, 0.5])},
+            [
+                {"name": draw.choice("xyz"), "value": draw.choice([0.1, None]), "n": 10 * block + row}
+                for row in range(3)
+            ],
+        )
+        for block in range(40)
+    ]
+    for order in ((), ("case", "name")):
+        rows = Rows(blocks, order)
+        assert len(rows) == 120
+        parts = list(rows.make_frames(rows.find_values(), 50))
+        assert [len(part) for part in parts] == [50, 50, 20]
+        pandas.testing.assert_frame_equal(pandas.concat(parts, ignore_index=True), make_frame(blocks, order))

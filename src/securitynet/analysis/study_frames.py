@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from securitynet.analysis import picture_rows
 from securitynet.analysis.frames import ANNOTATIONS, parse_name, tidy
+from securitynet.assessments.known_methods import find_default_settings
 from securitynet.catalog.known import complete_entry, spell_dataset
-from securitynet.memory import pause_garbage_collection
+from securitynet.memory import pause_garbage_collection, release_freed_memory
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.columns import make_frame
@@ -33,8 +34,6 @@ _DEPTHS = {"simple-cnn": 4, "alexnet": 8, "xception": 71}
 
 _SURROGATE = "_surrogate"
 """Column with the architecture of a surrogate, until all are known."""
-
-_KNOWN_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {}
 
 _parse_name = functools.lru_cache(4096)(parse_name)
 """`parse_name`, of which the caller changes nothing: thousands of trials have few names."""
@@ -72,6 +71,7 @@ def from_study(
     blocks = _blocks(TrialStore(folder), observe(trials) if observe else trials, curves, doubtful, pictures=pictures)
     with pause_garbage_collection():
         frame = make_frame(blocks)
+    release_freed_memory()
     if _SURROGATE in frame:
         tried = frame[frame[_SURROGATE].notna()]
         larger = _larger(tried.groupby("method")[_SURROGATE].unique())
@@ -220,24 +220,10 @@ def list_changed_settings(kind: str, method: str, configuration: dict[str, Any])
         method: Full name of the method.
         configuration: Its settings.
     """
-    defaults = _defaults(kind, method)
+    defaults = find_default_settings(kind, method)
     if defaults is None:
         return configuration
     return {name: value for name, value in configuration.items() if defaults.get(name) != value}
-
-
-def _defaults(kind: str, method: str) -> dict[str, Any] | None:
-    """The settings of a method when none are given; None if this version does not know it."""
-    from securitynet.assessments.method_settings import REGISTRIES
-    from securitynet.errors import SecurityNetError
-
-    if (kind, method) not in _KNOWN_DEFAULTS:
-        try:
-            configured = REGISTRIES["attack" if kind == "attack" else "detector"].get(method)()
-        except SecurityNetError:
-            return None  # not remembered: its plug-in may be installed later
-        _KNOWN_DEFAULTS[kind, method] = configured.model_dump(mode="json")
-    return _KNOWN_DEFAULTS[kind, method]
 
 
 def _defense(record: StudyTargetRecord) -> str | None:
@@ -283,11 +269,7 @@ def _at_output(record: StudyTargetRecord) -> tuple[str, dict[str, Any]]:
 
 def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a defense that are not its defaults; all of them if this version does not know it."""
-    from securitynet.defenses.base import make_defense
-    from securitynet.errors import SecurityNetError
-
-    try:
-        defaults = make_defense(name).model_dump(mode="json")
-    except SecurityNetError:
+    defaults = find_default_settings("defense", name)
+    if defaults is None:
         return settings
     return {field: value for field, value in settings.items() if defaults.get(field) != value}

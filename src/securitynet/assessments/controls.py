@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.datasets.appearance import describe_records
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.copies import find_copies
@@ -22,7 +22,7 @@ from securitynet.datasets.ordering import shuffle, unite
 from securitynet.datasets.splits import Splits
 from securitynet.errors import DatasetError
 from securitynet.files import hash_stably, read_with_digest, write_with_digest
-from securitynet.methods.base import Output
+from securitynet.methods.output import Output
 from securitynet.metrics import blind, rates, roc
 from securitynet.metrics.blind import BlindScores
 from securitynet.records import Direction, Measurement

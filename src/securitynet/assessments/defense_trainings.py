@@ -21,7 +21,7 @@ from securitynet.assessments.worst_records import (
     measure_worst_case,
     plan_trainings,
 )
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.datasets.splits import Splits
 from securitynet.defenses.base import OutputDefense, TrainingDefense
 from securitynet.files import find_cache_folder

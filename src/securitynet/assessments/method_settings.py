@@ -80,6 +80,11 @@ def parse_method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         table = settings.setdefault(REGISTRIES[find_method_kind(parts[0])].resolve(parts[0]).name, {})
         for part in parts[1:-1]:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigurationError(
+                    f"--configure {text!r} sets a field of {part}, which another setting gives one value.",
+                    hint=f"Give {part} either one value or its fields.",
+                )
         table[parts[-1]] = parse_value(value.strip())
     return settings
 
@@ -108,14 +113,3 @@ def make_method(kind: Kind, name: str, settings: dict[str, Any]) -> Method:
 def find_family(kind: Kind, name: str) -> str:
     """Return the key in `securitynet.records.FAMILIES` of an attack or a detector by its full name."""
     return "backdoor" if kind == "detector" else name.partition(".")[0]
-
-
-def find_default_settings(kind: str, name: str) -> dict[str, Any]:
-    """Return the default configuration of a method; empty if it is not installed or has required settings."""
-    for registered, registry in REGISTRIES.items():
-        if registered == kind and name in registry:
-            try:
-                return dict(make_method(registered, name, {}).model_dump(mode="json"))
-            except ConfigurationError:
-                return {}
-    return {}

@@ -17,9 +17,9 @@ from securitynet.assessments import environment
 from securitynet.assessments.controls import MembershipControls
 from securitynet.assessments.trial_plan import PlannedTrial
 from securitynet.errors import AccessDenied, SecurityNetError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.models.loading.examination import describe_doubts
 from securitynet.models.targets.target import Target
 from securitynet.records import Measurement, TrialResult

@@ -15,7 +15,7 @@ import rich.markup
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from securitynet.escaping import escape_controls, escape_json_controls
+from securitynet.escaping import escape_controls, escape_json_controls, escape_line
 from securitynet.terminal import SafeConsole
 
 _LONGEST_MESSAGE = 4000
@@ -82,9 +82,11 @@ def set_up_logging() -> None:
 
 
 def remove_level(record: logging.LogRecord) -> bool:
-    """Take a warning's own WARNING from a message that the handler begins with its level."""
+    """Take a warning's own WARNING from a message that the handler begins with its level; our messages are one line."""
     if record.levelno >= logging.WARNING:
         record.msg, record.args = record.getMessage().removeprefix("WARNING: "), None
+    if record.name.partition(".")[0] == "securitynet":  # Python's own warnings have several lines
+        record.msg, record.args = escape_line(record.getMessage()), None
     return True
 
 

@@ -73,7 +73,8 @@ def _root(
         typer.Option(
             min=0,
             metavar="GIB",
-            help=f"Largest size, in GiB, to which a compressed file may grow when it is read (${MAX_SIZE_VARIABLE}).",
+            help=f"Largest size, in GiB, to which a compressed file may grow when it is read, and of weights that are "
+            f"downloaded (${MAX_SIZE_VARIABLE}).",
         ),
     ] = None,
 ) -> None:

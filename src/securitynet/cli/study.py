@@ -179,20 +179,18 @@ def export(
     db: Db = None,
 ) -> None:
     """Write all results as one tidy table: one row per measured value, with its target, method, settings and cost."""
-    from securitynet.assessments.method_settings import find_default_settings
+    from securitynet.assessments.known_methods import find_default_settings
     from securitynet.errors import ConfigurationError
-    from securitynet.results.export import check_table_name, to_frame, write_table
+    from securitynet.results.export import check_table_name, write_table
     from securitynet.studies.execution.inspect import open_index
 
     check_table_name(file)
     with open_index(find_results(what, out, db), _note) as index:
-        frame = to_frame(index, find_default_settings)
-    if frame.empty:
+        rows, count = write_table(index, file, find_default_settings)
+    if not rows:
         raise ConfigurationError(f"There are no results in {what} that can be read.")
-    write_table(frame, file)
-    count = int((frame["status"] == "failed").sum())
     failed = f", {count:,} of them for failed trials" if count else ""
-    console.stderr.print(f"{len(frame):,} rows written to {file}{failed}", markup=False, soft_wrap=True)
+    console.stderr.print(f"{rows:,} rows written to {file}{failed}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from securitynet.methods.base import Output
+from securitynet.methods.output import Output
 from securitynet.metrics import clusters, rates
 from securitynet.records import Direction, Measurement
 

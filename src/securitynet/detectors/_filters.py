@@ -21,9 +21,9 @@ from securitynet.detectors._queries import Arrays, QueryClient, find_pieces_fold
 from securitynet.detectors._verdicts import TRIGGERED, FilterVerdicts
 from securitynet.detectors.base import Detector
 from securitynet.errors import SplitError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics import filtering
 from securitynet.metrics.filtering import FilterDecisions
 from securitynet.models.targets.signals import Progress

@@ -13,9 +13,9 @@ from typing_extensions import override
 from securitynet.datasets.base import Images
 from securitynet.detectors._activation_clustering.clusters import Clusters, Reduction, divide, measure_avoidance
 from securitynet.detectors._training_data import FEWEST_CLEAN, FEWEST_RECORDS, TrainingDataDetector
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derive_seed
 

@@ -15,9 +15,9 @@ from securitynet.detectors._class_pairs.output import PairNorms
 from securitynet.detectors._class_pairs.search import PairTriggers, apply_triggers, search_pairs
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics.class_pairs import compute_shares
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derive_seed

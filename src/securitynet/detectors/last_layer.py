@@ -12,9 +12,9 @@ from typing_extensions import override
 from securitynet.detectors._class_statistics.output import ClassStatistics
 from securitynet.detectors.base import Detector
 from securitynet.errors import ModelError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.models.targets.embeddings import find_classifier
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel

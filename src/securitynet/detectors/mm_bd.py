@@ -15,9 +15,9 @@ from typing_extensions import override
 from securitynet.detectors._class_statistics.output import UNDECIDED, ClassStatistics
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics.high_outliers import HighOutlier, compute_gamma_p_value
 from securitynet.models.targets.input_gradients import InputGradients, compute_margin_loss
 from securitynet.models.targets.target import Target

@@ -22,9 +22,9 @@ from securitynet.detectors._neural_cleanse.trigger_search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics import detection, trigger_norms
 from securitynet.models.shadows.plan import choose_shadow_defense, find_own_architecture
 from securitynet.models.shadows.store import specify_shadow, train_shadows

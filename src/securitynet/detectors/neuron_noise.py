@@ -17,9 +17,9 @@ from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._class_statistics.output import ClassStatistics, find_in_all
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ModelError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics.high_outliers import HighOutlier
 from securitynet.models.targets.input_gradients import compute_margin_loss
 from securitynet.models.targets.neuron_factors import NeuronFactors

@@ -9,9 +9,9 @@ from typing_extensions import override
 
 from securitynet.detectors._spectral.signatures import Signatures, compute_scores
 from securitynet.detectors._training_data import FEWEST_CLEAN, FEWEST_RECORDS, TrainingDataDetector
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.models.targets.target import Target
 
 

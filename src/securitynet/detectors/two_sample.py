@@ -11,9 +11,9 @@ from typing_extensions import override
 from securitynet.detectors._training_data import FEWEST_CLEAN, FEWEST_RECORDS, TrainingDataDetector
 from securitynet.detectors._two_sample.discriminant import ClassifiedRecords, compare_with_clean
 from securitynet.detectors._two_sample.features import compute_features, draw_filters
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derive_seed, make_generator
 from securitynet.records import Access, Auxiliary, ThreatModel

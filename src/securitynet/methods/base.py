@@ -4,106 +4,21 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, overload
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from securitynet.errors import AccessDenied, ConfigurationError, UnknownName, list_problems, suggest_names
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.given import choose_threat_model, prepare_trial
-from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.methods.output import Output
 from securitynet.models.loading.load import load_target
 from securitynet.models.targets.signals import Progress
 from securitynet.models.targets.target import Target
-from securitynet.records import Measurement, Record, ThreatModel
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """A grid of images for the report.
-
-    Attributes:
-        title: Heading.
-        caption: What the images show, in one or two sentences.
-        images: R×Q×C×H×W uint8, where C is 1 or 3.
-        rows: Labels of the R rows.
-        columns: Labels of the Q columns.
-    """
-
-    title: str
-    caption: str
-    images: NDArray[np.uint8]
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-
-
-class Output(ABC):
-    """Raw output of a family of methods: arrays that can be stored, and from which measurements are computed.
-
-    Class attributes:
-        headline: Names of the most important measurements, for summaries; names that do not occur are skipped.
-    """
-
-    headline: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The whole output as named arrays."""
-
-    @classmethod
-    @abstractmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Output:
-        """Build an output from the arrays that `arrays` returned."""
-
-    @abstractmethod
-    def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
-        """Compute the measurements of this output.
-
-        Args:
-            level: Confidence level of the intervals, in (0, 1).
-            fprs: False-positive rates at which true-positive rates are reported, each in (0, 1).
-            seed: Seed of the bootstrap.
-        """
-
-    def without(self, records: NDArray[np.int64]) -> Output:
-        """This output without some of the records that it is judged on; all of it where it is not judged on records.
-
-        Args:
-            records: Sorted; those that are not among the judged ones have no effect.
-        """
-        return self
-
-    def galleries(self) -> list[Gallery]:
-        """Image grids for the report; most families have none."""
-        return []
-
-    def measure(
-        self, *, level: float = 0.95, fprs: Sequence[float] = DEFAULT_FPRS, seed: int = 0
-    ) -> dict[str, Measurement]:
-        """The measurements of this output by name.
-
-        Args:
-            level: Confidence level of the intervals.
-            fprs: False-positive rates at which attacks are measured.
-            seed: Seed of whatever is drawn at random.
-        """
-        return {measurement.name: measurement for measurement in self.measurements(level=level, fprs=fprs, seed=seed)}
-
-    def __getitem__(self, name: str) -> float | None:
-        """The value of a measurement by its name, such as ``auc``; None if so few records can't resolve it.
-
-        Raises:
-            UnknownName: If there is no such measurement.
-        """
-        measured = self.measure()
-        if name not in measured:
-            raise UnknownName("measurement", name, measured)
-        return measured[name].value
+from securitynet.records import Record, ThreatModel
 
 
 @dataclass(frozen=True, eq=False)

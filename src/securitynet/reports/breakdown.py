@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.metrics.slices import Slice, select_extremes
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import draw_interval

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.metrics import rates
 from securitynet.metrics.exposure import ExposedRecord, Exposure, rank_most_exposed
 from securitynet.records import Direction

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from securitynet.reports.pictures import encode_data_uri, is_reduced
 
 if TYPE_CHECKING:
-    from securitynet.methods.base import Gallery, Output
+    from securitynet.methods.output import Gallery, Output
 
 MOST_ROWS = 24
 """Rows of pictures that a report shows; the arrays beside the trial's file hold all."""

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from securitynet.analysis.figures import render, style
 from securitynet.analysis.figures.roc_lines import RocLine, read_tpr_at
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.metrics import roc as metrics
 from securitynet.metrics.roc import compute_curve
 from securitynet.reports import verdict, words

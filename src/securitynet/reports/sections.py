@@ -29,7 +29,7 @@ from securitynet.results.document import ResultDocument, TrialSummary
 
 if TYPE_CHECKING:
     from securitynet.assessments.assessment import Assessment
-    from securitynet.methods.base import Output
+    from securitynet.methods.output import Output
 
 MOST_CLASSES = 20
 

@@ -20,6 +20,7 @@ from securitynet.analysis.findings import ClaimFinding
 from securitynet.analysis.frames import keep
 from securitynet.analysis.papers.compare import Compared
 from securitynet.analysis.papers.every import compare_every
+from securitynet.assessments.known_methods import has_pictures
 from securitynet.errors import ConfigurationError, SecurityNetError
 from securitynet.files import parse_toml, write_atomically
 from securitynet.records import TrialResult
@@ -213,6 +214,7 @@ def _figures(tidy: pandas.DataFrame) -> tuple[list[ShownFigure], list[tuple[Figu
     for figure in list_figures().values():
         if figure.options.get("pictures"):
             continue  # the report shows the pictures themselves
+        drawn = None  # its data may be a large part of the frame
         try:
             drawn = figure.make(tidy)
         except MissingData as error:
@@ -279,26 +281,19 @@ def _galleries(
     for trial in trials:
         if trial.status != "ok" or count >= MOST_GALLERIES or seen[trial.spec.method] >= 2:
             continue
-        try:
-            method = REGISTRIES[trial.spec.kind].get(trial.spec.method)
-        except SecurityNetError:  # of a plug-in that is not installed here
+        if not has_pictures(trial.spec.kind, trial.spec.method):
             continue
-        arrays = store.load_arrays(trial) if _has_pictures(method.output) else None
+        arrays = store.load_arrays(trial)
         if arrays is None:
             continue
-        for gallery in show_galleries(method.output.from_arrays(arrays)):
+        output = REGISTRIES[trial.spec.kind].get(trial.spec.method).output
+        for gallery in show_galleries(output.from_arrays(arrays)):
             yield (
                 f"{trial.spec.method} on {named.get(trial.spec.target.checksum, trial.spec.target.reference)}",
                 gallery,
             )
             count += 1
         seen[trial.spec.method] += 1
-
-
-def _has_pictures(output: type) -> bool:
-    from securitynet.methods.base import Output
-
-    return getattr(output, "galleries", None) is not Output.galleries
 
 
 def _names(targets: Sequence[StudyTargetRecord]) -> dict[str, str]:

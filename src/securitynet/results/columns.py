@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -59,11 +59,11 @@ class _Column:
             self.values = self.values.tolist()
         self.values += values
 
-    def places(self) -> NDArray[np.intp]:
-        """The place in ``values`` of each row's value."""
+    def places(self, count: int | None = None) -> NDArray[np.intp]:
+        """The place of each row's value among the values, of which there are so many."""
         import numpy as np
 
-        return np.repeat(np.arange(len(self.values)), self.counts)
+        return np.repeat(np.arange(len(self.values) if count is None else count), self.counts)
 
     def fill(self, length: int) -> None:
         """Add missing values up to a length."""
@@ -71,48 +71,99 @@ class _Column:
             self.add(_MISSING, length - self.length)
 
 
-def make_frame(
-    blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]], order: Sequence[str] = ()
-) -> pandas.DataFrame:
-    """A frame of rows.
+class Rows:
+    """Rows that came in blocks, in memory by columns.
 
     Args:
         blocks: (column -> value that some rows share, (column -> value) of each of these rows). The two have no column
             in common. Each block is dropped before the next is asked for.
         order: Columns of texts by which the rows are sorted, missing ones first; equal rows stay in their order.
-
-    Returns:
-        The columns in the order in which they first occur. NaN stands for a value that a row does not have.
     """
-    import numpy as np
-    import pandas
 
-    columns: defaultdict[str, _Column] = defaultdict(_Column)
-    texts: dict[str, str] = {}
-    total = 0
-    for shared, rows in blocks:
-        if not rows:
-            continue
-        for name, value in shared.items():
+    def __init__(
+        self, blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]], order: Sequence[str] = ()
+    ) -> None:
+        import numpy as np
+        import pandas
+
+        columns: defaultdict[str, _Column] = defaultdict(_Column)
+        texts: dict[str, str] = {}
+        total = 0
+        for shared, rows in blocks:
+            if not rows:
+                continue
+            for name, value in shared.items():
+                columns[name].fill(total)
+                columns[name].add(texts.setdefault(value, value) if type(value) is str else value, len(rows))
+            names = rows[0].keys()
+            alike = all(row.keys() == names for row in rows)
+            for part in (rows,) if alike else ((row,) for row in rows):
+                for name in part[0]:
+                    values = [row[name] for row in part]
+                    column = columns[name]
+                    column.fill(total)
+                    column.extend([texts.setdefault(value, value) if type(value) is str else value for value in values])
+                total += len(part)
+        for name in {*columns, *order}:
             columns[name].fill(total)
-            columns[name].add(texts.setdefault(value, value) if type(value) is str else value, len(rows))
-        names = rows[0].keys()
-        alike = all(row.keys() == names for row in rows)
-        for part in (rows,) if alike else ((row,) for row in rows):
-            for name in part[0]:
-                values = [row[name] for row in part]
-                column = columns[name]
-                column.fill(total)
-                column.extend([texts.setdefault(value, value) if type(value) is str else value for value in values])
-            total += len(part)
-    for name in {*columns, *order}:
-        columns[name].fill(total)
-    # Sorted before there is a frame, which would be in memory twice.
-    ranks = [pandas.factorize(pandas.Series(column.values), sort=True)[0][column.places()]
-             for column in (columns[name] for name in reversed(order))]  # fmt: skip
-    rows_in_order = np.lexsort(ranks) if ranks else slice(None)
-    series = {}
-    for name in list(columns):
-        column = columns.pop(name)  # so that memory holds only one column twice
-        series[name] = pandas.Series(column.values).take(column.places()[rows_in_order]).reset_index(drop=True)
-    return pandas.DataFrame(series, copy=False)
+        # Sorted before there is a frame, which would be in memory twice.
+        ranks = [pandas.factorize(pandas.Series(column.values), sort=True)[0][column.places()]
+                 for column in (columns[name] for name in reversed(order))]  # fmt: skip
+        self._sorted: slice | NDArray[np.intp] = np.lexsort(ranks) if ranks else slice(None)
+        self._columns = dict(columns)
+        self._length = total
+
+    def __len__(self) -> int:
+        return self._length
+
+    def make_frame(self) -> pandas.DataFrame:
+        """All rows as a frame; they are not kept.
+
+        Returns:
+            The columns in the order in which they first occur. NaN stands for a value that a row does not have.
+        """
+        import pandas
+
+        series = {}
+        for name in list(self._columns):
+            column = self._columns.pop(name)  # so that memory holds only one column twice
+            rows = column.places()[self._sorted]
+            series[name] = pandas.Series(column.values).take(rows).reset_index(drop=True)
+        return pandas.DataFrame(series, copy=False)
+
+    def find_values(self) -> dict[str, pandas.Series]:
+        """Column -> its values, of which each stands for one row or several, with the type that a frame gives them."""
+        import pandas
+
+        found = {}
+        for name, column in self._columns.items():
+            found[name] = pandas.Series(column.values)
+            column.values = []  # a list of texts takes more
+        return found
+
+    def make_frames(self, values: Mapping[str, pandas.Series], size: int) -> Iterator[pandas.DataFrame]:
+        """The rows as frames of at most so many, in order.
+
+        Args:
+            values: The columns of the frames, as `find_values` returns them, changed or not.
+            size: Rows of a frame.
+        """
+        import pandas
+
+        for start in range(0, self._length, size):
+            part = slice(start, start + size)
+            rows = part if isinstance(self._sorted, slice) else self._sorted[part]
+            yield pandas.DataFrame(
+                {
+                    name: given.take(self._columns[name].places(len(given))[rows]).reset_index(drop=True)
+                    for name, given in values.items()
+                },
+                copy=False,
+            )
+
+
+def make_frame(
+    blocks: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]], order: Sequence[str] = ()
+) -> pandas.DataFrame:
+    """A frame of rows: `Rows.make_frame`."""
+    return Rows(blocks, order).make_frame()

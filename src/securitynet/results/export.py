@@ -6,8 +6,8 @@ otherwise an incomplete table would look complete.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,15 +19,15 @@ from securitynet.escaping import escape_formula
 from securitynet.files import write_atomically
 from securitynet.memory import pause_garbage_collection
 from securitynet.records import Measurement, TrialResult
-from securitynet.results.columns import make_frame
+from securitynet.results.columns import Rows
 from securitynet.results.index import Index
 from securitynet.results.study_targets import StudyTargetRecord, make_target_key
 
 if TYPE_CHECKING:
     import pandas
 
-Defaults = Callable[[str, str], Mapping[str, Any]]
-"""(kind, full name of a method) -> its configuration when nothing is set."""
+Defaults = Callable[[str, str], Mapping[str, Any] | None]
+"""(kind, full name of a method) -> its configuration when nothing is set, None if it is not known."""
 
 TARGET = (
     "case", "model", "reference", "checksum", "dataset", "split", "membership", "precision", "catalog",
@@ -54,6 +54,9 @@ _WHOLE = (
     "num_classes", "members", "non_members", "epochs", "seed", "trial_seed", "queries_total", "queries_unique", "n",
 )  # fmt: skip
 
+ROWS_AT_ONCE = 100_000
+"""Rows that are written at once."""
+
 _NO_VALUE: tuple[dict[str, Any], ...] = ({},)
 _OWN = re.compile(r"(?P<measure>[^@]+?)(?:@(?P<at>[A-Za-z_-]+=.+))?$")
 
@@ -71,14 +74,79 @@ def to_frame(index: Index, defaults: Defaults | None = None) -> pandas.DataFrame
     import pandas
 
     with pause_garbage_collection():
-        frame = make_frame(read_blocks(index, defaults), order=("case", "trial", "name"))
-    extra = sorted(set(frame.columns) - set(COLUMNS))
-    frame = frame.reindex(columns=[*COLUMNS, *extra])
+        rows = _gather(index, defaults)
+        values = _unify(rows.find_values())
+        frames = [_complete(frame) for frame in rows.make_frames(values, max(len(rows), 1))]
+    return frames[0] if frames else _complete(pandas.DataFrame())
+
+
+def write_table(index: Index, path: Path, defaults: Defaults | None = None) -> tuple[int, int]:
+    """Write all results as ``.parquet``, ``.csv`` or ``.jsonl``, whole or not at all: the table of `to_frame`.
+
+    It is written in parts, since the whole of it takes a gigabyte where there are a million rows.
+
+    Args:
+        index: An index that is up to date.
+        path: The file.
+        defaults: See `to_frame`.
+
+    Returns:
+        Number of rows, and of those of trials and targets that failed. Nothing is written if there are none.
+
+    Raises:
+        ConfigurationError: If the file has another ending.
+    """
+    check_table_name(path)
+    with pause_garbage_collection():
+        rows = _gather(index, defaults)
+    if not len(rows):
+        return 0, 0
+    values = _unify(rows.find_values())
+    failed = 0
+    with write_atomically(path) as stream, contextlib.ExitStack() as opened:
+        for number, part in enumerate(rows.make_frames(values, ROWS_AT_ONCE)):
+            frame = _complete(part)
+            failed += int((frame["status"] == "failed").sum())
+            if path.suffix == ".parquet":
+                import pyarrow
+                import pyarrow.parquet
+
+                if number == 0:
+                    # The first rows may have no value in a column, which would then have no type.
+                    schema = pyarrow.Schema.from_pandas(frame, preserve_index=False)
+                    for name, given in values.items():
+                        kind = pyarrow.array(given, from_pandas=True).type
+                        schema = schema.set(schema.get_field_index(name), pyarrow.field(name, kind))
+                    writer = opened.enter_context(pyarrow.parquet.ParquetWriter(stream, schema))
+                writer.write_table(pyarrow.Table.from_pandas(frame, schema=schema, preserve_index=False))
+            elif path.suffix == ".csv":
+                stream.write(encode_csv(frame, header=number == 0))
+            else:
+                stream.write(frame.to_json(orient="records", lines=True, force_ascii=False).encode("utf-8"))
+    return len(rows), failed
+
+
+def _gather(index: Index, defaults: Defaults | None) -> Rows:
+    return Rows(read_blocks(index, defaults), order=("case", "trial", "name"))
+
+
+def _unify(values: dict[str, pandas.Series]) -> dict[str, pandas.Series]:
+    """Columns of which each holds values of one type."""
+    import pandas
+
+    for column, given in values.items():
+        if column in _WHOLE:
+            values[column] = given.astype("Int64")
+        elif column not in COLUMNS and given.dropna().map(type).nunique() > 1:  # one name, of several methods
+            values[column] = given.map(lambda value: None if pandas.isna(value) else str(value))
+    return values
+
+
+def _complete(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """All columns, in order."""
+    frame = frame.reindex(columns=[*COLUMNS, *sorted(set(frame.columns) - set(COLUMNS))])
     for column in _WHOLE:
         frame[column] = frame[column].astype("Int64")
-    for column in extra:
-        if frame[column].dropna().map(type).nunique() > 1:  # one name, of several methods
-            frame[column] = frame[column].map(lambda value: None if pandas.isna(value) else str(value))
     return frame
 
 
@@ -87,7 +155,7 @@ def read_blocks(
 ) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], ...]]]:
     """The rows of `to_frame`, in no particular order: (what those of a target or trial share, what each has)."""
     by_key: dict[str, tuple[StudyTargetRecord, dict[str, Any]]] = {}
-    usual = functools.cache(lambda kind, method: flatten_dotted(defaults(kind, method)) if defaults else {})
+    usual = functools.cache(lambda kind, method: flatten_dotted((defaults and defaults(kind, method)) or {}))
     for record in list(index.target_records()):
         about = _about_target(record)
         if record.means is not None:
@@ -140,32 +208,14 @@ def check_table_name(path: Path) -> None:
         )
 
 
-def write_table(frame: pandas.DataFrame, path: Path) -> None:
-    """Write a table as ``.parquet``, ``.csv`` or ``.jsonl``, whole or not at all.
-
-    Raises:
-        ConfigurationError: If the file has another ending.
-    """
-    check_table_name(path)
-    buffer = io.BytesIO()
-    if path.suffix == ".parquet":
-        frame.to_parquet(buffer, index=False)
-    elif path.suffix == ".csv":
-        buffer.write(encode_csv(frame))
-    else:
-        buffer.write(frame.to_json(orient="records", lines=True, force_ascii=False).encode("utf-8"))
-    with write_atomically(path) as stream:
-        stream.write(buffer.getvalue())
-
-
-def encode_csv(frame: pandas.DataFrame) -> bytes:
+def encode_csv(frame: pandas.DataFrame, *, header: bool = True) -> bytes:
     """A table as CSV in UTF-8, none of whose texts a spreadsheet takes for a formula."""
     safe = frame.copy(deep=False)
     for place, kind in enumerate(frame.dtypes):
         if kind.kind == "O":
             escaped: dict[str, str] = {}  # a million cells hold few texts
             safe.isetitem(place, [_escape_cell(value, escaped) for value in frame.iloc[:, place]])
-    return str(safe.to_csv(index=False)).encode("utf-8")
+    return str(safe.to_csv(index=False, header=header)).encode("utf-8")
 
 
 def _escape_cell(value: Any, escaped: dict[str, str]) -> Any:

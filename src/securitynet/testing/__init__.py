@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 
 import securitynet.datasets
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.source import Request, Source
 from securitynet.defenses.base import OutputDefense, TrainingDefense
 from securitynet.detectors.base import Detector
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.methods.base import Method, Output
+from securitynet.methods.base import Method
 from securitynet.methods.context import Context
+from securitynet.methods.output import Output
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.target import Target

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from securitynet.attacks.membership import _confidence
-from securitynet.attacks.membership.base import FEWEST_PER_CLASS, MembershipScores, tune_threshold
+from securitynet.attacks.membership._scores import MembershipScores
+from securitynet.attacks.membership.base import FEWEST_PER_CLASS, tune_threshold
 from securitynet.attacks.membership.confidence import Confidence
 from securitynet.attacks.membership.correctness import Correctness
 from securitynet.attacks.membership.entropy import Entropy

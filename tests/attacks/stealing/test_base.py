@@ -12,8 +12,8 @@ import torch
 
 from securitynet.attacks import ATTACKS
 from securitynet.errors import AccessDenied, ConfigurationError, QueryBudgetExceeded
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
+from securitynet.methods.output import Output
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel

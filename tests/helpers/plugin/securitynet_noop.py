@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from securitynet.attacks.base import Attack
-from securitynet.methods.base import Output, SharedWork
+from securitynet.methods.base import SharedWork
+from securitynet.methods.output import Output
 from securitynet.metrics import rates
 from securitynet.records import Access, Auxiliary, Direction, ThreatModel
 

@@ -73,3 +73,24 @@ def test_passwords_in_addresses_are_refused_and_not_repeated():
         parse_reference("http://user:s3cret@host/predict")
     assert "s3cret" not in str(caught.value)
     assert "SECURITYNET_HTTP_TOKEN" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "hint"),
+    [
+        ('{"architecture": "simple-cnn"}', "Write arch:simple-cnn --weights"),
+        ('{"architecture": "timm:resnet18"}', "Write timm:resnet18 --weights"),
+        ('{"architecture": "x; rm -r ~"}', "Write 'arch:x; rm -r ~' --weights"),
+        ('{"architecture": 5}', "Write for example arch:cifar-resnet20"),
+        ("[" * 100_000, "Write for example arch:cifar-resnet20"),
+        (None, "Write for example arch:cifar-resnet20"),
+    ],
+)
+def test_weights_alone_hint_at_the_network_of_their_record(tmp_path, record, hint):
+    weights = tmp_path / "m.safetensors"
+    weights.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    if record is not None:
+        weights.with_suffix(".json").write_text(record)
+    with pytest.raises(ConfigurationError) as caught:
+        parse_reference(str(weights))
+    assert hint in caught.value.hint

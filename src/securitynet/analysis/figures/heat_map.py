@@ -32,7 +32,9 @@ _EPSILON = "epsilon=0.03"
 
 def choose_quantities(tidy: pandas.DataFrame) -> dict[str, Quantity]:
     """A quantity for each attack and threat model that was measured, families in order, most measured first."""
-    known = frames.keep(tidy, tidy["value"].notna())
+    # Not all columns: a study has a million rows.
+    known = tidy.loc[tidy["value"].notna(), ["attack", "method", "auxiliary", "surrogate", "settings", "measure", "at",
+                                             "value"]]  # fmt: skip
     quantities: dict[str, Quantity] = {}
     for family, measures in _MEASURES.items():
         rows = known[(known["attack"] == family) & known["measure"].isin(measures)]

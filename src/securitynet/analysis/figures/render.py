@@ -18,10 +18,10 @@ PNG_SCALE = 2.0
 
 
 def to_svg(chart: Chart) -> str:
-    """A standalone SVG."""
+    """A standalone SVG; one chart gives one text, whatever was drawn before."""
     import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(_specification(chart)))
+    return _number_ids(str(vl_convert.vegalite_to_svg(_specification(chart))), "part")
 
 
 def to_png(chart: Chart, scale: float = PNG_SCALE) -> bytes:
@@ -51,12 +51,7 @@ def inline_svg(svg: str, prefix: str, *, title: str, description: str) -> str:
         title: A few words, any text.
         description: What the figure shows, any text.
     """
-    # Numbered afresh: the drawing library counts on from figure to figure, and one content should give one page.
-    ids = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
-    names = {old: f"{prefix}-{number}" for number, old in enumerate(ids)}
-    svg = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{names[match[1]]}"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{names[match[1]]})", svg)
-    svg = re.sub(r'href="#([^"]+)"', lambda match: f'href="#{names[match[1]]}"', svg)
+    svg = _number_ids(svg, prefix)
     opening, rest = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', opening)
     if box is None:
@@ -66,6 +61,15 @@ def inline_svg(svg: str, prefix: str, *, title: str, description: str) -> str:
     )
     start = f'<svg role="img" aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc" {box[0]}>'
     return start + spoken + rest
+
+
+def _number_ids(svg: str, prefix: str) -> str:
+    """Rename the ids, numbered afresh: the drawing library counts on from figure to figure."""
+    ids = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))
+    names = {old: f"{prefix}-{number}" for number, old in enumerate(ids)}
+    svg = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{names[match[1]]}"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{names[match[1]]})", svg)
+    return re.sub(r'href="#([^"]+)"', lambda match: f'href="#{names[match[1]]}"', svg)
 
 
 def _specification(chart: Chart) -> dict[str, Any]:

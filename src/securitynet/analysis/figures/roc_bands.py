@@ -7,6 +7,7 @@ import math
 import altair as alt
 import numpy as np
 import pandas
+from numpy.typing import NDArray
 
 from securitynet.analysis.figures import points, style
 from securitynet.analysis.figures.base import Drawn, Figure, MissingData
@@ -33,13 +34,14 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
         tidy: The tidy frame that ``wide`` was made from.
         figure: The declaration of the figure.
     """
-    long = _rates(tidy)
+    places, fprs = _find_rates(tidy)
+    long = tidy.iloc[places].assign(fpr=fprs)
     if long.empty:
         raise MissingData(figure.name, list_lacking(tidy))
     long = points.group_rare_values(long.assign(method=_named(long)), "method")
     rows = []
-    for (method, fpr), part in long.groupby(["method", "fpr"], sort=True):
-        low, middle, high = np.quantile(part["value"].to_numpy(float), [0.25, 0.5, 0.75])
+    for (method, fpr), part in long.groupby(["method", "fpr"], sort=True)["value"]:
+        low, middle, high = np.quantile(part.to_numpy(float), [0.25, 0.5, 0.75])
         rows.append({"method": method, "fpr": fpr, "median": middle, "low": low, "high": high, "n": len(part)})
     table = pandas.DataFrame(rows)
     table = table[table["n"] >= table.groupby("method")["n"].transform("max") / 2]
@@ -112,15 +114,18 @@ def _named(long: pandas.DataFrame) -> pandas.Series:
 
 def list_lacking(tidy: pandas.DataFrame) -> list[str]:
     """What a frame lacks for this figure."""
-    return [] if len(_rates(tidy)) else ["true-positive rates of membership attacks at low false-positive rates"]
+    return (
+        [] if len(_find_rates(tidy)[0]) else ["true-positive rates of membership attacks at low false-positive rates"]
+    )
 
 
-def _rates(tidy: pandas.DataFrame) -> pandas.DataFrame:
+def _find_rates(tidy: pandas.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    """Places of the rows with true-positive rates, of one kind, and their false-positive rates."""
     rates = tidy["measure"].isin((CURVE_MEASURE, "tpr"))
     places = np.flatnonzero(rates & (tidy["attack"] == "membership") & tidy["value"].notna())
     at = tidy["at"].iloc[places].astype(object).fillna("").astype(str)
-    fpr = at.str.extract(r"^fpr=([0-9.e-]+)$")[0].astype(float).to_numpy()
+    fpr = at.str.extract(r"^fpr=([0-9.e-]+)$")[0].to_numpy(float)
     whole = (tidy["measure"].iloc[places] == CURVE_MEASURE).to_numpy()
     of_kind = whole if whole[~np.isnan(fpr)].any() else ~whole
     chosen = of_kind & (fpr > 0)  # nowhere where it is unknown
-    return tidy.iloc[places[chosen]].assign(fpr=fpr[chosen])
+    return places[chosen], fpr[chosen]

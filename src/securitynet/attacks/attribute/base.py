@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from securitynet.datasets.base import Attribute, ImageDataset
 from securitynet.errors import ConfigurationError, SplitError, UnknownName
-from securitynet.methods.base import Output
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics import attribute as metrics
 from securitynet.records import Auxiliary, Measurement
 

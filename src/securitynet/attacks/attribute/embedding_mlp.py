@@ -44,9 +44,9 @@ from securitynet.attacks.attribute.base import (
 )
 from securitynet.attacks.base import Attack
 from securitynet.errors import ConfigurationError, SecurityNetError, SplitError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics.attribute import label_majority
 from securitynet.models.targets.signals import collect_embeddings
 from securitynet.models.targets.target import Target

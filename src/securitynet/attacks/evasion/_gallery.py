@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.attacks.evasion._batch import Batch
-from securitynet.methods.base import Gallery
+from securitynet.methods.output import Gallery
 from securitynet.metrics.evasion import write_epsilon
 
 ROWS = 8

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from securitynet.attacks.evasion import _gallery
-from securitynet.methods.base import Gallery, Output
+from securitynet.methods.output import Gallery, Output
 from securitynet.metrics import evasion
 from securitynet.records import Direction, Measurement
 

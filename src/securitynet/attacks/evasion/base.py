@@ -28,10 +28,10 @@ from securitynet.attacks.evasion._random_targets import IMAGES, average_random, 
 from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError, SplitError
 from securitynet.files import hash_stably
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
+from securitynet.methods.output import Output
 from securitynet.models.targets.backends.recorded import RecordedBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Queries

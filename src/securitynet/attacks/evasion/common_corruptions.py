@@ -18,10 +18,10 @@ from typing_extensions import override
 from securitynet.attacks.base import Attack
 from securitynet.attacks.evasion.base import choose_sample
 from securitynet.datasets.corruptions.kinds import KINDS, SEVERITIES, corrupt
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
+from securitynet.methods.output import Output
 from securitynet.metrics import rates
 from securitynet.models.targets.target import Target
 from securitynet.randomness import make_generator

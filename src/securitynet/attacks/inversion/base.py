@@ -22,9 +22,10 @@ from securitynet.attacks.inversion._evaluator import (
     obtain_evaluator,
 )
 from securitynet.attacks.inversion._search import InversionResult, InversionSearch
-from securitynet.methods.base import Gallery, Output, SharedWork
+from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Gallery, Output
 from securitynet.metrics import inversion, inversion_judge
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Direction, Measurement

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from securitynet.attacks.membership._learned import LearnedAttack
-    from securitynet.attacks.membership.base import MembershipScores
+    from securitynet.attacks.membership._scores import MembershipScores
     from securitynet.methods.context import Context
     from securitynet.methods.data import TrialData
     from securitynet.models.targets.target import Target

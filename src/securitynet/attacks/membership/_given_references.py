@@ -16,7 +16,7 @@ from typing_extensions import override
 from securitynet.attacks._given_models import GivenModel
 from securitynet.attacks.membership._evidence import select_evidence
 from securitynet.attacks.membership._reference import ReferenceAttack, combine_signals
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import unite
 from securitynet.errors import AccessDenied, ConfigurationError

@@ -17,12 +17,13 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
-from securitynet.attacks.membership.base import MembershipScores, find_known_records, tune_threshold
+from securitynet.attacks.membership._scores import MembershipScores
+from securitynet.attacks.membership.base import find_known_records, tune_threshold
 from securitynet.datasets.ordering import shuffle, unite
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.oracle import Oracle
+from securitynet.methods.output import Output
 from securitynet.models.targets.signals import Signals
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Auxiliary, ThreatModel

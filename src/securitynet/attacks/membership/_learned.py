@@ -19,12 +19,13 @@ from securitynet.attacks._shadows import obtain_part_shadow
 from securitynet.attacks.base import Attack
 from securitynet.attacks.membership._early_stopping import BestEpoch, hold_out_records, update_all
 from securitynet.attacks.membership._features import Scale
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.datasets.ordering import unite
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.methods.base import Output, SharedWork
+from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.methods.shared_models import list_shared_shadow
 from securitynet.models.shadows import ShadowTraining
 from securitynet.models.targets.signals import Signals, collect_signals

@@ -26,14 +26,16 @@ from securitynet.attacks.membership._evidence import (
     make_stand_ins,
     select_evidence,
 )
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.attacks.membership._views import MOST_QUERIES, make_views
-from securitynet.attacks.membership.base import MembershipScores, find_known_records, tune_threshold
+from securitynet.attacks.membership.base import find_known_records, tune_threshold
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import unite
 from securitynet.errors import ConfigurationError
-from securitynet.methods.base import Output, SharedWork
+from securitynet.methods.base import SharedWork
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.methods.shared_models import list_shared_shadows
 from securitynet.models.shadows import ShadowOutputs, ShadowPlan, resolve_training
 from securitynet.models.targets.signals import Signals

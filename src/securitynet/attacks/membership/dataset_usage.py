@@ -23,9 +23,9 @@ from securitynet.attacks.membership import _lira
 from securitynet.attacks.membership._confidence import scale_confidence
 from securitynet.attacks.membership._reference import ONLINE
 from securitynet.attacks.membership.lira import LiRA
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.models.shadows import Accuracies, ShadowTraining, list_fidelity_warnings, resolve_training
 from securitynet.models.shadows.outputs import restrict_like
 from securitynet.models.shadows.store import check_shadow, specify_shadow

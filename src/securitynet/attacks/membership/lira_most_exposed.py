@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.attacks.membership._evidence import SignalEvidence
-from securitynet.attacks.membership.base import MembershipScores
+from securitynet.attacks.membership._scores import MembershipScores
 from securitynet.attacks.membership.lira import LiRA
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData

@@ -25,9 +25,9 @@ from securitynet.attacks.membership._reference import OFFLINE
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.ordering import shuffle
 from securitynet.errors import ConfigurationError, SplitError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.metrics import rates
 from securitynet.models.shadows import ShadowTraining, resolve_training
 from securitynet.models.shadows.store import check_shadow, specify_shadow

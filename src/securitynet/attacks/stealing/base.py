@@ -19,9 +19,9 @@ from securitynet.attacks.stealing._pool import Pool
 from securitynet.attacks.stealing._stolen_models import StolenModels
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import AccessDenied, ConfigurationError
-from securitynet.methods.base import Output
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
+from securitynet.methods.output import Output
 from securitynet.models.shadows.plan import FALLBACK_ARCHITECTURE, find_own_architecture
 from securitynet.models.store.cached_model import ModelSpec, StoredModel, build_fresh_network, check_images
 from securitynet.models.store.model_record import TargetRecord

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from securitynet.cli import console
+from securitynet.escaping import escape_line
 
 
 def print_table(columns: tuple[str, ...], rows: list[list[Any]]) -> None:
@@ -19,7 +20,7 @@ def print_table(columns: tuple[str, ...], rows: list[list[Any]]) -> None:
         # What one copies to the next command must not be cut.
         table.add_column(column, no_wrap=column in ("id", "entry"), overflow="fold")
     for row in rows:
-        table.add_row(*(escape(as_text(cell)) for cell in row))
+        table.add_row(*(escape(escape_line(as_text(cell))) for cell in row))
     # A pipe has no width: nothing need be cut there.
     wide = console.stdout if console.stdout.is_terminal else SafeConsole(width=400, highlight=False)
     wide.print(table)

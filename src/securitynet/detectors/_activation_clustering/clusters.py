@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from securitynet.methods.base import Gallery, Output
+from securitynet.methods.output import Gallery, Output
 from securitynet.metrics import clusters
 from securitynet.records import Measurement
 

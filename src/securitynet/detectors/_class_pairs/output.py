@@ -18,7 +18,7 @@ from securitynet.detectors._class_statistics.output import (
     make_verdict,
     show_p_value,
 )
-from securitynet.methods.base import Gallery, Output
+from securitynet.methods.output import Gallery, Output
 from securitynet.metrics.backdoor_verdict import ALPHA
 from securitynet.metrics.class_pairs import PairTest, find_easy_pairs
 from securitynet.randomness import derive_seed

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from securitynet.methods.base import Output
+from securitynet.methods.output import Output
 from securitynet.metrics.backdoor_verdict import ALPHA
 from securitynet.metrics.high_outliers import FEWEST, HighOutlier, find_high_outlier
 from securitynet.randomness import derive_seed

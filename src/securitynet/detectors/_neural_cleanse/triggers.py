@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from securitynet.detectors._neural_cleanse.fresh_images import compute_success
 from securitynet.detectors._neural_cleanse.wording import describe_search_verdict
-from securitynet.methods.base import Gallery, Output
+from securitynet.methods.output import Gallery, Output
 from securitynet.metrics import detection, rates, trigger_norms
 from securitynet.metrics.backdoor_verdict import decide_verdict
 from securitynet.metrics.trigger_norms import SearchedNorms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,8 +14,15 @@ import torch
 from securitynet.errors import ModelError
 from securitynet.files import find_cache_folder, write_atomically
 from securitynet.models.sources.base import Progress
+from securitynet.untrusted import MAX_SIZE_VARIABLE, bound_download, describe_size
 
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+
+_PATIENCE = 60.0
+"""Seconds after which a download must have reached the least speed."""
+
+_LEAST_SPEED = 1024.0
+"""Bytes a second; at fewer, even the smallest weights take hours."""
 
 
 def find_models_folder() -> Path:
@@ -81,23 +89,46 @@ def download(
         progress: Called with (bytes done, total bytes).
 
     Raises:
-        ModelError: If the download fails.
+        ModelError: If the download fails, or is larger or slower than reasonable.
     """
+    most = bound_download()
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT) as response:
             response.raise_for_status()
             total = int(response.headers.get("content-length") or 0)
-            done = 0
+            check_download_size(reference, total, most)
+            done, started = 0, time.monotonic()
             with write_atomically(path) as stream:
-                for block in response.iter_bytes(1 << 20):
+                for block in response.iter_bytes():  # of any size: a block of a MiB might take a slow server days
                     stream.write(block)
                     digest(block)
                     done += len(block)
+                    # A server need not state a size, and may compress nothing into gigabytes.
+                    check_download_size(reference, done, most)
+                    _check_speed(reference, done, time.monotonic() - started)
                     if progress:
                         progress(done, max(total, done))
                 check()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise explain_unreachable(reference, urlsplit(url).netloc, error) from error
+
+
+def check_download_size(reference: str, size: int, most: int) -> None:
+    """Raise `ModelError` if weights are larger than `securitynet.untrusted.bound_download` allows."""
+    if size > most:
+        raise ModelError(
+            f"The weights of {reference} have more than {describe_size(most)}: they are not downloaded.",
+            hint="If you trust them, allow that many GiB: securitynet --max-size GIB COMMAND, or set "
+            f"{MAX_SIZE_VARIABLE}.",
+        )
+
+
+def _check_speed(reference: str, done: int, seconds: float) -> None:
+    if seconds > _PATIENCE and done < _LEAST_SPEED * seconds:
+        raise ModelError(
+            f"The weights of {reference} arrive too slowly: {describe_size(done)} in {seconds:.0f} seconds.",
+            hint="Try again later, or give a file that you have with --weights FILE.",
+        )
 
 
 def explain_unreachable(reference: str, host: str, error: Exception) -> ModelError:

@@ -10,7 +10,8 @@ import httpx
 
 from securitynet.errors import ModelError
 from securitynet.files import file_checksum
-from securitynet.models.sources._download import explain_unreachable
+from securitynet.models.sources._download import check_download_size, explain_unreachable
+from securitynet.untrusted import bound_download
 
 
 def fetch_hub_file(repository: str, names: Iterable[str], *, revision: str | None, reference: str) -> Path:
@@ -25,7 +26,14 @@ def fetch_hub_file(repository: str, names: Iterable[str], *, revision: str | Non
     Raises:
         ModelError: If the Hub cannot be reached, or has no such repository, revision or file.
     """
-    from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import (
+        constants,
+        errors,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
 
     names = list(names)
     for name in names:
@@ -45,6 +53,8 @@ def fetch_hub_file(repository: str, names: Iterable[str], *, revision: str | Non
         raise explain_unreachable(reference, host, error) from error
     for name in names:
         try:
+            stated = get_hf_file_metadata(hf_hub_url(repository, name, revision=revision)).size
+            check_download_size(reference, stated or 0, bound_download())
             return Path(hf_hub_download(repository, name, revision=revision))
         except (errors.RepositoryNotFoundError, errors.GatedRepoError, errors.RevisionNotFoundError) as error:
             raise ModelError(

@@ -9,12 +9,13 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from securitynet.errors import ConfigurationError, suggest_names
+from securitynet.errors import ConfigurationError, SecurityNetError, suggest_names
 from securitynet.files import expand_home
 from securitynet.models.sources.foreign import explain_foreign
 from securitynet.models.sources.schemes import SCHEMES, Scheme
 from securitynet.models.sources.sniffing import recognise
 from securitynet.records import Record
+from securitynet.untrusted import MAX_SETTINGS, parse_json, read_bytes
 
 _WEIGHTS = (".pth", ".pt", ".th", ".tar", ".ckpt", ".bin", ".safetensors")
 
@@ -215,7 +216,21 @@ def _kind_missing(text: str, scheme: Scheme) -> ConfigurationError:
 
 
 def _network_missing(text: str) -> ConfigurationError:
+    known = _read_architecture(Path(text).with_suffix(".json"))
+    example = known or "arch:cifar-resnet20"
     return ConfigurationError(
         f"{text!r} is a file of weights; which network they belong to must be said too.",
-        hint=f"Write for example arch:cifar-resnet20 --weights {shlex.quote(text)}.",
+        hint=f"Write {'' if known else 'for example '}{shlex.quote(example)} --weights {shlex.quote(text)}.",
     )
+
+
+def _read_architecture(record: Path) -> str | None:
+    """The network that a model record beside the weights names; it is only shown, never opened."""
+    try:
+        document = parse_json(read_bytes(expand_home(str(record)), MAX_SETTINGS))
+    except (SecurityNetError, OSError, ValueError):
+        return None
+    name = document.get("architecture") if isinstance(document, dict) else None
+    if not isinstance(name, str) or len(name) > 200:
+        return None
+    return name if ":" in name else f"arch:{name}"

@@ -19,6 +19,7 @@ from securitynet.files import read_toml
 from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import ThreatModel
+from securitynet.studies.definition.limits import MOST_SEEDS
 
 TARGET_FIELDS = frozenset(AssessConfig.model_fields) - {
     "model", "attacks", "detectors", "policy", "rerun", "out", "seed", "level", "fprs", "device", "cache", "trust",
@@ -108,7 +109,9 @@ class TrainSource(BaseModel):
         description="Architectures: names from `securitynet list architectures`, or references."
     )
     dataset: str | Several | None = Field(default=None, description="Datasets; default: that of [data].")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Training seeds.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0,), min_length=1, max_length=MOST_SEEDS, description="Training seeds."
+    )
     label: str | None = Field(default=None, description="Name of the targets in tables.")
     tags: Several = Field(default=(), description=_TAGS)
 
@@ -137,7 +140,7 @@ class MethodSource(_Table):
         default=(), description="Threat models, such as black-box/shadow. Default: all that apply."
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        default=None, description="Seeds of these trials; default: the study's."
+        default=None, max_length=MOST_SEEDS, description="Seeds of these trials; default: the study's."
     )
     only: Several = Field(default=(), description="Only targets with one of these tags.")
 
@@ -198,7 +201,9 @@ class StudyConfig(_Table):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Short name, for folders.")
     description: str = Field(default="", description="What it is for.")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, description="Seeds of trials.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0,), min_length=1, max_length=MOST_SEEDS, description="Seeds of trials."
+    )
     out: str | None = Field(default=None, description="Folder or URL of the results.")
     catalog: str | None = Field(default=None, description="Database of the catalog; default: the user's own.")
     data: dict[str, Any] = Field(default_factory=dict, description="Fields of AssessConfig for all targets.")

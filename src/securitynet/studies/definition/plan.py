@@ -34,6 +34,7 @@ from securitynet.results.excluded_entries import ExcludedEntry
 from securitynet.results.study_targets import Capabilities, StudyTargetRecord
 from securitynet.studies.definition.file import MethodSource, StudyConfig, parse_threat_model, read_study
 from securitynet.studies.definition.file_digests import FileDigests
+from securitynet.studies.definition.limits import MOST_METHODS, check_combinations, check_count, check_trials
 from securitynet.studies.definition.targets import ExpandedTargets, TargetPlan, expand_targets
 from securitynet.studies.definition.trial_request import TrialRequest
 from securitynet.untrusted import parse_json, read_bytes
@@ -212,8 +213,12 @@ def expand(
         for number, source in enumerate(sources, start=1):
             try:
                 plan.methods += _methods(kind, source, study)
+                check_count(len(plan.methods), MOST_METHODS, "attacks and detectors")
             except SecurityNetError as error:
                 raise ConfigurationError(f"{kind}s[{number}]: {error.message}", hint=error.hint) from error
+    check_trials(
+        (target.tags for target in plan.targets), ((method.only, len(method.seeds)) for method in plan.methods)
+    )
     return plan
 
 
@@ -223,6 +228,7 @@ def _methods(kind: Kind, source: MethodSource, study: StudyConfig) -> Iterator[M
         raise ConfigurationError(f"No {kind} is called so.", hint=f"See `securitynet list {kind}s`.")
     wanted = tuple(parse_threat_model(text) for text in source.threat_models)
     fields, values = list(source.grid), list(source.grid.values())
+    check_combinations([names, *values], MOST_METHODS, f"{kind}s")
     for name in names:
         REGISTRIES[kind].resolve(name)
         for combination in itertools.product(*values):

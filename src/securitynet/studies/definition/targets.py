@@ -23,6 +23,7 @@ from securitynet.records import Record
 from securitynet.results.excluded_entries import ExcludedEntry, describe_excluded
 from securitynet.studies.definition.file import TARGET_FIELDS, TRAIN_FIELDS, ModelSource, StudyConfig, TrainSource
 from securitynet.studies.definition.file_digests import FileDigests
+from securitynet.studies.definition.limits import MOST_TARGETS, check_combinations, check_count
 from securitynet.studies.definition.obstacles import find_loading_obstacle
 from securitynet.studies.definition.paths import (
     LISTS_OF_RECORDS,
@@ -146,10 +147,12 @@ def expand_targets(
                     excluded.setdefault(target.catalog, target)
                 else:
                     targets.setdefault(target.key, target)
+                    check_count(len(targets), MOST_TARGETS, "targets")
     for number, recipe in enumerate(study.train, start=1):
         with _name_table(f"train[{number}]"):
             for target in _expand_recipes(study, recipe, base, digests):
                 targets.setdefault(target.key, target)
+                check_count(len(targets), MOST_TARGETS, "targets")
     if not targets:
         why = "; ".join(line.strip() for line in describe_excluded(list(excluded.values())))
         raise ConfigurationError(f"The study has no target. {why}", hint="See `securitynet catalog search`.")
@@ -347,6 +350,7 @@ def expand_alternatives(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         list(value) if isinstance(value, list | tuple) and name not in _LISTS else [value]
         for name, value in options.items()
     ]
+    check_combinations(values, MOST_TARGETS, "targets")
     for combination in itertools.product(*values):
         yield dict(zip(names, combination, strict=True))
 
