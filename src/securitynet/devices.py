@@ -35,6 +35,23 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return place
 
 
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether passes through a network are computed in bfloat16.
+
+    Args:
+        precision: ``fp32``; ``bf16``; or ``auto``, which is bf16 where the processor has instructions for it. Others
+            emulate it, which takes longer than float32.
+        device: Where the network is.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Private, and all that torch 2.6 has; a later version without it computes in float32.
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and check is not None and bool(check())
+
+
 class _SkipInitialValues(TorchFunctionMode):
     """Draws no initial values: for tensors that hold none, torch would run Python versions of its random functions."""
 

@@ -29,3 +29,8 @@ def test_unknown_attack_and_unknown_field():
     with pytest.raises(ConfigurationError, match="per_clas") as raised:
         make_method("attack", "membership.modified-entropy", {"per_clas": True})
     assert "per_class" in raised.value.hint
+
+
+def test_one_value_and_a_field_of_the_same_setting_exclude_each_other():
+    with pytest.raises(ConfigurationError, match="another setting gives one value"):
+        parse_method_settings(["lira.shadows.recipe=fast", "lira.shadows.recipe.epochs=3"])

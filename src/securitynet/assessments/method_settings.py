@@ -80,6 +80,11 @@ def parse_method_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         table = settings.setdefault(REGISTRIES[find_method_kind(parts[0])].resolve(parts[0]).name, {})
         for part in parts[1:-1]:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigurationError(
+                    f"--configure {text!r} sets a field of {part}, which another setting gives one value.",
+                    hint=f"Give {part} either one value or its fields.",
+                )
         table[parts[-1]] = parse_value(value.strip())
     return settings
 

@@ -342,7 +342,7 @@ def _train_again(
         out=out,
         device=config.device,
         defense=defense,
-        note=logger.info,
+        note=logger.debug,  # a resumed assessment would say of each training that it is complete
     )
     again = read_target_record(out)
     assert again is not None  # just written

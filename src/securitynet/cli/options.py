@@ -100,6 +100,8 @@ def parse(model: type[Config], given: dict[str, Any], file: Path | None = None) 
             elif problem["type"] == "extra_forbidden":
                 close = suggest_names(where, model.model_fields)
                 problems.append(f"{where!r} is not an option{f' (did you mean {close}?)' if close else ''}")
+            elif not problem["loc"]:  # settings that exclude each other; the input is all of them
+                problems.append(message)
             else:
                 problems.append(f"--{option} {problem['input']!r}: {message[:1].lower()}{message[1:]}")
         raise ConfigurationError("; ".join(problems) + ".", hint="See --help for what is allowed.") from error

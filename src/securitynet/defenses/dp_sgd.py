@@ -17,6 +17,7 @@ from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.training.accounting import AccountantName, find_noise, plan_steps
 from securitynet.models.training.dp_sgd import ClippingName, PrivateSteps, list_unsupported_layers, replace_batch_norms
 from securitynet.models.training.fit import History, Note
+from securitynet.models.training.image_initialisation import list_layers_from_images
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.trainable import build_trainable
 from securitynet.models.training.training_defense import DefenseRecord, Fitting, TrainingDefense
@@ -127,6 +128,8 @@ class DpSgd(TrainingDefense):
         problems = {
             f"the loss {recipe.loss}": recipe.loss != "cross-entropy",
             "early stopping, which looks at records that nothing accounts for (--patience)": recipe.patience > 0,
+            "--lookahead, which nobody has examined together with it": recipe.lookahead,
+            "--precision: gradients are clipped and noised in float32": recipe.precision != "fp32",
             "--clip-norm: it bounds the gradient of each record itself (clipping_bound)": recipe.clip_norm is not None,
         }
         for what, wrong in problems.items():
@@ -139,7 +142,14 @@ class DpSgd(TrainingDefense):
                 hint=f"Set dp-sgd.delta well below {1 / records:.1g}.",
             )
         plan_steps(records, recipe.batch_size)
-        layers = list_unsupported_layers(build_trainable(architecture, *shape))
+        network = build_trainable(architecture, *shape)
+        if list_layers_from_images(network):
+            raise ConfigurationError(
+                f"dp-sgd cannot train {architecture}: one of its layers is computed from the training images, which "
+                "no noise protects.",
+                hint="Train another architecture.",
+            )
+        layers = list_unsupported_layers(network)
         if layers and not self.replace_layers:
             raise ConfigurationError(
                 f"{architecture} has layers of kind {', '.join(layers)}, which mix the records of a batch; DP-SGD "

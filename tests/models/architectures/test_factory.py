@@ -133,7 +133,10 @@ def test_every_architecture_at_every_size(name: str) -> None:
         logits = network(torch.zeros(2, channels, size, size, device=device))
         assert logits.shape == (2, 7)
     logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())  # each one takes part
+    frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
+    assert len(frozen) == (7 if name.startswith("airbench") else 0)  # whitening, and scales of six batch norms
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained)  # each one takes part
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES.names())

@@ -1,9 +1,10 @@
 """Augmentation in batch, against a loop over samples."""
 
+import numpy as np
 import pytest
 import torch
 
-from securitynet.models.training.augment import augment, crop, crop_padding, flip
+from securitynet.models.training.augment import augment, choose_mirrored, crop, crop_padding, flip, shift
 
 
 def batch(dtype: torch.dtype = torch.uint8) -> torch.Tensor:
@@ -72,3 +73,37 @@ def test_none_changes_nothing_and_draws_nothing():
 
 def test_padding_is_four_pixels_at_thirty_two():
     assert [crop_padding(side, side) for side in (4, 8, 32, 224)] == [1, 1, 4, 28]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_shift_equals_numpy_padding_by_reflection(dtype):
+    images = batch(dtype)
+    downs, rights = torch.tensor([0, 1, -1, 2, -2, 2, 0]), torch.tensor([0, -2, 2, 1, 0, 2, -1])
+    shifted = shift(images, downs, rights)
+    for image, result, down, right in zip(
+        images.numpy(), shifted.numpy(), downs.tolist(), rights.tolist(), strict=True
+    ):
+        padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+        np.testing.assert_array_equal(result, padded[:, 2 - down : 10 - down, 2 - right : 12 - right])
+    np.testing.assert_array_equal(shifted[3][:, 2:, 1:], images[3][:, :-2, :-1])  # down by 2, right by 1
+
+
+def test_alternating_flips_show_each_record_both_ways_in_two_epochs():
+    epochs = [choose_mirrored("shift-flip", 1000, 7, epoch) for epoch in range(4)]
+    assert torch.equal(epochs[0], ~epochs[1])
+    assert torch.equal(epochs[0], epochs[2])
+    assert torch.equal(epochs[1], epochs[3])
+    assert 400 < int(epochs[0].sum()) < 600
+    assert not torch.equal(epochs[0], choose_mirrored("shift-flip", 1000, 8, 0))
+    assert choose_mirrored("crop-flip", 1000, 7, 0) is None
+
+
+def test_shift_flip_mirrors_the_given_images_and_shifts_by_a_sixteenth_of_the_side():
+    images = torch.arange(1, 33, dtype=torch.uint8).repeat(50, 1, 32, 1)  # each pixel states its column
+    mirrored = torch.arange(50) % 2 == 0
+    result = augment(images, "shift-flip", torch.Generator().manual_seed(0), mirrored)
+    centres = result[:, 0, 16, 16].int()
+    shifts = torch.where(mirrored, centres - 16, centres - 17)
+    assert set(shifts.tolist()) == {-2, -1, 0, 1, 2}
+    ascending = result[:, 0, 16, 20] > result[:, 0, 16, 10]
+    assert torch.equal(ascending, ~mirrored)

@@ -145,6 +145,6 @@ def _named(training: EvaluatorTraining, target: Target, data: TrialData) -> Eval
     return training.model_copy(
         update={
             "architecture": training.architecture or next(name for name in ARCHITECTURES if name != own),
-            "recipe": {**RECIPE, **training.recipe},
+            "recipe": training.recipe if "recipe" in training.recipe else {**RECIPE, **training.recipe},
         }
     )

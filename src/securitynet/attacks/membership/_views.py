@@ -56,8 +56,8 @@ class View:
 def list_views(augment: AugmentName, height: int, width: int) -> list[View]:
     """List the views of images that a model was trained on with an augmentation; the first is the record itself.
 
-    With ``crop-flip``, they are the crops of training, each also mirrored; with ``flip``, the record and its mirror
-    image, then both shifted slightly; with ``none``, slightly shifted copies.
+    With ``crop-flip``, they are the crops of training, each also mirrored; with ``flip`` and ``shift-flip``, the record
+    and its mirror image, then both shifted slightly; with ``none``, slightly shifted copies.
 
     Args:
         augment: Augmentation of the training recipe.

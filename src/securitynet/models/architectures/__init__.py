@@ -2,9 +2,10 @@
 
 Every factory has the signature ``factory(num_classes, channels=3, image_size=32)`` and returns a network that
 emits logits, ends in one ``nn.Linear`` (whose input is the embedding), is symbolically traceable by
-``torch.fx`` and draws its initial weights from torch's global random state. Plug-ins add further ones under
-the entry-point group ``securitynet.architectures``; `securitynet.models.architectures.in_process` adds factories and
-modules that this process was given as objects.
+``torch.fx`` and draws its initial weights from torch's global random state. A layer or network with a method
+``initialise_from_images`` is given some preprocessed training images before the training. Plug-ins add further ones
+under the entry-point group ``securitynet.architectures``; `securitynet.models.architectures.in_process` adds factories
+and modules that this process was given as objects.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ _HERE = "securitynet.models.architectures"
 
 ARCHITECTURES = ArchitectureRegistry(
     {
+        "airbench": (
+            f"{_HERE}.airbench:airbench",
+            "whitened patches and six convolutions, made for fast training (Jordan, 2024)",
+        ),
+        "airbench-small": (f"{_HERE}.airbench:airbench_small", "airbench, narrower: for small or grey images"),
+        "airbench-wide": (f"{_HERE}.airbench:airbench_wide", "airbench, wider, as trained to 95% (Jordan, 2024)"),
         "alexnet": (f"{_HERE}.alexnet:alexnet", "AlexNet for small images (Krizhevsky et al., 2012)"),
         "cifar-resnet20": (
             f"{_HERE}.cifar_resnet:cifar_resnet20",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from securitynet.models.architectures import ARCHITECTURES
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.store.model_record import TargetRecord
 from securitynet.models.targets.target import Target
+from securitynet.models.training.presets import RECIPES, make_recipe
 from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.trainable import Architecture, find_architecture
 from securitynet.models.training.training_defense import TrainingDefense
@@ -38,22 +39,32 @@ class ShadowTraining(Record):
         architecture: A name or a reference (`securitynet.models.training.trainable`); None for the target's own if it
             is known, else `FALLBACK_ARCHITECTURE`.
         recipe: Fields of the `Recipe` to change, such as ``{"epochs": 30}``. The others are those of the target's
-            training if that is known, else ML-Doctor's. The seed follows from that of the attack.
+            training if that is known, else ML-Doctor's. The seed follows from that of the attack. The name of a recipe
+            (``fast``), alone or as ``{"recipe": "fast", "epochs": 4}``, replaces all those of the target's training.
         defense: ``imitate``: train them with the target's training defense, as an adversary would who knows of it.
             ``none``: train them without it, which may understate the risk; changes of the recipe by the defense remain.
     """
 
     architecture: str | None = None
-    recipe: dict[str, int | float | str | None] = Field(default_factory=dict)
+    recipe: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     # Left out of the trial id at its default: trials of targets without a defense keep their ids.
     defense: Literal["imitate", "none"] = Field(default="imitate", exclude_if=lambda value: value == "imitate")
 
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"recipe": value} if isinstance(value, str) else value
+
     @field_validator("recipe")
     @classmethod
-    def _is_a_recipe(cls, value: dict[str, int | float | str | None]) -> dict[str, int | float | str | None]:
+    def _is_a_recipe(
+        cls, value: dict[str, bool | int | float | str | None]
+    ) -> dict[str, bool | int | float | str | None]:
         if "seed" in value or "version" in value:
             raise ValueError("the seed of shadow models follows from that of the attack, and versions can't be chosen")
-        unknown = sorted(set(value) - set(Recipe.model_fields))
+        if (name := value.get("recipe")) is not None and name not in RECIPES:
+            raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        unknown = sorted(set(value) - {*Recipe.model_fields, "recipe"})
         if unknown:
             raise ValueError(f"a recipe has no field {unknown[0]!r}")
         return value
@@ -231,7 +242,10 @@ def resolve_training(
         assumptions.append(f"they are {chosen.name}, and the target is {known}")
     elif trained is not None and trained.architecture_version not in ("", chosen.version):
         assumptions.append(f"what builds {chosen.name} has changed since the target was trained")
-    base = trained.recipe if trained else Recipe()
+    changes = dict(training.recipe)
+    named = changes.pop("recipe", None)
+    own_recipe = trained.recipe if trained else Recipe()
+    base = own_recipe if named is None else make_recipe(str(named), chosen.name)
     if trained is None:
         assumptions.append("it is not known how the target was trained")
     elif trained.defense is not None and training.defense == "none":
@@ -240,7 +254,7 @@ def resolve_training(
     size = target.preprocessing.input_size if own is not None and trained is None else None
     return ResolvedTraining(
         chosen.reference,
-        change_recipe(base, training.recipe, purpose="shadow models"),
+        change_recipe(base, changes, purpose="shadow models"),
         tuple(assumptions),
         defense,
         None if size is None else max(size),

@@ -30,6 +30,7 @@ from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.fit import Note, Progress
 from securitynet.models.training.loss_traces import write_loss_traces
 from securitynet.models.training.poisoned_dataset import TrainingBackdoor
+from securitynet.models.training.presets import RecipeName, get_recipe_fields
 from securitynet.models.training.recipe import Recipe, change_recipe
 from securitynet.models.training.trainable import find_architecture
 from securitynet.models.training.training_defense import TrainingDefense, train_with_defense
@@ -42,7 +43,7 @@ def train_target(
     architecture: str | Callable[..., nn.Module],
     dataset: ImageDataset | str,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | RecipeName | None = None,
     split: str = "four-way",
     split_seed: int = 0,
     known: float | None = None,
@@ -67,7 +68,8 @@ def train_target(
         architecture: A name in `securitynet.models.architectures.ARCHITECTURES`, a reference, a factory or a network:
             see `securitynet.models.training.trainable`.
         dataset: A loaded dataset, or its reference.
-        recipe: How to train; by default ML-Doctor's recipe with the changes that ``defense`` recommends.
+        recipe: How to train, or the name of a recipe (``fast``); by default ML-Doctor's recipe with the changes that
+            ``defense`` recommends.
         split: Protocol, ``four-way`` or ``public``.
         split_seed: Seed of the split.
         known: Share of members that a later adversary with partial data knows; the protocol's default if None.
@@ -96,6 +98,8 @@ def train_target(
     """
     built = find_architecture(architecture)
     changes = recipe_overrides if seed is None else {**recipe_overrides, "seed": seed}
+    if isinstance(recipe, str):
+        changes, recipe = {**get_recipe_fields(recipe, built.name), **changes}, None
     if recipe is None and defense is not None:
         changes = {**defense.advised(changes), **changes}
     recipe = change_recipe(recipe or Recipe(), changes)
@@ -165,7 +169,7 @@ def train_model(
     request = TrainingRequest(
         built,
         dataset,
-        config.recipe,
+        config.chosen_recipe,
         split=config.split,
         split_seed=config.split_seed,
         known=config.known,

@@ -36,6 +36,7 @@ class TrainingState:
         best: State of the network at its best validation loss; None without early stopping.
         procedure: State of the `securitynet.models.training.step.Procedure`.
         losses: Losses of the training records after each epoch, E×N, if they are kept.
+        lookahead: The average of `securitynet.models.training.lookahead.Lookahead`, if the recipe has it.
     """
 
     fingerprint: str
@@ -46,6 +47,7 @@ class TrainingState:
     best: dict[str, Any] | None = None
     procedure: dict[str, Any] = field(default_factory=dict)
     losses: torch.Tensor | None = None
+    lookahead: dict[str, Any] | None = None
 
 
 @dataclass

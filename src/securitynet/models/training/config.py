@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from securitynet.datasets.options import DatasetName, ImageOptions
 from securitynet.files import expand_home, find_data_folder, hash_stably
+from securitynet.models.training.presets import RECIPES, RecipeName, get_recipe_fields
 from securitynet.models.training.recipe import Recipe, RecipeOptions
 from securitynet.records import Record
 
@@ -32,6 +33,13 @@ class _TargetOptions(ImageOptions, Record):
         default=None,
         description="Weights file to write, NAME.safetensors; the model record goes to NAME.json beside it. "
         "Default: a name derived from these settings, in the user's data folder.",
+    )
+    # Not part of what is stored: the fields that it sets are.
+    recipe: RecipeName = Field(
+        default="ml-doctor",
+        exclude=True,
+        description="Recipe that sets the options below; those that you give override it. ml-doctor is the paper's; "
+        "fast trains a good model in little time (see docs/train.md).",
     )
     defense: str | None = Field(
         default=None, description="Defense to train with; see `securitynet list defenses`. Default: none."
@@ -89,8 +97,16 @@ class _TargetOptions(ImageOptions, Record):
 class TrainConfig(RecipeOptions, _TargetOptions):
     """The configuration of one training: a target and a recipe."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_fields_of_recipe(cls, values: Any) -> Any:
+        name = values.get("recipe") if isinstance(values, dict) else None
+        if not isinstance(name, str) or name not in RECIPES:
+            return values
+        return {**get_recipe_fields(name, str(values.get("architecture"))), **values}
+
     @property
-    def recipe(self) -> Recipe:
+    def chosen_recipe(self) -> Recipe:
         """The recipe that these settings describe."""
         return Recipe(**{name: getattr(self, name) for name in RecipeOptions.model_fields})
 

@@ -22,18 +22,22 @@ from securitynet.devices import (
     explain_errors,
     resolve_device,
     use_deterministic_kernels,
+    uses_bfloat16,
 )
 from securitynet.errors import ConfigurationError, ModelError
 from securitynet.files import hash_stably
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets.optimise import choose_memory_format
 from securitynet.models.training import losses
-from securitynet.models.training.augment import augment
+from securitynet.models.training.augment import augment, choose_mirrored
 from securitynet.models.training.batches import Feed
 from securitynet.models.training.checkpoints import CheckpointFile, TrainingState
 from securitynet.models.training.evaluation import evaluate_feed, take_main_output
 from securitynet.models.training.fingerprint import compute_run_fingerprint, hash_images, hash_tensor
+from securitynet.models.training.image_initialisation import initialise_from_images
+from securitynet.models.training.lookahead import Lookahead
 from securitynet.models.training.loss_traces import LossTraces
+from securitynet.models.training.optimizers import make_optimizer, set_learning_rate
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
 from securitynet.randomness import derive_seed, isolate_random_state, make_generator
@@ -163,6 +167,7 @@ def fit(
     with isolate_random_state(), torch.inference_mode(False), torch.enable_grad(), use_deterministic_kernels(place):
         module.to(place)
         feed = Feed(images, indices, place)
+        initialise_from_images(module, feed, preprocessing)
         run = _Run(module, feed, values.to(place), recipe, preprocessing, place, procedure or Procedure())
         if traces is not None:
             traces.begin(indices)
@@ -226,6 +231,8 @@ class _Run:
         self.device = device
         self.layout = choose_memory_format(module, preprocessing(feed.fetch(torch.arange(2))))
         self.optimizer = make_optimizer(module, recipe)
+        self.lookahead = Lookahead(module) if recipe.lookahead else None
+        self._half = uses_bfloat16(recipe.precision, device)
         self.validation: tuple[Feed, torch.Tensor] | None = None
         self.traces: LossTraces | None = None
         self.history = History()
@@ -241,19 +248,24 @@ class _Run:
         start = time.perf_counter()
         number, seed = self.history.epochs_run, self.recipe.seed
         rate = self.recipe.learning_rate_at(number)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         torch.manual_seed(derive_seed(seed, "dropout", number))  # isolated by `fit`
         batches = self.procedure.batches(self, number)
         changes = make_generator(seed, "augmentation", number)
+        mirrored = choose_mirrored(self.recipe.augment, len(self.feed), seed, number)
         self.module.train()
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
         with explain_errors():
-            for positions, batch in self.feed.batches(batches):
+            for done, (positions, batch) in enumerate(self.feed.batches(batches)):
+                if self.recipe.changes_rate_in_epochs:
+                    set_learning_rate(self.optimizer, self.recipe.learning_rate_at(number + done / len(batches)))
                 targets = self.targets[positions.to(self.device)]
-                changed = augment(batch, self.recipe.augment, changes)
+                flips = None if mirrored is None else mirrored[positions]
+                changed = augment(batch, self.recipe.augment, changes, flips)
                 loss, logits = self.procedure.step(self, changed, targets, positions)
+                if self.lookahead is not None:
+                    self.lookahead.update(number * len(batches) + done + 1, self.recipe.epochs * len(batches))
                 loss_sum += loss * len(positions)
                 correct += (logits.argmax(dim=1) == losses.find_classes(targets)).sum()
         seen = max(1, sum(map(len, batches)))
@@ -273,7 +285,10 @@ class _Run:
     def forward(self, batch: torch.Tensor, module: nn.Module | None = None) -> torch.Tensor:
         """Compute logits, N×K, for images as the feed returns them; of the network, or of a wrapper."""
         inputs = self.preprocessing(batch).contiguous(memory_format=self.layout)
-        logits = take_main_output((module or self.module)(inputs))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
+            logits = take_main_output((module or self.module)(inputs))
+        if self._half:
+            logits = logits.float()
         if not self._checked:
             losses.check_output_shape(logits, self.targets)
             self._checked = True
@@ -307,6 +322,7 @@ class _Run:
             self.best,
             self.procedure.state(),
             None if self.traces is None else torch.from_numpy(self.traces.losses),
+            None if self.lookahead is None else self.lookahead.average,
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -315,6 +331,8 @@ class _Run:
         self.history = History.model_validate_json(state.history)
         self.best = state.best
         self.procedure.restore(state.procedure)
+        if self.lookahead is not None and state.lookahead is not None:
+            self.lookahead.restore(state.lookahead)
         if self.traces is not None:
             self.traces.begin(self.traces.records, state.losses)
 
@@ -366,16 +384,6 @@ def evaluate_network(
     recipe = Recipe(batch_size=batch_size)
     values = losses.check_targets(targets, len(feed), recipe).to(place)
     return evaluate_feed(module, feed, values, recipe, preprocessing or Preprocessing())
-
-
-def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Create the recipe's optimizer for all weights that require gradients."""
-    weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(weights, lr=rate, momentum=recipe.momentum, weight_decay=decay)
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(weights, lr=rate, betas=(recipe.momentum, 0.999), weight_decay=decay)
 
 
 def _diverged(epoch: int) -> ModelError:

@@ -11,13 +11,16 @@ from pydantic import Field, ValidationError, model_validator
 from securitynet.errors import ConfigurationError, list_problems
 from securitynet.records import Record
 
-OptimizerName = Literal["sgd", "adam", "adamw"]
-ScheduleName = Literal["steps", "steps-50-100", "cosine", "constant"]
+OptimizerName = Literal["sgd", "nesterov", "adam", "adamw"]
+ScheduleName = Literal["steps", "steps-50-100", "cosine", "triangle", "constant"]
 
 STEPS = (50, 100)
 """Epochs at which the learning rate of ML-Doctor's targets drops (section 5.3), for ``steps-50-100``."""
-AugmentName = Literal["none", "flip", "crop-flip"]
+TRIANGLE = (0.2, 0.23, 0.07)
+"""The schedule ``triangle``: factor at the start, share of the training until its peak, factor at the end."""
+AugmentName = Literal["none", "flip", "crop-flip", "shift-flip"]
 LossName = Literal["cross-entropy", "mse", "kl"]
+PrecisionName = Literal["fp32", "bf16", "auto"]
 
 
 class RecipeOptions(Record):
@@ -43,6 +46,10 @@ class RecipeOptions(Record):
         clip_norm: Largest Euclidean norm of a batch's gradient; None for no clipping.
         patience: Epochs without improvement until early stopping; 0 trains all epochs.
         validation_share: Share of the training records held out for early stopping.
+        bias_rate: Factor of the learning rate of batch norms' biases. Their weight decay is divided by it.
+        lookahead: Whether weights are pulled to their running average; see
+            `securitynet.models.training.lookahead.Lookahead`.
+        precision: Arithmetic of the forward and backward passes; weights and their updates are always float32.
         seed: Seed of all randomness.
     """
 
@@ -56,14 +63,15 @@ class RecipeOptions(Record):
         default="steps",
         description="Learning-rate schedule: divided by 10 after a sixth and by 100 after a third of the epochs "
         "(steps), after 50 and 100 epochs however many there are (steps-50-100), half a cosine down to zero (cosine), "
-        "or constant.",
+        "from a fifth up and down to 7% with every batch (triangle), or constant.",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD; first beta of Adam.")
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False, description="Weight decay.")
     augment: AugmentName = Field(
         default="none",
-        description="Augmentation of the training images: none, horizontal flips, or flips and crops (padded by an "
-        "eighth of the side).",
+        description="Augmentation of the training images: none; horizontal flips (flip); flips and crops, padded by an "
+        "eighth of the side (crop-flip); flips in every second epoch of each image and shifts by up to a sixteenth of "
+        "the side (shift-flip).",
     )
     loss: LossName = Field(
         default="cross-entropy",
@@ -92,6 +100,26 @@ class RecipeOptions(Record):
         description="Share of the training records that early stopping holds out to validate on. The test records "
         "are never used.",
     )
+    # The following are left out of records and keys at their defaults: recipes that knew none of them keep their keys.
+    bias_rate: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        exclude_if=lambda value: value == 1.0,
+        description="Factor of the learning rate of batch norms' biases, by which their weight decay is divided.",
+    )
+    lookahead: bool = Field(
+        default=False,
+        exclude_if=lambda value: value is False,
+        description="Pull the weights to their running average every five batches, more and more; the result is that "
+        "average.",
+    )
+    precision: PrecisionName = Field(
+        default="fp32",
+        exclude_if=lambda value: value == "fp32",
+        description="Arithmetic of the passes through the network: fp32, bf16, or bf16 where the processor has it "
+        "(auto). Weights are float32 in any case.",
+    )
     seed: int = Field(
         default=0, ge=0, description="Seed of the initial weights, the order of the records, augmentation and dropout."
     )
@@ -102,23 +130,37 @@ class RecipeOptions(Record):
             raise ValueError(f"label smoothing needs the cross-entropy loss, not {self.loss}")
         if self.temperature != 1 and self.loss != "kl":
             raise ValueError(f"a temperature needs the kl loss, not {self.loss}")
+        if self.bias_rate != 1 and self.optimizer not in ("sgd", "nesterov"):
+            raise ValueError(f"a rate of the biases needs the optimizer sgd or nesterov, not {self.optimizer}")
+        if self.optimizer == "nesterov" and self.momentum == 0:
+            raise ValueError("the optimizer nesterov needs momentum")
         return self
 
-    def learning_rate_at(self, epoch: int) -> float:
+    @property
+    def changes_rate_in_epochs(self) -> bool:
+        """Whether the learning rate changes with every batch."""
+        return self.schedule == "triangle"
+
+    def learning_rate_at(self, epoch: float) -> float:
         """Learning rate of an epoch, counted from 0.
 
         Args:
-            epoch: In [0, ``epochs``).
+            epoch: In [0, ``epochs``); between two whole numbers for a batch within an epoch.
 
         Returns:
             The base rate times: 1, 0.1 or 0.01 for ``steps`` (drops at a sixth and a third of the epochs, rounded up,
             so that with three epochs or more every phase occurs) and ``steps-50-100`` (drops after so many epochs);
-            (1 + cos(π · epoch / epochs)) / 2 for ``cosine``; 1 for ``constant``.
+            (1 + cos(π · epoch / epochs)) / 2 for ``cosine``; 1 for ``constant``; for ``triangle``, linear from 0.2 to
+            1 at 23% of the epochs, and from there to 0.07 at their end.
         """
         if self.schedule == "constant":
             return self.learning_rate
         if self.schedule == "cosine":
             return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        if self.schedule == "triangle":
+            (start, peak, end), done = TRIANGLE, epoch / self.epochs
+            rise, fall = done / peak, (done - peak) / (1 - peak)
+            return self.learning_rate * (start + (1 - start) * rise if done < peak else 1 - (1 - end) * fall)
         first = math.ceil(self.epochs / 6)
         second = max(first + 1, math.ceil(self.epochs / 3))
         if self.schedule == "steps-50-100":
