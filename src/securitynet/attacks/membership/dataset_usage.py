@@ -28,6 +28,7 @@ from securitynet.methods.data import TrialData
 from securitynet.methods.output import Output
 from securitynet.models.shadows import Accuracies, ShadowTraining, list_fidelity_warnings, resolve_training
 from securitynet.models.shadows.outputs import restrict_like
+from securitynet.models.shadows.plan import MOST_SHADOWS
 from securitynet.models.shadows.store import check_shadow, specify_shadow
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import collect_signals
@@ -133,7 +134,7 @@ class DatasetUsage(Attack):
     costs: ClassVar[str | None] = "trains many shadow models"
     trains_like_target: ClassVar[bool] = True
 
-    count: int = Field(default=16, ge=6, description="Number of shadow models.")
+    count: int = Field(default=16, ge=6, le=MOST_SHADOWS, description="Number of shadow models.")
     training: ShadowTraining = Field(default_factory=ShadowTraining, description="How shadow models are trained.")
 
     @override
