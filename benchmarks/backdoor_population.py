@@ -65,6 +65,12 @@ def make_kind(kind: str, dataset: ImageDataset, seed: int) -> tuple[Backdoor | N
         return Badnets(target=goal, seed=seed), [goal]
     if kind == "large-patch":
         return Badnets(target=goal, seed=seed, size=round(0.375 * side), margin=0), [goal]
+    if kind == "moved-patch":
+        corners = ("bottom-right", "top-left", "top-right", "bottom-left")
+        size, margin = round((0.25, 0.3125, 0.375)[seed % 3] * side), round(side * (2 + seed % 5) / 32)
+        pattern = ("white", "chequered")[seed % 2]
+        patch = Badnets(target=goal, seed=seed, size=size, margin=margin, corner=corners[seed % 4], pattern=pattern)
+        return patch, [goal]
     if kind == "blended":
         return Blended(target=goal, seed=seed), [goal]
     if kind == "warp":
@@ -229,7 +235,8 @@ def main() -> None:
         "--kinds",
         nargs="*",
         default=["clean", "patch", "large-patch", "blended", "targets-2", "targets-3"],
-        help="clean, imbalanced, patch, large-patch, blended, warp, strong-warp, all-to-all, strong-all-to-all, "
+        help="clean, imbalanced, patch, large-patch, moved-patch (large, away from the edges), blended, warp, "
+        "strong-warp, all-to-all, strong-all-to-all, "
         "targets-2 to targets-4, or the name of a backdoor, with settings as in warp:strength=4,rate=0.3",
     )
     parser.add_argument("--detectors", nargs="*", default=["neural-cleanse"], help="names of detectors of models")

@@ -3,7 +3,10 @@
     python benchmarks/study_overhead.py plan        10,000 trials that do nothing: planning, and finding nothing to do
     python benchmarks/study_overhead.py dispatch    seconds a trial from runner to worker and back, and where they go
     python benchmarks/study_overhead.py models      100 small models: share of their arithmetic in the time; workers
+    python benchmarks/study_overhead.py population  100 small trained networks × 8 attacks: where the time goes
     python benchmarks/study_overhead.py ray         Ray against local workers
+
+`population --source FOLDER` runs the package in that folder as well, in turn with this one, for a comparison.
 
 The trials that do nothing are the plug-in of the tests.
 """
@@ -23,7 +26,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLUGIN = ROOT / "tests" / "studies" / "plugin"
+PLUGIN = ROOT / "tests" / "helpers" / "plugin"
 
 FACTORY = """
 import torch
@@ -40,15 +43,17 @@ def command(folder: Path, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "securitynet.cli.main", "study", *map(str, arguments), "--trust", trusted]
 
 
-def call(folder: Path, *arguments: object, cpu: bool = False) -> float:
+def call(folder: Path, *arguments: object, cpu: bool = False, source: Path | None = None) -> float:
     """Seconds of a whole command; with ``cpu`` of processor time, which a busy machine does not stretch as much."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(PLUGIN),
+        "PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")]),
         "SECURITYNET_CACHE": str(folder / "cache"),
         "SECURITYNET_DATA": str(folder / "data"),
     }
     environment.pop("NOOP_FOLDER", None)
+    if source is not None:
+        environment["PYTHONPATH"] = f"{source}{os.pathsep}{PLUGIN}"
     started, before = time.perf_counter(), spent()
     done = subprocess.run(command(folder, *arguments), env=environment, capture_output=True, text=True)
     seconds = spent() - before if cpu else time.perf_counter() - started
@@ -241,17 +246,80 @@ name = ["correctness", "modified-entropy"]
 
 def shares(out: Path) -> None:
     """Where the time of a study with one worker went, by what its files and its status say."""
-    parts = {"loading targets": 0.0, "querying targets": 0.0, "trials": 0.0}
+    parts = {"loading targets": 0.0, "querying targets": 0.0}
     for path in (out / "subjects").glob("*.json"):
         seconds = json.loads(path.read_text())["seconds"]
         parts["loading targets"] += seconds["load"]
         parts["querying targets"] += seconds["signals"]
     for path in (out / "trials").rglob("*.json"):
-        parts["trials"] += sum(json.loads(path.read_text())["seconds"].values())
+        trial = json.loads(path.read_text())
+        part = f"trials: {trial['spec']['method']}"
+        parts[part] = parts.get(part, 0.0) + sum(trial["seconds"].values())
     elapsed = json.loads((out / "run" / "status.json").read_text())["elapsed"]
     parts["starting the worker, saving, waiting"] = elapsed - sum(parts.values())
     for name, seconds in parts.items():
         print(f"  {name:64s} {seconds:6.1f} s, {seconds / elapsed:.0%}")
+
+
+POPULATION = """
+name = "population"
+[data]
+dataset = "digits"
+[[train]]
+architecture = "{architecture}"
+epochs = 2
+seeds = {seeds}
+"""
+
+ATTACKS = """
+[[attacks]]
+name = ["modified-entropy", "mlp-top3", "fgsm", "ml-doctor-surrogate", "embedding-mlp", "fredrikson"]
+threat_models = ["black-box/partial", "white-box/partial", "white-box/none"]
+[[attacks]]
+name = "pgd"
+settings = {{ steps = 10 }}
+[[detectors]]
+name = "neural-cleanse"
+settings = {{ epochs = {epochs} }}
+"""
+"""One or more of each family, that users run over a population."""
+
+FAST = """
+[[attacks]]
+name = ["correctness", "loss", "entropy", "modified-entropy", "gradient-norm", "mlp-top3", "mlp-posteriors", "fgsm"]
+threat_models = ["black-box/partial", "black-box/none", "white-box/partial", "white-box/none"]
+"""
+"""Eight that need one pass, or little more."""
+
+
+def population(folder: Path, options: argparse.Namespace) -> None:
+    """Trained networks are kept and the rest of the cache is emptied before each run: only training is left out."""
+    targets = POPULATION.format(architecture=options.architecture, seeds=list(range(options.count)))
+    attacks = FAST if options.fast else ATTACKS.format(epochs=options.cleanse_epochs)
+    study = folder / "study.toml"
+    study.write_text(targets + '[[attacks]]\nname = "correctness"\n')
+    call(folder, "run", study, "--out", folder / "trained", "--workers", 1, "--threads", 1)
+    study.write_text(targets + attacks)
+    sources = [None, *options.source]
+    seconds: dict[str | None, list[tuple[float, float]]] = {source: [] for source in sources}
+    for round_ in range(options.rounds):
+        for number, source in enumerate(sources):
+            for part in (folder / "cache").iterdir():
+                if part.name != "models":
+                    shutil.rmtree(part)
+            out = folder / f"out{round_}-{number}"
+            before = spent()
+            wall = call(folder, "run", study, "--out", out, "--workers", 1, "--threads", 1, source=source)
+            seconds[source].append((spent() - before, wall))
+            print(
+                f"{source or 'this source'}: {spent() - before:.1f} s of processor, {wall:.1f} s, "
+                f"load {os.getloadavg()[0]:.1f}"
+            )
+            shares(out)
+    for source, times in seconds.items():
+        processor, wall = (min(column) for column in zip(*times, strict=True))
+        name = f"{options.count} networks, {source or 'this source'}"
+        print(f"{name:66s} {processor:6.1f} s of processor, {wall:6.1f} s")
 
 
 def compare_ray(folder: Path) -> None:
@@ -266,11 +334,15 @@ def compare_ray(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["plan", "dispatch", "models", "ray"])
-    parser.add_argument("--count", type=int, default=100, help="models: how many")
+    parser.add_argument("what", choices=["plan", "dispatch", "models", "population", "ray"])
+    parser.add_argument("--count", type=int, default=100, help="models, population: how many")
+    parser.add_argument("--architecture", default="simple-cnn", help="population: of the networks")
+    parser.add_argument("--fast", action="store_true", help="population: eight attacks of one pass, or little more")
+    parser.add_argument("--cleanse-epochs", type=int, default=50, help="population: epochs of Neural Cleanse")
+    parser.add_argument("--source", type=Path, action="append", default=[], help="population: another src folder")
     parser.add_argument("--limit", type=int, default=2000, help="models: records of each part")
     parser.add_argument("--data", default="digits", help="models: dataset of 32x32 colour images")
-    parser.add_argument("--rounds", type=int, default=2, help="models: how often each is timed")
+    parser.add_argument("--rounds", type=int, default=2, help="models, population: how often each is timed")
     options = parser.parse_args()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "securitynet"))
     print(f"{versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -280,6 +352,8 @@ def main() -> None:
             plan(folder)
         elif options.what == "dispatch":
             dispatch(folder)
+        elif options.what == "population":
+            population(folder, options)
         elif options.what == "models":
             models(folder, options.count, options.limit, options.data, options.rounds)
         else:

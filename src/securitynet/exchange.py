@@ -12,11 +12,31 @@ from typing import Any
 
 import httpx
 
+from securitynet.errors import ConfigurationError
+
 _ERROR_BYTES = 1 << 16
 """Of the body of a refusal, no more than this is read."""
 
 _GZIP_OR_ZLIB = 47
 """The window of `zlib.decompressobj` that recognises either header."""
+
+
+def open_client(**options: Any) -> httpx.Client:
+    """A client of httpx, which takes proxies from the environment.
+
+    Args:
+        **options: Those of the client.
+
+    Raises:
+        ConfigurationError: If one of the proxies cannot be used.
+    """
+    try:
+        return httpx.Client(**options)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # an address that is none, a kind without its package
+        raise ConfigurationError(
+            f"A proxy that the environment names cannot be used: {error}.",
+            hint="Correct or unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; a proxy is written http://HOST:PORT.",
+        ) from error
 
 
 class TooLarge(Exception):
@@ -62,7 +82,7 @@ class Client:
     ) -> None:
         self._timeout = timeout
         # Of compressions, only one is accepted whose output can be bounded while it is decompressed.
-        self._client = httpx.Client(
+        self._client = open_client(
             timeout=timeout, headers={**(headers or {}), "Accept-Encoding": "gzip"}, follow_redirects=follow_redirects
         )
         self._socket: Any = None

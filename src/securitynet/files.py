@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import platformdirs
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, RefusedFile
 from securitynet.untrusted import MAX_SETTINGS, open_regular, read_bytes
 
 if sys.version_info >= (3, 11):
@@ -143,7 +143,10 @@ def read_with_digest(path: Path) -> bytes | None:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    content = Path(path).read_bytes()
+    try:
+        content = read_bytes(path, 1 << 50)
+    except RefusedFile:  # something else is in its place
+        return None
     digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return payload if hashlib.sha256(payload).digest() == digest else None
 

@@ -169,6 +169,18 @@ def read_bytes(path: Path | str, limit: int = MAX_TEXT) -> bytes:
     return content
 
 
+def read_stored(path: Path | str) -> bytes:
+    """Read a file of the cache or of a run's state, of whatever size.
+
+    Raises:
+        OSError: If it cannot be read, or something else is in its place: a pipe, a device, a file of holes.
+    """
+    try:
+        return read_bytes(path, 1 << 50)
+    except RefusedFile as error:
+        raise OSError(error.message) from error
+
+
 def parse_json(document: str | bytes) -> Any:
     """Parse a JSON document.
 

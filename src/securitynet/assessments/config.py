@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from securitynet.datasets.options import DatasetName, ImageOptions, StatedMembers
 from securitynet.files import expand_home
-from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.metrics.defaults import DEFAULT_FPRS, MOST_FPRS
 from securitynet.models.sources.references import describe_forms
 from securitynet.records import Access, Auxiliary
 
@@ -181,7 +181,9 @@ class AssessConfig(DataOptions):
     )
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
     fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Commas, Once] = Field(
-        default=DEFAULT_FPRS, description="False-positive rates at which the true-positive rate is reported."
+        default=DEFAULT_FPRS,
+        max_length=MOST_FPRS,
+        description="False-positive rates at which the true-positive rate is reported.",
     )
     policy: Path | None = Field(
         default=None, description="TOML file with bounds on measurements; exit code 3 if one is not met."

@@ -16,6 +16,9 @@ from securitynet.results.comparison import ResultComparison
 from securitynet.results.grades import DEFAULT_BOUNDS, GradeBounds
 from securitynet.results.policy import Comparator, PolicyCheck, PolicyOutcome, Violation
 
+MOST_BOUNDS = 10_000
+"""Bounds of one policy."""
+
 GRADES_TABLE = "grades"
 """The table of a policy file that says where grades begin, instead of bounds on measurements."""
 
@@ -91,6 +94,10 @@ def read_policy(path: Path) -> Policy:
                 for problem in list_problems(error)
             )
             raise PolicyError(f"{path}: the bound on {name!r} is not understood: {reason}.", hint=hint) from error
+    if len(bounds) > MOST_BOUNDS:
+        raise PolicyError(
+            f"{path} has {len(bounds):,} bounds, and may have {MOST_BOUNDS:,}.", hint="Write patterns: *.auc."
+        )
     if not bounds and not graded:
         raise PolicyError(
             f"{path} holds no bounds.", hint='Write lines such as "target.test_accuracy" = { min = 0.9 }.'

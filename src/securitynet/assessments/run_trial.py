@@ -127,7 +127,13 @@ def reuse(
 
 
 def run_trial(
-    planned: PlannedTrial, target: Target, data: TrialData, context: Context, store: TrialStore, options: MetricOptions
+    planned: PlannedTrial,
+    target: Target,
+    data: TrialData,
+    context: Context,
+    store: TrialStore,
+    options: MetricOptions,
+    computed: tuple[Output, float] | None = None,
 ) -> Trial:
     """Run a trial and store its result; an error is recorded and does not affect other trials.
 
@@ -138,15 +144,17 @@ def run_trial(
         context: Seed, cache and device.
         store: Trial files.
         options: Options of the metrics.
+        computed: Its raw output and the seconds that it took, if it ran together with other trials.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
     try:
-        whole = planned.method(target, data, context, planned.spec.threat_model)
-        seconds["attack"] = time.perf_counter() - started
+        whole = computed[0] if computed else planned.method(target, data, context, planned.spec.threat_model)
+        attacked = time.perf_counter()
+        seconds["attack"] = computed[1] if computed else attacked - started
         output = options.restrict_output(whole)
         measured = options.measure_output(planned.name, output)
-        seconds["metrics"] = time.perf_counter() - started - seconds["attack"]
+        seconds["metrics"] = time.perf_counter() - attacked
     except (Exception, SystemExit) as error:  # code of a plug-in may try to end the process
         if is_full_disk(error):  # not caused by the trial, and all following trials would fail as well
             raise

@@ -246,9 +246,11 @@ def counter_sign_result(
 def ask_password(key: Path) -> str | None:
     """The password of an encrypted key: from the environment, or from the terminal; None for other keys."""
     from securitynet.errors import ConfigurationError
+    from securitynet.results.signing import MAX_KEY
+    from securitynet.untrusted import read_bytes
 
     try:
-        encrypted = b"ENCRYPTED" in key.read_bytes()
+        encrypted = b"ENCRYPTED" in read_bytes(key, MAX_KEY)
     except OSError as error:
         raise ConfigurationError(f"The key can't be read: {key}.", hint="Name a PEM file.") from error
     if not encrypted:

@@ -13,6 +13,7 @@ from pathlib import Path
 from securitynet.datasets.store import explain_unwritable_cache
 from securitynet.errors import DatasetError
 from securitynet.files import file_checksum, make_printable, write_json
+from securitynet.untrusted import read_stored
 
 _VERSION = 1
 # A file changed twice within the clock's resolution keeps its times, so files this recent are hashed again (as in git).
@@ -61,7 +62,7 @@ class Checksums:
 
     def _recall(self) -> dict[str, list[str | int]]:
         try:
-            value = json.loads(self._memory.read_bytes())
+            value = json.loads(read_stored(self._memory))
             if value["version"] == _VERSION and all(len(entry) == 6 for entry in value["files"].values()):
                 return dict(value["files"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

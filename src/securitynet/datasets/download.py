@@ -18,6 +18,7 @@ import httpx
 from securitynet.datasets.locks import hold_file_lock
 from securitynet.datasets.progress import show_progress_bar
 from securitynet.errors import DatasetError
+from securitynet.exchange import open_client
 
 ATTEMPTS = 4
 """Connections tried for one file before giving up; each resumes where the last one broke off."""
@@ -184,7 +185,10 @@ def _transfer(file: RemoteFile, part: Path) -> None:
     headers = {"User-Agent": "securitynet", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with httpx.stream("GET", file.url, headers=headers, follow_redirects=True, timeout=_TIMEOUT) as response:
+    with (
+        open_client(follow_redirects=True, timeout=_TIMEOUT) as client,
+        client.stream("GET", file.url, headers=headers) as response,
+    ):
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # nothing is missing; the checksum verifies it
         response.raise_for_status()

@@ -19,6 +19,7 @@ from securitynet.datasets.rendering import open_later
 from securitynet.datasets.source import Pixels
 from securitynet.datasets.store import explain_unwritable_cache
 from securitynet.files import write_json
+from securitynet.untrusted import read_stored
 
 DEPTH_SAMPLE = 20_000
 """Most images that are decoded to find out which value is white, evenly spread over the dataset."""
@@ -67,7 +68,7 @@ class ImageProperties:
 
     def _read(self) -> dict[str, Any]:
         try:
-            values = json.loads(self._path.read_bytes())
+            values = json.loads(read_stored(self._path))
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}

@@ -26,6 +26,7 @@ from securitynet.datasets.base import Images
 from securitynet.datasets.locks import hold_file_lock
 from securitynet.errors import DatasetError
 from securitynet.files import write_atomically, write_json
+from securitynet.untrusted import read_stored
 
 FORMAT = 1
 """Version of the layout of an entry, and of what rendering makes of an image. Raise it when either changes."""
@@ -124,9 +125,11 @@ def _open(folder: Path, shape: tuple[int, int, int, int]) -> Images | None:
     """The images if the entry is complete, else None."""
     path = folder / "images.npy"
     try:
-        index = json.loads((folder / "index.json").read_bytes())
+        index = json.loads(read_stored(folder / "index.json"))
         if index["format"] != FORMAT or tuple(index["shape"]) != shape or path.stat().st_size != index["bytes"]:
             raise ValueError("its index does not fit")
+        if not path.is_file():  # a pipe, say, whose size fits nothing
+            raise ValueError("its images are no file")
         with path.open("rb") as stream:
             if np.lib.format.read_magic(stream) != (1, 0):
                 raise ValueError("its header does not fit")

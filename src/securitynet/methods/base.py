@@ -70,6 +70,8 @@ class Method(Record, ABC):
         output: Class of the output.
         costs: Cost beyond one cached pass over the records, as a verb phrase such as "trains shadow models"; None if
             there is none worth mentioning. Methods with a cost are not in ``standard``, the default of `assess`.
+        exact_together: Whether `run_together` gives exactly the outputs of `run`, so that a study may run the trials of
+            several small targets of one dataset in one task.
         trains_like_target: Whether it trains models like the target, so that its result depends on the training of the
             target.
         version: Raised when equal settings give other results than before, so that trials of an earlier version are not
@@ -80,6 +82,7 @@ class Method(Record, ABC):
     threat_models: ClassVar[tuple[ThreatModel, ...]]
     output: ClassVar[type[Output]]
     costs: ClassVar[str | None] = None
+    exact_together: ClassVar[bool] = False
     trains_like_target: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
@@ -97,6 +100,16 @@ class Method(Record, ABC):
             data: Dataset, splits, and what is known about the training of the target.
             context: Seed, cache, device, and the count of queries.
         """
+
+    def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> Sequence[Output]:
+        """Run the method on several targets, and return the raw output for each, in order.
+
+        A method overrides this where it can do more at once, such as training the attack networks of all targets.
+
+        Args:
+            cases: The arguments of `run` for each target.
+        """
+        return [self.run(*case) for case in cases]
 
     def shared_work(self, target: Target, data: TrialData, context: Context) -> Sequence[SharedWork]:
         """List the work in `run` that other trials need as well. A study does each piece once, before its trials.

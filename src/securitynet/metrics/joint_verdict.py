@@ -31,6 +31,7 @@ SCANS = {
     "last-layer": "the last-layer scan",
     "class-pairs": "the class-pair search",
     "neuron-noise": "the neuron-noise search",
+    "patch-margins": "the search of patches by position",
 }
 """Detectors that judge a model as a whole, in words; those of plug-ins go by their names."""
 

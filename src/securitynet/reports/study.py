@@ -21,7 +21,7 @@ from securitynet.analysis.frames import keep
 from securitynet.analysis.papers.compare import Compared
 from securitynet.analysis.papers.every import compare_every
 from securitynet.assessments.known_methods import has_pictures
-from securitynet.errors import ConfigurationError, SecurityNetError
+from securitynet.errors import ConfigurationError, RefusedFile, SecurityNetError
 from securitynet.files import parse_toml, write_atomically
 from securitynet.records import TrialResult
 from securitynet.reports import words
@@ -34,6 +34,7 @@ from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStor
 from securitynet.studies.execution.inspect import inspect_study
 from securitynet.studies.execution.run import locate_results
 from securitynet.studies.execution.status import Status
+from securitynet.untrusted import MAX_SETTINGS, read_bytes
 from securitynet.version import __version__
 
 if TYPE_CHECKING:
@@ -386,8 +387,8 @@ def _disagreements(targets: Sequence[StudyTargetRecord]) -> list[tuple[str, str]
 def _study_file(folder: Path) -> str:
     """The copy of the study file in the results folder; empty if there is none."""
     try:
-        return (folder / "study.toml").read_text(encoding="utf-8")
-    except OSError:
+        return read_bytes(folder / "study.toml", MAX_SETTINGS).decode("utf-8")
+    except (OSError, ValueError, RefusedFile):
         return ""
 
 

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from securitynet.errors import ConfigurationError, MissingExtra
+from securitynet.untrusted import read_bytes
+
+MAX_KEY = 1 << 16
+"""Largest size of a key's file in bytes."""
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -46,7 +50,7 @@ def read_private_key(path: Path, password: str | None = None) -> Ed25519PrivateK
     hint = "Make one with: openssl genpkey -algorithm ed25519 -out key.pem"
     try:
         key = serialization.load_pem_private_key(
-            path.read_bytes(), password=password.encode() if password is not None else None
+            read_bytes(path, MAX_KEY), password=password.encode() if password is not None else None
         )
     except (ValueError, TypeError) as error:  # TypeError: encrypted, and no password was given
         raise ConfigurationError(f"{path.name} can't be read as a private key: {error}.", hint=hint) from error
@@ -68,7 +72,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
         raise MissingExtra("cryptography", "evidence", "Checking a signature") from error
     hint = "Make one with: openssl pkey -in key.pem -pubout -out key.pub"
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
+        key = serialization.load_pem_public_key(read_bytes(path, MAX_KEY))
     except ValueError as error:
         raise ConfigurationError(f"{path.name} can't be read as a public key.", hint=hint) from error
     if not isinstance(key, Ed25519PublicKey):

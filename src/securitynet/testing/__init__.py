@@ -54,6 +54,7 @@ __all__ = [
     "check_output",
     "check_reproducible",
     "check_scores",
+    "check_together",
     "make_clean_case",
     "make_null_case",
     "make_overfitted_case",
@@ -302,10 +303,35 @@ def check_foreign_threat_models(method: Method, case: Case) -> None:
         raise ContractError(f"it does not refuse {threat_model}, which it does not support")
 
 
+def check_together(method: Method, case: Case, threat_model: ThreatModel, alone: Output, *, cache: Path) -> None:
+    """Check that `run_together` gives exactly the output of `run`.
+
+    Args:
+        method: An attack or a detector that says so (``exact_together``).
+        case: The target and its data.
+        threat_model: One of the method's threat models.
+        alone: The output of `run` with seed 0.
+        cache: Folder with the outputs of the target.
+    """
+    cases = []
+    for _ in range(3):
+        view, context = method.admitted(case.target, Context(seed=0, cache=cache, device="cpu"), threat_model)
+        cases.append((view, case.data, context))
+    outputs = method.run_together(cases)
+    _require(len(outputs) == len(cases), "run_together does not return one output for each target")
+    for output in outputs:
+        arrays = output.arrays()
+        _require(arrays.keys() == alone.arrays().keys(), "run_together gives other arrays than run")
+        for name, array in alone.arrays().items():
+            _require(_same(array, arrays[name]), f"{name} of run_together differs from that of run")
+
+
 def _check_method(method: Method, case: Case, threat_model: ThreatModel, folder: Path) -> Output:
     # Each run has its own cache: cached outputs of the first would hide that the second queries other images.
     output = check_reproducible(method, case, threat_model, caches=(folder, folder / "again"))
     check_output(output)
+    if method.exact_together:
+        check_together(method, case, threat_model, output, cache=folder)
     check_access(method, case, threat_model, cache=folder / "counted")
     return output
 

@@ -72,6 +72,44 @@ class Noop(Attack):
         return Nothing(self.number + context.seed)
 
 
+class Together(Noop):
+    """Runs on several targets in one task, and does on one of them what its mode says.
+
+    Attributes:
+        bad: Part of the reference of that target.
+        when: Where it does so: while all run together, or also while it runs alone, or while the output is stored.
+    """
+
+    exact_together: ClassVar[bool] = True
+    bad: str = "nothing"
+    when: str = "together"
+
+    def run_together(self, cases):
+        log("together", "+".join(target.reference for target, _, _ in cases))
+        outputs = []
+        for target, _, context in cases:
+            if self.bad in target.reference and self.when != "storing":
+                misbehave(self.mode, target.reference)
+            outputs.append(Stored(self.number + context.seed))
+            if self.bad in target.reference and self.when == "storing":
+                outputs[-1].mode = self.mode
+        return outputs
+
+    def run(self, target, data, context):
+        log("alone", target.reference)
+        if self.bad in target.reference and self.when == "always":
+            misbehave(self.mode, target.reference)
+        return Nothing(self.number + context.seed)
+
+
+class Stored(Nothing):
+    mode = "ok"
+
+    def measurements(self, *, level, fprs, seed):
+        misbehave(self.mode, "storing")
+        return super().measurements(level=level, fprs=fprs, seed=seed)
+
+
 def log(what: str, key: object) -> None:
     if "NOOP_FOLDER" in os.environ:
         with (Path(os.environ["NOOP_FOLDER"]) / f"{what}.log").open("a") as stream:

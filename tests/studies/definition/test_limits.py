@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from securitynet.assessments.method_settings import make_method
+from securitynet.assessments.policy import read_policy
 from securitynet.errors import ConfigurationError
 from securitynet.studies.definition import limits
 from securitynet.studies.definition.file import parse_study
@@ -37,3 +39,15 @@ def test_trials_are_counted_by_tags():
     limits.check_trials(tags, [(frozenset(), 100_000), (frozenset({"a"}), 350_000)])  # 300,000 and 700,000
     with pytest.raises(ConfigurationError, match="1,000,002 trials"):
         limits.check_trials(tags, [(frozenset(), 100_000), (frozenset({"a"}), 350_001)])
+
+
+def test_other_lists_without_bound(tmp_path):
+    fprs = [n / 10_000 for n in range(1000)]
+    with pytest.raises(ConfigurationError, match="fprs"):
+        parse_study({**BASE, "train": [TRAIN], "attacks": ["loss"], "measures": {"fprs": fprs}})
+    with pytest.raises(ConfigurationError, match="count"):
+        make_method("attack", "lira", {"shadows": {"count": 10**12}})
+    policy = tmp_path / "policy.toml"
+    policy.write_text("".join(f'"a{n}" = {{ max = 0.5 }}\n' for n in range(20_000)))
+    with pytest.raises(ConfigurationError, match="20,000 bounds"):
+        read_policy(policy)

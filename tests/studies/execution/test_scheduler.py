@@ -126,3 +126,71 @@ def test_a_target_with_a_capped_number_of_queries_is_for_one_worker():
     schedule.release(0)  # its worker died
     schedule.requeue(taken.pop(0))
     assert take(schedule, 1) == ("run_trial", "t2")
+
+
+def open_grouped(schedule: Schedule, slot: int, target: TargetTasks, memory: int | None = 1000) -> None:
+    assert take(schedule, slot) == ("open", target.plan.key)
+    key = target.plan.key
+    groups = {f"{key}2": "group"}
+    schedule.open_target(target, trials(f"{key}1", f"{key}2"), list_dependencies=False, groups=groups, memory=memory)
+    end(schedule, slot)
+
+
+def test_trials_wait_for_those_of_other_targets_and_run_together():
+    targets = [make_target(name) for name in "abc"]
+    schedule = Schedule(targets)
+    for target in targets:
+        open_grouped(schedule, 0, target)
+        assert take(schedule, 0) == ("run_trial", f"{target.plan.key}1")
+        end(schedule, 0)
+    assert take(schedule, 0)[0] == "run_together" and take(schedule, 1) is None
+    assert [trial.id for _, trial in taken[0].members] == ["a2", "b2", "c2"]
+    assert schedule.list_held(0) == ["a", "b", "c"] and not schedule.finished
+    end(schedule, 0)
+    assert schedule.finished
+
+
+def test_a_lost_group_runs_one_by_one():
+    targets = [make_target(name) for name in "ab"]
+    schedule = Schedule(targets)
+    for target in targets:
+        open_grouped(schedule, 0, target)
+        take(schedule, 0)
+        end(schedule, 0)
+    assert take(schedule, 0)[0] == "run_together"
+    schedule.release(0)
+    schedule.requeue(taken.pop(0))
+    assert [take(schedule, 0), take(schedule, 1)] == [("run_trial", "a2"), ("run_trial", "b2")]
+    end(schedule, 0)
+    end(schedule, 1)
+    assert schedule.finished
+
+
+def test_a_worker_keeps_no_more_targets_open_than_it_may(monkeypatch):
+    monkeypatch.setattr("securitynet.studies.execution.scheduler.MOST_TOGETHER", 2)
+    targets = [make_target(name) for name in "abc"]
+    schedule = Schedule(targets)
+    for target in targets[:2]:
+        open_grouped(schedule, 0, target)
+        take(schedule, 0)
+        end(schedule, 0)
+    assert take(schedule, 0)[0] == "run_together"
+    end(schedule, 0)
+    open_grouped(schedule, 0, targets[2])
+    assert schedule.list_held(0) == ["c"]
+    for trial in ("c1", "c2"):  # without others it runs alone
+        assert take(schedule, 0) == ("run_trial", trial)
+        end(schedule, 0)
+    assert schedule.finished
+
+
+def test_large_targets_and_those_with_a_capped_number_of_queries_wait_for_no_other():
+    large, capped, unknown = make_target("a"), make_target("b", max_queries=10), make_target("c")
+    schedule = Schedule([large, capped, unknown])
+    for target, memory in ((large, 1 << 30), (capped, 1000), (unknown, None)):
+        open_grouped(schedule, 0, target, memory)
+        for number in (1, 2):
+            assert take(schedule, 0) == ("run_trial", f"{target.plan.key}{number}")
+            assert schedule.list_held(0) == [target.plan.key]
+            end(schedule, 0)
+    assert schedule.finished

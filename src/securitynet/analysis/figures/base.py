@@ -87,7 +87,7 @@ class Figure:
         Raises:
             MissingData: If a required quantity was measured on no case.
         """
-        lacking = self.missing(tidy)
+        lacking = self.missing(tidy) or (["models that were measured"] if tidy.empty else [])
         if lacking:
             raise MissingData(self.name, lacking)
         restricted = self.restricted(tidy)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
@@ -46,7 +46,7 @@ def weigh_network(
     def loss(weight: float) -> float:
         return -float(log_softmax(weigh_logits(logits, weight, frequent, shift), axis=1)[rows, truth].sum())
 
-    best = minimize_scalar(loss, bounds=(0.0, _HEAVIEST), method="bounded")
+    best = scipy.optimize.minimize_scalar(loss, bounds=(0.0, _HEAVIEST), method="bounded")
     return float(best.x) if 2 * (loss(0.0) - float(best.fun)) > _CHI_SQUARE else 0.0
 
 

@@ -7,7 +7,6 @@ visible in the images is inferred from the embeddings of a network that was neve
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from securitynet.datasets.base import ImageDataset
 from securitynet.files import hash_stably
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.optimise import copy_network
-from securitynet.models.targets.signals import Progress, collect_embeddings
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derive_seed
 from securitynet.records import Access
@@ -86,33 +84,6 @@ def draw_weights(network: nn.Module, seed: int) -> None:
             width = weights.shape[-1] if name.endswith("kernel") else weights.shape[0]  # Keras puts outputs last
             deviation = math.sqrt(2 * width / weights.numel())
             weights.copy_(torch.randn(weights.shape, generator=generator) * deviation)
-
-
-def embed_randomly(
-    target: Target,
-    dataset: ImageDataset,
-    records: NDArray[np.int64],
-    *,
-    layer: str | None,
-    seed: int,
-    cache: Path | None,
-    progress: Progress | None,
-) -> NDArray[np.float32] | None:
-    """Embeddings of records by a network of the same architecture with random weights: N×D; None if there is none.
-
-    Args:
-        target: Under white-box access.
-        dataset: Where the records are.
-        records: N.
-        layer: See `collect_embeddings`.
-        seed: Of the weights.
-        cache: For embeddings; None keeps nothing.
-        progress: Called as the work goes on.
-    """
-    random = randomise(target, seed)
-    if random is None:
-        return None
-    return collect_embeddings(random, dataset, records, layer=layer, cache=cache, progress=progress).values
 
 
 def take_pixels(dataset: ImageDataset, records: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ part of the training set, or on the shadow-train part. The width of the hidden l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,7 +15,16 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy.special import softmax
 from torch import nn
+from typing_extensions import override
 
+from securitynet.attacks.attribute._cases import AttributeTask, NetworkTraining, PreparedCase
+from securitynet.attacks.attribute._controls import (
+    ByAttribute,
+    InferredValues,
+    identify_network,
+    make_random_networks,
+    obtain_controls,
+)
 from securitynet.attacks.attribute._embedding_networks import (
     EmbeddingScale,
     build_attack_network,
@@ -25,7 +33,7 @@ from securitynet.attacks.attribute._embedding_networks import (
     weigh_network,
     weigh_values,
 )
-from securitynet.attacks.attribute._random_network import embed_randomly, take_pixels
+from securitynet.attacks.attribute._random_network import take_pixels
 from securitynet.attacks.attribute.base import (
     Inferred,
     InferredAttributes,
@@ -35,12 +43,12 @@ from securitynet.attacks.attribute.base import (
     select_known_records,
 )
 from securitynet.attacks.base import Attack
-from securitynet.datasets.base import Attribute
 from securitynet.errors import ConfigurationError, SecurityNetError, SplitError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.output import Output
 from securitynet.metrics.attribute import label_majority
+from securitynet.models.targets.signals import collect_embeddings
 from securitynet.models.targets.target import Target
 from securitynet.models.training.ensembles import EnsembleTraining, train_together
 from securitynet.randomness import derive_seed, make_generator
@@ -49,9 +57,6 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 _FOLDS = 5
 _HELD_BACK = 1000
 """Number of records to hold back, fold by fold, for the weight of the networks; all records if there are fewer."""
-
-RANDOM_NETWORKS = 3
-"""Networks with random weights that the target is compared with."""
 
 _TOGETHER_BYTES = 1 << 29
 
@@ -86,6 +91,7 @@ class EmbeddingMLP(Attack):
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.SHADOW),
     )
     output: ClassVar[type[Output]] = InferredAttributes
+    exact_together: ClassVar[bool] = True
     costs: ClassVar[str | None] = "computes embeddings and trains a network for each attribute"
 
     attributes: tuple[str, ...] | None = None
@@ -112,67 +118,118 @@ class EmbeddingMLP(Attack):
             SplitError: If there are no records to learn from or to evaluate on.
             ModelError: If the target has no embeddings.
         """
+        return self.run_together([(target, data, context)])[0]
+
+    @override
+    def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> list[InferredAttributes]:
+        prepared = [self._prepare(*case) for case in cases]
+        groups: dict[str, list[PreparedCase]] = {}
+        for case in prepared:  # only networks of one shape, with the same records, can be trained together
+            groups.setdefault(case.group, []).append(case)
+        own: dict[PreparedCase, ByAttribute] = {}
+        for group in groups.values():
+            first = group[0]
+            features = [case.embeddings for case in group]
+            own.update(zip(group, self._infer_all(first.tasks, first.everyone, features, first.context), strict=True))
+        return [self._conclude(case, own[case]) for case in prepared]
+
+    def _prepare(self, target: Target, data: TrialData, context: Context) -> PreparedCase:
+        """Collect what the networks learn from, and the controls."""
         auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
         tasks = self._tasks(data, auxiliary)
         everyone = np.unique(np.concatenate([part for task in tasks for part in (task.learned, task.judged)]))
         target.require(Access.WHITE_BOX, "embeddings")
         embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
-        embedded_randomly, reason = self._embed_randomly(target, data, everyone, context)
-        features = [embeddings.values, *embedded_randomly]
-        if sum(values.nbytes for values in features) <= _TOGETHER_BYTES:  # takes little longer than one alone
-            own, *random = self._infer(tasks, everyone, features, context)
-        else:
-            own, *random = [self._infer(tasks, everyone, [values], context)[0] for values in features]
-        (pixels,) = self._infer(tasks, everyone, [take_pixels(data.dataset, everyone)], context)
+        random, pixels, reason = self._control(target, tasks, everyone, data, context)
         notes = () if reason is None else (reason,)
+        return PreparedCase(tasks, everyone, embeddings.values, random, pixels, notes, data, context)
+
+    def _control(
+        self,
+        target: Target,
+        tasks: Sequence[AttributeTask],
+        everyone: NDArray[np.int64],
+        data: TrialData,
+        context: Context,
+    ) -> tuple[Sequence[ByAttribute], ByAttribute, str | None]:
+        """What random networks and pixels let the adversary infer, and why there are no networks, if there are none."""
+        networks, reason = make_random_networks(target, context.seed)
+        try:
+            known = [identify_network(network, data, everyone, self.layer) for network in networks]
+        except SecurityNetError as error:
+            networks, known, reason = [], [], f"There is no comparison with random weights: {error.message}"
+        identity = {
+            "method": self.model_dump(mode="json"),
+            "seed": context.seed,
+            "dataset": data.dataset.fingerprint,
+            "attributes": [task.digest() for task in tasks],
+            "networks": known,
+        }
+
+        def compute() -> list[ByAttribute]:
+            embeddings = [
+                collect_embeddings(
+                    network, data.dataset, everyone, layer=self.layer, cache=context.cache, progress=context.progress
+                ).values
+                for network in networks
+            ]
+            pixels = self._infer(tasks, everyone, [take_pixels(data.dataset, everyone)], context)
+            return [*self._infer_all(tasks, everyone, embeddings, context), *pixels]
+
+        names = [task.name for task in tasks]
+        *random, pixels = obtain_controls(identity, names, len(networks) + 1, context, compute)
+        return random, pixels, reason
+
+    def _conclude(self, case: PreparedCase, own: ByAttribute) -> InferredAttributes:
         return InferredAttributes(
             tuple(
-                self._inferred(task, own[task.name], [one[task.name] for one in random], pixels[task.name], data, notes)
-                for task in tasks
+                self._inferred(
+                    task,
+                    own[task.name],
+                    [network[task.name] for network in case.random],
+                    case.pixels[task.name],
+                    case.data,
+                    case.notes,
+                )
+                for task in case.tasks
             )
         )
 
-    def _infer(
+    def _infer_all(
         self,
-        tasks: Sequence[_Task],
+        tasks: Sequence[AttributeTask],
         everyone: NDArray[np.int64],
         features: Sequence[NDArray[np.float32]],
         context: Context,
-    ) -> list[dict[str, _Inferred]]:
+    ) -> list[ByAttribute]:
+        """As `_infer`, for as many kinds of features at once as memory allows, which takes little longer than one."""
+        if not features:
+            return []
+        size = max(1, _TOGETHER_BYTES // max(1, features[0].nbytes))
+        return [
+            inferred
+            for start in range(0, len(features), size)
+            for inferred in self._infer(tasks, everyone, features[start : start + size], context)
+        ]
+
+    def _infer(
+        self,
+        tasks: Sequence[AttributeTask],
+        everyone: NDArray[np.int64],
+        features: Sequence[NDArray[np.float32]],
+        context: Context,
+    ) -> list[dict[str, InferredValues]]:
         """Infer each attribute, by its name, from each of several kinds of features of all records."""
         learned = np.isin(everyone, np.concatenate([task.learned for task in tasks]))
         inputs = [EmbeddingScale(values[learned])(values) for values in features]
-        inferred: list[dict[str, _Inferred]] = [{} for _ in inputs]
+        inferred: list[dict[str, InferredValues]] = [{} for _ in inputs]
         for size in sorted({len(task.attribute.names) for task in tasks}):
             group = [task for task in tasks if len(task.attribute.names) == size]
             for whole, part in zip(inferred, self._learn(group, everyone, inputs, context), strict=True):
                 whole.update(part)
         return inferred
 
-    def _embed_randomly(
-        self, target: Target, data: TrialData, everyone: NDArray[np.int64], context: Context
-    ) -> tuple[list[NDArray[np.float32]], str | None]:
-        """Embeddings by each random network, and why there are none, if there are none."""
-        by_network = []
-        for number in range(RANDOM_NETWORKS):
-            try:
-                embeddings = embed_randomly(
-                    target,
-                    data.dataset,
-                    everyone,
-                    layer=self.layer,
-                    seed=derive_seed(context.seed, "attribute control", number),
-                    cache=context.cache,
-                    progress=context.progress,
-                )
-            except SecurityNetError as error:  # the target's own embeddings are there: they are what is evaluated
-                return [], f"There is no comparison with random weights: {error.message}"
-            if embeddings is None:
-                return [], "There is no comparison with random weights: the target's network cannot be copied."
-            by_network.append(embeddings)
-        return by_network, None
-
-    def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[_Task]:
+    def _tasks(self, data: TrialData, auxiliary: Auxiliary) -> list[AttributeTask]:
         """List the attributes with their records, and check them before anything is computed."""
         attributes = choose_attributes(data.dataset, self.attributes)
         known = select_known_records(data, auxiliary)
@@ -181,7 +238,7 @@ class EmbeddingMLP(Attack):
         judged = np.setdiff1d(judged, known)
         tasks, problems = [], []
         for name, attribute in attributes.items():
-            task = _Task(name, attribute, find_annotated(attribute, known), find_annotated(attribute, judged))
+            task = AttributeTask(name, attribute, find_annotated(attribute, known), find_annotated(attribute, judged))
             problem = explain_single_value(name, attribute, task.learned)
             if problem is None and len(task.judged) == 0:
                 raise SplitError(
@@ -195,11 +252,15 @@ class EmbeddingMLP(Attack):
         if problems and (self.attributes is not None or not tasks):
             raise ConfigurationError(problems[0], hint="Choose others with the attack's field `attributes`.")
         left_out = tuple(f"{problem} It is left out." for problem in problems)
-        return [_Task(t.name, t.attribute, t.learned, t.judged, left_out) for t in tasks]
+        return [AttributeTask(t.name, t.attribute, t.learned, t.judged, left_out) for t in tasks]
 
     def _learn(
-        self, tasks: Sequence[_Task], everyone: NDArray[np.int64], inputs: Sequence[torch.Tensor], context: Context
-    ) -> list[dict[str, _Inferred]]:
+        self,
+        tasks: Sequence[AttributeTask],
+        everyone: NDArray[np.int64],
+        inputs: Sequence[torch.Tensor],
+        context: Context,
+    ) -> list[dict[str, InferredValues]]:
         """Train the networks; return posteriors of the values by attribute, for each kind of inputs."""
         size = len(tasks[0].attribute.names)
         # The same networks learn from each kind of inputs: what differs is what they see.
@@ -224,11 +285,11 @@ class EmbeddingMLP(Attack):
 
     def _decide(
         self,
-        tasks: Sequence[_Task],
+        tasks: Sequence[AttributeTask],
         everyone: NDArray[np.int64],
         inputs: torch.Tensor,
-        made: Sequence[tuple[_Training, nn.Module]],
-    ) -> dict[str, _Inferred]:
+        made: Sequence[tuple[NetworkTraining, nn.Module]],
+    ) -> dict[str, InferredValues]:
         """Predict the evaluated records of each attribute with trained networks, weighted by what they are worth."""
         inferred = {}
         for task in tasks:
@@ -247,15 +308,15 @@ class EmbeddingMLP(Attack):
                 for training, net in mine
                 if not training.checks
             ]
-            inferred[task.name] = _Inferred(
+            inferred[task.name] = InferredValues(
                 weight, softmax(weigh_logits(np.mean(full, axis=0), weight, frequent, shift), axis=1)
             )
         return inferred
 
-    def _trainings(self, task: _Task, seed: int) -> list[_Training]:
+    def _trainings(self, task: AttributeTask, seed: int) -> list[NetworkTraining]:
         """List the networks of an attribute: those for the prediction, and those for the check on held-back records."""
         trainings = [
-            _Training(task, derive_seed(seed, f"attribute network {task.name}", number), task.learned)
+            NetworkTraining(task, derive_seed(seed, f"attribute network {task.name}", number), task.learned)
             for number in range(self.repeats)
         ]
         count = len(task.learned)
@@ -267,16 +328,16 @@ class EmbeddingMLP(Attack):
         for number, fold in enumerate(folds[:enough]):
             rest = np.setdiff1d(task.learned, fold)
             trainings.append(
-                _Training(task, derive_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold))
+                NetworkTraining(task, derive_seed(seed, f"attribute check {task.name}", number), rest, np.sort(fold))
             )
         return trainings
 
     def _inferred(
         self,
-        task: _Task,
-        inferred: _Inferred,
-        random: Sequence[_Inferred],
-        pixels: _Inferred,
+        task: AttributeTask,
+        inferred: InferredValues,
+        random: Sequence[InferredValues],
+        pixels: InferredValues,
         data: TrialData,
         notes: tuple[str, ...],
     ) -> Inferred:
@@ -293,63 +354,6 @@ class EmbeddingMLP(Attack):
             (*task.notes, *task.unknown_values(), *inferred.notes(), *notes),
             np.stack([one.values() for one in random]) if random else np.empty((0, 0), dtype=np.int64),
             pixels.values(),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """One attribute: records to learn it from, and records to judge it on."""
-
-    name: str
-    attribute: Attribute
-    learned: NDArray[np.int64]
-    judged: NDArray[np.int64]
-    notes: tuple[str, ...] = ()
-
-    def unknown_values(self) -> tuple[str, ...]:
-        """Return a note on values that occur in the evaluation but not in training."""
-        values = self.attribute.values
-        unknown = np.setdiff1d(values[self.judged], values[self.learned])
-        if len(unknown) == 0:
-            return ()
-        names = ", ".join(repr(self.attribute.names[value]) for value in unknown[:3])
-        count = int(np.isin(values[self.judged], unknown).sum())
-        return (f"{count} evaluated records have a value ({names}) that no known record has.",)
-
-
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """One network: its attribute, its seed, the records that it learns from, and those that it is checked on."""
-
-    task: _Task
-    seed: int
-    records: NDArray[np.int64]
-    held_back: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-
-    @property
-    def checks(self) -> bool:
-        """Whether this network serves only for the check on held-back records."""
-        return len(self.held_back) > 0
-
-
-@dataclass(frozen=True, eq=False)
-class _Inferred:
-    """Posteriors of the evaluated records, N×V, and the weight of the network in them."""
-
-    weight: float
-    posteriors: NDArray[np.float64]
-
-    def values(self) -> NDArray[np.int64]:
-        """The likeliest value of each record, N."""
-        return np.asarray(self.posteriors.argmax(axis=1), dtype=np.int64)
-
-    def notes(self) -> tuple[str, ...]:
-        """Return a note if the network was ignored."""
-        if self.weight > 0:
-            return ()
-        return (
-            "On held-back records, the network was no better than the frequencies of the values, so "
-            "the most frequent value is predicted for all records.",
         )
 
 

@@ -157,8 +157,8 @@ class LearnedAttack(Attack):
     def run(self, target: Target, data: TrialData, context: Context) -> MembershipScores:
         return self.run_together([(target, data, context)])[0]
 
+    @override
     def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> list[MembershipScores]:
-        """Run on several targets whose attack networks are trained together; see `attack_together`."""
         prepared = [self._prepared(*case) for case in cases]
         shapes = [tuple(values.shape[1] for values in one.known.features) for one in prepared]
         results: dict[int, MembershipScores] = {}

@@ -29,6 +29,7 @@ class PosteriorMLP(LearnedAttack):
     """
 
     version: ClassVar[int] = 2  # the best epoch is chosen on held-out records
+    exact_together: ClassVar[bool] = True
 
     scale: Literal["logit", "posterior"] = "logit"
     early_stopping: bool = Field(

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
@@ -28,6 +28,7 @@ from securitynet.methods.data import TrialData
 from securitynet.methods.output import Output
 from securitynet.models.shadows import Accuracies, ShadowTraining, list_fidelity_warnings, resolve_training
 from securitynet.models.shadows.outputs import restrict_like
+from securitynet.models.shadows.plan import MOST_SHADOWS
 from securitynet.models.shadows.store import check_shadow, specify_shadow
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.targets.signals import collect_signals
@@ -104,7 +105,7 @@ class UsageEstimate(Output):
             debias(float(guesses.mean()), *own) for guesses, own in zip(self.shadow_guesses, rates[1:], strict=True)
         ]
         errors = np.array(estimates) - self.included.mean(axis=1)
-        reach = float(stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt((errors**2).mean() * (1 + 1 / count)))
+        reach = float(scipy.stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt((errors**2).mean() * (1 + 1 / count)))
         if value + reach < 0 or value - reach > 1:
             note = "not resolvable: no share explains the guesses, so the target is unlike the shadow models"
             return [Measurement(name="usage", value=None, method="none", note=note, **about).with_notes(*self.notes)]
@@ -133,7 +134,7 @@ class DatasetUsage(Attack):
     costs: ClassVar[str | None] = "trains many shadow models"
     trains_like_target: ClassVar[bool] = True
 
-    count: int = Field(default=16, ge=6, description="Number of shadow models.")
+    count: int = Field(default=16, ge=6, le=MOST_SHADOWS, description="Number of shadow models.")
     training: ShadowTraining = Field(default_factory=ShadowTraining, description="How shadow models are trained.")
 
     @override

@@ -20,6 +20,7 @@ from securitynet.catalog.collectors.base import Collector
 from securitynet.catalog.known import complete_entry, find_dataset_facts, find_security_codes
 from securitynet.catalog.store import Item
 from securitynet.errors import SecurityNetError
+from securitynet.exchange import open_client
 
 ENDPOINT = "https://huggingface.co"
 _PATH = "/api/models"
@@ -76,7 +77,7 @@ class HuggingFaceCollector(Collector):
         # The mark holds ``next`` (an address), ``newest`` and ``since`` (times of change).
         mark = {"next": None, "newest": None, "since": None} | (cursor or {})
         taken = 0
-        with httpx.Client(timeout=30, follow_redirects=True) as client:
+        with open_client(timeout=30, follow_redirects=True) as client:
             address = mark["next"] or self._first()
             while address:
                 models, following = self._fetch(client, address)

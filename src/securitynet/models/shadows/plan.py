@@ -23,6 +23,9 @@ from securitynet.randomness import derive_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"
+
+MOST_SHADOWS = 100_000
+"""Shadow models of one attack; a number with too many digits would take all memory before anything is trained."""
 """Architecture of shadow models where the target's is not known, and none was chosen."""
 
 _RANKED = 1 << 16
@@ -85,7 +88,7 @@ class ShadowPlan(ShadowTraining):
             besides; ``share`` then has no effect.
     """
 
-    count: int = Field(default=16, ge=1)
+    count: int = Field(default=16, ge=1, le=MOST_SHADOWS)
     share: float = Field(default=0.5, gt=0, lt=1)
     pool: Literal["online", "offline", "known"] = "online"
     # Left out of the trial id at its default: trials that knew no other design keep their ids.

@@ -12,6 +12,7 @@ import httpx
 import torch
 
 from securitynet.errors import ModelError
+from securitynet.exchange import open_client
 from securitynet.files import find_cache_folder, write_atomically
 from securitynet.models.sources.base import Progress
 from securitynet.untrusted import MAX_SIZE_VARIABLE, bound_download, describe_size
@@ -93,7 +94,7 @@ def download(
     """
     most = bound_download()
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT) as response:
+        with open_client(follow_redirects=True, timeout=_TIMEOUT) as client, client.stream("GET", url) as response:
             response.raise_for_status()
             total = int(response.headers.get("content-length") or 0)
             check_download_size(reference, total, most)

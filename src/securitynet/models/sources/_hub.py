@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from securitynet.errors import ModelError
+from securitynet.exchange import open_client
 from securitynet.files import file_checksum
 from securitynet.models.sources._download import check_download_size, explain_unreachable
 from securitynet.untrusted import bound_download
@@ -48,8 +49,9 @@ def fetch_hub_file(repository: str, names: Iterable[str], *, revision: str | Non
         )
     try:
         # The client itself would retry for half a minute before it reports that there is no network.
-        httpx.head(constants.ENDPOINT, timeout=10)
-    except httpx.HTTPError as error:
+        with open_client(timeout=10) as client:
+            client.head(constants.ENDPOINT)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise explain_unreachable(reference, host, error) from error
     for name in names:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -9,12 +11,16 @@ from securitynet.errors import AccessDenied, TargetError
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend
+from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.backends.restricted import InterfaceBackend
 from securitynet.models.targets.heads import Head
 from securitynet.models.targets.interface import Interface
 from securitynet.models.targets.outputs import take_scores
 from securitynet.models.targets.query_count import QueryCounter, compute_image_keys
 from securitynet.records import Access, Check, TargetIdentity
+
+_FIXED_MEMORY = 1 << 22
+"""Bytes of a target beside its weights, about."""
 
 
 class Target:
@@ -256,6 +262,19 @@ class Target:
             low, high = float(images.detach().min()), float(images.detach().max())
             if not (low >= -1e-4 and high <= 1 + 1e-4):
                 raise TargetError(f"Images must lie in [0, 1]; these range from {low:g} to {high:g}.")
+
+
+def estimate_memory(target: Target) -> int | None:
+    """Estimate the bytes that a target takes while nothing runs on it; None if it is no network in this process.
+
+    Args:
+        target: The target.
+    """
+    if not isinstance(target.backend, ModuleBackend):
+        return None
+    module = target.backend.module
+    weights = sum(tensor.nbytes for tensor in itertools.chain(module.parameters(), module.buffers()))
+    return 2 * weights + _FIXED_MEMORY  # the weights as they were read, and as optimised
 
 
 def _words_of_channels(count: int) -> str:

@@ -41,6 +41,7 @@ SCANS = {
     "backdoor.last-layer": "Weights of the last layer",
     "backdoor.class-pairs": "Triggers between two classes",
     "backdoor.neuron-noise": "Margins under neuron noise",
+    "backdoor.patch-margins": "Square patches by position",
 }
 
 

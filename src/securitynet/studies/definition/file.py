@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from securitynet.assessments.config import AssessConfig, Once
 from securitynet.errors import ConfigurationError, list_problems
 from securitynet.files import read_toml
-from securitynet.metrics.defaults import DEFAULT_FPRS
+from securitynet.metrics.defaults import DEFAULT_FPRS, MOST_FPRS
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import ThreatModel
 from securitynet.studies.definition.limits import MOST_SEEDS
@@ -55,7 +55,9 @@ class MeasurementSettings(_Table):
 
     level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
     fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Once] = Field(
-        default=DEFAULT_FPRS, description="False-positive rates at which the true-positive rate is reported."
+        default=DEFAULT_FPRS,
+        max_length=MOST_FPRS,
+        description="False-positive rates at which the true-positive rate is reported.",
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from securitynet.files import file_checksum, write_json
 from securitynet.models.sources.versions import digest_source_files
+from securitynet.untrusted import read_stored
 
 
 class FileDigests:
@@ -31,7 +32,7 @@ class FileDigests:
         self._changed = False
         if self._path is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._known = dict(json.loads(self._path.read_text(encoding="utf-8")))
+                self._known = dict(json.loads(read_stored(self._path)))
 
     def compute(self, path: Path) -> str | None:
         """Return the digest of a file or folder; None if it does not exist."""

@@ -67,6 +67,11 @@ class MethodPlan:
         """Whether its trials may depend on shared work."""
         return type(self.method).shared_work is not Method.shared_work
 
+    @property
+    def runs_together(self) -> bool:
+        """Whether its trials on several targets may be run in one task."""
+        return type(self.method).exact_together
+
     def concerns(self, target: TargetPlan) -> bool:
         """Return whether the method is to be run on a target."""
         return not self.only or bool(self.only & target.tags)

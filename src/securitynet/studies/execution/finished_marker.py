@@ -24,6 +24,7 @@ from securitynet.studies.definition.file import StudyConfig
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.execution import status as study_status
 from securitynet.studies.execution.status import Status
+from securitynet.untrusted import read_stored
 from securitynet.version import __version__
 
 FILE = "nothing-left.json"
@@ -37,7 +38,7 @@ def read(state: Path, digest: str) -> Status | None:
         digest: Current digest; see `compute_digest`.
     """
     try:
-        marker = json.loads((state / FILE).read_text(encoding="utf-8"))
+        marker = json.loads(read_stored(state / FILE))
         # The status may be that of a later run that was stopped; the marker does not refer to that one.
         if marker != {"digest": digest, "status": file_checksum(state / study_status.FILE)}:
             return None

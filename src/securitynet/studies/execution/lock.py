@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, RefusedFile
 from securitynet.results.root import Root
 from securitynet.studies.execution.numbered_lock import StudyRuns, hold_numbered_lock
+from securitynet.untrusted import check_regular
 
 ORPHANS = 10.0
 """Seconds to wait for the workers of a killed runner to end."""
@@ -82,6 +83,7 @@ def find_holder(state: Path) -> dict[str, Any] | None:
     try:
         import fcntl
 
+        check_regular(state / "lock")
         with (state / "lock").open("rb") as stream:
             content = stream.read()
             try:
@@ -90,7 +92,7 @@ def find_holder(state: Path) -> dict[str, Any] | None:
                 return _read(content) or {"pid": None, "host": platform.node()}
             except OSError:
                 return _read(content)
-    except (ImportError, OSError):
+    except (ImportError, OSError, RefusedFile):
         return None
     return None
 

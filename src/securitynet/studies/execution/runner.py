@@ -39,7 +39,7 @@ from securitynet.studies.execution.run_options import (
     refresh_index,
     write_study,
 )
-from securitynet.studies.execution.scheduler import Schedule, TargetTasks, Task
+from securitynet.studies.execution.scheduler import Schedule, TargetTasks, Task, find_group
 from securitynet.studies.execution.status import Status
 from securitynet.studies.execution.status_reporter import SHOW_EVERY, RunningTask, StatusReporter
 from securitynet.studies.execution.task_records import TRIAL_KINDS, TaskOutcome, WorkerConfig, WorkerTask
@@ -156,7 +156,7 @@ class Runner:
                         task = schedule.next(slot)
                         if task is not None:
                             self._running[slot] = RunningTask(task, time.monotonic())
-                            executor.submit(slot, self._make_worker_task(task))
+                            executor.submit(slot, self._make_worker_task(slot, task))
             if not self._running:
                 if self._stopping:
                     return
@@ -183,12 +183,15 @@ class Runner:
             else:
                 self._reporter.report_failure(f"opening {target.label}", record.reason or "")
 
-    def _make_worker_task(self, task: Task) -> WorkerTask:
+    def _make_worker_task(self, slot: int, task: Task) -> WorkerTask:
         trials = task.target.trials if task.kind == "list_dependencies" else [task.trial] if task.trial else []
+        trials = [trial for _, trial in task.members] or trials
         study = self.plan.study
         return WorkerTask(
             kind=task.kind,
             target=task.target.plan,
+            others=tuple(target.plan for target in task.targets[1:]),
+            keep=tuple(self._schedule.list_held(slot)),
             trials=tuple(trial.request() for trial in trials),
             dependency=task.key if task.kind == "run_dependency" else None,
             accuracy_tolerance=study.accuracy_tolerance,
@@ -224,13 +227,16 @@ class Runner:
         if outcome.status == "storage":
             self._schedule.requeue(task)
             raise make_storage_error(outcome.reason or "")
+        if task.members:
+            self._complete_group(task, outcome)
+            return
         if outcome.status == "failed":
             self._fail(task, outcome.reason or "", outcome.traceback)
             return
         if task.kind == "open":
             assert outcome.record is not None
             self.progress.records[task.target.plan.key] = outcome.record
-            self._open(task.target, outcome.record)
+            self._open(task.target, outcome.record, outcome.memory)
             self._reporter.add_seconds("open", outcome.seconds)
         elif task.kind == "list_dependencies":
             self._schedule.set_dependencies(task.target, outcome.dependencies, outcome.descriptions)
@@ -243,7 +249,32 @@ class Runner:
                 self._reporter.report_failure(task.words, outcome.reason or "")
         self._schedule.end(task, True)
 
-    def _open(self, target: TargetTasks, record: StudyTargetRecord) -> None:
+    def _complete_group(self, task: Task, outcome: TaskOutcome) -> None:
+        """Count the trials of a group that ended, and put back the others, to be run alone."""
+        for target, trial in task.members:
+            if trial.id not in outcome.together:
+                self._schedule.put_back(target, trial)
+                continue
+            status, reason = outcome.together[trial.id]
+            if outcome.seconds:
+                self._reporter.add_seconds(trial.plan.name, outcome.seconds / len(task.members))
+            self._count(trial, status)
+            if status == "failed":
+                self._reporter.report_failure(f"{trial.words} on {target.plan.label}", reason or "")
+        self._schedule.end(task, True)
+
+    def _recover_group(self, task: Task) -> None:
+        """Count the trials of a lost group that its worker had stored, and put back the others, to be run alone."""
+        stored = {trial.id: self.store.load(trial.id) for _, trial in task.members}
+        ended = {
+            id_: (result.status, None)
+            for id_, result in stored.items()
+            # A failure may be that of an earlier run.
+            if result is not None and result.status == "ok" and result.environment["securitynet"] == read_version()
+        }
+        self._complete_group(task, TaskOutcome(together=ended))
+
+    def _open(self, target: TargetTasks, record: StudyTargetRecord, memory: int | None) -> None:
         for check in record.checks:
             if not check.agrees:
                 what = check.note or f"the {check.what} is {check.found}, but {check.said} is stated."
@@ -252,10 +283,15 @@ class Runner:
         self._record_skipped(pending)
         self._schedule.mark_recomputed(trial.id for trial in pending.recompute)
         shares_work = any(trial.plan.shares_work for trial in pending.run)
-        self._schedule.open_target(target, [*pending.recompute, *pending.run], list_dependencies=shares_work)
+        groups = {trial.id: find_group(trial, record) for trial in pending.run if trial.plan.runs_together}
+        trials = [*pending.recompute, *pending.run]
+        self._schedule.open_target(target, trials, list_dependencies=shares_work, groups=groups, memory=memory)
 
     def _lose(self, task: Task, death: WorkerDeath) -> None:
         """Handle the death of a worker with this task."""
+        if task.members:
+            self._recover_group(task)
+            return
         self._attempts[task.identity] += death.began and not death.blameless
         attempts = self._attempts[task.identity]
         if not death.final and attempts < self.options.settings.attempts:
@@ -295,12 +331,16 @@ class Runner:
         settings = self.options.settings
         for slot, running in list(self._running.items()):
             # The limit of a trial does not include the time to load the target.
-            setup = running.task.kind not in TRIAL_KINDS or running.trial_started is None
+            setup = running.trial_started is None or not (running.task.kind in TRIAL_KINDS or running.task.members)
             limit = settings.setup_time_limit if setup else settings.time_limit
-            if limit is not None and time.monotonic() - (running.trial_started or running.started) > limit:
+            allowed = None if limit is None else limit * len(running.task.targets)
+            if allowed is not None and time.monotonic() - (running.trial_started or running.started) > allowed:
                 executor.kill(slot)
                 del self._running[slot]
                 self._schedule.release(slot)
+                if running.task.members:
+                    self._recover_group(running.task)
+                    continue
                 self._fail(running.task, f"it took longer than its time limit of {limit:g} seconds", None)
 
     def _record_skipped(self, pending: PendingTrials) -> None:

@@ -6,6 +6,10 @@ queried); then its trials can run, each once the shared work that it depends on 
 The order minimises the number of times that targets are opened, which is slow and fills a worker's memory: a worker
 stays with its open target until nothing is left to do there, and a target is opened by further workers only if they
 would otherwise be idle.
+
+Some trials are cheaper if they run together with those of other targets (`Method.run_together`). They wait, and their
+small targets stay open, until so many of them wait at a worker that they run as one task, or until it has nothing else
+to open or to train. A group that is lost with its worker is run one by one.
 """
 
 from __future__ import annotations
@@ -15,11 +19,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from securitynet.files import hash_stably
+from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.plan import StudyTrial
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.execution.task_records import TRIAL_KINDS, TaskKind
 
 WorkState = Literal["todo", "running", "done", "failed"]
+
+MOST_TOGETHER = 32
+"""Targets that a worker keeps open at once, and trials that run together, at most."""
+
+MOST_MEMORY = 1 << 30
+"""Bytes that the targets which a worker keeps open take together, about; a target of more than an eighth of it does not
+wait for others."""
 
 
 @dataclass(eq=False)
@@ -32,6 +45,8 @@ class TargetTasks:
         trials: Trials that have not been started.
         dependencies_known: Whether the dependencies of the trials on shared work are known.
         dependencies: Trial id -> keys of shared work.
+        groups: Trial id -> key of the group of trials, on several targets, with which it is to run together.
+        memory: Bytes that the open target takes in a worker, if it waits for others.
         workers: Slots that hold the target open.
         running: Number of its running tasks.
     """
@@ -41,6 +56,8 @@ class TargetTasks:
     trials: deque[StudyTrial] = field(default_factory=deque)
     dependencies_known: bool = True
     dependencies: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    memory: int = 0
     workers: set[int] = field(default_factory=set)
     running: int = 0
 
@@ -48,6 +65,15 @@ class TargetTasks:
     def divisible(self) -> bool:
         """Whether several workers may open the target: not with a query budget, because each counts its own queries."""
         return "max_queries" not in self.plan.options
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is open and some of its trials wait for those of other targets."""
+        return self.state == "open" and any(trial.id in self.groups for trial in self.trials)
+
+
+Member = tuple[TargetTasks, StudyTrial]
+"""A target and its trial in a group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +85,19 @@ class Task:
         target: The target.
         trial: The trial; for shared work, a trial that depends on it.
         key: Key of the shared work or of the recipe.
+        members: Targets and trials that run together, the first of which is ``target``.
     """
 
     kind: TaskKind
     target: TargetTasks
     trial: StudyTrial | None = None
     key: str | None = None
+    members: tuple[Member, ...] = ()
+
+    @property
+    def targets(self) -> list[TargetTasks]:
+        """The targets that it concerns."""
+        return [target for target, _ in self.members] or [self.target]
 
     @property
     def identity(self) -> str:
@@ -75,6 +108,8 @@ class Task:
     @property
     def words(self) -> str:
         """Description for people."""
+        if self.members:
+            return f"{self.members[0][1].words} on {len(self.members)} targets"
         if self.kind in TRIAL_KINDS and self.trial is not None:
             return f"{self.trial.words} on {self.target.plan.label}"
         verbs = {"train": "training", "run_dependency": "shared work for"}
@@ -98,7 +133,7 @@ class Schedule:
         self.shared_work: dict[str, WorkState] = {}
         self.descriptions: dict[str, str] = {}
         self._recomputed: set[str] = set()
-        self._held: dict[int, TargetTasks] = {}
+        self._held: dict[int, list[TargetTasks]] = {}
         self._unopened = deque(self.targets)
         self._open: list[TargetTasks] = []
 
@@ -114,45 +149,74 @@ class Schedule:
     def next(self, slot: int) -> Task | None:
         """Return the next task of a free slot and mark it as running; None if there is none now.
 
-        In order of preference: a task of the slot's own open target, which needs no loading; another target to open,
-        which no other worker holds; a recipe to train, which makes another target ready to be opened; and last, a task
-        of a target that another worker holds. The latter comes last because the slot has to open that target as well,
-        which only pays if it would otherwise be idle.
+        In order of preference: a task of the slot's own open targets, which needs no loading; a full group of their
+        trials; another target to open, which no other worker holds; a recipe to train, which makes another target ready
+        to be opened; a group that is not full; and last, a task of a target that another worker holds. The latter comes
+        last because the slot has to open that target as well, which only pays if it would otherwise be idle.
         """
-        held = self._held.get(slot)
+        held = self._held.get(slot, [])
+        task = next(filter(None, map(self._choose_task, reversed(held))), None)
+        if task is None and _is_full(held):
+            task = self._choose_group(held)
         task = (
-            (held and self._choose_task(held)) or self._choose_closed() or self._choose_recipe() or self._choose_help()
+            task
+            or self._choose_closed()
+            or self._choose_recipe()
+            or self._choose_group(held)
+            or self._choose_help()
+            or self._choose_group([target for target in self._open if target.divisible])
         )
         if task is None:
             return None
-        task.target.running += 1
         self._set_state(task, "running")
         if task.kind == "open":
             task.target.state = "opening"
-        elif task.kind in TRIAL_KINDS:
-            assert task.trial is not None
-            task.target.trials.remove(task.trial)
-        # Training opens no target, so the worker keeps its open target.
-        if task.kind != "train" and held is not task.target:
-            self.release(slot)
-            self._held[slot] = task.target
-            task.target.workers.add(slot)
+        for target, trial in task.members or [(task.target, task.trial)]:
+            target.running += 1
+            if trial is not None and (task.members or task.kind in TRIAL_KINDS):
+                target.trials.remove(trial)
+        if task.kind != "train":  # which opens no target, so the worker keeps its open targets
+            self._hold(slot, task)
         return task
 
+    def list_held(self, slot: int) -> list[str]:
+        """List the keys of the targets that a slot is to keep open."""
+        return [target.plan.key for target in self._held.get(slot, [])]
+
+    def _hold(self, slot: int, task: Task) -> None:
+        """Record which targets a slot holds open with this task: its own, and those with trials that wait."""
+        before, own = self._held.get(slot, []), task.targets
+        room = not _is_full(before) or all(target in before for target in own)
+        kept = [target for target in before if target not in own and target.waits and room]
+        self.release(slot)
+        self._held[slot] = [*kept, *own]
+        for target in self._held[slot]:
+            target.workers.add(slot)
+
     def release(self, slot: int) -> None:
-        """Record that a slot holds no target open any more: its worker died or moves to another target."""
-        held = self._held.pop(slot, None)
-        if held is not None:
-            held.workers.discard(slot)
+        """Record that a slot holds no target open any more, as when its worker died."""
+        for target in self._held.pop(slot, []):
+            target.workers.discard(slot)
 
     def end(self, task: Task, ok: bool) -> None:
         """Record the end of a task; the caller then calls `open_target`, `set_dependencies` or `fail_target`."""
-        task.target.running -= 1
         self._set_state(task, "done" if ok else "failed")
-        self._settle(task.target)
+        for target in task.targets:
+            target.running -= 1
+            self._settle(target)
+
+    def put_back(self, target: TargetTasks, trial: StudyTrial) -> None:
+        """Put back a trial that could not be run together with others; it is run alone."""
+        target.groups.pop(trial.id, None)
+        target.trials.append(trial)
 
     def requeue(self, task: Task) -> None:
         """Put back a task that was lost with its worker."""
+        if task.members:  # one by one, so that a trial that kills its worker costs no other
+            for target, trial in task.members:
+                target.running -= 1
+                self.put_back(target, trial)
+            return
         task.target.running -= 1
         self._set_state(task, "todo")
         if task.kind == "open":
@@ -162,15 +226,27 @@ class Schedule:
             # At the end of the queue, so that a trial that kills its worker does not delay the others at each attempt.
             task.target.trials.append(task.trial)
 
-    def open_target(self, target: TargetTasks, trials: Iterable[StudyTrial], *, list_dependencies: bool) -> None:
+    def open_target(
+        self,
+        target: TargetTasks,
+        trials: Iterable[StudyTrial],
+        *,
+        list_dependencies: bool,
+        groups: Mapping[str, str] | None = None,
+        memory: int | None = None,
+    ) -> None:
         """Record that a target is open, and add its pending trials.
 
         Args:
             target: The target.
             trials: Pending trials, in the order in which they are to run.
             list_dependencies: Whether a worker must first list the shared work that they depend on.
+            groups: Trial id -> key of the group with which it may run together.
+            memory: Bytes that the open target takes; None if that is not known.
         """
         target.trials = deque(trials)
+        if memory is not None and memory <= MOST_MEMORY // 8 and target.divisible:
+            target.groups, target.memory = dict(groups or {}), memory
         target.dependencies_known = not list_dependencies
         target.state = "open"
         if target not in self._open:
@@ -237,7 +313,7 @@ class Schedule:
             # which trials are ready.
             return None if target.running else Task("list_dependencies", target)
         for trial in target.trials:
-            if all(self.shared_work.get(key) == "done" for key in target.dependencies.get(trial.id, ())):
+            if trial.id not in target.groups and self._is_ready(target, trial):
                 return Task("recompute_metrics" if trial.id in self._recomputed else "run_trial", target, trial)
         # Shared work only when no trial is ready: results then arrive early, and the remaining pieces of shared work
         # are spread over the workers that become free.
@@ -246,6 +322,24 @@ class Schedule:
                 if self.shared_work.get(key) == "todo":
                     return Task("run_dependency", target, trial, key)
         return None
+
+    def _is_ready(self, target: TargetTasks, trial: StudyTrial) -> bool:
+        return all(self.shared_work.get(key) == "done" for key in target.dependencies.get(trial.id, ()))
+
+    def _choose_group(self, targets: Sequence[TargetTasks]) -> Task | None:
+        """Choose the largest group of trials that are ready on these targets; a trial without others runs alone."""
+        groups: dict[str, list[Member]] = {}
+        for target in targets:
+            if target.state == "open" and target.dependencies_known:
+                for trial in target.trials:
+                    key = target.groups.get(trial.id)
+                    if key is not None and self._is_ready(target, trial):
+                        groups.setdefault(key, []).append((target, trial))
+        if not groups:
+            return None
+        members = max(groups.values(), key=len)[:MOST_TOGETHER]
+        kind: TaskKind = "run_trial" if len(members) == 1 else "run_together"
+        return Task(kind, *members[0], members=() if len(members) == 1 else tuple(members))
 
     def _choose_closed(self) -> Task | None:
         """Choose the first target in the order of the study that can be opened; targets to be trained go to the end."""
@@ -274,3 +368,20 @@ class Schedule:
                 if task is not None:
                     return task
         return None
+
+
+def _is_full(held: Sequence[TargetTasks]) -> bool:
+    """Whether a slot should open no further target before the trials that wait on its targets have run."""
+    waiting = [target for target in held if target.waits]
+    return len(waiting) >= MOST_TOGETHER or sum(target.memory for target in waiting) > MOST_MEMORY // 2
+
+
+def find_group(trial: StudyTrial, record: StudyTargetRecord) -> str:
+    """Return the key of the trials that may run together: of one method and seed, on targets of one dataset and split.
+
+    Args:
+        trial: The trial.
+        record: Record of its opened target.
+    """
+    spec = trial.spec.model_dump(mode="json", exclude={"target", "training"})
+    return hash_stably({"trial": spec, "num_classes": record.facts["num_classes"]})

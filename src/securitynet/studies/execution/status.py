@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from securitynet.untrusted import read_stored
+
 FILE = "status.json"
 
 
@@ -58,10 +60,10 @@ class Status:
 def read_status(state: Path) -> Status | None:
     """Read the status that the runner wrote last; None if there is none."""
     try:
-        content = json.loads((state / FILE).read_text(encoding="utf-8"))
+        content = json.loads(read_stored(state / FILE))
         content["failures"] = [(name, reason) for name, reason in content.get("failures", [])]
         return Status(**content)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):  # AttributeError: no table
         return None
 
 

@@ -16,7 +16,11 @@ from securitynet.results.study_targets import StudyTargetRecord
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
 
-TaskKind = Literal["train", "open", "list_dependencies", "run_dependency", "run_trial", "recompute_metrics"]
+TaskKind = Literal[
+    "train", "open", "list_dependencies", "run_dependency", "run_trial", "run_together", "recompute_metrics"
+]
+
+TrialStatus = Literal["ok", "failed", "skipped"]
 
 TRIAL_KINDS = frozenset({"run_trial", "recompute_metrics"})
 """Kinds of tasks that produce a result of their trial."""
@@ -69,10 +73,13 @@ class WorkerTask(_Message):
 
     Attributes:
         kind: ``train`` a target; ``open`` one: load it, check it, collect its signals; ``list_dependencies``: find out
-            which shared work trials need; ``run_dependency``: do one piece of it; ``run_trial``; ``recompute_metrics``
-            of a finished trial from its raw output.
+            which shared work trials need; ``run_dependency``: do one piece of it; ``run_trial``; ``run_together``: run
+            one trial of each of several targets; ``recompute_metrics`` of a finished trial from its raw output.
         target: The target.
-        trials: Trials whose dependencies are listed; else the trial to run, or one that needs the dependency.
+        others: Further targets of ``run_together``.
+        keep: Keys of targets that stay open if they are open.
+        trials: Trials whose dependencies are listed; else the trial to run, or one that needs the dependency; for
+            ``run_together``, one trial for ``target`` and each of ``others``.
         dependency: Key of the shared work to do.
         accuracy_tolerance: Largest difference of the target's accuracy from its stated one.
         on_mismatch: What to do with a target that fails a check.
@@ -80,6 +87,8 @@ class WorkerTask(_Message):
 
     kind: TaskKind
     target: TargetPlan
+    others: tuple[TargetPlan, ...] = ()
+    keep: tuple[str, ...] = ()
     trials: tuple[TrialRequest, ...] = ()
     dependency: str | None = None
     accuracy_tolerance: float = 1.0
@@ -104,6 +113,8 @@ class TaskOutcome(_Message):
         dependencies: Trial id -> keys of the shared work that the trial needs.
         descriptions: Key of shared work -> description for people.
         trial_status: Status of the trial.
+        memory: Bytes of memory that the opened target takes; None if that is not known.
+        together: Trial id -> status and reason, of the trials that were run together. The others must be run alone.
     """
 
     status: Literal["ok", "failed", "storage"] = "ok"
@@ -113,7 +124,9 @@ class TaskOutcome(_Message):
     record: StudyTargetRecord | None = None
     dependencies: dict[str, list[str]] = Field(default_factory=dict)
     descriptions: dict[str, str] = Field(default_factory=dict)
-    trial_status: Literal["ok", "failed", "skipped"] | None = None
+    trial_status: TrialStatus | None = None
+    memory: int | None = None
+    together: dict[str, tuple[TrialStatus, str | None]] = Field(default_factory=dict)
 
 
 class WorkerMessage(_Message):

@@ -8,13 +8,12 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import securitynet.datasets
-from securitynet.assessments import environment
 from securitynet.assessments.assess import measure_accuracies, review
 from securitynet.assessments.assessed_target import AssessedTarget, make_trial_data, prepare
 from securitynet.assessments.config import AssessConfig
@@ -26,7 +25,6 @@ from securitynet.assessments.run_trial import (
     ReportProgress,
     is_full_disk,
     name_phase,
-    read_clock,
     reuse,
     run_trial,
 )
@@ -44,18 +42,28 @@ from securitynet.models.sources.catalog import fetch_weights
 from securitynet.models.store.record_files import locate_model_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.targets.signals import Signals, collect_signals
+from securitynet.models.targets.target import estimate_memory
 from securitynet.models.training.config import TrainConfig
-from securitynet.records import Check, Measurement
 from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
-from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore
+from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
-from securitynet.studies.execution.task_records import TaskKind, TaskOutcome, WorkerConfig, WorkerTask
+from securitynet.studies.execution.opened_target import check_claims, describe_target, list_lasting_facts
+from securitynet.studies.execution.task_records import (
+    TaskKind,
+    TaskOutcome,
+    TrialStatus,
+    WorkerConfig,
+    WorkerTask,
+)
 from securitynet.studies.execution.term import FencedStore
 
 BEGAN = "began"
 """Progress message for the moment when the target is open and the trial begins, at which its time limit starts."""
+
+_COLLECT_ABOVE = 1 << 28
+"""Bytes of closed targets after which reference cycles are looked for, which takes a tenth of a second."""
 
 _DATASETS = 2
 """Number of datasets that stay loaded, because consecutive targets often share one."""
@@ -83,18 +91,22 @@ class TaskRunner:
         self.root = open_root(config.root)
         self.store = TrialStore(self.root) if config.term is None else FencedStore(self.root, config.term)
         self.records = StudyTargetStore(self.root)
-        self._open: _OpenTarget | None = None
+        self._open: dict[str, _OpenTarget] = {}
+        self._closed = _COLLECT_ABOVE
         self._datasets: dict[str, ImageDataset] = {}
 
     def run(self, task: WorkerTask, report_progress: ReportProgress | None = None) -> TaskOutcome:
         """Run a task; errors are returned as its outcome, so that the worker continues."""
         started = time.perf_counter()
+        if task.kind != "train":
+            self._close(keep={task.target.key, *(target.key for target in task.others), *task.keep})
         actions: dict[TaskKind, Callable[[WorkerTask, ReportProgress | None], TaskOutcome]] = {
             "train": self._train,
             "open": self._open_target,
             "list_dependencies": self._list_dependencies,
             "run_dependency": self._run_dependency,
             "run_trial": self._run_trial,
+            "run_together": self._run_together,
             "recompute_metrics": self._recompute_metrics,
         }
         try:
@@ -109,29 +121,37 @@ class TaskRunner:
         return outcome.model_copy(update={"seconds": time.perf_counter() - started})
 
     def _train(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
-        train_weights(
-            TrainConfig.model_validate(task.target.train), self.root, self.cache, self.device, report_progress
-        )
+        self._train_weights(TrainConfig.model_validate(task.target.train), report_progress)
         return TaskOutcome()
+
+    def _train_weights(self, recipe: TrainConfig, report_progress: ReportProgress | None) -> Path:
+        dataset = self._load_dataset(recipe)
+        return train_weights(recipe, self.root, self.cache, self.device, dataset, report_progress)
 
     def _get_open(self, target: TargetPlan, report_progress: ReportProgress | None = None) -> _OpenTarget:
         """Return the target, and open it if it is not open."""
-        if self._open is not None and self._open.key == target.key:
-            return self._open
-        self._open = None
-        gc.collect()  # the previous target may be large and part of a reference cycle
+        if target.key in self._open:
+            return self._open[target.key]
         options = dict(target.options)
         if target.train is not None:
             recipe = TrainConfig.model_validate(target.train)
-            options["weights"] = str(train_weights(recipe, self.root, self.cache, self.device, report_progress))
+            options["weights"] = str(self._train_weights(recipe, report_progress))
         if target.weights_url is not None:
             options["weights"] = str(fetch_weights(target.weights_url, target.catalog or "", target.enforced))
         config = AssessConfig.model_validate({**options, "cache": self.cache, "device": self.device})
         dataset = self._load_dataset(config) if config.dataset is not None else None
         phase = name_phase(report_progress, "loading")
         assessed = prepare(config, phase, dataset=dataset, checksum=target.enforced)
-        self._open = _OpenTarget(target.key, assessed, make_trial_data(assessed))
-        return self._open
+        self._open[target.key] = _OpenTarget(target.key, assessed, make_trial_data(assessed))
+        return self._open[target.key]
+
+    def _close(self, keep: Collection[str]) -> None:
+        """Close the open targets but these."""
+        for key in [key for key in self._open if key not in keep]:
+            self._closed += estimate_memory(self._open.pop(key).assessed.target) or _COLLECT_ABOVE
+        if self._closed >= _COLLECT_ABOVE:
+            gc.collect()  # a target may be large and part of a reference cycle
+            self._closed = 0
 
     def _review(self, opened: _OpenTarget, report_progress: ReportProgress | None) -> Signals:
         """Check an open target's accuracy on all records, not on a sample, and return its outputs.
@@ -146,7 +166,7 @@ class TaskRunner:
             opened.reviewed = True
         return signals
 
-    def _load_dataset(self, config: AssessConfig) -> ImageDataset:
+    def _load_dataset(self, config: AssessConfig | TrainConfig) -> ImageDataset:
         options = load_options(config)
         key = str([config.dataset, options])
         if key not in self._datasets:
@@ -165,7 +185,7 @@ class TaskRunner:
         signals = self._review(opened, report_progress)
         left_out = self._control_membership(opened).left_out
         measurements = measure_accuracies(signals, data, self.config.level, left_out)
-        checks = _check_claims(task.target, measurements, task.accuracy_tolerance)
+        checks = check_claims(task.target, measurements, task.accuracy_tolerance)
         checks += [check for check in assessed.target.checks if check.what not in {known.what for known in checks}]
         wrong = [check for check in checks if not check.agrees]
         if wrong and task.on_mismatch == "fail":
@@ -174,11 +194,11 @@ class TaskRunner:
                 hint="Check dataset and normalize, or set on_mismatch = 'note'.",
             )
         seconds = {"load": round(loaded - started, 4), "signals": round(time.perf_counter() - loaded, 4)}
-        record = _describe_target(task.target, assessed, signals, checks, measurements, seconds)
+        record = describe_target(task.target, assessed, signals, checks, measurements, seconds)
         earlier = self.records.load(record.key)
-        if earlier is None or _lasting(earlier) != _lasting(record):
+        if earlier is None or list_lasting_facts(earlier) != list_lasting_facts(record):
             self.records.save(record)
-        return TaskOutcome(record=record)
+        return TaskOutcome(record=record, memory=estimate_memory(assessed.target))
 
     def _plan_trial(self, opened: _OpenTarget, trial: TrialRequest) -> PlannedTrial:
         method = make_method(trial.kind, trial.method, trial.settings)
@@ -240,6 +260,45 @@ class TaskRunner:
         trial = run_trial(planned, opened.assessed.target, opened.data, context, self.store, options)
         return TaskOutcome(trial_status=trial.result.status, reason=trial.result.reason)
 
+    def _run_together(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
+        """Run one trial of each of several targets together.
+
+        Trials that this fails for are left to be run alone, which then records why.
+        """
+        members: list[tuple[TrialRequest, PlannedTrial, _OpenTarget, Context]] = []
+        for target, trial in zip((task.target, *task.others), task.trials, strict=True):
+            try:
+                opened = self._get_open(target, report_progress)
+                planned = self._plan_trial(opened, trial)
+                if not opened.reviewed:
+                    self._review(opened, report_progress)
+                members.append((trial, planned, opened, self._make_context(trial, report_progress)))
+            except Exception as error:
+                if is_full_disk(error):
+                    raise
+        if report_progress:
+            report_progress(BEGAN, 0, 0)
+        started = time.perf_counter()
+        try:
+            cases = [
+                (view, opened.data, context)
+                for _, planned, opened, own in members
+                for view, context in [planned.method.admitted(opened.assessed.target, own, planned.spec.threat_model)]
+            ]
+            outputs = members[0][1].method.run_together(cases) if members else []
+        except (Exception, SystemExit) as error:
+            if is_full_disk(error):
+                raise
+            return TaskOutcome()
+        seconds = (time.perf_counter() - started) / max(1, len(members))
+        ended: dict[str, tuple[TrialStatus, str | None]] = {}
+        for (trial, planned, opened, context), output in zip(members, outputs, strict=True):
+            options = self._metric_options(trial, opened)
+            computed = output, seconds
+            done = run_trial(planned, opened.assessed.target, opened.data, context, self.store, options, computed)
+            ended[trial.id] = done.result.status, done.result.reason
+        return TaskOutcome(together=ended)
+
     def _recompute_metrics(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
         """Recompute the metrics of a finished trial from its stored output, with other levels or rates."""
         trial = task.trial
@@ -266,7 +325,12 @@ class TaskRunner:
 
 
 def train_weights(
-    config: TrainConfig, root: Root, cache: Path, device: str, report_progress: ReportProgress | None = None
+    config: TrainConfig,
+    root: Root,
+    cache: Path,
+    device: str,
+    dataset: ImageDataset,
+    report_progress: ReportProgress | None = None,
 ) -> Path:
     """Return the path of the weights of a recipe: from the cache, else from the results, else trained now.
 
@@ -275,6 +339,7 @@ def train_weights(
         root: Root of the results; an object store also holds the weights for other machines.
         cache: Folder for what can be recomputed.
         device: Device to train on.
+        dataset: The dataset that it names.
         report_progress: Called after each epoch.
     """
     config, defense, backdoor = prepare_training(config)
@@ -289,6 +354,7 @@ def train_weights(
             config.model_copy(update={"out": path, "device": device}),
             defense=defense,
             backdoor=backdoor,
+            dataset=dataset,
             progress=_report_epochs(report_progress),
         )
         if root.folder is None and not root.exists(shared):
@@ -311,66 +377,6 @@ def describe_task_error(error: BaseException) -> str:
         assert isinstance(error, OSError)
         return f"{error.strerror or error}: {error.filename or 'the folder of results or cache'}"
     return f"{type(error).__name__}: {error}"
-
-
-def _check_claims(target: TargetPlan, measurements: Sequence[Measurement], tolerance: float) -> list[Check]:
-    """Check whether the target has the accuracy that the catalog or the study file states."""
-    checks = []
-    if target.checksum is not None and target.enforced is None:
-        # Compared when the study was planned: a target whose weights differ is never opened.
-        checks.append(Check(what="checksum", said=target.checksum, found=target.checksum, agrees=True))
-    claimed = target.accuracy
-    measured = next(m.value for m in measurements if m.name == "target.test_accuracy")
-    if claimed is not None and measured is not None:
-        agrees = abs(measured - claimed) <= tolerance
-        checks.append(Check(what="accuracy", said=f"{claimed:.4f}", found=f"{measured:.4f}", agrees=agrees))
-    return checks
-
-
-def _describe_target(
-    plan: TargetPlan,
-    assessed: AssessedTarget,
-    signals: Signals,
-    checks: Sequence[Check],
-    measurements: Sequence[Measurement],
-    seconds: dict[str, float],
-) -> StudyTargetRecord:
-    """Make the record of an opened target."""
-    dataset, splits = assessed.dataset, assessed.splits
-    return StudyTargetRecord(
-        key=plan.key,
-        label=plan.label,
-        status="ok",
-        declared=plan.declared(),
-        means=describe_capabilities(assessed),
-        membership=assessed.membership,
-        facts={
-            "num_classes": signals.outputs.shape[1],
-            "records": len(dataset),
-            "image_shape": list(dataset.image_shape) if dataset.images is not None else None,
-            "members": len(splits.members),
-            "non_members": len(splits.non_members),
-            "known_members": len(splits.known_members),
-            "known_non_members": len(splits.known_non_members),
-            "split_seed": assessed.split_seed,
-            "normalize": assessed.target.preprocessing.constants(),
-        },
-        training=assessed.trained.model_dump(mode="json", exclude={"history"}) if assessed.trained else None,
-        catalog=plan.catalog,
-        codes=plan.codes,
-        checks=tuple(checks),
-        measurements=tuple(measurements),
-        queries=signals.queries,
-        notes=assessed.target.notes,
-        seconds=seconds,
-        environment=environment.describe_environment(assessed.target),
-        finished=read_clock(),
-    )
-
-
-def _lasting(record: StudyTargetRecord) -> dict[str, Any]:
-    """Return what must be the same whenever this target is opened."""
-    return record.model_dump(mode="json", exclude={"seconds", "environment", "finished"})
 
 
 def _report_epochs(report_progress: ReportProgress | None) -> Any:

@@ -74,6 +74,13 @@ class Transport:
             sent["Authorization"] = self._token if " " in self._token else f"Bearer {self._token}"
             if urlsplit(shown).scheme == "http" and urlsplit(shown).hostname not in ("localhost", "127.0.0.1", "::1"):
                 logger.warning("%s is sent unencrypted to %s; use https.", TOKEN_VARIABLE, shown)
+        for name, value in sent.items():
+            if not f"{name}{value}".isascii() or not f"{name}{value}".isprintable():
+                where = f"{TOKEN_VARIABLE}, sent as {name}," if self._token and name == "Authorization" else name
+                raise ConfigurationError(
+                    f"The header {where} holds what no header may: line breaks, or letters that are no ASCII.",
+                    hint="Copy it again.",
+                )
         # httpx logs whole addresses, and with them any key that is part of one.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._timeout = timeout
