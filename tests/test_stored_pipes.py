@@ -63,6 +63,13 @@ def test_the_state_of_a_study_is_unknown(name, tmp_path):
     assert finished_marker.read(tmp_path, "digest") is None
 
 
+@pytest.mark.parametrize("text", ["NaN", "[]", '{"failures": 1}', "9" * 5000, '"' + "x" * 100])
+def test_a_status_that_is_none(text, tmp_path):
+    (tmp_path / "status.json").write_text(text)
+    (tmp_path / "lock").write_text(text)
+    assert read_status(tmp_path) is None and find_holder(tmp_path) is None
+
+
 def test_a_report_does_without_the_study_file(tmp_path):
     write_result(tmp_path, "c" * 64, np.linspace(0, 1, 400), np.ones(400, bool))
     os.mkfifo(tmp_path / "study.toml")

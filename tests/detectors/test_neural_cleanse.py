@@ -36,7 +36,7 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 
 WHITE = ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL)
 RULES = CostRules(initial=1e-3, threshold=0.99, patience=5, multiplier=2.0, stop_ratio=1.0, stop_patience=None)
-QUICK = {"images": 64, "epochs": 3, "patience": 1, "restarts": 1}
+QUICK = {"images": 64, "epochs": 3, "longest": 3, "patience": 1, "restarts": 1}
 
 
 def data_of(dataset):
@@ -198,11 +198,61 @@ def test_clean_models_are_accused_no_more_often_than_the_level_allows(innocent, 
 
 @pytest.mark.parametrize("name", ["innocent", "backdoored"])
 def test_a_short_search_neither_accuses_nor_clears(name, digits, request):
-    detector = NeuralCleanse(images=64, epochs=12, patience=2, restarts=1)
+    detector = NeuralCleanse(images=64, epochs=12, longest=12, patience=2, restarts=1)
     measurements = measured(detector(request.getfixturevalue(name), data_of(digits), Context(), WHITE))
     assert measurements["settled"].value < 0.75
     assert measurements["verdict"].value == 1
-    assert "too short" in measurements["verdict"].note and "default settings" in measurements["verdict"].note
+    assert "too short" in measurements["verdict"].note and "neural-cleanse.longest" in measurements["verdict"].note
+
+
+def test_labels_that_have_not_settled_are_searched_on(innocent, digits):
+    settings = {"images": 64, "epochs": 26, "batch_size": 16, "patience": 2, "restarts": 1}
+    short, longer = (
+        NeuralCleanse(**settings, **more)(innocent, data_of(digits), Context(), WHITE) for more in ({"longest": 26}, {})
+    )
+    assert set(short.epochs[0]) == {26}
+    assert set(longer.epochs[0]) <= {26, 52, 104}
+    stopped, reached = longer.epochs[0] < 104, np.isfinite(longer.norms)
+    assert longer.settled[0][stopped & reached].all()
+    assert measured(longer)["settled"].value >= 0.75 > measured(short)["settled"].value
+    assert (longer.norms <= short.norms).all()
+    first = longer.epochs[0] == 26  # these labels had settled, and nothing of them changes
+    np.testing.assert_array_equal(first, short.settled[0])
+    np.testing.assert_array_equal(longer.norms[first], short.norms[first])
+    assert (longer.norms[~first] < short.norms[~first]).any()
+
+
+def test_a_search_that_was_killed_while_labels_went_on_ends_with_the_same_triggers(
+    innocent, digits, tmp_path, monkeypatch
+):
+    data, method = data_of(digits), NeuralCleanse(images=64, epochs=6, longest=24, patience=1, restarts=1)
+    whole = method(innocent, data, Context(), WHITE)
+    assert whole.epochs.max() == 24
+    calls, epoch = [], TriggerSearch.epoch
+
+    def dying(self, number, report_progress=None):
+        if number in (8, 12) and number not in calls:
+            calls.append(number)
+            raise KeyboardInterrupt
+        epoch(self, number, report_progress)
+
+    monkeypatch.setattr(TriggerSearch, "epoch", dying)
+    for due, first in ((True, 8), (False, 12)):
+        monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self, due=due: due)
+        with pytest.raises(KeyboardInterrupt):
+            method(innocent, data, Context(cache=tmp_path), WHITE)
+        assert calls[-1] == first
+    seen = []
+    monkeypatch.setattr(
+        TriggerSearch,
+        "epoch",
+        lambda self, n, report_progress=None: (seen.append(n), epoch(self, n, report_progress))[1],
+    )
+    resumed = method(innocent, data, Context(cache=tmp_path), WHITE)
+    assert seen == list(range(12, 24))
+    for key, array in whole.arrays().items():
+        np.testing.assert_array_equal(array, resumed.arrays()[key])
+    assert [path.name for path in (tmp_path / "neural-cleanse").rglob("*") if path.is_file()] == ["finished-all"]
 
 
 def test_success_on_fresh_images_by_hand(backdoored, digits):
@@ -232,7 +282,9 @@ def test_the_search_leaves_images_to_try_its_triggers_on(innocent, digits):
     assert (output.fresh_hits <= output.fresh_totals).all()
 
 
-def test_restarts_are_left_out_of_ids_by_default():
+def test_restarts_and_longest_are_left_out_of_ids_by_default():
+    assert "longest" not in NeuralCleanse().model_dump(mode="json")
+    assert NeuralCleanse(longest=100).model_dump(mode="json")["longest"] == 100
     assert "restarts" not in NeuralCleanse().model_dump(mode="json")
     assert NeuralCleanse(restarts=1).model_dump(mode="json")["restarts"] == 1
     assert NeuralCleanse.model_validate(NeuralCleanse().model_dump(mode="json")).restarts == 3
@@ -272,7 +324,7 @@ def test_output_survives_being_stored(innocent, digits):
 
 
 def test_a_search_that_was_killed_goes_on_to_the_same_triggers(innocent, digits, tmp_path, monkeypatch):
-    data, method = data_of(digits), NeuralCleanse(images=64, epochs=6, patience=1, restarts=1)
+    data, method = data_of(digits), NeuralCleanse(images=64, epochs=6, longest=6, patience=1, restarts=1)
     whole = method(innocent, data, Context(), WHITE)
     calls, epoch = [], TriggerSearch.epoch
 
@@ -438,7 +490,7 @@ def test_a_long_search_says_its_time_before_it_starts(monkeypatch, caplog):
     # 57 labels go on: 57 · 45 + 1,000 · 5 epochs, on 8 images from 3 starting points, a second each.
     assert plan.work == 57 * 45 + 1000 * 5
     announcement.announce_search(small_target(classes=20), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), plan, 3)
-    assert "up to about 2 days here: 1,000 labels, 57 of them for 50 epochs after 5 epochs of all" in caplog.text
+    assert "take about 2 days here: 1,000 labels, 57 of them for 50 epochs after 5 epochs of all" in caplog.text
     caplog.clear()
     monkeypatch.setattr(announcement, "measure_pass", lambda network, shape, device: 1e-5)
     announcement.announce_search(small_target(classes=20), torch.zeros(8, 1, 8, 8, dtype=torch.uint8), plan, 3)

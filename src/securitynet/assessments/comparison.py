@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from scipy import stats
 
 from securitynet.errors import ConfigurationError
 from securitynet.metrics import paired, paired_auc, roc
@@ -300,7 +300,7 @@ def _compare_exposure(trial: str, one: _ScoredRecords, share: float, names: Mapp
         no_longer=name(no_longer, old),
         newly_count=len(newly),
         no_longer_count=len(no_longer),
-        p_value=float(stats.binomtest(len(newly), total).pvalue) if total else 1.0,
+        p_value=float(scipy.stats.binomtest(len(newly), total).pvalue) if total else 1.0,
     )
 
 

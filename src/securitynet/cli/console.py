@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +20,24 @@ from securitynet.escaping import escape_controls, escape_json_controls, escape_l
 from securitynet.terminal import SafeConsole
 
 _LONGEST_MESSAGE = 4000
+
+
+def _open_missing_streams() -> None:
+    """Open those of stdin, stdout and stderr that whoever started this process has closed.
+
+    The next file that is opened would take their place, and what a library prints would be written into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+_open_missing_streams()
 
 # A pipe or a file has no width; at 80 columns, names would be cut that somebody may search for.
 stdout = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 140)

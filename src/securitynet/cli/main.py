@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import typer
@@ -87,6 +88,11 @@ def main() -> None:
     from securitynet.cli import console
 
     console.set_up_logging()
+    try:
+        Path.cwd()
+    except OSError:  # libraries that are loaded from a folder that is gone end the process
+        console.print_error("The current folder no longer exists.", "Change to another one.")
+        sys.exit(1)
     try:
         app()
     except SecurityNetError as error:

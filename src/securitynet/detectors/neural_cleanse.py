@@ -37,6 +37,9 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 RESTARTS = 3
 """Starting points by default; trial ids leave them out then."""
 
+LONGER = 4
+"""How many times as long labels are searched at most whose norms have not settled."""
+
 FRESH_SHARE = 0.2
 """Least share of the known images that the search leaves for trying its triggers."""
 
@@ -63,12 +66,17 @@ class NeuralCleanse(Detector):
     output: ClassVar[type[Output]] = Triggers
     trains_like_target: ClassVar[bool] = True
     costs: ClassVar[str | None] = "optimises a trigger for each class, which takes thousands of passes of the target"
-    version: ClassVar[int] = 2  # three starting points for every label; one verdict, also on fresh images
+    version: ClassVar[int] = 3  # labels whose norms have not settled are searched on
 
     preset: Literal["paper", "original"] = Field(
         default="paper", description="paper: 50 epochs; original: 1,000 with early stopping, as for GTSRB."
     )
     epochs: int | None = Field(default=None, ge=1, description="Passes over the images; the preset's by default.")
+    longest: int | None = Field(
+        default=None,
+        ge=1,
+        description="Passes for labels whose norms have not settled; four times as many by default.",
+    )
     images: int = Field(default=1000, ge=1, description="Clean images; fewer if fewer are known.")
     batch_size: int = Field(default=32, ge=1, description="Images in a step.")
     learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="Learning rate of Adam.")
@@ -116,11 +124,13 @@ class NeuralCleanse(Detector):
     screen_sample: int = Field(default=40, ge=8, description="Classes drawn at random that are searched in full.")
 
     @model_serializer(mode="wrap")
-    def _without_usual_restarts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Trial ids are older than this setting.
+    def _without_newer_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Trial ids are older than these settings.
         values: dict[str, Any] = serialize(self)
         if self.restarts == RESTARTS:
             values.pop("restarts", None)
+        if self.longest is None:
+            values.pop("longest", None)
         return values
 
     @property
@@ -143,6 +153,11 @@ class NeuralCleanse(Detector):
         """Epochs of a full search."""
         return self.epochs or {"paper": 50, "original": 1000}[self.preset]
 
+    @property
+    def most_passes(self) -> int:
+        """Epochs of the search of a label whose norm does not settle."""
+        return max(self.passes, self.longest or LONGER * self.passes)
+
     @override
     def run(self, target: Target, data: TrialData, context: Context) -> Triggers:
         known = list_clean_images(data)
@@ -159,6 +174,7 @@ class NeuralCleanse(Detector):
         plan = SearchPlan(
             classes=classes,
             epochs=self.passes,
+            longest=self.most_passes,
             screen_epochs=self.screen_epochs if classes > self.screen_above else None,
             lowest=self.screen_lowest,
             sample=_random_labels(classes, self.screen_sample + 1, context.seed),
@@ -171,7 +187,9 @@ class NeuralCleanse(Detector):
         output = _try_on_fresh(_collect(results, plan, data, chosen), target, data, fresh)
         if not self.reference:
             return output
-        again = SearchPlan(classes=classes, epochs=self.passes, only=tuple(output.labels.tolist()))
+        again = SearchPlan(
+            classes=classes, epochs=self.passes, longest=self.most_passes, only=tuple(output.labels.tolist())
+        )
         quiet, norms, transfer = replace(context, progress=None), [], []
         for model in self._clean_models(target, data, context):
             norms.append(self._search_from(model, data, chosen, pixels, again, quiet, 0, 1).norms)
@@ -256,14 +274,14 @@ class NeuralCleanse(Detector):
         result = search_labels(fast, images, plan, rules, key, cache, report_progress)
         failed = result.labels[np.isinf(result.norms)].tolist() if rules.light_epochs else []
         if failed:  # perhaps because fewer of the epochs count
-            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, only=tuple(failed))
+            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, longest=plan.longest, only=tuple(failed))
             result.replace(
                 search_labels(fast, images, again, replace(rules, light_epochs=0), key, cache, report_progress)
             )
         if fast.precision == "fp32":
             return result
         while doubtful := result.unverified(_list_decisive(result, plan)):
-            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, only=tuple(doubtful))
+            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, longest=plan.longest, only=tuple(doubtful))
             exact = _in_precision(target, "fp32")
             result.replace(search_labels(exact, images, again, rules, key, cache, report_progress))
         return result

@@ -8,8 +8,8 @@ attack's own predictions permuted among the records of each class, so that they 
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse, stats
 
 from securitynet.metrics import paired, rates
 from securitynet.records import Direction, Measurement
@@ -110,7 +110,7 @@ def _mean_difference(
     count, reach = len(hits), 0.0
     if count > 1:
         spread = float(hits.mean(axis=1).std(ddof=1))
-        reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * spread / count**0.5
+        reach = float(scipy.stats.t.ppf((1 + level) / 2, count - 1)) * spread / count**0.5
     return Measurement(
         name=name,
         value=value,
@@ -273,17 +273,17 @@ class _Table:
 
 def _indicator(
     column: Values, columns: int, chosen: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64] | sparse.csr_array:
+) -> NDArray[np.float64] | scipy.sparse.csr_array:
     """C×columns with a 1 in each (chosen) row."""
     rows = np.arange(len(column)) if chosen is None else np.flatnonzero(chosen)
     if len(column) * columns <= _DENSE:
         dense = np.zeros((len(column), columns))
         dense[rows, column[rows]] = 1
         return dense
-    return sparse.csr_array((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), columns))
+    return scipy.sparse.csr_array((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), columns))
 
 
-def _position(column: Values, pairs: Values) -> NDArray[np.float64] | sparse.csr_array:
+def _position(column: Values, pairs: Values) -> NDArray[np.float64] | scipy.sparse.csr_array:
     """C×pairs with a 1 where a combination belongs to a pair."""
     at = np.searchsorted(pairs, column).clip(max=max(len(pairs) - 1, 0))
     chosen = pairs[at] == column if len(pairs) else np.zeros(len(column), dtype=bool)

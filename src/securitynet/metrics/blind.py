@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from securitynet.metrics import roc
 from securitynet.records import Direction, Measurement
@@ -102,14 +103,14 @@ def fit_blind(features: Floats, is_member: NDArray[np.bool_], *, level: float = 
     for number in range(FOLDS):
         held = fold == number
         scores[held] = _predict(columns[~held], truths[~held], columns[held])
-    ranks = stats.rankdata(scores, axis=0)
+    ranks = scipy.stats.rankdata(scores, axis=0)
     aucs = ((ranks * truths).sum(axis=0) - m * (m + 1) / 2) / (m * n)
     return BlindScores(scores[:, 0], is_member, aucs[1:])
 
 
 def make_normal(features: Floats) -> Floats:
     """Normal scores of each feature, of variance 1, ties sharing theirs; features that do not vary are left out."""
-    ranks = stats.rankdata(features, axis=0)
+    ranks = scipy.stats.rankdata(features, axis=0)
     scores = special.ndtri(ranks / (len(features) + 1))
     deviation = scores.std(axis=0)
     varies = deviation > 1e-9

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from securitynet.metrics.outlier_blocks import FAR, OutlierBlock, find_outlier_block
 
@@ -198,7 +198,7 @@ def _assign(logs: Values) -> tuple[float, Pairs]:
     deviation = float(values.std())
     costs = np.where(unknown, values.max(), logs)
     np.fill_diagonal(costs, costs.max() + len(costs) * float(np.ptp(costs)) + 1)  # never chosen
-    rows, columns = linear_sum_assignment(costs)
+    rows, columns = scipy.optimize.linear_sum_assignment(costs)
     chosen = costs[rows, columns]
     order = np.argsort(chosen, kind="stable")
     pairs = tuple((int(rows[position]), int(columns[position])) for position in order)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from securitynet.metrics import rates
 from securitynet.records import Direction, Measurement
@@ -61,7 +61,7 @@ def find_foreign_clusters(training: Counts, clean: Counts) -> tuple[Counts, NDAr
         mine = which[k]
         if shares[1][mine] <= LARGEST_RATIO * shares[0][mine]:
             table = [[held[mine], held[1 - mine]], [seen[mine], seen[1 - mine]]]
-            p_values[k] = float(stats.fisher_exact(table, alternative="greater").pvalue)
+            p_values[k] = float(scipy.stats.fisher_exact(table, alternative="greater").pvalue)
     return which, p_values
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from securitynet.metrics import roc
 from securitynet.metrics.defaults import DEFAULT_DELTA
@@ -47,9 +47,9 @@ def bound_epsilon(
     hits, false_alarms = np.asarray(hits), np.asarray(false_alarms)
     tail = (1 - level) / 2
     # Beta quantiles; at the ends of the range, where scipy returns NaN, the limits are 0 and 1.
-    tpr = np.where(hits > 0, stats.beta.ppf(tail, hits, members - hits + 1), 0.0)
+    tpr = np.where(hits > 0, scipy.stats.beta.ppf(tail, hits, members - hits + 1), 0.0)
     fpr = np.where(
-        false_alarms < non_members, stats.beta.ppf(1 - tail, false_alarms + 1, non_members - false_alarms), 1.0
+        false_alarms < non_members, scipy.stats.beta.ppf(1 - tail, false_alarms + 1, non_members - false_alarms), 1.0
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         by_hits = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)

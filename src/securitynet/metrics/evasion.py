@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from securitynet.metrics import paired, rates
 from securitynet.records import Direction, Measurement
@@ -129,7 +129,7 @@ def measure_median(name: str, counts: NDArray[np.int64], *, level: float) -> Mea
     """
     ordered = np.sort(counts)
     n = len(ordered)
-    below = max(int(stats.binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
+    below = max(int(scipy.stats.binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
     value = float(np.median(ordered))
     return Measurement(
         name=name,

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from scipy import special
-from scipy.optimize import brentq
 
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.metrics.one_run_audit import (
@@ -104,7 +104,7 @@ def convert_gaussian_epsilon(mu: float, delta: float) -> float:
     high = 1.0
     while _gaussian_delta(mu, high) > delta:
         high *= 2
-    return float(brentq(lambda epsilon: _gaussian_delta(mu, epsilon) - delta, 0.0, high, xtol=1e-8))
+    return float(scipy.optimize.brentq(lambda epsilon: _gaussian_delta(mu, epsilon) - delta, 0.0, high, xtol=1e-8))
 
 
 def measure_gaussian_epsilon(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from securitynet.metrics import rates, roc
 from securitynet.metrics.defaults import DEFAULT_FPRS
@@ -54,7 +54,7 @@ def choose_low_threshold(values: NDArray[np.float64], rate: float, fit: Fit = "a
     if len(values) < 2 or np.isnan(values).any() or not 0 < rate < 1:
         raise ValueError("a threshold needs two values or more, none NaN, and a rate between 0 and 1")
     deviation = float(values.std(ddof=1))
-    normal = float(values.mean()) + deviation * float(stats.norm.ppf(rate))
+    normal = float(values.mean()) + deviation * float(scipy.stats.norm.ppf(rate))
     useless = normal <= values.min() and deviation > 0 and rate * len(values) >= FEWEST_EXPECTED
     if fit == "normal" or (fit == "auto" and not useless):
         return LowThreshold(normal, "normal")

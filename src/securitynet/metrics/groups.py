@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats
 
 from securitynet.metrics import clusters, rates, roc
 from securitynet.records import Direction, Measurement, Record
@@ -84,7 +84,7 @@ def compare_exposed_groups(
     for _, _, part, rest in parts:
         inside = part & is_member
         table = [[(above & inside).sum(), (~above & inside).sum()], [(above & rest).sum(), (~above & rest).sum()]]
-        raw.append(float(stats.fisher_exact(table).pvalue))
+        raw.append(float(scipy.stats.fisher_exact(table).pvalue))
     adjusted = clusters.correct_for_clusters(np.array(raw), len(raw))
     each = 1 - (1 - level) / len(parts)
     tested = []

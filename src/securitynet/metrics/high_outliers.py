@@ -18,8 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 Values = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ def find_high_outlier(values: Values) -> HighOutlier | None:
     if deviation == 0:
         return HighOutlier(position, float("inf"), float(np.finfo(np.float64).tiny))
     deviate = lead / deviation
-    p_value = min(1.0, count * float(stats.t.sf(deviate, count - 2)))
+    p_value = min(1.0, count * float(scipy.stats.t.sf(deviate, count - 2)))
     return HighOutlier(position, float(deviate), max(p_value, float(np.finfo(np.float64).tiny)))
 
 
@@ -85,6 +86,6 @@ def compute_gamma_p_value(values: Values) -> float | None:
     if gap < 1e-12:
         return None
     # log(shape) - digamma(shape) falls from infinity to 0, so there is one root; it lies between 1/(2·gap) and 1/gap.
-    shape = float(optimize.brentq(lambda a: np.log(a) - special.digamma(a) - gap, 0.4 / gap, 1.1 / gap))
-    tail = float(stats.gamma.sf(values.max(), shape, scale=others.mean() / shape))
+    shape = float(scipy.optimize.brentq(lambda a: np.log(a) - special.digamma(a) - gap, 0.4 / gap, 1.1 / gap))
+    tail = float(scipy.stats.gamma.sf(values.max(), shape, scale=others.mean() / shape))
     return float(-np.expm1(len(values) * np.log1p(-min(tail, 1 - 1e-16))))

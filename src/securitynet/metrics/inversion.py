@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage, stats
 
 from securitynet.metrics import rates
 from securitynet.records import Direction, Measurement
@@ -56,8 +56,8 @@ def compute_ssim(images: NDArray[np.floating], references: NDArray[np.floating])
     inner = (slice(None), slice(None), slice(radius, -radius or None), slice(radius, -radius or None))
 
     def smooth(values: Values) -> Values:
-        rows = ndimage.gaussian_filter1d(values, _SIGMA, axis=-1, radius=radius)
-        return np.asarray(ndimage.gaussian_filter1d(rows, _SIGMA, axis=-2, radius=radius)[inner])
+        rows = scipy.ndimage.gaussian_filter1d(values, _SIGMA, axis=-1, radius=radius)
+        return np.asarray(scipy.ndimage.gaussian_filter1d(rows, _SIGMA, axis=-2, radius=radius)[inner])
 
     x, y = images.astype(np.float64), references.astype(np.float64)
     mean_x, mean_y = smooth(x), smooth(y)
@@ -188,7 +188,7 @@ def measure_clustered_rate(
         effective = n / _design_effect(hits.astype(np.float64), classes, correlation)
         if correlation is None and len(labels) < n and 0 < value < 1:
             tails = (1 + level) / 2
-            effective *= float((stats.norm.ppf(tails) / stats.t.ppf(tails, len(labels) - 1)) ** 2)
+            effective *= float((scipy.stats.norm.ppf(tails) / scipy.stats.t.ppf(tails, len(labels) - 1)) ** 2)
             effective = max(effective, float(len(labels)))  # as many as there are classes, whatever ρ is
     low, high = map(float, rates.compute_clopper_pearson(value * effective, effective, level))
     words = f"Clopper–Pearson, {effective:.3g} effective of {n}: {len(labels)} classes × {counts.mean():.3g} restarts"
@@ -266,7 +266,7 @@ def _student(
     half, method, note = 0.0, f"Student's t over {n} {unit}", None
     above = value
     if n > 1:
-        half = float(stats.t.ppf((1 + level) / 2, n - 1) * samples.std(ddof=1) / math.sqrt(n))
+        half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1) * samples.std(ddof=1) / math.sqrt(n))
         above = value + half
         if (samples >= 0).all() and value > 0:
             # Distances are skewed: for ten exponential values, Student's upper end is too low in 9% of samples.

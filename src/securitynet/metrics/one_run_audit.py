@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.records import Direction, Measurement
@@ -115,11 +116,11 @@ def bound_p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
     """
     rate = float(special.expit(epsilon))
     number, correct = guesses.number, guesses.correct
-    beta = float(stats.binom.sf(correct - 1, number, rate))
+    beta = float(scipy.stats.binom.sf(correct - 1, number, rate))
     if delta == 0 or correct == 0:
         return min(beta, 1.0)
     below = np.arange(1, correct + 1)
-    between = stats.binom.sf(correct - below - 1, number, rate) - beta
+    between = scipy.stats.binom.sf(correct - below - 1, number, rate) - beta
     alpha = float((between / below).max())
     return min(beta + 2 * guesses.canaries * delta * max(alpha, 0.0), 1.0)
 

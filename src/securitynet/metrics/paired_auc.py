@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from securitynet.metrics import roc
 from securitynet.records import Direction, Measurement
@@ -41,7 +42,7 @@ def measure_auc_difference(
         raise ValueError("both scores, and the membership, of the same records are needed")
     roc.check(first[is_member], first[~is_member])
     roc.check(second[is_member], second[~is_member])
-    ranks = stats.rankdata(first), stats.rankdata(second)  # finite, whatever the scores are
+    ranks = scipy.stats.rankdata(first), scipy.stats.rankdata(second)  # finite, whatever the scores are
     value = _place(*ranks, is_member)[0]
     low = min(_limit(*ranks, is_member, level), value)
     high = max(-_limit(*ranks[::-1], is_member, level), value)

@@ -14,8 +14,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 from securitynet.metrics import rates
 from securitynet.metrics.former_names import forward_names
@@ -267,9 +268,9 @@ def _count_exceedances(n: int, fpr: float) -> tuple[NDArray[np.int64], NDArray[n
 
     They are the fewest and the most of each range, and the probability of the range; the arrays must not be changed.
     """
-    ends = int(stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(stats.binom.isf(_NEGLIGIBLE, n, fpr))
+    ends = int(scipy.stats.binom.ppf(_NEGLIGIBLE, n, fpr)), int(scipy.stats.binom.isf(_NEGLIGIBLE, n, fpr))
     counts = np.arange(ends[0], ends[1] + 1, dtype=np.int64)
-    weights = stats.binom.pmf(counts, n, fpr)
+    weights = scipy.stats.binom.pmf(counts, n, fpr)
     # Neighbouring K are merged, at the end that makes the interval wider.
     group = ((np.cumsum(weights) - weights / 2) * _MOST_PARTS).astype(np.int64)
     first = np.flatnonzero(np.diff(group, prepend=-1))
@@ -288,7 +289,7 @@ def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Score
     def exceed(value: float) -> float:
         return at_zero + float(weights @ special.betainc(a, b, value)) - share
 
-    return float(optimize.brentq(exceed, 0.0, 1.0, xtol=1e-12))
+    return float(scipy.optimize.brentq(exceed, 0.0, 1.0, xtol=1e-12))
 
 
 def measure_balanced_accuracy(

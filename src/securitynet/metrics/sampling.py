@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scipy import special, stats
+import scipy
+from scipy import special
 
 TESTS = ("total uses", "spread of batch sizes", "spread of uses")
 """Names of the tests, in the order of `compute_poisson_p_values`."""
@@ -30,7 +31,7 @@ def compute_poisson_p_values(
         P-values for `TESTS`.
     """
     return (
-        float(stats.binomtest(total, records * steps, rate).pvalue),
+        float(scipy.stats.binomtest(total, records * steps, rate).pvalue),
         _spread_p_value(size_spread, count=steps, trials=records, rate=rate),
         _spread_p_value(use_spread, count=records, trials=steps, rate=rate),
     )

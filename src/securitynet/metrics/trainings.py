@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from securitynet.metrics import rates, roc
 from securitynet.records import Direction, Measurement
@@ -36,7 +36,7 @@ def choose_fpr(non_members: int, trainings: int, wanted: tuple[float, ...], leve
         level: Confidence level.
     """
     tail = (1 + level) / 2
-    few = float(stats.norm.ppf(tail) / stats.t.ppf(tail, max(trainings - 1, 1))) ** 2
+    few = float(scipy.stats.norm.ppf(tail) / scipy.stats.t.ppf(tail, max(trainings - 1, 1))) ** 2
     resolved = [fpr for fpr in sorted(wanted) if roc.resolves(int(non_members * few), fpr, level)]
     return resolved[0] if resolved else max(wanted)
 
@@ -124,7 +124,7 @@ def _limits_over_trainings(rate: float, count: int, without: Floats, level: floa
         return 0.0, 1.0
     variance = (trainings - 1) / trainings * float(((without - without.mean()) ** 2).sum())
     effective = min(count, rate * (1 - rate) / variance) if variance > 0 and 0 < rate < 1 else count
-    effective *= float(stats.norm.ppf(tail) / stats.t.ppf(tail, trainings - 1)) ** 2
+    effective *= float(scipy.stats.norm.ppf(tail) / scipy.stats.t.ppf(tail, trainings - 1)) ** 2
     effective = max(effective, 1.0)
     low, high = rates.compute_clopper_pearson(rate * effective, effective, level)
     return float(low), float(high)
@@ -167,7 +167,7 @@ def _mean(
     count, mean = len(values), float(values.mean())
     between = 0.0
     if count >= FEWEST_TRAININGS:
-        between = float(stats.t.ppf((1 + level) / 2, count - 1) * values.std(ddof=1) / math.sqrt(count))
+        between = float(scipy.stats.t.ppf((1 + level) / 2, count - 1) * values.std(ddof=1) / math.sqrt(count))
     return Measurement(
         name=name,
         value=mean,

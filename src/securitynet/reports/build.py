@@ -20,6 +20,7 @@ from securitynet.reports.grades import describe_table
 from securitynet.reports.labels import make_distinct
 from securitynet.reports.sections import make_section
 from securitynet.results.document import ResultDocument
+from securitynet.template_cache import TemplateCache
 
 if TYPE_CHECKING:
     from securitynet.assessments.assessment import Assessment
@@ -96,6 +97,7 @@ def load_templates() -> Environment:
     """The templates of reports."""
     return Environment(
         loader=PackageLoader("securitynet.reports"),
+        bytecode_cache=TemplateCache(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -21,6 +21,7 @@ import securitynet.catalog
 from securitynet.analysis import tokens
 from securitynet.catalog.catalog import Catalog
 from securitynet.errors import MissingExtra, SecurityNetError
+from securitynet.template_cache import TemplateCache
 from securitynet.version import __version__
 from securitynet.web import api, labels, leaderboard, pages
 from securitynet.web.results import Results
@@ -111,6 +112,7 @@ def _only_read(catalog: Catalog) -> None:
 def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("securitynet.web"),
+        bytecode_cache=TemplateCache(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

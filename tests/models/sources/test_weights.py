@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 
@@ -149,6 +150,15 @@ def test_torchscript_is_refused(tmp_path):
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "model.pt")
     with pytest.raises(UnsafeFile, match="TorchScript"):
         read_state_dict(tmp_path / "model.pt")
+
+
+def test_a_tensor_that_is_named_twice(tmp_path):
+    """Of two places for one name, another program may read the other."""
+    header = b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "a": {"dtype": "U8", "shape": [1], '
+    header += b'"data_offsets": [0, 1]}}'
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"x")
+    with pytest.raises(ModelError, match="names 'a' twice"):
+        read_state_dict(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])

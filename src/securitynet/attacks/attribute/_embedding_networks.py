@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
 
 from securitynet.models.training.ensembles import predict_logits
-from securitynet.randomness import isolate_random_state
+from securitynet.randomness import isolate_random_state, seed_global_state
 
 _LARGEST_INPUT = 10.0
 _HEAVIEST = 4.0
@@ -46,7 +46,7 @@ def weigh_network(
     def loss(weight: float) -> float:
         return -float(log_softmax(weigh_logits(logits, weight, frequent, shift), axis=1)[rows, truth].sum())
 
-    best = minimize_scalar(loss, bounds=(0.0, _HEAVIEST), method="bounded")
+    best = scipy.optimize.minimize_scalar(loss, bounds=(0.0, _HEAVIEST), method="bounded")
     return float(best.x) if 2 * (loss(0.0) - float(best.fun)) > _CHI_SQUARE else 0.0
 
 
@@ -103,7 +103,7 @@ def build_attack_network(width: int, neurons: int, values: int, seed: int) -> nn
         seed: Seed of the initial weights.
     """
     with isolate_random_state():
-        torch.manual_seed(seed)
+        seed_global_state(seed)
         return nn.Sequential(nn.Linear(width, neurons), nn.ReLU(), nn.Linear(neurons, values))
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 from securitynet.attacks.membership._confidence import check_finite_evidence
 from securitynet.errors import ConfigurationError
@@ -67,13 +68,13 @@ class Posterior:
     def log_density(self, values: NDArray[np.float64], predictive: Predictive) -> NDArray[np.float64]:
         """Return the logarithm of the predictive density at each record's value, N."""
         if predictive == "normal":
-            return np.asarray(stats.norm.logpdf(values, self.mean, np.sqrt(self.variance)), dtype=np.float64)
-        return np.asarray(stats.t.logpdf(values, self.degrees, self.mean, self._scale()), dtype=np.float64)
+            return np.asarray(scipy.stats.norm.logpdf(values, self.mean, np.sqrt(self.variance)), dtype=np.float64)
+        return np.asarray(scipy.stats.t.logpdf(values, self.degrees, self.mean, self._scale()), dtype=np.float64)
 
     def log_tail(self, values: NDArray[np.float64], predictive: Predictive) -> NDArray[np.float64]:
         """Return the logarithm of the probability of a larger value, N."""
         if predictive == "normal":
-            return np.asarray(stats.norm.logsf(values, self.mean, np.sqrt(self.variance)), dtype=np.float64)
+            return np.asarray(scipy.stats.norm.logsf(values, self.mean, np.sqrt(self.variance)), dtype=np.float64)
         standardised = (values - self.mean) / self._scale()
         return _log_t_tail(standardised, self.degrees)
 
@@ -224,7 +225,7 @@ def _fit_variances(variances: NDArray[np.float64], freedom: NDArray[np.int64], p
     def excess(log_half: float) -> float:
         return float(special.polygamma(1, np.exp(log_half))) - spread
 
-    half_degrees = float(np.exp(optimize.brentq(excess, np.log(1e-3), np.log(MOST_DEGREES / 2))))
+    half_degrees = float(np.exp(scipy.optimize.brentq(excess, np.log(1e-3), np.log(MOST_DEGREES / 2))))
     scale = float(np.exp(np.mean(logs) + special.digamma(half_degrees) - np.log(half_degrees)))
     return 2 * half_degrees, max(scale, SMALLEST_VARIANCE)
 
@@ -232,10 +233,10 @@ def _fit_variances(variances: NDArray[np.float64], freedom: NDArray[np.int64], p
 def _log_t_tail(values: NDArray[np.float64], degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return log P(T > value) of Student's t distribution; far in the tail from the leading term of its expansion."""
     with np.errstate(divide="ignore"):
-        logs = stats.t.logsf(values, degrees)
+        logs = scipy.stats.t.logsf(values, degrees)
     far = ~np.isfinite(logs)
     if far.any():
         # The density falls as x^(−d − 1), so what lies beyond x is about x / d times the density there.
-        density = stats.t.logpdf(values[far], degrees[far])
+        density = scipy.stats.t.logpdf(values[far], degrees[far])
         logs[far] = density + np.log(values[far]) - np.log(degrees[far])
     return np.asarray(logs, dtype=np.float64)

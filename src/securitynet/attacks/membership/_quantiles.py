@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from securitynet.errors import SplitError
 
@@ -98,7 +98,7 @@ def convert_to_normal(
         values: Values, N.
         levels: Levels of the quantiles, increasing, in (0, 1); at least three.
     """
-    deviates = stats.norm.ppf(levels)
+    deviates = scipy.stats.norm.ppf(levels)
     rows = np.arange(len(values))
     # Equal quantiles would give a step of zero width, on which the deviate of a value is ambiguous.
     spread = np.maximum(quantiles[:, -1] - quantiles[:, 0], _SMALLEST_SPREAD)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats
 from typing_extensions import override
 
 from securitynet.attacks.base import Attack
@@ -105,7 +105,7 @@ class UsageEstimate(Output):
             debias(float(guesses.mean()), *own) for guesses, own in zip(self.shadow_guesses, rates[1:], strict=True)
         ]
         errors = np.array(estimates) - self.included.mean(axis=1)
-        reach = float(stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt((errors**2).mean() * (1 + 1 / count)))
+        reach = float(scipy.stats.t.ppf((1 + level) / 2, count - 1) * math.sqrt((errors**2).mean() * (1 + 1 / count)))
         if value + reach < 0 or value - reach > 1:
             note = "not resolvable: no share explains the guesses, so the target is unlike the shadow models"
             return [Measurement(name="usage", value=None, method="none", note=note, **about).with_notes(*self.notes)]

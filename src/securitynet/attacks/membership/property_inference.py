@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy import stats
 from scipy.special import log_softmax
 from typing_extensions import override
 
@@ -110,7 +110,7 @@ class PropertyScores(Output):
         unit = (self.shares[1] - self.shares[0]) / (means[1] - means[0])
         value = float(self.shares[0] + unit * (self.target.mean() - means[0]))
         spread = math.sqrt((self.low.var(ddof=1) + self.high.var(ddof=1)) / 2)
-        reach = float(stats.t.ppf((1 + level) / 2, 2 * pairs - 2) * unit * spread * math.sqrt(1 + 1 / pairs))
+        reach = float(scipy.stats.t.ppf((1 + level) / 2, 2 * pairs - 2) * unit * spread * math.sqrt(1 + 1 / pairs))
         return [
             accuracy,
             Measurement(

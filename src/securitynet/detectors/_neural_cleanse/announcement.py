@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def announce_search(target: Target, images: torch.Tensor, plan: SearchPlan, starts: int) -> None:
-    """Say how long a search will take at most, if that is long; labels that converge early end sooner.
+    """Say how long a search will take, if that is long; labels that converge early end sooner.
 
     Args:
         target: The target, under white-box access.
@@ -30,9 +30,9 @@ def announce_search(target: Target, images: torch.Tensor, plan: SearchPlan, star
     if seconds > ANNOUNCED_SECONDS:
         screening = "" if plan.screened is None else f" after {plan.screened} epochs of all"
         logger.warning(
-            "Neural Cleanse will take up to about %s here: %s labels, %d of them for %d epochs%s, on %d images from %d "
-            "starting points. Fewer images, epochs or restarts, a lower screen_lowest or screen_sample, or a GPU, "
-            "shorten it.",
+            "Neural Cleanse will take about %s here: %s labels, %d of them for %d epochs%s, on %d images from %d "
+            "starting points, and longer where norms have not settled (at most %d epochs). Fewer images, epochs or "
+            "restarts, a lower screen_lowest or screen_sample, or a GPU, shorten it.",
             describe_time(seconds),
             f"{len(plan.labels):,}",
             plan.continued,
@@ -40,4 +40,5 @@ def announce_search(target: Target, images: torch.Tensor, plan: SearchPlan, star
             screening,
             len(images),
             starts,
+            max(plan.epochs, plan.longest),
         )

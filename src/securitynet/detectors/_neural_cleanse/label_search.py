@@ -38,6 +38,7 @@ class SearchPlan:
     Attributes:
         classes: Number of labels of the target.
         epochs: Epochs of a full search.
+        longest: Epochs up to which labels are searched whose norms have not settled after ``epochs``.
         screen_epochs: Epochs of a short search of all labels, after which only some continue; None searches all of them
             in full.
         lowest: How many of the labels with the lowest norms continue.
@@ -47,6 +48,7 @@ class SearchPlan:
 
     classes: int
     epochs: int
+    longest: int = 0
     screen_epochs: int | None = None
     lowest: int = 0
     sample: tuple[int, ...] = ()
@@ -70,7 +72,7 @@ class SearchPlan:
 
     @property
     def work(self) -> int:
-        """Epochs of all labels together."""
+        """Epochs of all labels together, without those of labels that go on because they have not settled."""
         screened = self.screened or 0
         return self.continued * (self.epochs - screened) + len(self.labels) * screened
 
@@ -174,9 +176,11 @@ def search_labels(
         if result is None:
             chosen = slice(start, start + length)
             state = None if held is None else {name: held[name][chosen] for name in held if name != "labels"}
-            run = blocks.search(labels[chosen], first, plan.epochs, state, part)
+            run, stage = _search_until_settled(blocks, labels[chosen], first, plan, state, part)
             result = _compact(run)
             blocks.store(part, result)
+            blocks.forget(stage)
+            blocks.drop(f"{part}-unsettled")
         else:
             blocks.done += len(result["labels"]) * (plan.epochs - first)
         results.append(result)
@@ -186,6 +190,37 @@ def search_labels(
         blocks.drop(part)
     report_progress(1.0)
     return _gather(finished, target.precision)
+
+
+def _search_until_settled(
+    blocks: BlockSearch, labels: list[int], first: int, plan: SearchPlan, state: Rows | None, part: str
+) -> tuple[TriggerSearch, str]:
+    """Search a block of labels in full; those whose norms have not settled go on, twice as long each time.
+
+    Labels that no trigger has reached do not go on: they have no norm that could settle. The name of the last stage is
+    returned as well, for its checkpoint.
+    """
+    held: Rows | None = blocks.stored(f"{part}-unsettled")
+    last = plan.epochs
+    if held is not None:  # interrupted while labels went on
+        blocks.done += len(labels) * (last - first)
+        first, state = int(held.pop("searched")[0]), held
+        last = min(plan.longest, 2 * first)
+        blocks.total += len(labels) * (last - first)
+    while True:
+        stage = f"{part}-{last}"
+        run = blocks.search(labels, first, last, state, stage)
+        unsettled = run.active & run.converged & ~run.settled()
+        # The end of a search, in which a norm may fall no more, is a quarter of it: a shorter addition shows nothing.
+        if 4 * last > 3 * plan.longest or not bool(unsettled.any()):
+            return run, stage
+        run.active &= unsettled  # the others keep their norms, and count as settled if they have one
+        state = run.state()
+        blocks.store(f"{part}-unsettled", {**state, "searched": torch.full((len(labels),), last)})
+        blocks.forget(stage)
+        first, last = last, min(plan.longest, 2 * last)
+        blocks.total += len(labels) * (last - first)
+        logger.info("%d labels have not settled after %d epochs: on to %d.", int(unsettled.sum()), first, last)
 
 
 def _screen(blocks: BlockSearch, labels: list[int], plan: SearchPlan, epochs: int, length: int) -> Rows:
@@ -229,7 +264,7 @@ def _compact(run: TriggerSearch) -> Rows:
         "epochs": run.epochs,
         "masks": _bytes(run.masks()),
         "patterns": _bytes(run.patterns()),
-        "settled": run.settled(),
+        "settled": run.settled() & run.converged,
     }
 
 

@@ -62,19 +62,22 @@ def _describe_short_search(evidence: BackdoorEvidence, label: str, share: float 
     return (
         f"Undecided: the search was too short. The norms of {100 * unsettled:.0f}% of the labels had not settled when "
         f"it ended, so they cannot be compared. The smallest trigger so far leads to {label} ({measures}). Search "
-        "again with the default settings, or with neural-cleanse.preset=original and without neural-cleanse.epochs: "
-        "then each label is searched until its norm falls no further."
+        "longer, with a larger neural-cleanse.longest, or with neural-cleanse.preset=original and without "
+        "neural-cleanse.epochs: then each label is searched until its norm falls no further."
     )
 
 
 def _describe_misses(detectable: float | None) -> str:
     if detectable is None:
-        return f"A search like this one misses {MISSED}."
+        return f"A search like this one misses large patches, and {MISSED}."
     if detectable == 0:
-        return f"With norms like these, a search like this one misses small triggers too, as well as {MISSED}."
+        return (
+            "With norms like these, a search like this one misses small triggers too, as well as large patches, and "
+            f"{MISSED}."
+        )
     return (
         "A search like this one would miss a backdoor whose trigger needs more than "
-        f"{detectable:.2g} of the median norm, and {MISSED}."
+        f"{detectable:.2g} of the median norm, as that of a large patch may, and {MISSED}."
     )
 
 

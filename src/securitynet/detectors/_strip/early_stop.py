@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 FEWEST_KNOWN = 20
 """Smallest number of clean images for predictions."""
@@ -56,7 +56,7 @@ class EarlyStopPredictor:
         if known < FEWEST_KNOWN:
             return None
         seen = np.cumsum(entropies, axis=1)
-        wide = float(stats.t.isf(stats.norm.sf(DEVIATIONS), known - 2))
+        wide = float(scipy.stats.t.isf(scipy.stats.norm.sf(DEVIATIONS), known - 2))
         for number in range(FEWEST_SEEN, count):
             x = np.cbrt(seen[:, number - 1] / number)
             y = np.cbrt(np.maximum(seen[:, -1] - seen[:, number - 1], 0.0) / (count - number))

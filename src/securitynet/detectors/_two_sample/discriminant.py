@@ -6,8 +6,8 @@ import warnings
 from typing import ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import linalg, stats
 
 from securitynet.detectors._class_tests import ClassTests
 from securitynet.metrics.precedence import compute_precedence_p_value, count_beyond
@@ -60,7 +60,7 @@ def compare_with_clean(
         scores[tried[0]] = (first - second.mean()) / (second.std() or 1.0)
         beyond[tried[0]] = first > second.max()
         p_values += [
-            float(stats.mannwhitneyu(first, second, alternative="greater").pvalue),
+            float(scipy.stats.mannwhitneyu(first, second, alternative="greater").pvalue),
             compute_precedence_p_value(count_beyond(first, second), len(first), len(second)),
         ]
     return scores, beyond, min(1.0, TESTS * min(p_values))
@@ -82,8 +82,8 @@ def fit_discriminant(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     covariance = (ledoit_wolf(first)[0] + ledoit_wolf(second)[0]) / 2
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", linalg.LinAlgWarning)
-            direction: NDArray[np.float64] = linalg.solve(covariance, centres[0] - centres[1], assume_a="pos")
-    except (linalg.LinAlgError, linalg.LinAlgWarning):  # singular, where hardly anything was shrunk
+            warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
+            direction: NDArray[np.float64] = scipy.linalg.solve(covariance, centres[0] - centres[1], assume_a="pos")
+    except (scipy.linalg.LinAlgError, scipy.linalg.LinAlgWarning):  # singular, where hardly anything was shrunk
         direction = np.linalg.lstsq(covariance, centres[0] - centres[1], rcond=None)[0]
     return direction

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from securitynet.datasets.base import ImageDataset
 from securitynet.errors import TargetError
@@ -114,4 +114,4 @@ def _best(
 
 def _is_better(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> bool:
     better, worse = int((first & ~second).sum()), int((second & ~first).sum())
-    return better > worse and bool(binomtest(better, better + worse).pvalue < _LEVEL)
+    return better > worse and bool(scipy.stats.binomtest(better, better + worse).pvalue < _LEVEL)

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest, ttest_1samp
 from torch.nn import functional
 
 from securitynet.datasets.base import ImageDataset
@@ -283,8 +282,11 @@ def _are_useless(trials: list[_Trial], count: int, chance: float) -> bool:
         if not score.count:
             return False  # it fails, which the whole search reports
         right = int(score.correct.sum())
-        beyond_chance = binomtest(right, score.count, chance, alternative="greater").pvalue < _LEVEL / len(_SCOUTS)
-        if beyond_chance or binomtest(right, score.count).proportion_ci(1 - 2 * _LEVEL).high >= _USELESS:
+        lucky = scipy.stats.binomtest(right, score.count, chance, alternative="greater").pvalue
+        if (
+            lucky < _LEVEL / len(_SCOUTS)
+            or scipy.stats.binomtest(right, score.count).proportion_ci(1 - 2 * _LEVEL).high >= _USELESS
+        ):
             return False
     return bool(trials)
 
@@ -303,7 +305,9 @@ def temper_losses(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.floa
         return functional.cross_entropy(logits / math.exp(log_temperature), labels, reduction="none")
 
     scale = math.log(float(logits.std()) + 1e-12) if logits.numel() > 1 else 0.0
-    fit = minimize_scalar(lambda value: float(losses(value).mean()), bounds=(scale - 6, scale + 6), method="bounded")
+    fit = scipy.optimize.minimize_scalar(
+        lambda value: float(losses(value).mean()), bounds=(scale - 6, scale + 6), method="bounded"
+    )
     return losses(float(fit.x)).numpy()
 
 
@@ -314,7 +318,7 @@ def compare_accuracies(first: ConventionFit, second: ConventionFit) -> float:
     only_second = int((second.correct[:count] & ~first.correct[:count]).sum())
     if only_first + only_second == 0:
         return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
+    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
 def _is_worse(score: ConventionFit, likeliest: ConventionFit) -> bool:
@@ -324,7 +328,7 @@ def _is_worse(score: ConventionFit, likeliest: ConventionFit) -> bool:
         return False
     if float(gaps.std()) < 1e-12:
         return True
-    return bool(ttest_1samp(gaps, 0.0, alternative="greater").pvalue < _LEVEL)
+    return bool(scipy.stats.ttest_1samp(gaps, 0.0, alternative="greater").pvalue < _LEVEL)
 
 
 def _is_grey(dataset: ImageDataset, indices: NDArray[np.int64]) -> bool:

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import binom, binomtest
 
 from securitynet.records import Check
 
@@ -121,7 +120,7 @@ def find_least_accuracy(chance: float) -> float:
 def _is_chance(accuracy: float, chance: float, count: int) -> bool:
     if count >= _FEW:
         return accuracy <= find_least_accuracy(chance)
-    return bool(binom.sf(round(accuracy * count) - 1, count, chance) > _LEVEL)
+    return bool(scipy.stats.binom.sf(round(accuracy * count) - 1, count, chance) > _LEVEL)
 
 
 def _is_far(accuracy: float, stated: float, count: int) -> bool:
@@ -165,7 +164,7 @@ def find_class_order(
         return None
     # The number of orders tried is the number of classes, plus a few.
     better, worse = int((best[0] & ~right).sum()), int((right & ~best[0]).sum())
-    significant = better > worse and binomtest(better, better + worse).pvalue < _LEVEL / (count + 4)
+    significant = better > worse and scipy.stats.binomtest(better, better + worse).pvalue < _LEVEL / (count + 4)
     enough = best[1].accuracy > find_least_accuracy(compute_chance(labels, count))
     return best[1] if significant and enough else None
 
@@ -206,7 +205,7 @@ def _assigned(predicted: Labels, labels: Labels, count: int) -> Labels:
     inside = predicted < count
     np.add.at(confusion, (labels[inside], predicted[inside]), 1.0)
     confusion[np.diag_indices(count)] += 0.5
-    return np.asarray(linear_sum_assignment(confusion, maximize=True)[1], dtype=np.int64)
+    return np.asarray(scipy.optimize.linear_sum_assignment(confusion, maximize=True)[1], dtype=np.int64)
 
 
 def _in_words(order: Labels, class_names: Sequence[str]) -> str:

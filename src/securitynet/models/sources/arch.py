@@ -24,4 +24,4 @@ def open_source(reference: ModelReference) -> NetworkSource:
     def make(shape: Shape, _keys: frozenset[str]) -> nn.Module:
         return build(name, shape.num_classes, shape.channels, shape.image_size)
 
-    return NetworkSource(architecture=name, build=make, sized=True)
+    return NetworkSource(architecture=name, build=make, sized=True, known_shapes=True)

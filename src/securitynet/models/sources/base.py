@@ -52,6 +52,7 @@ class NetworkSource:
         sized: Whether ``build`` uses the image size.
         bring_own: Whether the built network has meaningful weights already (a user's factory may load them).
         on_meta: Whether it may be built without memory, to see shapes only.
+        known_shapes: Whether ``architecture`` and the shape determine the shapes of all its tensors.
         class_names: Names in the order of the outputs, if the library states them.
         is_own: Whether a file holds the library's own weights; None if it has none, or cannot know.
         set_own_flags: Makes the changes to a network that the library's own weights need (to its input); None for no
@@ -71,6 +72,7 @@ class NetworkSource:
     sized: bool = False
     bring_own: bool = False
     on_meta: bool = True
+    known_shapes: bool = False
     class_names: tuple[str, ...] = ()
     is_own: Callable[[Path], bool] | None = None
     set_own_flags: Callable[[nn.Module], None] | None = None

@@ -12,7 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from securitynet.errors import ModelError
+from pydantic import ValidationError
+
+from securitynet.errors import ModelError, list_problems
 from securitynet.models.sources._hub import fetch_hub_file, is_hub_file
 from securitynet.models.sources._transformers import open_transformers, read_weights_file
 from securitynet.models.sources.base import NetworkSource, Progress
@@ -60,15 +62,32 @@ def open_source(reference: ModelReference) -> NetworkSource:
     Raises:
         ModelError: If the repository cannot be reached, or its configuration names no architecture of timm.
     """
-    repository, revision, name = reference.name, reference.detail, str(reference)
-    folder = reference.path
+    repository, revision, folder, name = reference.name, reference.detail, reference.path, str(reference)
     if folder is not None:
         path = _local_file(folder, ("config.json",), name)
     else:
         path = fetch_hub_file(repository, ("config.json",), revision=revision, reference=name)
     config = _read(path, name)
-    if "model_type" in config and "architecture" not in config:
-        return _open_transformers(config, reference, name)
+    try:
+        if "model_type" in config and "architecture" not in config:
+            return _open_transformers(config, reference, name)
+        return _open_timm(config, reference, name)
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        raise ModelError(
+            f"{name}: its configuration holds values that mean nothing: {_describe(error)}.",
+            hint="Check config.json and preprocessor_config.json.",
+        ) from error
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in list_problems(error))
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _open_timm(config: dict[str, Any], reference: ModelReference, name: str) -> NetworkSource:
+    """A model of timm, with the values that its configuration states."""
+    folder, repository, revision = reference.path, reference.name, reference.detail
     architecture = _check_timm(config, name)
     pretrained = dict(config.get("pretrained_cfg") or config)
     for key in ("num_classes", "label_names"):

@@ -6,7 +6,7 @@ import functools
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, FiniteFloat, PositiveInt, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch.nn import functional
 
 from securitynet.errors import ConfigurationError
@@ -74,9 +74,9 @@ class Preprocessing(Record):
             to red, green and blue.
     """
 
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    input_size: tuple[int, int] | None = None
+    mean: tuple[FiniteFloat, ...] = ()
+    std: tuple[FiniteFloat, ...] = ()
+    input_size: tuple[PositiveInt, PositiveInt] | None = None
     crop_share: float | None = Field(default=None, gt=0, le=1)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     channel_order: ChannelOrder = "rgb"

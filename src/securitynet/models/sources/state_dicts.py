@@ -18,12 +18,16 @@ from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weights import StateDict
+from securitynet.randomness import seed_global_state
 from securitynet.untrusted import check_growth
 
 _SHOWN = 4
 
 # Two class counts show which tensors depend on them; some libraries build for CIFAR-10 and CIFAR-100 only.
 _PROBES = (10, 100)
+
+_MOST_PROBED = 64
+_probed: dict[tuple[str, Shape], nn.Module] = {}
 
 
 def build_quietly(
@@ -76,7 +80,7 @@ def check_network_memory(source: NetworkSource, shape: Shape, state: StateDict, 
 def _quiet() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
+        seed_global_state(0)
         yield
 
 
@@ -94,19 +98,30 @@ def deduce_shape(source: NetworkSource, state: StateDict, image_size: int, *, ch
     """
     keys = frozenset(state)
     start = Shape(source.num_classes or _PROBES[0], source.channels or channels, image_size)
-    network = build_quietly(source, start, keys, meta=True)
+    network = _probe(source, start, keys)
     fitted = fit_keys(state, network.state_dict())
     count = _deduce_classes(source, start, fitted, keys)
     shape = Shape(count or start.num_classes, _deduce_channels(network, fitted) or start.channels, image_size)
     return shape, count is not None
 
 
+def _probe(source: NetworkSource, shape: Shape, keys: frozenset[str]) -> nn.Module:
+    """Build a network of which only the shapes of its tensors matter, once if nothing else determines them."""
+    if not source.known_shapes:
+        return build_quietly(source, shape, keys, meta=True)
+    known = source.architecture, shape
+    if known not in _probed:
+        if len(_probed) >= _MOST_PROBED:
+            _probed.clear()
+        _probed[known] = build_quietly(source, shape, keys, meta=True)
+    return _probed[known]
+
+
 def _deduce_classes(source: NetworkSource, start: Shape, fitted: StateDict, keys: frozenset[str]) -> int | None:
     if source.fixed_classes:
         return source.num_classes
     small, large = (
-        build_quietly(source, Shape(count, start.channels, start.image_size), keys, meta=True).state_dict()
-        for count in _PROBES
+        _probe(source, Shape(count, start.channels, start.image_size), keys).state_dict() for count in _PROBES
     )
     seen: Counter[int] = Counter()
     for key, tensor in small.items():

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from typing_extensions import override
 
 from securitynet.errors import ModelError, RefusedFile, UnsafeFile
+from securitynet.models.sources.safetensors_names import check_names
 from securitynet.models.sources.storages import check_storages
 from securitynet.models.sources.weight_sets import choose_set, list_other_parts
 from securitynet.untrusted import bound_growth, check_archive, describe_size, open_regular
@@ -221,6 +222,7 @@ def _read_safetensors(path: Path) -> StateDict:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = file.keys()
             _check_count(path, len(names))  # before each of them takes its time
+            check_names(path)
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error

@@ -140,6 +140,7 @@ def train_model(
     *,
     defense: TrainingDefense | None = None,
     backdoor: TrainingBackdoor | None = None,
+    dataset: ImageDataset | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> tuple[Path, TargetRecord]:
@@ -149,6 +150,7 @@ def train_model(
         config: The configuration.
         defense: The configured defense that it names: see `securitynet.defenses.base.make_training_defense`.
         backdoor: The configured backdoor that it names: see `securitynet.backdoors.base.prepare_backdoor`.
+        dataset: The dataset that it names, if it is loaded already.
         progress: Called after each epoch with (epochs done, epochs in all, history so far).
         note: Called with messages for the user; logged if None.
 
@@ -165,7 +167,8 @@ def train_model(
     built = find_architecture(config.architecture)
     check_path(config.weights_file)
     resolve_device(config.device)
-    dataset = securitynet.datasets.load(config.dataset, **load_options(config))
+    if dataset is None:
+        dataset = securitynet.datasets.load(config.dataset, **load_options(config))
     request = TrainingRequest(
         built,
         dataset,

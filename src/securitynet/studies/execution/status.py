@@ -63,7 +63,7 @@ def read_status(state: Path) -> Status | None:
         content = json.loads(read_stored(state / FILE))
         content["failures"] = [(name, reason) for name, reason in content.get("failures", [])]
         return Status(**content)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):  # AttributeError: no table
         return None
 
 

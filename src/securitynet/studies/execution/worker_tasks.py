@@ -121,10 +121,12 @@ class TaskRunner:
         return outcome.model_copy(update={"seconds": time.perf_counter() - started})
 
     def _train(self, task: WorkerTask, report_progress: ReportProgress | None) -> TaskOutcome:
-        train_weights(
-            TrainConfig.model_validate(task.target.train), self.root, self.cache, self.device, report_progress
-        )
+        self._train_weights(TrainConfig.model_validate(task.target.train), report_progress)
         return TaskOutcome()
+
+    def _train_weights(self, recipe: TrainConfig, report_progress: ReportProgress | None) -> Path:
+        dataset = self._load_dataset(recipe)
+        return train_weights(recipe, self.root, self.cache, self.device, dataset, report_progress)
 
     def _get_open(self, target: TargetPlan, report_progress: ReportProgress | None = None) -> _OpenTarget:
         """Return the target, and open it if it is not open."""
@@ -133,7 +135,7 @@ class TaskRunner:
         options = dict(target.options)
         if target.train is not None:
             recipe = TrainConfig.model_validate(target.train)
-            options["weights"] = str(train_weights(recipe, self.root, self.cache, self.device, report_progress))
+            options["weights"] = str(self._train_weights(recipe, report_progress))
         if target.weights_url is not None:
             options["weights"] = str(fetch_weights(target.weights_url, target.catalog or "", target.enforced))
         config = AssessConfig.model_validate({**options, "cache": self.cache, "device": self.device})
@@ -164,7 +166,7 @@ class TaskRunner:
             opened.reviewed = True
         return signals
 
-    def _load_dataset(self, config: AssessConfig) -> ImageDataset:
+    def _load_dataset(self, config: AssessConfig | TrainConfig) -> ImageDataset:
         options = load_options(config)
         key = str([config.dataset, options])
         if key not in self._datasets:
@@ -323,7 +325,12 @@ class TaskRunner:
 
 
 def train_weights(
-    config: TrainConfig, root: Root, cache: Path, device: str, report_progress: ReportProgress | None = None
+    config: TrainConfig,
+    root: Root,
+    cache: Path,
+    device: str,
+    dataset: ImageDataset,
+    report_progress: ReportProgress | None = None,
 ) -> Path:
     """Return the path of the weights of a recipe: from the cache, else from the results, else trained now.
 
@@ -332,6 +339,7 @@ def train_weights(
         root: Root of the results; an object store also holds the weights for other machines.
         cache: Folder for what can be recomputed.
         device: Device to train on.
+        dataset: The dataset that it names.
         report_progress: Called after each epoch.
     """
     config, defense, backdoor = prepare_training(config)
@@ -346,6 +354,7 @@ def train_weights(
             config.model_copy(update={"out": path, "device": device}),
             defense=defense,
             backdoor=backdoor,
+            dataset=dataset,
             progress=_report_epochs(report_progress),
         )
         if root.folder is None and not root.exists(shared):
