@@ -32,6 +32,20 @@ def make_generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, purpose, epoch))
 
 
+def seed_global_state(seed: int) -> None:
+    """Seed torch's global random state on all devices that are in use, as ``torch.manual_seed`` does.
+
+    For each kind of device that is not in use, the latter formats a traceback: a tenth of the time of a short training.
+
+    Args:
+        seed: The seed.
+    """
+    if any(backend.is_initialized() for backend in (torch.cuda, torch.xpu)) or torch.backends.mps.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 @contextlib.contextmanager
 def isolate_random_state() -> Iterator[None]:
     """Restore torch's global random state on all devices after the block."""

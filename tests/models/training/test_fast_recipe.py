@@ -16,6 +16,7 @@ from torch.nn import functional
 from securitynet.datasets import load, splits
 from securitynet.devices import uses_bfloat16
 from securitynet.errors import ConfigurationError, UnknownName
+from securitynet.models.architectures.factory import build
 from securitynet.models.shadows.plan import ShadowPlan, ShadowTraining, resolve_training
 from securitynet.models.store.record_files import read_target_record
 from securitynet.models.store.train_target import train_target
@@ -275,8 +276,14 @@ class Interrupted(Exception):
     """Stands for whatever ends a process between two epochs."""
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_interrupted_after_any_epoch_the_weights_are_the_same(tmp_path, monkeypatch, precision):
+def airbench() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build("airbench-small", 10, 1, 8)
+
+
+@pytest.mark.parametrize(("network", "precision"), [(network, "fp32"), (network, "bf16"), (airbench, "bf16")])
+def test_interrupted_after_any_epoch_the_weights_are_the_same(tmp_path, monkeypatch, network, precision):
     monkeypatch.setattr(CheckpointFile, "due", lambda self: True)
     recipe = make_recipe(
         "fast", "simple-cnn", {**SMALL, "precision": precision, "learning_rate": 0.1, "bias_rate": 4.0}

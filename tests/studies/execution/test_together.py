@@ -19,6 +19,8 @@ from securitynet.records import (
     TrialSpec,
 )
 from securitynet.results.store import TrialStore
+from securitynet.studies.definition.file import RunSettings
+from securitynet.studies.execution import run_options
 from securitynet.studies.execution.scheduler import find_group
 from study_box import FACTORY
 
@@ -150,3 +152,10 @@ def make_trial(seed: int = 0) -> SimpleNamespace:
 def test_targets_with_other_numbers_of_classes_are_in_other_groups():
     ten, two = (SimpleNamespace(facts={"num_classes": count}) for count in (10, 2))
     assert find_group(make_trial(1), ten) == find_group(make_trial(2), ten) != find_group(make_trial(1), two)
+
+
+def test_open_targets_take_an_eighth_of_the_memory_at_most(monkeypatch):
+    monkeypatch.setattr(run_options, "read_available_memory", lambda: 8 << 30)
+    assert run_options.bound_memory(RunSettings()) == 1 << 30
+    assert run_options.bound_memory(RunSettings(workers=4)) == 1 << 28
+    assert run_options.bound_memory(RunSettings(workers=4, memory_limit=1.0)) == 1 << 27

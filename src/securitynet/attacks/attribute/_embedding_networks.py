@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from torch import nn
 
 from securitynet.models.training.ensembles import predict_logits
-from securitynet.randomness import isolate_random_state
+from securitynet.randomness import isolate_random_state, seed_global_state
 
 _LARGEST_INPUT = 10.0
 _HEAVIEST = 4.0
@@ -103,7 +103,7 @@ def build_attack_network(width: int, neurons: int, values: int, seed: int) -> nn
         seed: Seed of the initial weights.
     """
     with isolate_random_state():
-        torch.manual_seed(seed)
+        seed_global_state(seed)
         return nn.Sequential(nn.Linear(width, neurons), nn.ReLU(), nn.Linear(neurons, values))
 
 

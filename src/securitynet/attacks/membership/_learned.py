@@ -32,7 +32,7 @@ from securitynet.models.targets.signals import Signals, collect_signals
 from securitynet.models.targets.target import Target
 from securitynet.models.training.batched import Inputs
 from securitynet.models.training.ensembles import EnsembleTraining, predict_logits, train_together
-from securitynet.randomness import derive_seed, isolate_random_state
+from securitynet.randomness import derive_seed, isolate_random_state, seed_global_state
 from securitynet.records import Auxiliary
 
 Features = tuple[NDArray[np.float32], ...]
@@ -278,7 +278,7 @@ class LearnedAttack(Attack):
 
     def _fresh(self, widths: Sequence[int], seed: int) -> nn.Module:
         with isolate_random_state():
-            torch.manual_seed(seed)
+            seed_global_state(seed)
             return self.network(widths)
 
     def _hardly_trained(self, records: int) -> tuple[str, ...]:

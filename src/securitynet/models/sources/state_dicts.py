@@ -18,6 +18,7 @@ from securitynet.errors import ModelError, WeightsMismatch
 from securitynet.models.sources.base import NetworkSource, Shape
 from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weights import StateDict
+from securitynet.randomness import seed_global_state
 from securitynet.untrusted import check_growth
 
 _SHOWN = 4
@@ -79,8 +80,7 @@ def check_network_memory(source: NetworkSource, shape: Shape, state: StateDict, 
 def _quiet() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # `torch.manual_seed` formats a traceback for each kind of device: a tenth of the time in which a model loads.
-        torch.default_generator.manual_seed(0)
+        seed_global_state(0)
         yield
 
 

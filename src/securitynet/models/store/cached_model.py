@@ -45,7 +45,7 @@ from securitynet.models.training.training_defense import (
     assign_roles,
     train_with_defense,
 )
-from securitynet.randomness import derive_seed, isolate_random_state
+from securitynet.randomness import derive_seed, isolate_random_state, seed_global_state
 from securitynet.records import Access
 from securitynet.untrusted import parse_json, read_bytes
 
@@ -276,7 +276,7 @@ def build_fresh_network(spec: ModelSpec) -> nn.Module:
         ModelError: If it cannot be built for the images or the classes.
     """
     with isolate_random_state():
-        torch.manual_seed(derive_seed(spec.recipe.seed, "initial weights"))
+        seed_global_state(derive_seed(spec.recipe.seed, "initial weights"))
         return spec.built.build(spec.num_classes, spec.dataset.image_shape[0], spec.side)
 
 

@@ -38,7 +38,7 @@ from securitynet.models.training.training_defense import (
     assign_roles,
     has_group_norms,
 )
-from securitynet.randomness import derive_seed, isolate_random_state
+from securitynet.randomness import derive_seed, isolate_random_state, seed_global_state
 from securitynet.records import DatasetIdentity
 from securitynet.version import __version__
 
@@ -262,7 +262,7 @@ def make_initial_network(built: Architecture, shape: tuple[int, int, int], seed:
         seed: Seed of the recipe.
     """
     with isolate_random_state():
-        torch.manual_seed(derive_seed(seed, "initial weights"))
+        seed_global_state(derive_seed(seed, "initial weights"))
         return built.build(*shape)
 
 

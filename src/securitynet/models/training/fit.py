@@ -40,7 +40,7 @@ from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.optimizers import make_optimizer, set_learning_rate
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
-from securitynet.randomness import derive_seed, isolate_random_state, make_generator
+from securitynet.randomness import derive_seed, isolate_random_state, make_generator, seed_global_state
 from securitynet.records import Record
 
 logger = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class _Run:
         number, seed = self.history.epochs_run, self.recipe.seed
         rate = self.recipe.learning_rate_at(number)
         set_learning_rate(self.optimizer, rate)
-        torch.manual_seed(derive_seed(seed, "dropout", number))  # isolated by `fit`
+        seed_global_state(derive_seed(seed, "dropout", number))  # isolated by `fit`
         batches = self.procedure.batches(self, number)
         changes = make_generator(seed, "augmentation", number)
         mirrored = choose_mirrored(self.recipe.augment, len(self.feed), seed, number)

@@ -28,7 +28,7 @@ from securitynet.models.sources.references import ModelReference, parse_referenc
 from securitynet.models.sources.versions import describe_builder
 from securitynet.models.targets import heads
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs, flatten_scores, take_scores
-from securitynet.randomness import isolate_random_state
+from securitynet.randomness import isolate_random_state, seed_global_state
 
 _PROBE = 4
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -178,7 +178,7 @@ def _has_fixed_weights(architecture: Architecture, shape: Shape) -> bool:
     with isolate_random_state():
         states = []
         for seed in (1, 2):
-            torch.manual_seed(seed)
+            seed_global_state(seed)
             state = architecture._build(shape).state_dict()
             states.append({name: value.clone() for name, value in state.items() if value.ndim > 1})
     first, second = states

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from securitynet.errors import SecurityNetError
+from securitynet.memory import read_available_memory
 from securitynet.results.index import Index
 from securitynet.results.root import Root
 from securitynet.studies.definition.file import RunSettings
 from securitynet.studies.definition.plan import StudyPlan
 from securitynet.studies.execution.lock import Note
+from securitynet.studies.execution.scheduler import MOST_MEMORY
 
 
 class StudyStopped(SecurityNetError):
@@ -64,3 +66,15 @@ def write_study(root: Root, plan: StudyPlan) -> None:
     except FileNotFoundError:
         pass
     root.write("study.toml", text)
+
+
+def bound_memory(settings: RunSettings) -> int:
+    """Return the bytes that the small targets which a worker keeps open may take: an eighth of what it may have.
+
+    Args:
+        settings: The number of workers, and their limit.
+    """
+    limit, available = settings.memory_limit, read_available_memory()
+    bounds = [] if limit is None else [int(limit * 2**30)]
+    bounds += [] if available is None else [available // (settings.workers or 1)]
+    return min([MOST_MEMORY, *(bound // 8 for bound in bounds)])

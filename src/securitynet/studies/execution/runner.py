@@ -35,6 +35,7 @@ from securitynet.studies.execution.progress import PendingTrials, StudyProgress
 from securitynet.studies.execution.run_options import (
     RunOptions,
     StudyStopped,
+    bound_memory,
     make_storage_error,
     refresh_index,
     write_study,
@@ -110,7 +111,7 @@ class Runner:
         )
         write_study(self.root, self.plan)
         self.progress.drop_stale(self.records)
-        schedule = self._schedule = Schedule(self._list_targets())
+        schedule = self._schedule = Schedule(self._list_targets(), memory=bound_memory(options.settings))
         if schedule.finished:
             return self._end("finished")
         executor = self.make_executor(self._begin_term(lock))

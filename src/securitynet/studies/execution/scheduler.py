@@ -121,10 +121,11 @@ class Schedule:
 
     Args:
         targets: Targets with pending tasks, in the order of the study.
+        memory: Bytes that the targets which a worker keeps open may take together, about.
     """
 
-    def __init__(self, targets: Iterable[TargetTasks]) -> None:
-        self.targets = list(targets)
+    def __init__(self, targets: Iterable[TargetTasks], *, memory: int = MOST_MEMORY) -> None:
+        self.targets, self.memory = list(targets), memory
         # Keyed by the recipe, not by the target: targets that differ only in their assessment share one training.
         self.recipes: dict[str, WorkState] = {
             target.plan.train_key: "todo" for target in self.targets if target.plan.train_key
@@ -156,7 +157,7 @@ class Schedule:
         """
         held = self._held.get(slot, [])
         task = next(filter(None, map(self._choose_task, reversed(held))), None)
-        if task is None and _is_full(held):
+        if task is None and self._is_full(held):
             task = self._choose_group(held)
         task = (
             task
@@ -186,7 +187,7 @@ class Schedule:
     def _hold(self, slot: int, task: Task) -> None:
         """Record which targets a slot holds open with this task: its own, and those with trials that wait."""
         before, own = self._held.get(slot, []), task.targets
-        room = not _is_full(before) or all(target in before for target in own)
+        room = not self._is_full(before) or all(target in before for target in own)
         kept = [target for target in before if target not in own and target.waits and room]
         self.release(slot)
         self._held[slot] = [*kept, *own]
@@ -245,7 +246,7 @@ class Schedule:
             memory: Bytes that the open target takes; None if that is not known.
         """
         target.trials = deque(trials)
-        if memory is not None and memory <= MOST_MEMORY // 8 and target.divisible:
+        if memory is not None and memory <= self.memory // 8 and target.divisible:
             target.groups, target.memory = dict(groups or {}), memory
         target.dependencies_known = not list_dependencies
         target.state = "open"
@@ -341,6 +342,11 @@ class Schedule:
         kind: TaskKind = "run_trial" if len(members) == 1 else "run_together"
         return Task(kind, *members[0], members=() if len(members) == 1 else tuple(members))
 
+    def _is_full(self, held: Sequence[TargetTasks]) -> bool:
+        """Whether a slot should open no further target before the trials that wait on its targets have run."""
+        waiting = [target for target in held if target.waits]
+        return len(waiting) >= MOST_TOGETHER or sum(target.memory for target in waiting) > self.memory // 2
+
     def _choose_closed(self) -> Task | None:
         """Choose the first target in the order of the study that can be opened; targets to be trained go to the end."""
         for _ in range(len(self._unopened)):
@@ -368,12 +374,6 @@ class Schedule:
                 if task is not None:
                     return task
         return None
-
-
-def _is_full(held: Sequence[TargetTasks]) -> bool:
-    """Whether a slot should open no further target before the trials that wait on its targets have run."""
-    waiting = [target for target in held if target.waits]
-    return len(waiting) >= MOST_TOGETHER or sum(target.memory for target in waiting) > MOST_MEMORY // 2
 
 
 def find_group(trial: StudyTrial, record: StudyTargetRecord) -> str:
