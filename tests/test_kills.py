@@ -360,6 +360,7 @@ def check_full_disk(name: str, number: int, earlier: bytes | None, home: Path, u
     files = [place.folder / file for file in command.writes]
     if earlier is not None:
         for file in files:
+            file.parent.mkdir(exist_ok=True)
             file.write_bytes(earlier)
     code, errors = place.run(*command.arguments, **dying_environment(place.folder, home / "counts", (SPACE, number)))
     moment = f"{name}, {number}: exit code {code}, {errors}"
