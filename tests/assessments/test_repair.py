@@ -64,7 +64,7 @@ def test_the_default_repair_removes_strong_backdoors(kind, seed, digits, tmp_pat
     before, after = document["before"], document["after"]
     assert before["success"] > 0.8 and after["success"] < 0.1
     assert after["accuracy"] > before["accuracy"] - 0.03
-    assert document["defenses"] == ["fine-pruning", "unlearning"] and document["images"] == 449  # as many as members
+    assert document["defenses"] == ["fine-pruning", "unlearning"] and document["images"] == 450  # as many as members
 
 
 def test_the_record_of_a_repaired_model_says_how(models, tmp_path):

@@ -269,6 +269,8 @@ def test_the_judge_has_another_architecture_than_the_target(digits_target, digit
         digits_target.backend.reference = before
     assert changed.architecture == "vgg11"
     assert changed.recipe["epochs"] == 3 and changed.recipe["optimizer"] == "adam"
+    # A recipe by its name is taken whole.
+    assert _named(EvaluatorTraining(recipe="fast"), digits_target, digits_data).recipe == {"recipe": "fast"}
 
 
 @pytest.mark.slow

@@ -23,10 +23,10 @@ from securitynet.randomness import derive_seed
 from securitynet.records import Record
 
 FALLBACK_ARCHITECTURE = "simple-cnn"
+"""Architecture of shadow models where the target's is not known, and none was chosen."""
 
 MOST_SHADOWS = 100_000
 """Shadow models of one attack; a number with too many digits would take all memory before anything is trained."""
-"""Architecture of shadow models where the target's is not known, and none was chosen."""
 
 _RANKED = 1 << 16
 """Records whose ranks are computed at once."""
