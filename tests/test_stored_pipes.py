@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 
+from securitynet.assessments.comparison import read_names
 from securitynet.errors import RefusedFile
 from securitynet.files import read_with_digest, write_with_digest
 from securitynet.reports.study import render_study_report
@@ -74,6 +75,11 @@ def test_a_report_does_without_the_study_file(tmp_path):
     write_result(tmp_path, "c" * 64, np.linspace(0, 1, 400), np.ones(400, bool))
     os.mkfifo(tmp_path / "study.toml")
     assert "<html" in render_study_report(tmp_path)
+
+
+def test_names_of_records_are_not_read_from_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "exposed.csv")
+    assert read_names(tmp_path / "exposed.csv") == {}
 
 
 @pytest.mark.parametrize("read", [read_private_key, read_public_key])

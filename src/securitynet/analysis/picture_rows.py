@@ -43,7 +43,11 @@ def list_pictures(result: TrialResult, store: TrialStore, row: Mapping[str, Any]
     arrays = store.load_arrays(result)
     if arrays is None:
         return
-    for gallery in output.from_arrays(arrays).galleries():
+    try:
+        galleries = output.from_arrays(arrays).galleries()
+    except (LookupError, ValueError, TypeError):  # another version's, or no pictures at all
+        return
+    for gallery in galleries:
         for name, images in zip(gallery.rows[:MOST_ROWS], gallery.images[:MOST_ROWS], strict=True):
             for column, image in zip(gallery.columns, images, strict=True):
                 settings = {"row": name, "column": column, "png": encode_png(image)}

@@ -22,6 +22,7 @@ from securitynet.memory import pause_garbage_collection, release_freed_memory
 from securitynet.metrics import roc
 from securitynet.records import Measurement, TrialResult
 from securitynet.results.columns import make_frame
+from securitynet.results.score_arrays import have_scores
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetRecord, StudyTargetStore, make_target_key
 from securitynet.studies.execution.inspect import read_trials
@@ -173,7 +174,7 @@ def tabulate_curve(arrays: Mapping[str, NDArray[Any]], row: Mapping[str, Any]) -
             the records that are not judged, where there are any.
         row: Of a tidy frame, for the trial's columns.
     """
-    if not {"scores", "is_member"} <= arrays.keys():
+    if not have_scores(arrays):
         return []
     scores, is_member = arrays["scores"], arrays["is_member"]
     if "left_out" in arrays:

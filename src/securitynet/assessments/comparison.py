@@ -19,12 +19,14 @@ import scipy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, RefusedFile
 from securitynet.metrics import paired, paired_auc, roc
 from securitynet.records import Direction, Measurement
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
 from securitynet.results.document import ResultDocument, TrialSummary, read_document
+from securitynet.results.score_arrays import have_scores
 from securitynet.results.store import TrialStore
+from securitynet.untrusted import check_regular
 
 MOST_NAMED = 100
 FEWEST_RECORDS = 8
@@ -89,9 +91,10 @@ def read_result(path: Path) -> StoredResult:
 def read_names(path: Path) -> dict[int, str]:
     """Record -> its file, from an ``exposed.csv``; empty if there is none, or it is damaged."""
     try:
+        check_regular(path)
         with path.open(encoding="utf-8", newline="") as stream:
             return {int(row["record"]): row["file"] for row in csv.DictReader(stream)}
-    except (OSError, KeyError, ValueError, csv.Error):
+    except (OSError, KeyError, ValueError, TypeError, csv.Error, RefusedFile):
         return {}
 
 
@@ -168,7 +171,7 @@ def _load(result: StoredResult, trial: TrialSummary) -> dict[str, NDArray[Any]] 
     """The stored scores of a trial, without records that are not evaluated, in the order of the records."""
     stored = result.store.load(trial.id)
     arrays = result.store.load_arrays(stored) if stored is not None else None
-    if arrays is None or not {"indices", "scores", "is_member"} <= arrays.keys():
+    if arrays is None or not have_scores(arrays, "indices"):
         return None
     keep = ~np.isin(arrays["indices"], arrays.get("left_out", np.array([], dtype=np.int64)))
     order = np.flatnonzero(keep)[np.argsort(arrays["indices"][keep], kind="stable")]

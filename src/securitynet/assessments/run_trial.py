@@ -116,9 +116,19 @@ def reuse(
     arrays = store.load_arrays(earlier)
     if arrays is None:
         return None
-    whole = planned.method.output.from_arrays(arrays)
-    output = options.restrict_output(whole)
-    measured = options.measure_output(planned.name, output)
+    try:
+        whole = planned.method.output.from_arrays(arrays)
+        output = options.restrict_output(whole)
+        measured = options.measure_output(planned.name, output)
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        SecurityNetError,
+    ) as error:  # arrays that this method has not written
+        logger.warning("The stored output of %s does not fit it; the trial runs again: %s", planned.name, error)
+        return None
     marks = earlier.doubts if marks is None else marks
     if measured != list(earlier.measurements) or marks != earlier.doubts:  # other levels, rates or checks this time
         update = {"measurements": tuple(measured), "doubts": marks}

@@ -106,7 +106,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:  # a full disk, a folder that can't be written, a file that vanished: not a bug of ours
-        where = f": {error.filename}" if error.filename else ""
+        name = error.filename2 or error.filename  # the first is a temporary one where a file is moved
+        where = f": {name}" if name else ""
         hint = "Check the path, its permissions, and the space left on the disk."
         console.print_error(f"{error.strerror or error}{where}.", hint)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ from securitynet.version import __version__
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
+
+logger = logging.getLogger(__name__)
 
 MOST_ROWS = 3000
 """Rows of the table of measurements; ``study export`` writes all."""
@@ -288,7 +291,12 @@ def _galleries(
         if arrays is None:
             continue
         output = REGISTRIES[trial.spec.kind].get(trial.spec.method).output
-        for gallery in show_galleries(output.from_arrays(arrays)):
+        try:
+            shown = show_galleries(output.from_arrays(arrays))
+        except (LookupError, ValueError, TypeError) as error:  # another version's, or no pictures at all
+            logger.warning("The pictures of a trial of %s are left out: %s", trial.spec.method, error)
+            continue
+        for gallery in shown:
             yield (
                 f"{trial.spec.method} on {named.get(trial.spec.target.checksum, trial.spec.target.reference)}",
                 gallery,

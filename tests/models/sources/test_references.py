@@ -94,3 +94,8 @@ def test_weights_alone_hint_at_the_network_of_their_record(tmp_path, record, hin
     with pytest.raises(ConfigurationError) as caught:
         parse_reference(str(weights))
     assert hint in caught.value.hint
+
+
+def test_an_address_of_brackets_is_none():
+    with pytest.raises(ConfigurationError, match="not an address"):
+        parse_reference("http://[::1/v2/models/toy")

@@ -152,6 +152,14 @@ def test_torchscript_is_refused(tmp_path):
         read_state_dict(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_complex_weights_are_refused(name, tmp_path):
+    state = {key: torch.complex(value, value) for key, value in a_state().items() if value.is_floating_point()}
+    (save_file if name.endswith("s") else torch.save)(state, tmp_path / name)
+    with pytest.raises(ModelError, match="complex"):
+        read_state_dict(tmp_path / name)
+
+
 def test_a_tensor_that_is_named_twice(tmp_path):
     """Of two places for one name, another program may read the other."""
     header = b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "a": {"dtype": "U8", "shape": [1], '

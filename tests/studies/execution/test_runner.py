@@ -86,7 +86,7 @@ mode = ["ok", "raise", "exit", "segv", "hang", "print", "once-kill", "memory"]
     assert "exit code 7, 2 times" in results["exit"].reason
     assert "SIGSEGV" in results["segv"].reason and "Segmentation fault" in results["segv"].traceback
     assert "time limit of 10 seconds" in results["hang"].reason
-    assert "1.5 GiB are allowed" in results["memory"].reason
+    assert "above the limit of 1.5 GiB" in results["memory"].reason
     # Failures are records: they stay until they are asked to run again.
     assert box.run(**limits).finished_now == 0
     (box.folder / "study.toml").write_text((box.folder / "study.toml").read_text().replace('"hang", ', ""))

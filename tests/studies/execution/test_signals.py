@@ -64,7 +64,7 @@ def test_two_assessments_in_one_folder(tmp_path):
     options = ["--attacks", "loss,modified-entropy", "--detectors", "none", "--limit", "200", "--weights", weights]
     command = [*program, "assess", *model, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    train = [*program, "train", *model, "--epochs", "1", "--out", weights]
+    train = [*program, "train", *model, "--limit", "200", "--epochs", "1", "--out", weights]
     subprocess.run(train, env=environment, check=True, capture_output=True)
     started = [
         subprocess.Popen([*command, "--out", str(tmp_path / out)], env=environment) for out in ("both", "both", "alone")

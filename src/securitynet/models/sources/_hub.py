@@ -41,7 +41,7 @@ def fetch_hub_file(repository: str, names: Iterable[str], *, revision: str | Non
         cached = try_to_load_from_cache(repository, name, cache_dir=constants.HF_HUB_CACHE, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
-    host = urlsplit(constants.ENDPOINT).netloc
+    host = urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
         raise ModelError(
             f"{reference} is not in the cache of the hub's client, which is set to work offline.",

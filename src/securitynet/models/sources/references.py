@@ -146,9 +146,12 @@ def parse_reference(text: str) -> ModelReference:
 
 
 def _parse_address(text: str) -> ModelReference:
-    parts = urlsplit(text)
-    scheme = SCHEMES.by_name.get(parts.scheme)
-    if scheme is None or not scheme.address or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        scheme = SCHEMES.by_name.get(parts.scheme) if parts.hostname else None
+    except ValueError:  # brackets that hold no address
+        scheme = None
+    if scheme is None or not scheme.address:
         forms = " or ".join(known.form for known in SCHEMES.schemes if known.address)
         raise ConfigurationError(f"{text!r} is not an address of a model.", hint=f"Endpoints are written {forms}.")
     if parts.username or parts.password:

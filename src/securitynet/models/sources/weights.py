@@ -223,7 +223,7 @@ def _read_safetensors(path: Path) -> StateDict:
             names = file.keys()
             _check_count(path, len(names))  # before each of them takes its time
             check_names(path)
-            return {name: file.get_tensor(name) for name in names}
+            return {name: _check_kind(file.get_tensor(name), name, path) for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error
 
@@ -369,15 +369,20 @@ def _check_count(path: Path, count: int) -> None:
         raise ModelError(f"{path} holds {count:,} entries; no network has more than {_MOST_ENTRIES:,} tensors.")
 
 
+def _check_kind(value: torch.Tensor, key: str, path: Path) -> torch.Tensor:
+    """A tensor, if a network can take its values: torch would drop the imaginary part of complex ones."""
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise ModelError(f"{path}: {key} is a sparse, quantised or complex tensor, which is not supported.")
+    return value
+
+
 def _tensors(content: Mapping[Any, Any], path: Path) -> StateDict:
     _check_count(path, len(content))
     state: StateDict = {}
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             continue
-        if value.layout != torch.strided or value.is_quantized:
-            raise ModelError(f"{path}: {key} is a sparse or quantised tensor, which is not supported.")
-        value = value.detach()
+        value = _check_kind(value, key, path).detach()
         state[key] = value.float() if value.is_floating_point() else value
     if not state:
         held = ", ".join(map(str, list(content)[:5])) or "nothing"
