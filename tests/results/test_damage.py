@@ -45,6 +45,26 @@ def read_file(path, parse):
     return parse(path) if path.exists() else None
 
 
+INDEXES: dict[str, Index] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def indexes(tmp_path_factory):
+    """Indexes of one failed target each, whose reason is old or new: what tables are written from."""
+    for value in ("old", "new"):
+        root = FolderRoot(tmp_path_factory.mktemp("indexed"))
+        StudyTargetStore(root).save(make_target(value))
+        INDEXES[value] = Index(tmp_path_factory.mktemp("index") / "index.sqlite", root)
+        INDEXES[value].refresh()
+    yield
+    for index in INDEXES.values():
+        index.close()
+
+
+def read_reason(table):
+    return pandas.read_csv(table)["reason"][0].removeprefix("the target could not be opened: ")
+
+
 KINDS = {
     "trial": (write_trial, read_trial),
     "target": (
@@ -60,8 +80,8 @@ KINDS = {
         lambda folder: read_file(folder / "x", lambda path: read_with_digest(path).decode()),
     ),
     "table": (
-        lambda folder, value: write_table(pandas.DataFrame({"a": [value]}), folder / "x.csv"),
-        lambda folder: read_file(folder / "x.csv", lambda path: pandas.read_csv(path)["a"][0]),
+        lambda folder, value: write_table(INDEXES[value], folder / "x.csv"),
+        lambda folder: read_file(folder / "x.csv", read_reason),
     ),
     "new file": (
         lambda folder, value: FolderRoot(folder).create(f"{value}.json", value.encode()),

@@ -101,18 +101,18 @@ def test_what_is_not_stated_of_the_recipe_is_as_it_suits_the_defense():
     def recipe(**stated):
         config = TrainConfig(architecture="simple-cnn", dataset="digits", defense="dp-sgd", **stated)
         named, defense = resolve_defense(config)
-        assert resolve_defense(named)[0].recipe == named.recipe
+        assert resolve_defense(named)[0].chosen_recipe == named.chosen_recipe
         assert isinstance(defense, DpSgd)
-        return named.recipe
+        return named.chosen_recipe
 
     plain = TrainConfig(architecture="simple-cnn", dataset="digits")
-    assert recipe() == plain.recipe.model_copy(update=RECIPE)
-    assert recipe(epochs=7, schedule="cosine") == plain.recipe.model_copy(
+    assert recipe() == plain.chosen_recipe.model_copy(update=RECIPE)
+    assert recipe(epochs=7, schedule="cosine") == plain.chosen_recipe.model_copy(
         update={**RECIPE, "epochs": 7, "schedule": "cosine"}
     )
     assert recipe(optimizer="adam").epochs == plain.epochs  # its learning rates are others
-    assert recipe(configure=("dp-sgd.preset=celeba-1",)) == plain.recipe  # the paper's
-    assert resolve_defense(plain)[0].recipe == plain.recipe
+    assert recipe(configure=("dp-sgd.preset=celeba-1",)) == plain.chosen_recipe  # the paper's
+    assert resolve_defense(plain)[0].chosen_recipe == plain.chosen_recipe
 
 
 @pytest.mark.slow

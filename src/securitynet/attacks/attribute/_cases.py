@@ -57,7 +57,7 @@ class NetworkTraining:
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedCase:
+class PreparedAttributes:
     """An attack on one target before the networks that learn from its embeddings are trained."""
 
     tasks: Sequence[AttributeTask]

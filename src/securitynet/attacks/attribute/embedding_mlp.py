@@ -17,7 +17,7 @@ from scipy.special import softmax
 from torch import nn
 from typing_extensions import override
 
-from securitynet.attacks.attribute._cases import AttributeTask, NetworkTraining, PreparedCase
+from securitynet.attacks.attribute._cases import AttributeTask, NetworkTraining, PreparedAttributes
 from securitynet.attacks.attribute._controls import (
     ByAttribute,
     InferredValues,
@@ -123,17 +123,17 @@ class EmbeddingMLP(Attack):
     @override
     def run_together(self, cases: Sequence[tuple[Target, TrialData, Context]]) -> list[InferredAttributes]:
         prepared = [self._prepare(*case) for case in cases]
-        groups: dict[str, list[PreparedCase]] = {}
+        groups: dict[str, list[PreparedAttributes]] = {}
         for case in prepared:  # only networks of one shape, with the same records, can be trained together
             groups.setdefault(case.group, []).append(case)
-        own: dict[PreparedCase, ByAttribute] = {}
+        own: dict[PreparedAttributes, ByAttribute] = {}
         for group in groups.values():
             first = group[0]
             features = [case.embeddings for case in group]
             own.update(zip(group, self._infer_all(first.tasks, first.everyone, features, first.context), strict=True))
         return [self._conclude(case, own[case]) for case in prepared]
 
-    def _prepare(self, target: Target, data: TrialData, context: Context) -> PreparedCase:
+    def _prepare(self, target: Target, data: TrialData, context: Context) -> PreparedAttributes:
         """Collect what the networks learn from, and the controls."""
         auxiliary = context.threat_model.auxiliary if context.threat_model else self.threat_models[0].auxiliary
         tasks = self._tasks(data, auxiliary)
@@ -142,7 +142,7 @@ class EmbeddingMLP(Attack):
         embeddings = context.embeddings(target, data.dataset, everyone, layer=self.layer)
         random, pixels, reason = self._control(target, tasks, everyone, data, context)
         notes = () if reason is None else (reason,)
-        return PreparedCase(tasks, everyone, embeddings.values, random, pixels, notes, data, context)
+        return PreparedAttributes(tasks, everyone, embeddings.values, random, pixels, notes, data, context)
 
     def _control(
         self,
@@ -180,7 +180,7 @@ class EmbeddingMLP(Attack):
         *random, pixels = obtain_controls(identity, names, len(networks) + 1, context, compute)
         return random, pixels, reason
 
-    def _conclude(self, case: PreparedCase, own: ByAttribute) -> InferredAttributes:
+    def _conclude(self, case: PreparedAttributes, own: ByAttribute) -> InferredAttributes:
         return InferredAttributes(
             tuple(
                 self._inferred(

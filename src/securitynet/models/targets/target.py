@@ -264,7 +264,7 @@ class Target:
                 raise TargetError(f"Images must lie in [0, 1]; these range from {low:g} to {high:g}.")
 
 
-def estimate_memory(target: Target) -> int | None:
+def estimate_target_memory(target: Target) -> int | None:
     """Estimate the bytes that a target takes while nothing runs on it; None if it is no network in this process.
 
     Args:

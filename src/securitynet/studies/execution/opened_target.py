@@ -29,7 +29,7 @@ def check_claims(target: TargetPlan, measurements: Sequence[Measurement], tolera
     return checks
 
 
-def describe_target(
+def describe_opened_target(
     plan: TargetPlan,
     assessed: AssessedTarget,
     signals: Signals,

@@ -42,14 +42,14 @@ from securitynet.models.sources.catalog import fetch_weights
 from securitynet.models.store.record_files import locate_model_record
 from securitynet.models.store.train_target import train_model
 from securitynet.models.targets.signals import Signals, collect_signals
-from securitynet.models.targets.target import estimate_memory
+from securitynet.models.targets.target import estimate_target_memory
 from securitynet.models.training.config import TrainConfig
 from securitynet.results.root import Root, open_root
 from securitynet.results.store import TrialStore
 from securitynet.results.study_targets import StudyTargetStore
 from securitynet.studies.definition.targets import TargetPlan
 from securitynet.studies.definition.trial_request import TrialRequest
-from securitynet.studies.execution.opened_target import check_claims, describe_target, list_lasting_facts
+from securitynet.studies.execution.opened_target import check_claims, describe_opened_target, list_lasting_facts
 from securitynet.studies.execution.task_records import (
     TaskKind,
     TaskOutcome,
@@ -148,7 +148,7 @@ class TaskRunner:
     def _close(self, keep: Collection[str]) -> None:
         """Close the open targets but these."""
         for key in [key for key in self._open if key not in keep]:
-            self._closed += estimate_memory(self._open.pop(key).assessed.target) or _COLLECT_ABOVE
+            self._closed += estimate_target_memory(self._open.pop(key).assessed.target) or _COLLECT_ABOVE
         if self._closed >= _COLLECT_ABOVE:
             gc.collect()  # a target may be large and part of a reference cycle
             self._closed = 0
@@ -194,11 +194,11 @@ class TaskRunner:
                 hint="Check dataset and normalize, or set on_mismatch = 'note'.",
             )
         seconds = {"load": round(loaded - started, 4), "signals": round(time.perf_counter() - loaded, 4)}
-        record = describe_target(task.target, assessed, signals, checks, measurements, seconds)
+        record = describe_opened_target(task.target, assessed, signals, checks, measurements, seconds)
         earlier = self.records.load(record.key)
         if earlier is None or list_lasting_facts(earlier) != list_lasting_facts(record):
             self.records.save(record)
-        return TaskOutcome(record=record, memory=estimate_memory(assessed.target))
+        return TaskOutcome(record=record, memory=estimate_target_memory(assessed.target))
 
     def _plan_trial(self, opened: _OpenTarget, trial: TrialRequest) -> PlannedTrial:
         method = make_method(trial.kind, trial.method, trial.settings)
