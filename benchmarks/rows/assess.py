@@ -112,11 +112,9 @@ def _read_accuracy(out):
     import json
 
     document = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    values = {one["name"]: one["value"] for one in document["measurements"]}
-    return {
-        "accuracy": [values["target.train_accuracy"], values["target.test_accuracy"]],
-        "judged": [document["dataset"]["members"], document["dataset"]["non_members"]],
-    }
+    found = {one["name"]: one for one in document["measurements"]}
+    both = [found["target.train_accuracy"], found["target.test_accuracy"]]
+    return {"accuracy": [one["value"] for one in both], "judged": [one["n"] for one in both]}
 
 
 @ROW.side("ours: signals")
