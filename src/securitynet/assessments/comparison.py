@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 
 from securitynet.assessments.paired_records import PairedRecords, pair_records, read_stored_scores
 from securitynet.errors import ConfigurationError, RefusedFile
-from securitynet.metrics import paired, paired_auc, roc
+from securitynet.metrics import paired, paired_auc, rates, roc
 from securitynet.records import Direction, Measurement
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
 from securitynet.results.document import ResultDocument, read_document
@@ -33,7 +32,6 @@ from securitynet.untrusted import open_regular
 logger = logging.getLogger(__name__)
 
 MOST_NAMED = 100
-MOVER = "MOVER, as if the records were others"
 RESULT_FILE = "result.json"
 
 
@@ -162,7 +160,7 @@ def list_differences(
         ):
             continue
         of_pairs = _pair_difference(measurement, scored, correct)
-        difference = of_pairs or _subtract(other, measurement)
+        difference = of_pairs or rates.subtract_measurement(measurement, other)
         rows.append(
             MeasuredDifference(
                 name=measurement.name,
@@ -191,23 +189,6 @@ def _pair_difference(
             measurement.name, second[rows], first[rows], direction=measurement.direction, level=measurement.level
         )
     return None
-
-
-def _subtract(old: Measurement, new: Measurement) -> Measurement:
-    """New minus old by MOVER (Zou and Donner, Statistics in Medicine 27, 2008), for independent estimates."""
-    assert old.value is not None and old.low is not None and old.high is not None
-    assert new.value is not None and new.low is not None and new.high is not None
-    value = new.value - old.value
-    return Measurement(
-        name=new.name,
-        value=value,
-        low=value - math.hypot(new.value - new.low, old.high - old.value),
-        high=value + math.hypot(new.high - new.value, old.value - old.low),
-        level=min(old.level, new.level),
-        n=min(old.n, new.n),
-        direction=new.direction,
-        method=MOVER,
-    )
 
 
 def _judge(difference: Measurement) -> Any:

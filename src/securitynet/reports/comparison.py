@@ -71,7 +71,7 @@ class TargetComparison:
 def compare_targets(
     documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]
 ) -> TargetComparison:
-    """Put the targets side by side; measurements are in the order in which they first appear.
+    """Put the targets side by side; measurements with a value are in the order in which they first appear.
 
     Args:
         documents: The results, one per target.
@@ -92,9 +92,9 @@ def compare_targets(
         measurements = [measured.get(name) for measured in per_target]
         numbers = [None if m is None else words.write_numbers(m) for m in measurements]
         there = [(n, m) for n, m in enumerate(measurements) if m is not None and m.value is not None]
-        bar = None
-        if there:
-            bar = draw_interval([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
+        if not there:  # such as rates that so few records cannot resolve; the section of each target says so
+            continue
+        bar = draw_interval([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
         difference = subtract(0, 1).get(name) if len(documents) == 2 else None
         owner = _owner(name, documents)
         control = "Controls" if name.startswith(CONTROLS) else "The target itself"
