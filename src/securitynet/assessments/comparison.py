@@ -8,6 +8,8 @@ estimates, whose intervals are too wide rather than too narrow for the same reco
 from __future__ import annotations
 
 import csv
+import io
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,9 @@ from securitynet.records import Direction, Measurement
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
 from securitynet.results.document import ResultDocument, read_document
 from securitynet.results.store import TrialStore
-from securitynet.untrusted import check_regular
+from securitynet.untrusted import open_regular
+
+logger = logging.getLogger(__name__)
 
 MOST_NAMED = 100
 RESULT_FILE = "result.json"
@@ -69,12 +73,14 @@ def read_result(path: Path) -> StoredResult:
 
 
 def read_names(path: Path) -> dict[int, str]:
-    """Record -> its file, from an ``exposed.csv``; empty if there is none, or it is damaged."""
+    """Record -> its file, from an ``exposed.csv``; empty if there is none, or it can't be read (which is logged)."""
     try:
-        check_regular(path)
-        with path.open(encoding="utf-8", newline="") as stream:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
             return {int(row["record"]): row["file"] for row in csv.DictReader(stream)}
-    except (OSError, KeyError, ValueError, TypeError, csv.Error, RefusedFile):
+    except FileNotFoundError:
+        return {}
+    except (OSError, KeyError, ValueError, TypeError, csv.Error, RefusedFile) as error:
+        logger.warning("The names of records can't be read: %s (%s)", path, error)
         return {}
 
 
