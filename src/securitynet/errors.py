@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+NO_GRADIENTS = "passes no gradients to its inputs"
+"""What the error of an attack that needs gradients says; reports look for it."""
+
 _MOST_PROBLEMS = 20
 
 
