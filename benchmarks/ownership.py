@@ -1,12 +1,13 @@
 """False alarms and power of `securitynet ownership`: 28 independent public networks, and copies of some of them.
 
-    python benchmarks/ownership.py NETWORKS DATASET [--owners 5] [--copies prune fine-tune ...] [--steal CACHE]
+    python benchmarks/ownership.py NETWORKS DATASET [--owners 5] [--copies distil ...] [--others FILE ...]
 
 NETWORKS holds ``net-*.pth``, CIFAR-10 networks of the PyTorch tutorial trained by different people; DATASET is a
 reference of CIFAR-10 images (``parquet:FOLDER``). Each network is taken for the owner's and each other one for the
-suspect, with the rest as independent references. Then copies of some networks are the suspects: pruned, quantised,
-fine-tuned, re-trained from their last layer on, and distilled. With ``--steal``, surrogates of another architecture,
-stolen by `stealing.securitynet-surrogate` and kept in CACHE, too. The table is printed as JSON lines.
+suspect, with the rest as independent references; so are networks of other architectures, given by ``--others``, which
+are more accurate. Then copies of some networks are the suspects: pruned, quantised, fine-tuned, re-trained from their
+last layer on, and distilled. With ``--steal CACHE``, surrogates of another architecture, stolen by
+`stealing.securitynet-surrogate` and kept in CACHE, too. The table is printed as JSON lines.
 """
 
 from __future__ import annotations
@@ -19,29 +20,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 import securitynet
 from public_networks import open_tutorial_networks
-from securitynet.assessments.ownership import Fingerprint, make_fingerprint
+from securitynet.assessments.ownership import choose_images, predict_labels
 from securitynet.attacks import ATTACKS
 from securitynet.datasets.base import ImageDataset
-from securitynet.datasets.splits import Splits
-from securitynet.errors import SecurityNetError
+from securitynet.datasets.splits import Splits, public
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
-from securitynet.metrics.ownership import rank_suspect
+from securitynet.metrics.ownership import Ownership, judge_suspect
 from securitynet.models.loading.load import load_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
 from securitynet.records import Access
 
-BUDGETS = (1000, 4000)
-PROVERS = 300
+BUDGETS = (1000, 3000)
+IMAGES = 4000
+"""Images about which all models are asked, by default; of the test part."""
+
 RECORDS = 10_000
-"""Images on which copies are fine-tuned or distilled; none of them is in the fingerprint."""
+"""Images on which copies are fine-tuned or distilled; of the training part, as an adversary's might be."""
 
 Images = torch.Tensor
+Labels = NDArray[np.int64]
 
 
 def make_copies(owned: Target, images: Images, labels: torch.Tensor, kinds: list[str]) -> Iterator[tuple[str, Target]]:
@@ -112,7 +116,11 @@ def list_changes(
     if kind == "last-layer":
         return [("last layer anew, then all fine-tuned, 3 epochs", lambda one: train_anew(one, 1, labels, 3))]
     if kind == "distil":
-        return [("distilled, 10 epochs", lambda one: train_anew(one, None, posteriors, 10))]
+        goals = {"posteriors": posteriors, "labels": posteriors.argmax(dim=1)}
+        return [
+            (f"distilled on {name}, 10 epochs", lambda one, goal=goal: train_anew(one, None, goal, 10))
+            for name, goal in goals.items()
+        ]
     return [("independent, on the same images, 10 epochs", lambda one: train_anew(one, None, labels, 10))]
 
 
@@ -126,126 +134,99 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("--owners", type=int, default=5, help="networks that are copied")
     parser.add_argument("--copies", nargs="*", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--others", nargs="*", type=Path, default=[], help="weights of CIFAR ResNets: resnetN-*.th")
+    parser.add_argument("--images", type=int, default=IMAGES, help="images about which all models are asked")
     parser.add_argument("--steal", type=Path, help="folder for surrogates, which take hours")
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset = securitynet.load_dataset(options.dataset)
-    order = np.random.default_rng(0).permutation(len(dataset)).astype(np.int64)
-    apart, rest = np.sort(order[:PROVERS]), np.sort(order[PROVERS:])
+    split = public(dataset)
+    asked = choose_images(split.non_members, options.images)
+    order = np.random.default_rng(1).permutation(split.members)
     with open_tutorial_networks(options.networks) as networks:
-        compare_all(networks, dataset, apart, rest, options)
+        predicted = {name: predict_labels(network, dataset, asked) for name, network in networks.items()}
+        truth = dataset.labels[asked]
+        count_false_alarms(predicted, truth, {path.stem: ask_other(path, dataset, asked) for path in options.others})
+        owners = list(networks)[: options.owners]
+        images, labels = dataset.batch(order[:RECORDS]).float() / 255, torch.from_numpy(dataset.labels[order[:RECORDS]])
+        for kind in options.copies:  # all owners of one kind, so that a run that is stopped has whole rows
+            for name in owners:
+                for title, suspect in make_copies(networks[name], images, labels, [kind]):
+                    show(name, title, predict_labels(suspect, dataset, asked), predicted, truth)
+        if options.steal is not None:
+            rest = np.setdiff1d(split.non_members, asked)
+            for name in owners:
+                for title, suspect in steal(networks[name], dataset, rest, options.steal):
+                    show(name, title, predict_labels(suspect, dataset, asked), predicted, truth)
 
 
-def compare_all(
-    networks: dict[str, Target],
-    dataset: ImageDataset,
-    apart: np.ndarray,
-    rest: np.ndarray,
-    options: argparse.Namespace,
-) -> None:
-    """Compare each network with each other one, and some with their copies."""
-    matches: dict[str, dict[str, tuple[int, int]]] = {}
-    prints = {}
-    for name, owned in networks.items():
-        try:
-            prints[name] = make_fingerprint(owned, dataset, apart)
-        except SecurityNetError as error:
-            print(json.dumps({"owner": name, "error": str(error)}))
-            continue
-        hits = {other: prints[name].matches(network) for other, network in networks.items() if other != name}
-        matches[name] = {other: (int(hit.sum()), len(hit)) for other, hit in hits.items()}
-    accused = tried = 0
-    for of in matches.values():
-        for suspect, (hit, count) in of.items():
-            others = [one / n for other, (one, n) in of.items() if other != suspect]
-            accused += rank_suspect(hit, count, others).verdict == "copy"
-            tried += 1
-    shares = [hit / count for of in matches.values() for hit, count in of.values()]
-    print(
-        json.dumps(
-            {
-                "pairs": tried,
-                "accused": accused,
-                "rate": accused / tried,
-                "match of independent": np.quantile(shares, [0, 0.5, 0.95, 1]).round(3).tolist(),
-            }
-        ),
-        flush=True,
-    )
-    used = np.sort(np.random.default_rng(1).permutation(rest)[:RECORDS])
-    images, labels = dataset.batch(used).float() / 255, torch.from_numpy(dataset.labels[used])
-    test = dataset.batch(apart).float() / 255
-    for name in list(prints)[: options.owners]:
-        truth = torch.from_numpy(dataset.labels[apart])
-        accuracy = float((networks[name].module(test).argmax(dim=1) == truth).float().mean())
-        for kind, suspect in make_copies(networks[name], images, labels, options.copies):
-            hit = prints[name].matches(suspect)
-            verdict = rank_suspect(int(hit.sum()), len(hit), [one / n for one, n in matches[name].values()])
-            print(
-                json.dumps(
-                    {
-                        "owner": name,
-                        "accuracy of owner": round(accuracy, 3),
-                        "suspect": kind,
-                        "accuracy": round(float((suspect.module(test).argmax(dim=1) == truth).float().mean()), 3),
-                        "match": round(float(hit.mean()), 3),
-                        "closest reference": round(max(verdict.references), 3),
-                        "verdict": verdict.verdict,
-                    }
-                ),
-                flush=True,
-            )
-    if options.steal is not None:
-        steal_some(list(prints)[: options.owners], networks, prints, matches, dataset, rest, options.steal)
+def judge(name: str, suspect: Labels, predicted: dict[str, Labels], truth: Labels, but: str = "") -> Ownership:
+    """The verdict on a suspect of one owner, with all other networks but one as references."""
+    references = [labels for other, labels in predicted.items() if other not in (name, but)]
+    return judge_suspect(predicted[name], suspect, references, truth)
 
 
-def steal_some(
-    owners: list[str],
-    networks: dict[str, Target],
-    prints: dict[str, Fingerprint],
-    matches: dict[str, dict[str, tuple[int, int]]],
-    dataset: ImageDataset,
-    rest: np.ndarray,
-    cache: Path,
-) -> None:
-    """Steal networks by two architectures and query budgets, and print what their fingerprints say."""
+def count_false_alarms(predicted: dict[str, Labels], truth: Labels, others: dict[str, Labels]) -> None:
+    """Print how many independent networks are called a copy."""
+    pairs = [(name, other) for name in predicted for other in predicted if other != name]
+    verdicts = [judge(name, predicted[other], predicted, truth, other) for name, other in pairs]
+    print_counts("independent", verdicts)
+    for other, labels in others.items():
+        print_counts(other, [judge(name, labels, predicted, truth) for name in predicted])
+
+
+def print_counts(suspects: str, verdicts: list[Ownership]) -> None:
+    """Print a line on many verdicts."""
+    accused = sum(one.verdict == "copy" for one in verdicts)
+    shared = np.quantile([one.shared for one in verdicts], [0, 0.5, 0.95, 1]).round(3).tolist()
+    line = {"suspects": suspects, "pairs": len(verdicts), "accused": accused, "rate": accused / len(verdicts)}
+    print(json.dumps({**line, "shared errors": shared}), flush=True)
+
+
+def show(name: str, title: str, suspect: Labels, predicted: dict[str, Labels], truth: Labels) -> None:
+    """Print a line on one suspect."""
+    found = judge(name, suspect, predicted, truth)
+    line = {
+        "owner": name,
+        "accuracy of owner": round(float((predicted[name] == truth).mean()), 3),
+        "suspect": title,
+        "accuracy": round(float((suspect == truth).mean()), 3),
+        "agreement": round(found.agreement.value or 0.0, 3),
+        "shared errors": round(found.shared, 3),
+        "closest reference": round(max(found.references), 3),
+        "verdict": found.verdict,
+    }
+    print(json.dumps(line), flush=True)
+
+
+def ask_other(weights: Path, dataset: ImageDataset, asked: Labels) -> Labels:
+    """Predictions of a CIFAR ResNet, whose file is called ``resnet20-….th`` or so."""
+    reference = f"arch:cifar-{weights.stem.partition('-')[0]}"
+    return predict_labels(load_target(reference, weights=weights, normalize="imagenet"), dataset, asked)
+
+
+def steal(owned: Target, dataset: ImageDataset, rest: Labels, cache: Path) -> Iterator[tuple[str, Target]]:
+    """Surrogates of a network, by two architectures and query budgets."""
     parts = np.array_split(rest, 2)
     splits = Splits("test", parts[0], parts[1][:50], parts[0], parts[1][:50], parts[0], parts[1][50:])
-    for name in owners:
-        for architecture in ("simple-cnn", "cifar-resnet20"):
-            attack = ATTACKS.get("stealing.securitynet-surrogate")(
-                architecture=architecture,
-                budgets=BUDGETS,
-                recipe={"epochs": 10, "optimizer": "adam", "learning_rate": 1e-3},
-                missing_classes=True,
+    for architecture in ("simple-cnn", "cifar-resnet20"):
+        attack = ATTACKS.get("stealing.securitynet-surrogate")(
+            architecture=architecture,
+            budgets=BUDGETS,
+            recipe={"epochs": 10, "optimizer": "adam", "learning_rate": 1e-3},
+            missing_classes=True,
+        )
+        output = attack(
+            owned.under(Access.BLACK_BOX),
+            TrialData(dataset, splits),
+            Context(cache=cache, device="cpu"),
+            attack.threat_models[0],
+        )
+        for number, budget in enumerate(output.budgets.tolist()):
+            yield (
+                f"{architecture}, {budget} queries",
+                load_target(f"arch:{architecture}", weights=cache / output.saved[number]),
             )
-            model = attack.threat_models[0]
-            output = attack(
-                networks[name].under(Access.BLACK_BOX),
-                TrialData(dataset, splits),
-                Context(cache=cache, device="cpu"),
-                model,
-            )
-            for number, budget in enumerate(output.budgets.tolist()):
-                surrogate = load_target(f"arch:{architecture}", weights=cache / output.saved[number])
-                hit = prints[name].matches(surrogate)
-                verdict = rank_suspect(int(hit.sum()), len(hit), [one / n for one, n in matches[name].values()])
-                agreement = float((output.surrogate[number] == output.target).mean())
-                print(
-                    json.dumps(
-                        {
-                            "owner": name,
-                            "surrogate": architecture,
-                            "queries": budget,
-                            "agreement": agreement,
-                            "match": float(hit.mean()),
-                            "closest reference": max(verdict.references),
-                            "p": verdict.p_value,
-                            "verdict": verdict.verdict,
-                        }
-                    ),
-                    flush=True,
-                )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from hostile_rows import choose_rows
+from installed import needs_keras
 from securitynet.catalog.importers.markdown import read_markdown
 from securitynet.datasets.rendering import open_image
 from securitynet.errors import DatasetError, SecurityNetError
@@ -54,7 +55,7 @@ def test_long_pickles(run_refused, tmp_path, save):
 
 def test_a_keras_model_whose_configuration_is_no_text(run_refused, tmp_path):
     h5py = pytest.importorskip("h5py")
-    pytest.importorskip("keras")
+    needs_keras()
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file.attrs["model_config"] = file.create_group("g").ref
     assert "no text" in run_refused("assess", "keras:m.h5", "--dataset", "digits")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 from securitynet.errors import ConfigurationError
@@ -30,10 +28,9 @@ def test_a_proxy_that_is_none(proxy, variable, tmp_path, monkeypatch):
         assert "ALL_PROXY" in (error.value.hint or "")
 
 
-@pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "schlüssel€", "a\x00b"])
+@pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "schlüssel€", "a\x7fb"])
 def test_a_token_that_no_header_may_hold(token, monkeypatch):
-    with contextlib.suppress(ValueError):  # of NUL, which no environment holds either
-        monkeypatch.setenv(TOKEN_VARIABLE, token)
-        with pytest.raises(ConfigurationError, match=TOKEN_VARIABLE) as error:
-            Transport("http://127.0.0.1:9/", timeout=1, retries=0, headers=None)
-        assert token not in error.value.message
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    with pytest.raises(ConfigurationError, match=TOKEN_VARIABLE) as error:
+        Transport("http://127.0.0.1:9/", timeout=1, retries=0, headers=None)
+    assert token not in error.value.message

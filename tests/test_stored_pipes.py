@@ -77,9 +77,10 @@ def test_a_report_does_without_the_study_file(tmp_path):
     assert "<html" in render_study_report(tmp_path)
 
 
-def test_names_of_records_are_not_read_from_a_pipe(tmp_path):
+def test_names_of_records_are_not_read_from_a_pipe(tmp_path, caplog):
+    assert read_names(tmp_path / "exposed.csv") == {} and not caplog.text
     os.mkfifo(tmp_path / "exposed.csv")
-    assert read_names(tmp_path / "exposed.csv") == {}
+    assert read_names(tmp_path / "exposed.csv") == {} and "a pipe" in caplog.text
 
 
 @pytest.mark.parametrize("read", [read_private_key, read_public_key])

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+NO_GRADIENTS = "passes no gradients to its inputs"
+"""What the error of an attack that needs gradients says; reports look for it."""
+
 _MOST_PROBLEMS = 20
 
 
@@ -37,6 +40,20 @@ def list_problems(error: Any) -> list[Any]:
         error: The error.
     """
     return list(error.errors()[:_MOST_PROBLEMS])
+
+
+def describe_problems(error: Any, whole: str = "") -> str:
+    """The first problems that a Pydantic ``ValidationError`` lists, in words: ``field: what is wrong; ...``.
+
+    Args:
+        error: The error.
+        whole: What to call all fields together, where they exclude each other; by default nothing.
+    """
+    described = []
+    for problem in list_problems(error):
+        where, message = ".".join(map(str, problem["loc"])) or whole, problem["msg"].removeprefix("Value error, ")
+        described.append(f"{where}{': ' if where else ''}{message[:1].lower()}{message[1:]}")
+    return "; ".join(described)
 
 
 def suggest_names(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> str:

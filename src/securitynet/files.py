@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import platformdirs
 
 from securitynet.errors import ConfigurationError, RefusedFile
-from securitynet.untrusted import MAX_SETTINGS, open_regular, read_bytes
+from securitynet.untrusted import ANY_SIZE, MAX_SETTINGS, open_regular, read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -144,7 +144,7 @@ def read_with_digest(path: Path) -> bytes | None:
         FileNotFoundError: If there is no such file.
     """
     try:
-        content = read_bytes(path, 1 << 50)
+        content = read_bytes(path, ANY_SIZE)
     except RefusedFile:  # something else is in its place
         return None
     digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]

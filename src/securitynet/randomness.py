@@ -35,7 +35,7 @@ def make_generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
 def seed_global_state(seed: int) -> None:
     """Seed torch's global random state on all devices that are in use, as ``torch.manual_seed`` does.
 
-    For each kind of device that is not in use, the latter formats a traceback: a tenth of the time of a short training.
+    The latter formats a traceback for each kind of device that is not in use, which short trainings notice.
 
     Args:
         seed: The seed.

@@ -28,6 +28,9 @@ MAX_TEXT = 256 << 20
 MAX_SETTINGS = 16 << 20
 """Largest size in bytes of a file of settings."""
 
+ANY_SIZE = 1 << 50
+"""A size in bytes that no file reaches, for files that this package has written."""
+
 _MOST_LEVELS = 200
 """Depth of a JSON document; Pydantic writes none of more than 255 levels, and recursions have limits of their own."""
 
@@ -176,7 +179,7 @@ def read_stored(path: Path | str) -> bytes:
         OSError: If it cannot be read, or something else is in its place: a pipe, a device, a file of holes.
     """
     try:
-        return read_bytes(path, 1 << 50)
+        return read_bytes(path, ANY_SIZE)
     except RefusedFile as error:
         raise OSError(error.message) from error
 

@@ -8,9 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from securitynet.assessments.comparison import MOVER, compare_results, read_result
+from securitynet.assessments.comparison import compare_results, read_result
 from securitynet.assessments.policy import Bound, judge_bounds, read_policy
 from securitynet.errors import ConfigurationError, PolicyError
+from securitynet.metrics.rates import MOVER_UNPAIRED
 from securitynet.records import Direction, Measurement
 from securitynet.reports.changes import describe_comparison, list_differences, write_markdown
 from stored_results import ATTACK, N, write_result
@@ -64,7 +65,7 @@ def test_other_images_are_not_paired(folders, tmp_path):
     write_result(tmp_path / "other", "c" * 64, np.zeros(N), np.ones(N, dtype=bool), fingerprint="0" * 16)
     comparison = compare_results(read_result(folders / "old"), read_result(tmp_path / "other"))
     assert comparison.records == 0 and not comparison.exposure
-    assert {d.difference.method for d in comparison.differences} == {MOVER}
+    assert {d.difference.method for d in comparison.differences} == {MOVER_UNPAIRED}
     assert "different images" in comparison.notes[0]
 
 

@@ -222,39 +222,6 @@ def test_labels_that_have_not_settled_are_searched_on(innocent, digits):
     assert (longer.norms[~first] < short.norms[~first]).any()
 
 
-def test_a_search_that_was_killed_while_labels_went_on_ends_with_the_same_triggers(
-    innocent, digits, tmp_path, monkeypatch
-):
-    data, method = data_of(digits), NeuralCleanse(images=64, epochs=6, longest=24, patience=1, restarts=1)
-    whole = method(innocent, data, Context(), WHITE)
-    assert whole.epochs.max() == 24
-    calls, epoch = [], TriggerSearch.epoch
-
-    def dying(self, number, report_progress=None):
-        if number in (8, 12) and number not in calls:
-            calls.append(number)
-            raise KeyboardInterrupt
-        epoch(self, number, report_progress)
-
-    monkeypatch.setattr(TriggerSearch, "epoch", dying)
-    for due, first in ((True, 8), (False, 12)):
-        monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self, due=due: due)
-        with pytest.raises(KeyboardInterrupt):
-            method(innocent, data, Context(cache=tmp_path), WHITE)
-        assert calls[-1] == first
-    seen = []
-    monkeypatch.setattr(
-        TriggerSearch,
-        "epoch",
-        lambda self, n, report_progress=None: (seen.append(n), epoch(self, n, report_progress))[1],
-    )
-    resumed = method(innocent, data, Context(cache=tmp_path), WHITE)
-    assert seen == list(range(12, 24))
-    for key, array in whole.arrays().items():
-        np.testing.assert_array_equal(array, resumed.arrays()[key])
-    assert [path.name for path in (tmp_path / "neural-cleanse").rglob("*") if path.is_file()] == ["finished-all"]
-
-
 def test_success_on_fresh_images_by_hand(backdoored, digits):
     """Counts by class of one trigger: the true patch, without a search."""
     rows = digits.parts["test"]
@@ -323,31 +290,39 @@ def test_output_survives_being_stored(innocent, digits):
     assert len(gallery.rows) == 10
 
 
-def test_a_search_that_was_killed_goes_on_to_the_same_triggers(innocent, digits, tmp_path, monkeypatch):
-    data, method = data_of(digits), NeuralCleanse(images=64, epochs=6, longest=6, patience=1, restarts=1)
+@pytest.mark.parametrize(
+    ("longest", "kills", "left"),
+    [(6, {4: True}, [4, 5]), (24, {8: True, 12: False}, list(range(12, 24)))],
+    ids=["searched in full", "while labels went on"],
+)
+def test_a_search_that_was_killed_goes_on_to_the_same_triggers(
+    longest, kills, left, innocent, digits, tmp_path, monkeypatch
+):
+    """``kills`` are the epochs before which it is killed, and whether checkpoints are due until then."""
+    data, method = data_of(digits), NeuralCleanse(images=64, epochs=6, longest=longest, patience=1, restarts=1)
     whole = method(innocent, data, Context(), WHITE)
-    calls, epoch = [], TriggerSearch.epoch
+    assert whole.epochs.max() == longest
+    seen, deaths, epoch = [], set(kills), TriggerSearch.epoch
 
-    def dying(self, number, report_progress=None):
-        if number == 4 and not calls:
-            calls.append(number)
+    def die_once(self, number, report_progress=None):
+        if number in deaths:
+            deaths.remove(number)
             raise KeyboardInterrupt
+        seen.append(number)
         epoch(self, number, report_progress)
 
-    monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self: True)
-    monkeypatch.setattr(TriggerSearch, "epoch", dying)
-    with pytest.raises(KeyboardInterrupt):
-        method(innocent, data, Context(cache=tmp_path), WHITE)
-    seen = []
-    monkeypatch.setattr(
-        TriggerSearch,
-        "epoch",
-        lambda self, n, report_progress=None: (seen.append(n), epoch(self, n, report_progress))[1],
-    )
+    monkeypatch.setattr(TriggerSearch, "epoch", die_once)
+    for number, due in kills.items():
+        monkeypatch.setattr("securitynet.models.training.checkpoints.CheckpointFile.due", lambda self, due=due: due)
+        with pytest.raises(KeyboardInterrupt):
+            method(innocent, data, Context(cache=tmp_path), WHITE)
+        assert number not in deaths
+        seen.clear()
     resumed = method(innocent, data, Context(cache=tmp_path), WHITE)
-    assert seen == [4, 5]
+    assert seen == left
     for key, array in whole.arrays().items():
         np.testing.assert_array_equal(array, resumed.arrays()[key])
+    assert [path.name for path in (tmp_path / "neural-cleanse").rglob("*") if path.is_file()] == ["finished-all"]
 
 
 def test_a_search_that_an_earlier_version_stored_is_done_again(innocent, digits, tmp_path, monkeypatch):

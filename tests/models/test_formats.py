@@ -1,6 +1,5 @@
 """Keras, TFLite, torch.export, TorchScript and folders of timm: files made here, and the real ones."""
 
-import importlib.util
 import json
 import zipfile
 
@@ -10,17 +9,12 @@ import torch
 from torch import nn
 
 import securitynet
+from installed import needs_keras
 from securitynet.errors import ModelError, UnsafeFile
 from securitynet.records import Access
 
 CLASSES = 10
 SIZE = 16
-
-
-def needs_keras():
-    """Skips without Keras, which is not imported here: its back end is chosen at its import."""
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("keras is not installed")
 
 
 @pytest.fixture

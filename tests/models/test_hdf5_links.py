@@ -10,7 +10,6 @@ from securitynet.errors import UnsafeFile
 from securitynet.models.sources import keras
 
 h5py = pytest.importorskip("h5py")
-pytest.importorskip("keras")
 
 
 def external_link(file, secret):

@@ -194,7 +194,7 @@ def test_two_targets_are_compared_first_and_told_apart(assessed, null):
     assert text.index("Side by side") < text.index("The target and its data")
     assert "over fitted" in text and "null" in text  # the same architecture: the paths of their weights differ here
     assert "Modified entropy distinguishes members from non-members better for “over fitted” than for “null”" in text
-    assert "the intervals do not overlap" in text
+    assert "the model is the same, so it comes from the records" in text
     assert "over fitted: Modified entropy" in text and "null: Modified entropy" in text
     assert text.count("How to read this") == 1
     assert "Membership is known" in text and "Membership is assumed" in text

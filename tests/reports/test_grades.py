@@ -10,8 +10,11 @@ from securitynet.assessments.config import AssessConfig
 from securitynet.attacks import ATTACKS
 from securitynet.cli.main import app
 from securitynet.detectors import DETECTORS
+from securitynet.errors import NO_GRADIENTS
+from securitynet.metrics.evasion import WARNING
 from securitynet.records import FAMILIES, Access, Auxiliary, Check, Direction, Measurement
 from securitynet.reports.evidence import FamilyEvidence
+from securitynet.reports.families.evasion import write_sentences
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, _explain, add_grades, find_wrong_verdicts, grade_families
 from securitynet.reports.next_steps import (
@@ -301,6 +304,26 @@ def test_the_grade_of_evasion_is_that_of_the_strongest_attack_at_its_budget_and_
     document = document.model_copy(update={"measurements": (measured[0], measured[2])})
     finding = next(f for f in grade_families(document) if f.family == "evasion")
     assert finding.measurement == measured[2] and "gradients look masked" in finding.meaning
+
+
+def test_an_attack_that_sees_outputs_does_not_clear_a_model_that_passes_no_gradients(assessed):
+    reason = f"onnx:net.onnx {NO_GRADIENTS}. Run black-box attacks on it."
+    blocked, ran = (
+        assessed[0].trials[0].model_copy(update={"name": name, "configuration": {"norm": "linf"}, **fields})
+        for name, fields in (("evasion.pgd", {"status": "failed", "reason": reason}), ("evasion.square", {}))
+    )
+    none = Measurement(
+        name="evasion.square.success@epsilon=0.03", value=0.0, low=0.0, high=0.01, n=400,
+        direction=Direction.LOWER, method="by hand",
+    )  # fmt: skip
+    document = assessed[0].model_copy(update={"trials": (ran,), "measurements": (none,)})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    assert finding.grade == "none shown"
+    document = document.model_copy(update={"trials": (blocked, ran)})
+    finding = next(f for f in grade_families(document) if f.family == "evasion")
+    assert finding.grade == "undecided" and "gradients look masked" in finding.meaning
+    sentences = write_sentences(document, [ran])
+    assert any(WARNING in sentence and "PGD could not run" in sentence for sentence in sentences)
 
 
 def test_where_gradient_attacks_fail_one_without_gradients_is_proposed(assessed):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from securitynet.scan import scan
 from securitynet.scan.constants import StatedNormalization, choose, make_normalization
@@ -179,10 +180,17 @@ def test_a_folder_of_the_hub_names_its_network_and_the_head_comes_first_in_it(tm
 
 
 def test_yaml_is_data(tmp_path: Path) -> None:
-    code = read(
-        tmp_path, "run: !!python/object/apply:os.system [exit 1]\nbase: &base {dataset: GTSRB}\nuse: *base\n", "c.yaml"
-    )
-    assert code.datasets == ["GTSRB"]
-    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
-    code = read(tmp_path, bomb + "dataset: MNIST\n", "bomb.yaml")
-    assert code.datasets == ["MNIST"]
+    marker = tmp_path / "executed"
+    run = f"run: !!python/object/apply:os.mkdir [{marker}]\n"
+    yaml.load(run, Loader=yaml.UnsafeLoader)
+    assert marker.exists()  # so that it would be noticed
+    marker.rmdir()
+    code = read(tmp_path, run + "base: &base {dataset: GTSRB}\nuse: *base\n", "c.yaml")
+    assert code.datasets == ["GTSRB"] and not marker.exists()
+
+
+@pytest.mark.parametrize(("first", "others"), [("[x, x]", "[{}]"), ("{k: v}", "{{<<: [{}]}}")], ids=["lists", "merges"])
+def test_a_short_text_of_endlessly_many_values(first: str, others: str, tmp_path: Path) -> None:
+    bomb = f"a0: &a0 {first}\n"
+    bomb += "".join(f"a{n}: &a{n} {others.format(', '.join([f'*a{n - 1}'] * 9))}\n" for n in range(1, 12))
+    assert read(tmp_path, bomb + "dataset: MNIST\n", "bomb.yaml").datasets == ["MNIST"]

@@ -99,7 +99,9 @@ def test_a_file_in_the_cache_is_of_one_state(catalog: Catalog, tmp_path: Path, m
     assert Search(catalog).snapshot.match(State()).total == len(ODD)
 
 
-def test_what_cannot_be_read_is_told(sqlite_catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_told(
+    sqlite_catalog: Catalog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     sqlite_catalog.add({"name": "net"})
     with monkeypatch.context() as broken:
         broken.setattr(reading, "read_frames", lambda database: 1 / 0)
@@ -109,3 +111,7 @@ def test_what_cannot_be_read_is_told(sqlite_catalog: Catalog, monkeypatch: pytes
     monkeypatch.setattr("securitynet.web.search._LOOK_AGAIN", 0.0)
     search.refresh()
     assert search.snapshot.match(State()).total == 1
+    caplog.clear()
+    monkeypatch.setattr(reading, "map_frames", lambda database: 1 / 0)
+    search.refresh()  # the older state serves on, so that only the log tells
+    assert "could not be read: division by zero" in caplog.text and search._snapshot is not None

@@ -8,7 +8,8 @@ estimates, whose intervals are too wide rather than too narrow for the same reco
 from __future__ import annotations
 
 import csv
-import math
+import io
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,18 @@ import scipy
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from securitynet.assessments.paired_records import PairedRecords, pair_records, read_stored_scores
 from securitynet.errors import ConfigurationError, RefusedFile
-from securitynet.metrics import paired, paired_auc, roc
+from securitynet.metrics import paired, paired_auc, rates, roc
 from securitynet.records import Direction, Measurement
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
-from securitynet.results.document import ResultDocument, TrialSummary, read_document
-from securitynet.results.score_arrays import have_scores
+from securitynet.results.document import ResultDocument, read_document
 from securitynet.results.store import TrialStore
-from securitynet.untrusted import check_regular
+from securitynet.untrusted import open_regular
+
+logger = logging.getLogger(__name__)
 
 MOST_NAMED = 100
-FEWEST_RECORDS = 8
-MOVER = "MOVER, as if the records were others"
 RESULT_FILE = "result.json"
 
 
@@ -49,23 +50,6 @@ class StoredResult:
     store: TrialStore
     names: Mapping[int, str]
     folder: Path
-
-
-@dataclass(frozen=True, eq=False)
-class _ScoredRecords:
-    """The scores of one trial for the records that both results scored.
-
-    Attributes:
-        records: Their numbers, N ascending.
-        is_member: N.
-        scores: Of the earlier and of this result, N each.
-        correct: Whether the predictions are right, N each; None where not stored.
-    """
-
-    records: NDArray[np.int64]
-    is_member: NDArray[np.bool_]
-    scores: tuple[NDArray[np.float64], NDArray[np.float64]]
-    correct: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
 
 
 def read_result(path: Path) -> StoredResult:
@@ -89,12 +73,14 @@ def read_result(path: Path) -> StoredResult:
 
 
 def read_names(path: Path) -> dict[int, str]:
-    """Record -> its file, from an ``exposed.csv``; empty if there is none, or it is damaged."""
+    """Record -> its file, from an ``exposed.csv``; empty if there is none, or it can't be read (which is logged)."""
     try:
-        check_regular(path)
-        with path.open(encoding="utf-8", newline="") as stream:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
             return {int(row["record"]): row["file"] for row in csv.DictReader(stream)}
-    except (OSError, KeyError, ValueError, TypeError, csv.Error, RefusedFile):
+    except FileNotFoundError:
+        return {}
+    except (OSError, KeyError, ValueError, TypeError, csv.Error, RefusedFile) as error:
+        logger.warning("The names of records can't be read: %s (%s)", path, error)
         return {}
 
 
@@ -112,7 +98,7 @@ def compare_results(old: StoredResult, new: StoredResult) -> ResultComparison:
     same_data = old.document.dataset.fingerprint == new.document.dataset.fingerprint
     if not same_data:
         notes.append("The results are about different images, so that their records cannot be paired.")
-    scored = _find_scored(old, new) if same_data else {}
+    scored = pair_records(old.document, new.document, (read_stored_scores(old.store), read_stored_scores(new.store)))
     if same_data and not scored:
         notes.append("No membership attack of both results has stored scores, so that records cannot be paired.")
     records = max((len(one.records) for one in scored.values()), default=0)
@@ -122,8 +108,7 @@ def compare_results(old: StoredResult, new: StoredResult) -> ResultComparison:
     same_model = old.document.target.checksum == new.document.target.checksum
     if same_model:
         notes.append("Both results are about the same model, with the same weights.")
-    same_records = old.document.dataset.split_fingerprint == new.document.dataset.split_fingerprint
-    differences = _list_differences(old.document, new.document, scored, comparable=same_records or not same_model)
+    differences = list_differences(old.document, new.document, scored)
     if not differences:
         raise ConfigurationError(
             "The two results have no measurement in common.", hint="Assess both models with the same attacks."
@@ -148,52 +133,18 @@ def _name_model(document: ResultDocument) -> str:
     return f"{document.target.reference} ({document.target.checksum[:12]})"
 
 
-def _find_scored(old: StoredResult, new: StoredResult) -> dict[str, _ScoredRecords]:
-    """The records that both results scored with the same membership, for each membership attack of both."""
-    earlier = {trial.name: trial for trial in old.document.trials}
-    scored = {}
-    for trial in new.document.trials:
-        other = earlier.get(trial.name)
-        if other is None or not trial.name.startswith("membership.") or {trial.status, other.status} != {"ok"}:
-            continue
-        if trial.configuration != other.configuration:
-            continue
-        tables = _load(old, other), _load(new, trial)
-        if tables[0] is None or tables[1] is None:
-            continue
-        one = _pair(tables[0], tables[1])
-        if one is not None:
-            scored[trial.name] = one
-    return scored
-
-
-def _load(result: StoredResult, trial: TrialSummary) -> dict[str, NDArray[Any]] | None:
-    """The stored scores of a trial, without records that are not evaluated, in the order of the records."""
-    stored = result.store.load(trial.id)
-    arrays = result.store.load_arrays(stored) if stored is not None else None
-    if arrays is None or not have_scores(arrays, "indices"):
-        return None
-    keep = ~np.isin(arrays["indices"], arrays.get("left_out", np.array([], dtype=np.int64)))
-    order = np.flatnonzero(keep)[np.argsort(arrays["indices"][keep], kind="stable")]
-    columns = [name for name in ("indices", "scores", "is_member", "correct") if name in arrays]
-    return {name: arrays[name][order] for name in columns}
-
-
-def _pair(old: dict[str, NDArray[Any]], new: dict[str, NDArray[Any]]) -> _ScoredRecords | None:
-    records, at_old, at_new = np.intersect1d(old["indices"], new["indices"], assume_unique=True, return_indices=True)
-    same = old["is_member"][at_old] == new["is_member"][at_new]
-    records, at_old, at_new = records[same], at_old[same], at_new[same]
-    is_member = new["is_member"][at_new]
-    if min(int(is_member.sum()), int((~is_member).sum())) < FEWEST_RECORDS:
-        return None
-    correct = (old["correct"][at_old], new["correct"][at_new]) if "correct" in old and "correct" in new else None
-    return _ScoredRecords(records, is_member, (old["scores"][at_old], new["scores"][at_new]), correct)
-
-
-def _list_differences(
-    old: ResultDocument, new: ResultDocument, scored: Mapping[str, _ScoredRecords], *, comparable: bool
+def list_differences(
+    old: ResultDocument, new: ResultDocument, scored: Mapping[str, PairedRecords]
 ) -> list[MeasuredDifference]:
-    """The differences; without pairs, those of one model on other records say nothing about it."""
+    """The differences of all measurements of both; without pairs, those of one model on other records show nothing.
+
+    Args:
+        old: The result that is subtracted.
+        new: The result from which it is subtracted.
+        scored: The records by which they are paired; see `pair_records`.
+    """
+    same_records = old.dataset.split_fingerprint == new.dataset.split_fingerprint
+    comparable = same_records or old.target.checksum != new.target.checksum
     earlier = {m.name: m for m in old.measurements if m.value is not None}
     correct = next((one for one in scored.values() if one.correct is not None), None)
     rows = []
@@ -209,7 +160,7 @@ def _list_differences(
         ):
             continue
         of_pairs = _pair_difference(measurement, scored, correct)
-        difference = of_pairs or _subtract(other, measurement)
+        difference = of_pairs or rates.subtract_measurement(measurement, other)
         rows.append(
             MeasuredDifference(
                 name=measurement.name,
@@ -224,7 +175,7 @@ def _list_differences(
 
 
 def _pair_difference(
-    measurement: Measurement, scored: Mapping[str, _ScoredRecords], correct: _ScoredRecords | None
+    measurement: Measurement, scored: Mapping[str, PairedRecords], correct: PairedRecords | None
 ) -> Measurement | None:
     trial, _, measure = measurement.name.rpartition(".")
     if measure == "auc" and trial in scored:
@@ -238,23 +189,6 @@ def _pair_difference(
             measurement.name, second[rows], first[rows], direction=measurement.direction, level=measurement.level
         )
     return None
-
-
-def _subtract(old: Measurement, new: Measurement) -> Measurement:
-    """New minus old by MOVER (Zou and Donner, Statistics in Medicine 27, 2008), for independent estimates."""
-    assert old.value is not None and old.low is not None and old.high is not None
-    assert new.value is not None and new.low is not None and new.high is not None
-    value = new.value - old.value
-    return Measurement(
-        name=new.name,
-        value=value,
-        low=value - math.hypot(new.value - new.low, old.high - old.value),
-        high=value + math.hypot(new.high - new.value, old.value - old.low),
-        level=min(old.level, new.level),
-        n=min(old.n, new.n),
-        direction=new.direction,
-        method=MOVER,
-    )
 
 
 def _judge(difference: Measurement) -> Any:
@@ -278,7 +212,7 @@ def _find_share(trial: str, old: ResultDocument, new: ResultDocument) -> float:
     return min(resolved[0] & resolved[1], default=0.1)
 
 
-def _compare_exposure(trial: str, one: _ScoredRecords, share: float, names: Mapping[int, str]) -> ExposureChange | None:
+def _compare_exposure(trial: str, one: PairedRecords, share: float, names: Mapping[int, str]) -> ExposureChange | None:
     members = one.records[one.is_member]
     old, new = (_share_as_high(scores, one.is_member) for scores in one.scores)
     newly, no_longer = np.flatnonzero((new <= share) & (old > share)), np.flatnonzero((old <= share) & (new > share))

@@ -43,6 +43,13 @@ Commas = BeforeValidator(split_commas)
 Once = AfterValidator(lambda values: tuple(dict.fromkeys(values)))
 """Removes repeated values, because the name of a measurement must be unique."""
 
+ConfidenceLevel = Annotated[float, Field(gt=0.5, lt=1, description="Confidence level of the intervals.")]
+FalsePositiveRates = Annotated[
+    tuple[Annotated[float, Field(ge=0, lt=1)], ...],
+    Field(max_length=MOST_FPRS, description="False-positive rates at which the true-positive rate is reported."),
+    Once,
+]
+
 
 class ComputeOptions(BaseModel):
     """Options of every command that computes."""
@@ -179,12 +186,8 @@ class AssessConfig(DataOptions):
     known: float | None = Field(
         default=None, gt=0, lt=1, description="Share of members and non-members that the adversary knows."
     )
-    level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
-    fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Commas, Once] = Field(
-        default=DEFAULT_FPRS,
-        max_length=MOST_FPRS,
-        description="False-positive rates at which the true-positive rate is reported.",
-    )
+    level: ConfidenceLevel = 0.95
+    fprs: Annotated[FalsePositiveRates, Commas] = DEFAULT_FPRS
     policy: Path | None = Field(
         default=None, description="TOML file with bounds on measurements; exit code 3 if one is not met."
     )

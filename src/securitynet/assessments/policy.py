@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from securitynet.errors import ConfigurationError, PolicyError, list_problems, suggest_names
+from securitynet.errors import ConfigurationError, PolicyError, describe_problems, suggest_names
 from securitynet.files import read_toml
 from securitynet.records import Measurement, Record
 from securitynet.results.comparison import ResultComparison
@@ -89,10 +89,7 @@ def read_policy(path: Path) -> Policy:
         try:
             bounds[name] = Bound.model_validate(value)
         except ValidationError as error:
-            reason = "; ".join(
-                f"{'.'.join(map(str, problem['loc'])) or 'bound'}: {problem['msg'].removeprefix('Value error, ')}"
-                for problem in list_problems(error)
-            )
+            reason = describe_problems(error, "bound")
             raise PolicyError(f"{path}: the bound on {name!r} is not understood: {reason}.", hint=hint) from error
     if len(bounds) > MOST_BOUNDS:
         raise PolicyError(

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from securitynet.backdoors import BACKDOORS
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.ordering import shuffle
-from securitynet.errors import ConfigurationError, list_problems
+from securitynet.errors import ConfigurationError, describe_problems
 from securitynet.files import parse_toml
 from securitynet.models.training.config import TrainConfig
 from securitynet.models.training.poisoned_dataset import (
@@ -266,11 +266,7 @@ def make_backdoor(name: str, texts: Sequence[str] = ()) -> Backdoor:
     try:
         return cls.model_validate(settings)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
-            for problem in list_problems(error)
-        )
-        fields = ", ".join(cls.model_fields)
+        problems, fields = describe_problems(error), ", ".join(cls.model_fields)
         raise ConfigurationError(f"Settings of {entry.name}: {problems}.", hint=f"Its fields: {fields}.") from error
 
 

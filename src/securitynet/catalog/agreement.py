@@ -8,7 +8,6 @@ paper's Appendix A (Cohen's kappa 0.915).
 from __future__ import annotations
 
 import json
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -239,9 +238,7 @@ def _agreement(name: str, units: _Units) -> Agreement:
         elif whole:
             counted, _ = inter_rater.aggregate_raters(table.T.astype(int), len(categories))
             fleiss = float(inter_rater.fleiss_kappa(counted))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        alpha = krippendorff.alpha(table, level_of_measurement="nominal") if len(categories) > 1 else None
+    alpha = krippendorff.alpha(table, level_of_measurement="nominal") if len(categories) > 1 else None
     pairs = [(a == b) for column in table.T for i, a in enumerate(column) for b in column[i + 1 :]
              if not (numpy.isnan(a) or numpy.isnan(b))]  # fmt: skip
     return Agreement(

@@ -23,35 +23,31 @@ def ownership(
         list[Path] | None,
         typer.Option("--reference-weights", help="Weights of an independent model built like yours; repeat for each."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", min=20, help="Images of the fingerprint.")] = 200,
-    epsilon: Annotated[
-        float, typer.Option("--epsilon", min=0.001, max=1.0, help="Largest change of a pixel in them, in [0, 1].")
-    ] = 16 / 255,
+    count: Annotated[int, typer.Option("--count", min=100, help="Largest number of images; more show more.")] = 4000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")] = False,
 ) -> None:
-    """Tell whether a model is a copy of yours. Distilled copies are mostly missed.
+    """Tell whether a model is a copy of yours, from its labels alone.
 
-    Copies that start from your weights (pruned, quantised, fine-tuned) are recognised; of two that were trained anew on
-    your model's outputs, none was. The suspect is queried for labels only, once for each image. A verdict takes
-    at least 19 independent models.
+    Copies that start from your weights and those that were trained on your model's posteriors are recognised, those
+    that were trained on its labels in part. The suspect is asked once for each image. A verdict takes at least 19
+    independent models.
 
     Example: securitynet ownership arch:simple-cnn http://host:8000/predict --weights mine.safetensors --dataset digits
     --reference-weights other-1.safetensors --reference-weights other-2.safetensors
     """
-    from securitynet.assessments.ownership import compare_with_suspect, make_fingerprint
+    from securitynet.assessments.ownership import choose_images, compare_with_suspect
     from securitynet.datasets import load, public
     from securitynet.models.loading.load import load_target
-    from securitynet.records import Access
 
     data = load(dataset)
-    owned = load_target(model, weights=weights, dataset=data, access=Access.WHITE_BOX, device=device)
+    owned = load_target(model, weights=weights, dataset=data, device=device)
     doubted = load_target(suspect, weights=suspect_weights, dataset=data, device=device)
     independent = [load_target(name, dataset=data, device=device) for name in reference or ()]
     independent += [load_target(model, weights=path, dataset=data, device=device) for path in reference_weights or ()]
-    fingerprint = make_fingerprint(owned, data, public(data).non_members, count=count, epsilon=epsilon, seed=seed)
-    result = compare_with_suspect(fingerprint, doubted, independent)
+    records = choose_images(public(data).non_members, count, seed)
+    result = compare_with_suspect(owned, doubted, independent, data, records)
     if json:
         console.print_json(result.model_dump(mode="json"))
     else:

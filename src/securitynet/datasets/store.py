@@ -128,7 +128,7 @@ def _open(folder: Path, shape: tuple[int, int, int, int]) -> Images | None:
         index = json.loads(read_stored(folder / "index.json"))
         if index["format"] != FORMAT or tuple(index["shape"]) != shape or path.stat().st_size != index["bytes"]:
             raise ValueError("its index does not fit")
-        if not path.is_file():  # a pipe, say, whose size fits nothing
+        if not path.is_file():  # a pipe, whose size is 0, which the index may state
             raise ValueError("its images are no file")
         with path.open("rb") as stream:
             if np.lib.format.read_magic(stream) != (1, 0):

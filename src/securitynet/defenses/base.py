@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from securitynet.defenses import DEFENSES
 from securitynet.defenses._repair import RepairDefense
-from securitynet.errors import ConfigurationError, list_problems
+from securitynet.errors import ConfigurationError, describe_problems
 from securitynet.files import parse_value
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -72,11 +72,7 @@ def make_defense(name: str, settings: dict[str, Any] | None = None) -> Defense:
     try:
         made: Defense = cls.model_validate(settings or {})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or name}: {problem['msg'].removeprefix('Value error, ').lower()}"
-            for problem in list_problems(error)
-        )
-        fields = ", ".join(cls.model_fields) or "none"
+        problems, fields = describe_problems(error), ", ".join(cls.model_fields) or "none"
         raise ConfigurationError(f"Settings of {name}: {problems}.", hint=f"Its fields: {fields}.") from error
     return made
 

@@ -187,9 +187,7 @@ class NeuralCleanse(Detector):
         output = _try_on_fresh(_collect(results, plan, data, chosen), target, data, fresh)
         if not self.reference:
             return output
-        again = SearchPlan(
-            classes=classes, epochs=self.passes, longest=self.most_passes, only=tuple(output.labels.tolist())
-        )
+        again = plan.restrict(output.labels.tolist())
         quiet, norms, transfer = replace(context, progress=None), [], []
         for model in self._clean_models(target, data, context):
             norms.append(self._search_from(model, data, chosen, pixels, again, quiet, 0, 1).norms)
@@ -274,15 +272,12 @@ class NeuralCleanse(Detector):
         result = search_labels(fast, images, plan, rules, key, cache, report_progress)
         failed = result.labels[np.isinf(result.norms)].tolist() if rules.light_epochs else []
         if failed:  # perhaps because fewer of the epochs count
-            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, longest=plan.longest, only=tuple(failed))
-            result.replace(
-                search_labels(fast, images, again, replace(rules, light_epochs=0), key, cache, report_progress)
-            )
+            again, full = plan.restrict(failed), replace(rules, light_epochs=0)
+            result.replace(search_labels(fast, images, again, full, key, cache, report_progress))
         if fast.precision == "fp32":
             return result
         while doubtful := result.unverified(_list_decisive(result, plan)):
-            again = SearchPlan(classes=plan.classes, epochs=plan.epochs, longest=plan.longest, only=tuple(doubtful))
-            exact = _in_precision(target, "fp32")
+            again, exact = plan.restrict(doubtful), _in_precision(target, "fp32")
             result.replace(search_labels(exact, images, again, rules, key, cache, report_progress))
         return result
 

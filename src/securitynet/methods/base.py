@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, overload
 
 from pydantic import ValidationError
 
-from securitynet.errors import AccessDenied, ConfigurationError, UnknownName, list_problems, suggest_names
+from securitynet.errors import (
+    AccessDenied,
+    ConfigurationError,
+    UnknownName,
+    describe_problems,
+    list_problems,
+    suggest_names,
+)
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.given import choose_threat_model, prepare_trial
@@ -49,16 +56,12 @@ class InvalidSettings(ConfigurationError):
 
     def __init__(self, method: type[Method], error: ValidationError, name: str | None = None) -> None:
         self.error = error
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ').lower()}"
-            for problem in list_problems(error)
-        )
         hint = f"Its fields: {', '.join(method.model_fields) or 'none'}."
         unknown = [str(problem["loc"][0]) for problem in list_problems(error) if problem["type"] == "extra_forbidden"]
         close = [suggest_names(field, method.model_fields, most=1, cutoff=0.6) for field in unknown]
         if any(close):
             hint = f"Did you mean {' and '.join(filter(None, close))}? {hint}"
-        super().__init__(f"Settings of {name or method.__name__}: {problems}.", hint=hint)
+        super().__init__(f"Settings of {name or method.__name__}: {describe_problems(error)}.", hint=hint)
 
 
 class Method(Record, ABC):

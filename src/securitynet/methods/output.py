@@ -25,6 +25,9 @@ class Gallery:
         images: R×Q×C×H×W uint8, where C is 1 or 3.
         rows: Labels of the R rows.
         columns: Labels of the Q columns.
+
+    Raises:
+        ValueError: If the images are of another kind or number.
     """
 
     title: str
@@ -32,6 +35,15 @@ class Gallery:
     images: NDArray[np.uint8]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) != 5 or shape[2] not in (1, 3) or 0 in shape[3:]:
+            raise ValueError(f"a gallery of {self.images.dtype} images of shape {shape} cannot be shown")
+        if shape[:2] != (len(self.rows), len(self.columns)):
+            raise ValueError(
+                f"a gallery of {len(self.rows)}×{len(self.columns)} labels holds {shape[0]}×{shape[1]} images"
+            )
 
 
 class Output(ABC):

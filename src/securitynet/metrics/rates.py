@@ -19,6 +19,7 @@ from securitynet.records import Direction, Measurement
 CLOPPER_PEARSON = "Clopper–Pearson"
 BOUNDED_MEAN = "Beta quantiles of the weighted mean, one worst record added"
 MOVER = "MOVER with Clopper–Pearson limits"
+MOVER_UNPAIRED = "MOVER, as if the records were others"
 
 Floats = NDArray[np.float64]
 
@@ -122,6 +123,33 @@ def measure_difference(
         n=first[1] + second[1],
         direction=direction,
         method=MOVER,
+    )
+
+
+def subtract_measurement(one: Measurement, other: Measurement) -> Measurement:
+    """Subtract a measurement from another one of the same quantity, as if both were of records of their own (MOVER).
+
+    On the same records the interval is too wide rather than too narrow.
+
+    Args:
+        one: With value and limits.
+        other: What is subtracted, with value and limits.
+
+    Returns:
+        The difference, with the name and the direction of ``one``.
+    """
+    assert one.value is not None and one.low is not None and one.high is not None
+    assert other.value is not None and other.low is not None and other.high is not None
+    value = one.value - other.value
+    return Measurement(
+        name=one.name,
+        value=value,
+        low=value - math.hypot(one.value - one.low, other.high - other.value),
+        high=value + math.hypot(one.high - one.value, other.value - other.low),
+        level=min(one.level, other.level),
+        n=min(one.n, other.n),
+        direction=one.direction,
+        method=MOVER_UNPAIRED,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.results.comparison import ChangedRecord, ExposureChange, MeasuredDifference, ResultComparison
 from securitynet.results.exports.texts import split_name
@@ -153,32 +152,18 @@ def write_markdown(comparison: ResultComparison, policy: PolicyOutcome | None = 
 
 
 def _row(difference: MeasuredDifference) -> DifferenceRow:
-    measurement = difference.difference
     kind = words.find_kind(difference.name)
-    factor, unit = (1.0, "") if kind.unit == "plain" else (100.0, "%" if kind.unit == "share" else " points")
-    decimals = _decimals(measurement, factor)
     trial = split_name(difference.name)[0]
-    label = kind.label if trial == "target" else f"{verdict.title_attack(trial)}: {kind.label}"
-
-    def text(value: float | None) -> str:
-        return f"{(value or 0.0) * factor:.{decimals}f}".replace("-", words.MINUS)
-
-    ends = f"{text(measurement.low)} to {text(measurement.high)}"
-    sign = "+" if (measurement.value or 0.0) > 0 else ""
+    old, new, change = words.write_change(difference.old, difference.new, difference.difference)
     return DifferenceRow(
         name=difference.name,
-        label=label,
-        old=text(difference.old) + unit,
-        new=text(difference.new) + unit,
-        change=f"{sign}{text(measurement.value)} ({ends})",
+        label=kind.label if trial == "target" else f"{verdict.title_attack(trial)}: {kind.label}",
+        old=old,
+        new=new,
+        change=change,
         verdict=difference.verdict,
         paired=difference.paired,
     )
-
-
-def _decimals(measurement: Measurement, factor: float) -> int:
-    width = ((measurement.high or 0.0) - (measurement.low or 0.0)) * factor
-    return 1 if width >= 2 else 2 if width >= 0.2 else 3
 
 
 def _escape(text: str) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from securitynet.analysis.figures.roc_lines import RocLine
-from securitynet.records import FAMILIES
+from securitynet.assessments.comparison import list_differences
+from securitynet.assessments.paired_records import pair_records, read_assessed_scores
+from securitynet.records import FAMILIES, Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.bars import draw_interval, draw_swatch
 from securitynet.reports.controls import PREFIXES as CONTROLS
 from securitynet.reports.families import membership
 from securitynet.reports.grades import GradedFamily, grade_families
 from securitynet.reports.roc import RocFigure, choose_strongest, draw_blind_line, draw_roc_figure, draw_roc_lines
+from securitynet.results.comparison import MeasuredDifference
 from securitynet.results.document import ResultDocument
 
 if TYPE_CHECKING:
@@ -31,14 +35,16 @@ class ComparedRow:
         label: In words.
         cells: Numbers per target; None if not measured or not resolvable.
         bar: All intervals, one below the other.
-        overlap: ``apart`` or ``overlap`` for two targets, else None.
+        difference: The second target's value minus the first's, with an interval, in words; None unless there are two.
+        shown: Whether that interval excludes 0.
     """
 
     name: str
     label: str
     cells: list[words.Numbers | None]
     bar: Markup | None
-    overlap: str | None
+    difference: str | None
+    shown: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class TargetComparison:
 def compare_targets(
     documents: Sequence[ResultDocument], assessments: Sequence[Assessment], labels: list[str]
 ) -> TargetComparison:
-    """Put the targets side by side; measurements are in the order in which they first appear.
+    """Put the targets side by side; measurements with a value are in the order in which they first appear.
 
     Args:
         documents: The results, one per target.
@@ -73,21 +79,36 @@ def compare_targets(
         labels: Their names, in the same order.
     """
     per_target = [{m.name: m for m in document.measurements} for document in documents]
+    read = [read_assessed_scores(assessment) for assessment in assessments]
+
+    @functools.cache
+    def subtract(first: int, second: int) -> Mapping[str, MeasuredDifference]:
+        pair = documents[first], documents[second]
+        records = pair_records(*pair, (read[first], read[second]))
+        return {difference.name: difference for difference in list_differences(*pair, records)}
+
     groups: dict[str, list[ComparedRow]] = {}
     for name in sorted(dict.fromkeys(name for measured in per_target for name in measured), key=_family):
         measurements = [measured.get(name) for measured in per_target]
         numbers = [None if m is None else words.write_numbers(m) for m in measurements]
         there = [(n, m) for n, m in enumerate(measurements) if m is not None and m.value is not None]
-        bar = None
-        if there:
-            bar = draw_interval([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
-        overlap = None
-        if len(there) == len(documents) == 2:
-            overlap = {True: "apart", False: "overlap", None: None}[verdict.are_apart(there[0][1], there[1][1])]
+        if not there:  # such as rates that so few records cannot resolve; the section of each target says so
+            continue
+        bar = draw_interval([m for _, m in there], [labels[n] for n, _ in there], [n for n, _ in there])
+        difference = subtract(0, 1).get(name) if len(documents) == 2 else None
         owner = _owner(name, documents)
         control = "Controls" if name.startswith(CONTROLS) else "The target itself"
         title = verdict.title_attack(owner) if owner else control
-        groups.setdefault(title, []).append(ComparedRow(name, words.find_kind(name).label, numbers, bar, overlap))
+        groups.setdefault(title, []).append(
+            ComparedRow(
+                name,
+                words.find_kind(name).label,
+                numbers,
+                bar,
+                words.write_change(difference.old, difference.new, difference.difference)[2] if difference else None,
+                difference is not None and _excludes_zero(difference.difference),
+            )
+        )
     drawn, left_out = choose_strongest(documents)
     lines: dict[str, RocLine] = {}
     for number, (assessment, label) in enumerate(zip(assessments, labels, strict=True)):
@@ -104,10 +125,14 @@ def compare_targets(
             for findings in zip(*(grade_families(document) for document in documents), strict=True)
             if any(finding.grade != "not assessed" for finding in findings)
         ],
-        sentences=membership.compare_membership(list(documents), labels),
+        sentences=membership.compare_membership(documents, labels, subtract),
         groups=list(groups.items()),
         roc=draw_roc_figure(lines, fprs, "compared", left_out=left_out, cache=cache) if lines else None,
     )
+
+
+def _excludes_zero(difference: Measurement) -> bool:
+    return difference.low is not None and difference.high is not None and not difference.low <= 0 <= difference.high
 
 
 def _owner(name: str, documents: Sequence[ResultDocument]) -> str | None:

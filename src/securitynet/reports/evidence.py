@@ -260,7 +260,7 @@ def find_evasion(document: ResultDocument, trials: Sequence[TrialSummary]) -> li
     _, value, high = _ends(success)
     size = f"{epsilon:g}" if norm in evasion.IN_UNITS else words.write_percent(epsilon)
     single_steps = all(trial.name.partition("@")[0] in evasion.SINGLE_STEPS for trial in trials)
-    masked = any(
+    masked = bool(evasion.find_blocked(document)) or any(
         m.note and evasion_metrics.WARNING in m.note for t in trials for m in verdict.select_measurements(document, t)
     )
     obstacle = "Only attacks of a single step ran, which understate what an adversary can do." if single_steps else None

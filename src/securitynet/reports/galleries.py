@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from securitynet.reports.pictures import encode_data_uri, is_reduced
 
 if TYPE_CHECKING:
-    from securitynet.methods.output import Gallery, Output
+    from securitynet.methods.output import Gallery
 
 MOST_ROWS = 24
 """Rows of pictures that a report shows; the arrays beside the trial's file hold all."""
@@ -35,9 +36,9 @@ class ShownGallery:
     reduced: bool
 
 
-def show_galleries(output: Output | None) -> tuple[ShownGallery, ...]:
-    """The galleries of an output; none if the trial did not finish."""
-    return () if output is None else tuple(map(_shown, output.galleries()))
+def show_galleries(galleries: Iterable[Gallery]) -> tuple[ShownGallery, ...]:
+    """The galleries of an output, with the pictures that a report shows."""
+    return tuple(map(_shown, galleries))
 
 
 def _shown(gallery: Gallery) -> ShownGallery:

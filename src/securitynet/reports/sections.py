@@ -287,7 +287,7 @@ def _block(document: ResultDocument, trial: TrialSummary, methods: dict[str, str
         summary=summary,
         rows=tuple(_row(m, methods) for m in verdict.select_measurements(document, trial)),
         settings=", ".join(f"{key} = {value}" for key, value in trial.configuration.items()),
-        galleries=show_galleries(output) if trial.status == "ok" else (),
+        galleries=show_galleries(output.galleries()) if trial.status == "ok" and output is not None else (),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from securitynet.analysis.findings import ClaimFinding
 from securitynet.analysis.frames import keep
 from securitynet.analysis.papers.compare import Compared
 from securitynet.analysis.papers.every import compare_every
+from securitynet.analysis.picture_rows import load_galleries
 from securitynet.assessments.known_methods import has_pictures
 from securitynet.errors import ConfigurationError, RefusedFile, SecurityNetError
 from securitynet.files import parse_toml, write_atomically
@@ -40,8 +40,6 @@ from securitynet.version import __version__
 
 if TYPE_CHECKING:
     from securitynet.reports.galleries import ShownGallery
-
-logger = logging.getLogger(__name__)
 
 MOST_ROWS = 3000
 """Rows of the table of measurements; ``study export`` writes all."""
@@ -278,7 +276,6 @@ def _galleries(
     folder: Path, trials: Sequence[TrialResult], named: dict[str, str]
 ) -> Iterator[tuple[str, ShownGallery]]:
     """Pictures of the first trials of each method that has any."""
-    from securitynet.assessments.method_settings import REGISTRIES
     from securitynet.reports.galleries import show_galleries
 
     store, count, seen = TrialStore(folder), 0, Counter[str]()
@@ -287,22 +284,14 @@ def _galleries(
             continue
         if not has_pictures(trial.spec.kind, trial.spec.method):
             continue
-        arrays = store.load_arrays(trial)
-        if arrays is None:
-            continue
-        output = REGISTRIES[trial.spec.kind].get(trial.spec.method).output
-        try:
-            shown = show_galleries(output.from_arrays(arrays))
-        except (LookupError, ValueError, TypeError) as error:  # another version's, or no pictures at all
-            logger.warning("The pictures of a trial of %s are left out: %s", trial.spec.method, error)
-            continue
+        shown = show_galleries(load_galleries(trial, store))
         for gallery in shown:
             yield (
                 f"{trial.spec.method} on {named.get(trial.spec.target.checksum, trial.spec.target.reference)}",
                 gallery,
             )
             count += 1
-        seen[trial.spec.method] += 1
+        seen[trial.spec.method] += bool(shown)
 
 
 def _names(targets: Sequence[StudyTargetRecord]) -> dict[str, str]:

@@ -58,15 +58,6 @@ def select_finished(document: ResultDocument, family: str) -> list[TrialSummary]
     return [trial for trial in finished if trial.name.startswith(f"{family}.")]
 
 
-def are_apart(first: Measurement, second: Measurement) -> bool | None:
-    """Whether two intervals do not overlap; None if one of them is missing or one-sided."""
-    if words.find_kind(first.name).one_sided:
-        return None
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return None
-    return first.high < second.low or second.high < first.low
-
-
 def title_attack(name: str) -> str:
     """An attack's name as words: ``membership.modified-entropy`` becomes ``Modified entropy``.
 

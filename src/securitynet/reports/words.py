@@ -97,6 +97,27 @@ def write_numbers(measurement: Measurement, *, significant: int = 2) -> Numbers 
     return Numbers(text(value) + unit, interval + unit)
 
 
+def write_change(old: float, new: float, difference: Measurement) -> tuple[str, str, str]:
+    """Two values of a measurement, and their difference with its interval, with as many decimals as that has.
+
+    Args:
+        old: The value that is subtracted.
+        new: The value from which it is subtracted.
+        difference: New minus old, under the measurement's name.
+    """
+    what = find_kind(difference.name)
+    factor, unit = {"plain": (1.0, ""), "share": (100.0, "%"), "points": (100.0, " points")}[what.unit]
+    width = ((difference.high or 0.0) - (difference.low or 0.0)) * factor
+    decimals = 1 if width >= 2 else 2 if width >= 0.2 else 3
+
+    def text(value: float | None) -> str:
+        return f"{(value or 0.0) * factor:.{decimals}f}".replace("-", MINUS)
+
+    sign = "+" if (difference.value or 0.0) > 0 else ""
+    change = f"{sign}{text(difference.value)} ({text(difference.low)} to {text(difference.high)})"
+    return text(old) + unit, text(new) + unit, change
+
+
 def _touches(chance: float, ends: tuple[float, float], decimals: int) -> bool:
     return any(end != chance and round(end, decimals) == round(chance, decimals) for end in ends)
 

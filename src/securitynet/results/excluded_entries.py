@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-
-from pydantic import ValidationError
 
 from securitynet.records import Record
 from securitynet.results.root import Root
 from securitynet.untrusted import parse_json
+
+logger = logging.getLogger(__name__)
 
 FILE = "excluded.json"
 """Name of the file below the root of a study's results."""
@@ -47,14 +48,17 @@ def write_excluded(root: Root, entries: Iterable[ExcludedEntry]) -> None:
 
 
 def read_excluded(root: Root) -> list[ExcludedEntry]:
-    """The entries that a study left out; empty if the file is missing or cannot be read.
+    """The entries that a study left out; empty if the file is missing, or cannot be read (which is logged).
 
     Args:
         root: Root of the study's results.
     """
     try:
         return [ExcludedEntry.model_validate(row) for row in parse_json(root.read(FILE))]
-    except (FileNotFoundError, ValidationError, ValueError, TypeError):
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        logger.warning("The list of the entries that the study left out can't be read: %s (%s)", FILE, error)
         return []
 
 

@@ -17,6 +17,11 @@ from securitynet.scan.candidates import Evidence
 from securitynet.scan.constants import list_keyed, pair_named_values
 from securitynet.scan.read_code import PLAIN, TrainingCode
 
+try:
+    from yaml import CSafeLoader as SafeLoader  # far faster, and an option of PyYAML
+except ImportError:
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 SUFFIXES = (".json", ".yaml", ".yml", ".toml")
 _MAX_BYTES = 1 << 16
 _MAX_DEPTH = 12
@@ -28,6 +33,13 @@ _BESIDE = 0.95
 _DATA = re.compile(r"(^|_)data(_?sets?)?(_name|_type)?$", re.IGNORECASE)
 _NETWORK = re.compile(r"(^|_)(model|arch|architecture|backbone|net|network|encoder)(_name|_type|s)?$", re.IGNORECASE)
 _CLASSES = frozenset({"id2label", "classes", "class_names", "classnames", "labels", "label_names", "categories"})
+
+
+class _UntaggedSafeLoader(SafeLoader):
+    """PyYAML's safe loader, which makes plain values only; a value with a tag that it refuses is None, not an error."""
+
+
+_UntaggedSafeLoader.add_constructor(None, lambda _loader, _node: None)
 
 
 def read_config_file(path: Path) -> TrainingCode | None:
@@ -45,7 +57,7 @@ def read_config_file(path: Path) -> TrainingCode | None:
         elif path.suffix == ".toml":
             tree = parse_toml(text)
         else:
-            tree = yaml.load(text, _PlainLoader)
+            tree = yaml.load(text, Loader=_UntaggedSafeLoader)
         code = TrainingCode(path, text)
         for name, value in _walk(tree, "", 0, set()):
             _read_value(name, value, code)
@@ -81,16 +93,6 @@ def read_beside(path: Path) -> list[Evidence]:
     }
     reason = "config.json beside the weights"
     return [Evidence(code=code, value=value, reason=reason, confidence=_BESIDE) for code, value in values.items()]
-
-
-_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is an option of PyYAML
-
-
-class _PlainLoader(_Safe):  # type: ignore[misc]
-    """Reads YAML as plain values; what a tag would make is left out."""
-
-
-_PlainLoader.add_constructor(None, lambda _loader, _node: None)
 
 
 def _walk(tree: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@ filters on codes that the columns do not hold, and gives the rows that a page sh
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from securitynet.web.cache import ResultCache
 from securitynet.web.column_store import Bits, Columns, FacetColumn, Integers, Mask, list_rows
 from securitynet.web.state import PER_PAGE, State
 from securitynet.web.term_index import TermIndex
+
+logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 2.0
 """Seconds for which the columns are taken to be current."""
@@ -225,7 +228,8 @@ class Search:
         try:
             self._snapshot = Snapshot(self.catalog.database, reading.map_frames(self.catalog.database))
             self._failure = None
-        except Exception as error:  # visitors see it, and the next request tries again
+        except Exception as error:  # the older state serves on if there is one, and a later request tries again
+            logger.warning("The catalog could not be read: %s", error)
             self._failure = error
         finally:
             self._looked = time.monotonic()

@@ -14,6 +14,7 @@ from securitynet.attacks.evasion._gradient import draw_starts
 from securitynet.attacks.evasion._norms import find_direction, measure_norms, project
 from securitynet.attacks.evasion.fgsm import Fgsm
 from securitynet.attacks.evasion.pgd import L2_EPSILONS, Pgd
+from securitynet.attacks.evasion.square import Square
 from securitynet.methods.data import TrialData
 from securitynet.metrics.evasion import WARNING
 from securitynet.models.targets.input_gradients import InputGradients
@@ -188,6 +189,18 @@ def test_on_a_random_target_many_steps_do_no_worse_than_one(epsilon, networks, d
         assert measured(null)["success@epsilon=1e-06"].value <= 0.15
     calm = run(Pgd(samples=8, epsilons=(0.1,), check=0), white_box(networks[0]), data, context)
     assert "random" not in (measured(calm)["robust-accuracy@epsilon=0.1"].note or "")
+
+
+def test_the_square_attack_counts_queries_of_a_target_that_gets_images_wrong_by_chance(networks, data, context):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        noisy = white_box(Noisy(networks[0], 1.0), name="very noisy")
+        output = run(Square(samples=40, epsilons=(0.1,), queries=20), noisy, data, context)
+    right = output.clean == output.labels
+    assert right.sum() > 5
+    spent = output.spent[0]
+    assert (spent[~right] == 0).all() and (spent[right] >= 3).all() and (spent <= 20).all()
+    assert spent.min() < spent.max()
 
 
 class Stepped(nn.Module):

@@ -1,11 +1,10 @@
 """Keras models as objects are fed like those of files: channels last."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
 
+from installed import needs_keras
 from securitynet.datasets.in_memory import dataset_from_objects
 from securitynet.errors import ModelError, TargetError
 from securitynet.models.loading.load import load_target
@@ -31,8 +30,7 @@ def build(keras, shape=(8, 6, 1)):
 
 @pytest.fixture(scope="module")
 def keras():
-    if importlib.util.find_spec("keras") is None:  # importing it would choose another back end
-        pytest.skip("keras is not installed")
+    needs_keras()
     return import_keras()
 
 

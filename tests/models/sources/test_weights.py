@@ -10,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 
 from securitynet.errors import ModelError, UnsafeFile, WeightsMismatch
 from securitynet.models.architectures.factory import build
@@ -138,12 +138,25 @@ def test_a_pickle_that_would_execute_code_is_refused_and_does_not_run(tmp_path, 
     assert not marker.exists()
 
 
-def test_a_whole_model_is_refused_with_the_way_to_convert_it(tmp_path):
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+def test_a_whole_model_is_refused_and_can_be_converted_as_the_hint_says(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    path = tmp_path / "model.pt"
+    torch.save(network, path)
     with pytest.raises(UnsafeFile) as caught:
-        read_state_dict(tmp_path / "model.pt")
-    assert "Linear" in str(caught.value)
-    assert "save_model" in str(caught.value.hint)
+        read_state_dict(path)
+    assert "torch.nn.modules" in str(caught.value)
+    hint = str(caught.value.hint)
+    assert "weights_only=False" not in hint
+    for step in ("add_safe_globals", "weights_only=True", "save_model", "get_unsafe_globals_in_checkpoint"):
+        assert step in hint
+    parts = [torch.nn.Sequential, torch.nn.Linear, torch.nn.ReLU]
+    named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    assert set(named) == {f"{part.__module__}.{part.__name__}" for part in parts}
+    with torch.serialization.safe_globals(parts):
+        save_model(torch.load(path, weights_only=True), str(tmp_path / "weights.safetensors"))
+    converted, _ = read_state_dict(tmp_path / "weights.safetensors")
+    assert converted.keys() == network.state_dict().keys()
+    assert all(torch.equal(converted[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_torchscript_is_refused(tmp_path):

@@ -244,7 +244,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path, changes, error, message):
 
 
 def test_overrides_that_make_no_sense_are_a_clear_error():
-    with pytest.raises(ConfigurationError, match="epoch: Extra inputs"):
+    with pytest.raises(ConfigurationError, match="epoch: extra inputs"):
         train_target("simple-cnn", DIGITS, epoch=3)
     with pytest.raises(ConfigurationError, match="epochs"):
         train_target("simple-cnn", DIGITS, epochs=0)

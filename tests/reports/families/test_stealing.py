@@ -49,7 +49,7 @@ def test_agreement_is_compared_with_a_constant_answer(agreed, words_):
     assert words_ in sentence and "queries the model with 500 images" in sentence
 
 
-def test_growth_is_claimed_only_where_intervals_are_apart():
+def test_growth_is_claimed_only_where_the_difference_shows_it():
     common = rate("agreement", 800), rate("constant-agreement", 100)
     for few, many, said in ((500, 800, "help:"), (780, 800, "not shown"), (800, 500, "reduce")):
         curve = rate("agreement@budget=100", few), rate("agreement@budget=5000", many)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 import pandas
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import gaussian_kde
 
 from securitynet.analysis.figures import style
 from securitynet.analysis.figures.base import Chart
@@ -34,7 +34,7 @@ def estimate_density(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
     if len(values) < FEWEST or np.ptp(values) == 0:
         return np.empty(0), np.empty(0)
     places = np.linspace(values.min(), values.max(), _STEPS)
-    heights = gaussian_kde(values)(places)
+    heights = scipy.stats.gaussian_kde(values)(places)
     return places, heights / heights.max()
 
 

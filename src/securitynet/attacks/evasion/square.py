@@ -83,7 +83,15 @@ class Square(SequenceAttack):
         def search(
             images: torch.Tensor, labels: torch.Tensor, epsilon: float, seed: int
         ) -> tuple[torch.Tensor, NDArray[np.int64]]:
-            network = CountedModel(lambda queried: oracle.logits(queried.detach()), torch.device("cpu"))
+            first: list[NDArray[np.bool_]] = []
+
+            def compute(queried: torch.Tensor) -> torch.Tensor:
+                logits = oracle.logits(queried.detach())
+                if not first:
+                    first.append((logits.argmax(dim=1) == labels).numpy())
+                return logits
+
+            network = CountedModel(compute, torch.device("cpu"))
             attack = make_square(
                 network, self.norm, epsilon, seed, n_queries=self.queries - OVERHEAD, p_init=self.start
             )
@@ -91,7 +99,9 @@ class Square(SequenceAttack):
 
             def count(x: torch.Tensor, y: torch.Tensor) -> Any:
                 queries, perturbed = run(x, y)
-                spent[:] = queries.numpy().astype(np.int64) + OVERHEAD - 1  # its count includes the first guess
+                # The package leaves out images that its first query gets wrong, as that of a random target may; its
+                # count includes the first guess.
+                spent[first[0]] = queries.numpy().astype(np.int64) + OVERHEAD - 1
                 return queries, perturbed
 
             attack.attack_single_run = count

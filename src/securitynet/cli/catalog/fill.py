@@ -18,7 +18,7 @@ from securitynet.cli.catalog.options import (
     valued,
 )
 from securitynet.cli.catalog.output import as_text, convert_to_json, print_table, write_headline
-from securitynet.errors import ConfigurationError
+from securitynet.errors import ConfigurationError, SecurityNetError
 
 if TYPE_CHECKING:
     from securitynet.catalog.catalog import Catalog
@@ -307,11 +307,7 @@ def _asked(codes: dict[str, str]) -> dict[str, str]:
             answer = typer.prompt(f"{info.name}{choices} ({info.meaning})", default="", show_default=False, err=True)
             try:
                 info.parse(answer)
-            except Exception as error:
-                from securitynet.errors import SecurityNetError
-
-                if not isinstance(error, SecurityNetError):
-                    raise
+            except SecurityNetError as error:
                 console.stderr.print(str(error), markup=False, soft_wrap=True)
                 continue
             if answer.strip() or not info.required or info.name == "source":

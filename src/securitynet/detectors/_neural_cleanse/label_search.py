@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,10 @@ class SearchPlan:
         """Epochs of all labels together, without those of labels that go on because they have not settled."""
         screened = self.screened or 0
         return self.continued * (self.epochs - screened) + len(self.labels) * screened
+
+    def restrict(self, labels: Iterable[int]) -> SearchPlan:
+        """The plan of a full search of some labels only."""
+        return SearchPlan(classes=self.classes, epochs=self.epochs, longest=self.longest, only=tuple(labels))
 
 
 @dataclass(eq=False)

@@ -282,11 +282,9 @@ def _are_useless(trials: list[_Trial], count: int, chance: float) -> bool:
         if not score.count:
             return False  # it fails, which the whole search reports
         right = int(score.correct.sum())
-        lucky = scipy.stats.binomtest(right, score.count, chance, alternative="greater").pvalue
-        if (
-            lucky < _LEVEL / len(_SCOUTS)
-            or scipy.stats.binomtest(right, score.count).proportion_ci(1 - 2 * _LEVEL).high >= _USELESS
-        ):
+        p_value = scipy.stats.binomtest(right, score.count, chance, alternative="greater").pvalue
+        highest = scipy.stats.binomtest(right, score.count).proportion_ci(1 - 2 * _LEVEL).high
+        if p_value < _LEVEL / len(_SCOUTS) or highest >= _USELESS:
             return False
     return bool(trials)
 

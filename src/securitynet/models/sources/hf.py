@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from securitynet.errors import ModelError, list_problems
+from securitynet.errors import ModelError, describe_problems
 from securitynet.models.sources._hub import fetch_hub_file, is_hub_file
 from securitynet.models.sources._transformers import open_transformers, read_weights_file
 from securitynet.models.sources.base import NetworkSource, Progress
@@ -81,7 +81,7 @@ def open_source(reference: ModelReference) -> NetworkSource:
 
 def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in list_problems(error))
+        return describe_problems(error)
     return str(error).partition("\n")[0] or type(error).__name__
 
 

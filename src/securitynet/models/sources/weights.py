@@ -260,7 +260,8 @@ def _read_pickle(path: Path) -> Any:
     try:
         # A stream, because torch would decide by the suffix of a path.
         with _PickleStream(path) as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
-            warnings.simplefilter("ignore")
+            # Of protocols that torch does not write: where it cannot read one, that is an error.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.findall(r"GLOBAL ([\w.]+\w)", str(error))
@@ -270,8 +271,10 @@ def _read_pickle(path: Path) -> Any:
         what = f"{', '.join(called[:3])}" if called else "objects other than tensors"
         raise UnsafeFile(
             f"{path} is a pickle that holds {what}: reading it would execute code from the file, so it is refused.",
-            hint="If you trust who made it, convert it once where it can do no harm, in Python: m = torch.load('FILE', "
-            "weights_only=False), then safetensors.torch.save_model(m, 'weights.safetensors') for a whole model, or "
+            hint="Ask who made it for the weights alone. Or, if you know all that it names as classes of a network "
+            "(torch.serialization.get_unsafe_globals_in_checkpoint('FILE') lists them), allow these and no others, in "
+            "Python: torch.serialization.add_safe_globals([Net, ...]); m = torch.load('FILE', weights_only=True); then "
+            "safetensors.torch.save_model(m, 'weights.safetensors') for a whole model, or "
             "torch.save(m['state_dict'], 'weights.pth') for a checkpoint.",
         ) from error
     except (MemoryError, RefusedFile):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from securitynet.errors import TargetError
+from securitynet.errors import NO_GRADIENTS, TargetError
 from securitynet.models.targets.backends.module import choose_batch
 from securitynet.models.targets.target import Target
 from securitynet.models.targets.threads import compute_equal_size, make_network_threads
@@ -183,9 +183,7 @@ class InputGradients:
 
     def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         if not logits.requires_grad:
-            raise TargetError(
-                f"{self._reference} passes no gradients to its inputs.", hint="Run black-box attacks on it."
-            )
+            raise TargetError(f"{self._reference} {NO_GRADIENTS}.", hint="Run black-box attacks on it.")
         if int(labels.max()) >= logits.shape[1]:
             raise TargetError(
                 f"{self._reference} has {logits.shape[1]} classes; a label is {int(labels.max())}.",

@@ -77,7 +77,7 @@ def find_noise(accountant: AccountantName, epsilon: float, sample_rate: float, s
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of orders at the edge, while noise is searched that is far off
+            warnings.filterwarnings("ignore", message="Optimal order")  # at the edge, for noise that is far off
             multiplier = get_noise_multiplier(
                 target_epsilon=epsilon,
                 target_delta=delta,

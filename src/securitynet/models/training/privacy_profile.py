@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import warnings
 
 from securitynet.models.training.accounting import check_opacus, compute_epsilon
@@ -63,13 +65,17 @@ def _compute_bounds(noise: float, rate: float, steps: int, deltas: tuple[float, 
     accountant = PRVAccountant()
     accountant.history = [(noise, rate, steps)]
     error = min(deltas) / 1000
+    bounds: list[tuple[float, float]] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of orders at the edge; the bounds hold
+        warnings.filterwarnings("ignore", message="Optimal order")  # only the range of its discretisation rests on them
+        warnings.simplefilter("ignore", RuntimeWarning)  # of overflow: its numbers are then not finite
         try:
             # One discretisation serves all deltas; `get_epsilon` would repeat it for each.
             losses = accountant._get_dprv(eps_error=EPSILON_ERROR, delta_error=error)
             ends = [losses.compute_epsilon(delta, error, EPSILON_ERROR) for delta in deltas]
             bounds = [(float(low), float(high)) for low, _, high in ends]
         except (ValueError, RuntimeError, IndexError, MemoryError):
-            bounds = [(0.0, compute_epsilon("rdp", noise, rate, steps, delta)) for delta in deltas]
+            pass
+    if not bounds or not all(map(math.isfinite, itertools.chain(*bounds))):
+        bounds = [(0.0, compute_epsilon("rdp", noise, rate, steps, delta)) for delta in deltas]
     return tuple((low, max(0.0, high), delta) for (low, high), delta in zip(bounds, deltas, strict=True))

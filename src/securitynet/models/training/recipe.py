@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from securitynet.errors import ConfigurationError, list_problems
+from securitynet.errors import ConfigurationError, describe_problems
 from securitynet.records import Record
 
 OptimizerName = Literal["sgd", "nesterov", "adam", "adamw"]
@@ -194,11 +194,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], *, purpose: str = 
     try:
         return Recipe(**{**recipe.model_dump(), **changes})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in list_problems(error)
-        )
         raise ConfigurationError(
-            f"Invalid recipe{f' for {purpose}' if purpose else ''}: {problems}.",
+            f"Invalid recipe{f' for {purpose}' if purpose else ''}: {describe_problems(error, 'recipe')}.",
             hint=f"Its fields: {', '.join(Recipe.model_fields)}.",
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from securitynet.errors import NO_GRADIENTS
 from securitynet.metrics import evasion
 from securitynet.records import Access, Measurement
 from securitynet.reports import verdict, words
@@ -141,6 +142,12 @@ def _strongest(document: ResultDocument, trials: Sequence[TrialSummary], norm: s
 def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:
     """Signs of masked gradients: warnings of the attacks themselves, and black-box attacks that beat white-box ones."""
     sentences = []
+    if blocked := find_blocked(document):
+        sentences.append(
+            f"{evasion.WARNING}: the model {NO_GRADIENTS}, so that {words.join_words(blocked)} could not run. Attacks "
+            "that see outputs alone say little about an adversary who has the model and replaces the step that blocks "
+            "gradients."
+        )
     for trial in trials:
         notes = {m.note for m in verdict.select_measurements(document, trial) if m.note and evasion.WARNING in m.note}
         for note in sorted(notes)[:1]:
@@ -160,6 +167,16 @@ def _warnings(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[
                     "the intervals do not overlap. The model is less robust than its gradients suggest."
                 )
     return sentences + _contradictions(document, trials) + _recoveries(document, trials)
+
+
+def find_blocked(document: ResultDocument) -> list[str]:
+    """Titles of the attacks that failed because the model passes no gradients.
+
+    Args:
+        document: The results on one target.
+    """
+    failed = [t for t in document.trials if t.name.startswith("evasion.") and t.status == "failed"]
+    return list(dict.fromkeys(verdict.title_attack(t.name) for t in failed if NO_GRADIENTS in (t.reason or "")))
 
 
 def _contradictions(document: ResultDocument, trials: Sequence[TrialSummary]) -> list[str]:

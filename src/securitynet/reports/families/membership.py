@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -11,6 +11,7 @@ from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.families import _membership_controls as controls
 from securitynet.reports.kinds import Kind
+from securitynet.results.comparison import MeasuredDifference
 from securitynet.results.document import ResultDocument, TrialSummary
 
 KINDS: dict[str, Kind] = {
@@ -331,25 +332,39 @@ def find_lowest_rate(ranked: list[Strength]) -> Strength | None:
     return max(at_lowest, key=lambda s: ((s.tpr.low or 0.0) if s.tpr else 0.0, _value(s.tpr)))
 
 
-def compare_membership(documents: list[ResultDocument], labels: list[str]) -> list[str]:
-    """Name the target that leaks most, for each attack that has an AUC on all targets."""
+def compare_membership(
+    documents: Sequence[ResultDocument],
+    labels: Sequence[str],
+    subtract: Callable[[int, int], Mapping[str, MeasuredDifference]],
+) -> list[str]:
+    """Name the target that leaks most, for each attack that has an AUC on all targets.
+
+    Args:
+        documents: The results, one per target.
+        labels: Names of the targets.
+        subtract: Returns the differences between two targets, by measurement: the second's value minus the first's.
+    """
     sentences = []
     per_target = [{s.trial.name: s.auc for s in rank_attacks(document)} for document in documents]
+    pairs = math.comb(len(documents), 2)
     for name in [n for n in per_target[0] if all(n in aucs for aucs in per_target)]:
-        order = sorted(zip(labels, (aucs[name] for aucs in per_target), strict=True), key=lambda pair: -_value(pair[1]))
-        (most, highest), (least, lowest) = order[0], order[-1]
-        numbers = words.write_numbers(highest), words.write_numbers(lowest)
-        assert numbers[0] is not None and numbers[1] is not None
-        if verdict.are_apart(highest, lowest):
-            how = f"distinguishes members from non-members better for “{most}” than for “{least}”"
-            why = "the intervals do not overlap"
-        else:
-            how = f"is not shown to distinguish members from non-members better for “{most}” than for “{least}”"
-            why = "the intervals overlap"
+        order = sorted(range(len(documents)), key=lambda number: -_value(per_target[number][name]))
+        most, least = order[0], order[-1]
+        difference = subtract(least, most).get(f"{name}.auc")
+        if difference is None:
+            continue
+        numbers = [words.write_numbers(per_target[number][name]) for number in (most, least)]
+        auc = [f"{n.value} ({words.keep_unbroken(n.interval)})" for n in numbers if n is not None]
+        interval = _widen(difference.difference, pairs)
+        shown = interval.low is not None and interval.low > 0
+        why = f"the difference is {words.write_change(difference.old, difference.new, interval)[2]}"
+        why += " on the same records" if difference.paired else ""
+        why += f", corrected for {pairs} pairs of targets" if pairs > 1 else ""
+        why += "; the model is the same, so it comes from the records" if difference.verdict == "other records" else ""
         sentences.append(
-            f"{verdict.title_attack(name)} {how}: AUC\u00a0{numbers[0].value} "
-            f"({words.keep_unbroken(numbers[0].interval)}) against {numbers[1].value} "
-            f"({words.keep_unbroken(numbers[1].interval)}); {why}."
+            f"{verdict.title_attack(name)} {'distinguishes' if shown else 'is not shown to distinguish'} members from "
+            f"non-members better for “{labels[most]}” than for “{labels[least]}”: AUC\u00a0"
+            f"{' against '.join(auc)}; {why}."
         )
     differing = [f"“{label}”" for label, one in zip(labels, documents, strict=True) if controls.groups_differ(one)]
     if differing and sentences:
@@ -359,6 +374,15 @@ def compare_membership(documents: list[ResultDocument], labels: list[str]) -> li
             "model tells them apart. What attacks achieve there is not what the model gives away.",
         )
     return sentences
+
+
+def _widen(difference: Measurement, among: int) -> Measurement:
+    """An interval that holds for all of several differences (Bonferroni); its ends move as the normal quantile does."""
+    assert difference.value is not None and difference.low is not None and difference.high is not None
+    tail = (1 - difference.level) / 2
+    stretch = NormalDist().inv_cdf(1 - tail / among) / NormalDist().inv_cdf(1 - tail)
+    low, high = (difference.value + (end - difference.value) * stretch for end in (difference.low, difference.high))
+    return difference.model_copy(update={"low": max(low, -1.0), "high": min(high, 1.0)})
 
 
 def _value(measurement: Measurement | None) -> float:

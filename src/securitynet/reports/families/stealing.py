@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from securitynet.metrics import rates
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
 from securitynet.reports.kinds import Kind
@@ -81,7 +82,11 @@ def _by_name(document: ResultDocument, trial: TrialSummary) -> dict[str, Measure
 
 def _growth(measured: dict[str, Measurement]) -> str | None:
     """Whether the largest budget gave more agreement than the smallest; None without a curve."""
-    curve = {int(name.partition("=")[2]): m for name, m in measured.items() if name.startswith("agreement@budget=")}
+    curve = {
+        int(name.partition("=")[2]): m
+        for name, m in measured.items()
+        if name.startswith("agreement@budget=") and m.value is not None
+    }
     if len(curve) < 2:
         return None
     few, many = min(curve), max(curve)
@@ -91,7 +96,8 @@ def _growth(measured: dict[str, Measurement]) -> str | None:
         f"{first.value} ({words.keep_unbroken(first.interval)}) with {few:,} queries and {last.value} "
         f"({words.keep_unbroken(last.interval)}) with {many:,}"
     )
-    if not verdict.are_apart(curve[few], curve[many]):
-        return f"More queries are not shown to help: {pair}; the intervals overlap."
-    helped = (curve[many].value or 0.0) > (curve[few].value or 0.0)
-    return f"More queries {'help' if helped else 'reduce the agreement'}: it is {pair}."
+    gain = rates.subtract_measurement(curve[many], curve[few])
+    assert gain.low is not None and gain.high is not None
+    if gain.low <= 0 <= gain.high:
+        return f"More queries are not shown to help: the agreement is {pair}."
+    return f"More queries {'help' if gain.low > 0 else 'reduce the agreement'}: it is {pair}."

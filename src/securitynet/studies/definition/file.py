@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from securitynet.assessments.config import AssessConfig, Once
+from securitynet.assessments.config import AssessConfig, ConfidenceLevel, FalsePositiveRates, Once
 from securitynet.errors import ConfigurationError, list_problems
 from securitynet.files import read_toml
-from securitynet.metrics.defaults import DEFAULT_FPRS, MOST_FPRS
+from securitynet.metrics.defaults import DEFAULT_FPRS
 from securitynet.models.training.config import TrainConfig
 from securitynet.records import ThreatModel
 from securitynet.studies.definition.limits import MOST_SEEDS
@@ -53,12 +53,8 @@ def _listed(value: Any) -> Any:
 class MeasurementSettings(_Table):
     """Options of the metrics."""
 
-    level: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence level of the intervals.")
-    fprs: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Once] = Field(
-        default=DEFAULT_FPRS,
-        max_length=MOST_FPRS,
-        description="False-positive rates at which the true-positive rate is reported.",
-    )
+    level: ConfidenceLevel = 0.95
+    fprs: FalsePositiveRates = DEFAULT_FPRS
 
 
 class ModelSource(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from securitynet.assessments.config import AssessConfig
 from securitynet.catalog.weights import TENSORS, locate_entry_weights, names_weights
 from securitynet.datasets.options import ImageOptions
-from securitynet.errors import ConfigurationError, SecurityNetError, list_problems
+from securitynet.errors import ConfigurationError, SecurityNetError, describe_problems
 from securitynet.files import hash_stably
 from securitynet.models.sources.references import parse_reference
 from securitynet.models.sources.versions import describe_builder
@@ -387,7 +387,4 @@ def _validate(model: type[Any], values: dict[str, Any]) -> BaseModel:
         validated: BaseModel = model.model_validate(values)
         return validated
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, p['loc']))}: {p['msg'].removeprefix('Value error, ')}" for p in list_problems(error)
-        )
-        raise ConfigurationError(f"{problems}.") from error
+        raise ConfigurationError(f"{describe_problems(error)}.") from error

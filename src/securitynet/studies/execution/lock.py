@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from securitynet.errors import ConfigurationError, RefusedFile
 from securitynet.results.root import Root
 from securitynet.studies.execution.numbered_lock import StudyRuns, hold_numbered_lock
-from securitynet.untrusted import check_regular
+from securitynet.untrusted import open_regular
 
 ORPHANS = 10.0
 """Seconds to wait for the workers of a killed runner to end."""
@@ -83,8 +83,7 @@ def find_holder(state: Path) -> dict[str, Any] | None:
     try:
         import fcntl
 
-        check_regular(state / "lock")
-        with (state / "lock").open("rb") as stream:
+        with open_regular(state / "lock") as stream:
             content = stream.read()
             try:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -75,7 +75,8 @@ class Transport:
             if urlsplit(shown).scheme == "http" and urlsplit(shown).hostname not in ("localhost", "127.0.0.1", "::1"):
                 logger.warning("%s is sent unencrypted to %s; use https.", TOKEN_VARIABLE, shown)
         for name, value in sent.items():
-            if not f"{name}{value}".isascii() or not f"{name}{value}".isprintable():
+            text = f"{name}{value}"
+            if not (text.isascii() and text.isprintable()):
                 where = f"{TOKEN_VARIABLE}, sent as {name}," if self._token and name == "Authorization" else name
                 raise ConfigurationError(
                     f"The header {where} holds what no header may: line breaks, or letters that are no ASCII.",
