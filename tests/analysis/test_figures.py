@@ -153,3 +153,13 @@ def test_a_chart_is_one_svg_whatever_was_drawn_before():
     chart = alt.Chart(pandas.DataFrame({"x": [1, 2], "y": [1, 2]})).mark_line(clip=True).encode(x="x", y="y")
     first, second = render.to_svg(chart), render.to_svg(chart)
     assert first == second and 'id="part-0"' in first and "url(#part-0)" in first
+
+
+@pytest.mark.parametrize(("models", "drawn"), [(12, True), (41, False)])
+def test_few_models_are_drawn_with_their_intervals(models, drawn):
+    """Five points between 0.495 and 0.515 look like a trend, until their intervals show that each contains one half."""
+    ended = [{**row, "low": row["value"] - 0.03, "high": row["value"] + 0.03} for row in rows(models)]
+    figure = find_figure("securitynet-5").make(frames.tidy(ended))
+    assert ("intervals of single models" in figure.caption) == drawn
+    marks = [layer["mark"]["type"] for layer in figure.chart.to_dict()["layer"]]
+    assert ("rule" in marks) == drawn

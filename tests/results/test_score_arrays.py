@@ -29,7 +29,7 @@ WRONG = {
 
 
 def test_arrays_that_fit():
-    assert have_scores(GOOD, "indices") and not have_scores(None) and not have_scores({"scores": GOOD["scores"]})
+    assert have_scores(GOOD, "indices") and not have_scores({}) and not have_scores({"scores": GOOD["scores"]})
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)

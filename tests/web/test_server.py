@@ -20,6 +20,9 @@ from securitynet.web.serving import open_socket
 
 PATHS = ("/", "/?q=net1", "/plot", "/api/models?per_page=5", "/studies", "/download.csv")
 
+PATIENCE = 300
+"""Seconds: two processes that start took more than a minute on two cores with eighteen busy programs."""
+
 SERVE = """
 import sys
 from securitynet.cli.main import main
@@ -47,7 +50,7 @@ def server(filled: tuple[str, list[str]]) -> Iterator[tuple[int, int]]:
 
 def read(port: int, path: str, connection: http.client.HTTPConnection | None = None) -> int:
     """The status of a response that has been read whole."""
-    connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request("GET", path)
     response = connection.getresponse()
     response.read()
@@ -55,7 +58,7 @@ def read(port: int, path: str, connection: http.client.HTTPConnection | None = N
 
 
 def read_often(port: int, count: int) -> set[int]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     statuses = {read(port, PATHS[number % len(PATHS)], connection) for number in range(count)}
     connection.close()
     return statuses

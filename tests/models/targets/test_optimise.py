@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from securitynet.models.targets import optimise
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.input_gradients import InputGradients
 from securitynet.models.targets.optimise import prepare_network
@@ -188,3 +189,45 @@ def test_the_length_of_a_network_does_not_matter():
     module = Counting(nn.Flatten(), nn.Linear(192, 5)).eval()
     backend = ModuleBackend(module, reference="-", checksum="-", example_shape=(3, 8, 8))
     torch.testing.assert_close(backend.outputs(images), module(images).detach())
+
+
+class Residual(nn.Module):
+    """A block whose sum is needed once, and one whose convolution is needed twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(width, 8, 3, padding=1) for width in (3, 8, 8))
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        x = nn.functional.relu(x + self.second(x))
+        kept = self.third(x)
+        return self.head((torch.relu(kept) + kept * kept.mean(dim=(2, 3), keepdim=True)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_sums_and_relus_in_place_change_no_bit_of_outputs_and_gradients(precision, monkeypatch):
+    torch.manual_seed(0)
+    module, images = Residual().eval(), torch.randn(6, 3, 16, 16)
+    found = []
+    for change in (optimise._in_place, lambda _: None):
+        monkeypatch.setattr(optimise, "_in_place", change)
+        prepared = prepare_network(module, torch.device("cpu"), torch.zeros(1, 3, 16, 16)).module
+        leaf = images.clone().requires_grad_()
+        with torch.autocast("cpu", precision, enabled=precision is not torch.float32):
+            outputs = prepared(leaf).float()
+        found.append((outputs.detach(), torch.autograd.grad(outputs.square().sum(), leaf)[0], prepared.code))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert [code.count("relu_(") for *_, code in found] == [2, 0]
+    assert found[0][2].count("_add_in_place(") == 1, "the output that two layers read stays"
+
+
+def test_a_sum_of_other_shape_or_type_is_not_made_in_place():
+    narrow, wide, half = torch.ones(2, 1), torch.ones(2, 3), torch.ones(2, 1, dtype=torch.bfloat16)
+    assert optimise._add_in_place(narrow, wide).shape == (2, 3)
+    assert optimise._add_in_place(half, narrow).dtype == torch.float32
+    assert narrow.eq(1).all() and half.eq(1).all()
+    assert optimise._add_in_place(narrow, narrow.clone()) is narrow

@@ -20,6 +20,9 @@ from securitynet.analysis.simpson import describe_mixed_signs
 from securitynet.catalog.compare import find_clusters
 
 MOST_GROUPS = 6
+MOST_INTERVALS = 40
+"""Points of a panel that are drawn with their intervals; those of more would hide the points."""
+
 OTHERS = "others"
 WITHIN_GROUPS = "all, within groups"
 """Name of the correlation over all models, with the differences between groups taken away."""
@@ -98,6 +101,8 @@ def draw(wide: pandas.DataFrame, tidy: pandas.DataFrame, figure: Figure) -> Draw
     rows_of = [alt.hconcat(*panels[start : start + 3], spacing=24) for start in range(0, len(panels), 3)]
     chart = panels[0] if len(panels) == 1 else alt.vconcat(*rows_of, spacing=24)
     notes = f" Without data here: {'; '.join(empty)}." if empty else ""
+    if any(shows_intervals(data[data[x].notna() & data[y].notna()], y) for x, y in pairs):
+        notes += " Vertical lines: intervals of single models."
     missing = clusters.cluster_models(tidy).describe_missing() if colour == "cluster" else ""
     notes += f" {missing[0].upper()}{missing[1:]}." if missing else ""
     return Drawn(style.style_chart(chart), write_correlation_caption(figure, table) + notes, data, table)
@@ -205,7 +210,7 @@ def draw_panel(
     size: tuple[int, int] = (WIDTH, HEIGHT),
     title: str = "",
 ) -> Chart:
-    """One scatter plot; each group has its colour and its shape.
+    """One scatter plot; each group has its colour and its shape, and few points their vertical intervals.
 
     Args:
         rows: One row per case.
@@ -225,17 +230,22 @@ def draw_panel(
     shapes = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down"][: len(order)]
     inks = [style.choose_ink(number).light for number in range(len(order))]
     legend = alt.Legend(symbolType="circle", symbolSize=70) if len(order) > 1 else None
+    ink = alt.Color(f"{colour}:N", scale=alt.Scale(domain=order, range=inks), sort=order, legend=legend)
     marks = (
         alt.Chart(rows)
         .mark_point(filled=True, size=34, opacity=0.75)
         .encode(
             *axes,
-            color=alt.Color(f"{colour}:N", scale=alt.Scale(domain=order, range=inks), sort=order, legend=legend),
+            color=ink,
             shape=alt.Shape(f"{colour}:N", scale=alt.Scale(domain=order, range=shapes), sort=order, legend=legend),
             tooltip=["model:N", "dataset:N", f"{x[0]}:Q", f"{y[0]}:Q"],
         )
     )
     layers: list[alt.Chart] = []
+    low, high = f"{y[0]}_low", f"{y[0]}_high"
+    if shows_intervals(rows, y[0]):
+        spans = alt.Chart(rows[rows[low].notna() & rows[high].notna()]).mark_rule(opacity=0.35)
+        layers.append(spans.encode(axes[0], alt.Y(f"{low}:Q", scale=scale), alt.Y2(f"{high}:Q"), color=ink))
     if y[1].chance is not None:
         level = alt.Chart(pandas.DataFrame({"chance": [y[1].chance]}))
         layers.append(level.mark_rule(strokeDash=[3, 3], color=style.CHANCE.light).encode(y="chance:Q"))
@@ -248,6 +258,11 @@ def draw_panel(
         layers.append(line.mark_line(strokeDash=[3, 3], color=style.CHANCE.light).encode(x=f"{x[0]}:Q", y=f"{y[0]}:Q"))
     heading = {"title": alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal")} if title else {}
     return alt.layer(*layers, marks).properties(width=size[0], height=size[1], **heading)
+
+
+def shows_intervals(rows: pandas.DataFrame, name: str) -> bool:
+    """Whether a panel of these rows shows the interval of each value of a quantity."""
+    return f"{name}_low" in rows and bool(rows[f"{name}_low"].notna().any()) and len(rows) <= MOST_INTERVALS
 
 
 def wrap_title(label: str, length: int) -> list[str]:

@@ -79,7 +79,7 @@ def import_lists() -> Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]
         sys.modules[PACKAGE] = empty_package
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", FutureWarning)  # of older names of modules of timm, which they import
             lists = importlib.import_module(f"{PACKAGE}.model_zoo.models").model_dicts
     except ImportError as error:
         raise ModelError(

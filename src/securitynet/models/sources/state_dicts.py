@@ -79,7 +79,7 @@ def check_network_memory(source: NetworkSource, shape: Shape, state: StateDict, 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of how libraries initialise what the file's weights replace
         seed_global_state(0)
         yield
 

@@ -260,7 +260,8 @@ def _read_pickle(path: Path) -> Any:
     try:
         # A stream, because torch would decide by the suffix of a path.
         with _PickleStream(path) as stream, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
-            warnings.simplefilter("ignore")
+            # Of protocols that torch does not write: where it cannot read one, that is an error.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.findall(r"GLOBAL ([\w.]+\w)", str(error))

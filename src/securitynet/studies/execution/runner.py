@@ -239,6 +239,8 @@ class Runner:
             self.progress.records[task.target.plan.key] = outcome.record
             self._open(task.target, outcome.record, outcome.memory)
             self._reporter.add_seconds("open", outcome.seconds)
+        elif task.kind == "train":
+            self._reporter.add_training(task.target.plan, outcome.seconds)
         elif task.kind == "list_dependencies":
             self._schedule.set_dependencies(task.target, outcome.dependencies, outcome.descriptions)
             self._fail_blocked()
@@ -388,7 +390,8 @@ class Runner:
             self.records.save(record)
 
     def _report(self, state: str, *, force: bool = False) -> None:
-        self._reporter.report(state, self._running.values(), len(self._schedule.list_unopened()), force=force)
+        unopened, trainings = len(self._schedule.list_unopened()), self._schedule.list_trainings()
+        self._reporter.report(state, self._running.values(), unopened, trainings, force=force)
 
     def _end(self, state: str) -> Status:
         self._report(state, force=True)

@@ -127,9 +127,8 @@ class Schedule:
     def __init__(self, targets: Iterable[TargetTasks], *, memory: int = MOST_MEMORY) -> None:
         self.targets, self.memory = list(targets), memory
         # Keyed by the recipe, not by the target: targets that differ only in their assessment share one training.
-        self.recipes: dict[str, WorkState] = {
-            target.plan.train_key: "todo" for target in self.targets if target.plan.train_key
-        }
+        self._trained = {key: target.plan for target in self.targets if (key := target.plan.train_key)}
+        self.recipes: dict[str, WorkState] = dict.fromkeys(self._trained, "todo")
         # Keyed by the work itself, so that trials of several methods and of several targets share it.
         self.shared_work: dict[str, WorkState] = {}
         self.descriptions: dict[str, str] = {}
@@ -290,6 +289,10 @@ class Schedule:
     def list_unopened(self) -> list[TargetTasks]:
         """List the targets that have not been opened yet."""
         return [target for target in self.targets if target.state in ("closed", "opening")]
+
+    def list_trainings(self) -> list[TargetPlan]:
+        """List the recipes that have not been trained yet: for each, a target that needs it."""
+        return [self._trained[key] for key, state in self.recipes.items() if state in ("todo", "running")]
 
     def _set_state(self, task: Task, state: WorkState) -> None:
         """Set the state of the recipe or shared work of a task; other tasks have none."""
