@@ -102,8 +102,8 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         return NextStep("Use all records.", write_command(document, out, limit=None))
     if finding.grade == "undecided" and finding.family == "inversion":
         return NextStep(
-            "Look at the reconstructions in the report: more records would not make the number surer, because it counts "
-            "the model's classes."
+            "Look at the reconstructions in the report: more records would not make the number surer, because it "
+            "counts the model's classes."
         )
     if finding.grade == "undecided":
         above_all = ", non-members above all" if finding.family == "membership" else ""
