@@ -65,23 +65,38 @@ def open_network(name: str) -> Iterator[tuple[Target, ImageDataset]]:
 
 
 def run_authors(
-    target: Target, images: torch.Tensor, labels: torch.Tensor, norm: str, epsilon: float, seed: int, parts: list[str]
+    target: Target,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    part: str,
+    queries: int,
 ) -> torch.Tensor:
-    """Perturb images by the authors' program with its standard settings, n×C×H×W."""
+    """Perturb images by a part of the authors' program with its standard settings, n×C×H×W."""
     package = importlib.import_module("autoattack")
     name = {"linf": "Linf", "l2": "L2"}[norm]
     attack = package.AutoAttack(target.module, norm=name, eps=epsilon, seed=seed, version="standard", device="cpu",
                                 verbose=False)  # fmt: skip
-    attack.attacks_to_run = parts
+    attack.attacks_to_run = [part]
+    attack.square.n_queries = queries
     examples: torch.Tensor = attack.run_standard_evaluation(images, labels, bs=len(images)).detach()
     return examples
 
 
 def run_ours(
-    target: Target, images: torch.Tensor, labels: torch.Tensor, norm: str, epsilon: float, seed: int, part: str
+    target: Target,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    norm: str,
+    epsilon: float,
+    seed: int,
+    part: str,
+    queries: int,
 ) -> torch.Tensor:
     """Perturb the correctly classified images by one part of this project's attack, n×C×H×W."""
-    attack = AutoAttack(norm=norm, epsilons=(epsilon,))
+    attack = AutoAttack(norm=norm, epsilons=(epsilon,), queries=queries)
     classes = int(target.module(images[:1]).shape[1])
     chosen = next(one for one in attack.make_parts(target, classes, tuple(images.shape[1:])) if one.name == part)
     rows = target.module(images).argmax(dim=1) == labels
@@ -102,12 +117,21 @@ def judge(
 
 
 def compare_part(
-    target: Target, images: torch.Tensor, labels: torch.Tensor, norm: str, epsilon: float, part: str, again: bool
+    target: Target,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    norm: str,
+    epsilon: float,
+    part: str,
+    again: bool,
+    queries: int,
 ) -> dict[str, list[bool]]:
     """Whether each image withstands a part, by either program and by the authors' with another seed."""
     seeds = (0, 1) if again else (0,)
-    made = {f"authors {seed}": run_authors(target, images, labels, norm, epsilon, seed, [part]) for seed in seeds}
-    made["ours"] = run_ours(target, images, labels, norm, epsilon, 0, part)
+    made = {
+        f"authors {seed}": run_authors(target, images, labels, norm, epsilon, seed, part, queries) for seed in seeds
+    }
+    made["ours"] = run_ours(target, images, labels, norm, epsilon, 0, part, queries)
     return {name: judge(target, images, one, labels, norm, epsilon).tolist() for name, one in made.items()}
 
 
@@ -141,11 +165,13 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--again", nargs="*", default=["square"], choices=PARTS, help="parts for another seed")
     parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=5000, help="queries of the square attack, in both programs")
     parser.add_argument("--out", type=Path, default=Path("auto_attack.jsonl"))
     options = parser.parse_args()
     sys.path.insert(0, str(options.authors))
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    rows = [row for row in rows if row["part"] != "square" or row.get("queries", 5000) == options.queries]
     done = {(row["network"], row["norm"], row["epsilon"], row["part"], row["images"]) for row in rows}
     with options.out.open("a") as file:
         for name in options.networks:
@@ -165,12 +191,15 @@ def main() -> None:
                         continue
                     _, norm, epsilon, part, _ = key
                     start = time.process_time()
-                    robust = compare_part(target, images, labels, norm, epsilon, part, part in options.again)
+                    robust = compare_part(
+                        target, images, labels, norm, epsilon, part, part in options.again, options.queries
+                    )
                     spent = time.process_time() - start
                     rows.append(
                         {
                             **dict(zip(("network", "norm", "epsilon", "part", "images"), key, strict=True)),
                             **robust,
+                            "queries": options.queries,
                             "seconds": spent,
                         }
                     )

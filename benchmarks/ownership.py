@@ -1,6 +1,6 @@
 """False alarms and power of `securitynet ownership`: 28 independent public networks, and copies of some of them.
 
-    python benchmarks/ownership.py NETWORKS DATASET [--owners 5] [--copies distil ...] [--others FILE ...]
+    python benchmarks/ownership.py NETWORKS DATASET [--owners net-01 ...] [--copies distil ...] [--others FILE ...]
 
 NETWORKS holds ``net-*.pth``, CIFAR-10 networks of the PyTorch tutorial trained by different people; DATASET is a
 reference of CIFAR-10 images (``parquet:FOLDER``). Each network is taken for the owner's and each other one for the
@@ -132,7 +132,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", type=Path)
     parser.add_argument("dataset")
-    parser.add_argument("--owners", type=int, default=5, help="networks that are copied")
+    parser.add_argument("--owners", nargs="*", default=["net-01", "net-02", "net-12", "net-19", "net-26"],
+                        help="networks that are copied, by name")  # fmt: skip
     parser.add_argument("--copies", nargs="*", default=list(KINDS), choices=KINDS)
     parser.add_argument("--others", nargs="*", type=Path, default=[], help="weights of CIFAR ResNets: resnetN-*.th")
     parser.add_argument("--images", type=int, default=IMAGES, help="images about which all models are asked")
@@ -147,15 +148,14 @@ def main() -> None:
         predicted = {name: predict_labels(network, dataset, asked) for name, network in networks.items()}
         truth = dataset.labels[asked]
         count_false_alarms(predicted, truth, {path.stem: ask_other(path, dataset, asked) for path in options.others})
-        owners = list(networks)[: options.owners]
         images, labels = dataset.batch(order[:RECORDS]).float() / 255, torch.from_numpy(dataset.labels[order[:RECORDS]])
         for kind in options.copies:  # all owners of one kind, so that a run that is stopped has whole rows
-            for name in owners:
+            for name in options.owners:
                 for title, suspect in make_copies(networks[name], images, labels, [kind]):
                     show(name, title, predict_labels(suspect, dataset, asked), predicted, truth)
         if options.steal is not None:
             rest = np.setdiff1d(split.non_members, asked)
-            for name in owners:
+            for name in options.owners:
                 for title, suspect in steal(networks[name], dataset, rest, options.steal):
                     show(name, title, predict_labels(suspect, dataset, asked), predicted, truth)
 

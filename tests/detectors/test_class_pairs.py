@@ -10,7 +10,7 @@ from torch import nn
 from securitynet.backdoors.source_specific import SourceSpecific
 from securitynet.datasets import splits
 from securitynet.detectors._class_pairs.output import PairNorms
-from securitynet.detectors._class_pairs.search import search_pairs
+from securitynet.detectors._class_pairs.search import measure_distances, search_pairs
 from securitynet.detectors.class_pairs import ClassPairs
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -43,7 +43,12 @@ def make_output(norms, success=1.0):
     shape = norms.shape
     names = tuple("abcdefghij"[: shape[0]])
     return PairNorms(
-        norms[None], np.full(shape, success), np.zeros((0, 4, 1, 1, 1), np.uint8), np.zeros((0, 2), int), names
+        norms[None],
+        np.full(shape, success),
+        np.full(shape, np.nan),
+        np.zeros((0, 4, 1, 1, 1), np.uint8),
+        np.zeros((0, 2), int),
+        names,
     )
 
 
@@ -57,10 +62,50 @@ def test_classes_and_similarity_explain_a_symmetric_matrix():
     logs[0, 1] += 1.0
     norms[0, 1] = np.exp(logs[0, 1])
     shares = compute_shares(norms)
-    np.testing.assert_allclose(shares[0, 1] * shares[1, 0], 1.0)
     assert shares[0, 1] == np.nanmax(shares) > 1.5
     norms[0, 1] = np.inf
     assert np.isnan(compute_shares(norms)[[0, 1], [1, 0]]).all()
+
+
+def test_the_distance_of_clean_images_explains_an_easy_pair():
+    norms = draw_norms(np.random.default_rng(4), spread=0.05)
+    distances = draw_norms(np.random.default_rng(5))
+    easy = np.ones_like(norms)
+    easy[5, 3] = 0.1  # dog to cat, say
+    assert (5, 3) in find_easy_pairs(norms * easy).pairs
+    norms = distances * easy * np.exp(0.05 * np.random.default_rng(6).normal(size=norms.shape))
+    assert (5, 3) in find_easy_pairs(norms).pairs
+    assert not find_easy_pairs(norms, distances * easy).named
+    # A trigger leaves the distances as they are, so its pair is still named.
+    assert find_easy_pairs(norms, distances).pairs == ((5, 3),)
+    distances[0, 1] = np.nan
+    assert find_easy_pairs(norms, distances * easy).pairs == find_easy_pairs(norms).pairs
+
+
+def test_a_reverse_pair_that_tells_nothing_costs_no_power():
+    # Without similarity, subtracting all of the reverse pair's value would double the variance of the shares.
+    random, named = np.random.default_rng(7), 0
+    for _ in range(20):
+        norms = np.exp(2 + 0.3 * random.normal(size=(10, 10)))
+        norms[np.arange(10), np.arange(10)] = np.nan
+        norms[4, 2] = np.exp(2 - 0.3 * 5.5)
+        named += find_easy_pairs(norms).pairs == ((4, 2),)
+    assert named >= 14
+
+
+def test_distances_by_hand_and_of_results_without_them():
+    class Sum(nn.Module):
+        def forward(self, images):
+            total = 3 * images.flatten(1).sum(dim=1)  # its gradient has the norm 3·√16, and the margin's is twice that
+            return torch.stack([total, -total], dim=1)
+
+    backend = ModuleBackend(Sum().eval(), reference="hand", checksum="hand", example_shape=(1, 4, 4))
+    target = Target(backend, access=Access.WHITE_BOX)
+    images = torch.full((1, 3, 1, 4, 4), 0.25)
+    assert measure_distances(target, images, torch.tensor([[0, 1]])).item() == pytest.approx(24 / 24)
+    arrays = make_output(draw_norms(np.random.default_rng(0))).arrays()
+    del arrays["distances"]
+    assert np.isnan(PairNorms.from_arrays(arrays).distances).all()
 
 
 def test_the_level_holds_where_classes_differ():

@@ -10,6 +10,7 @@ from torch import nn
 from securitynet.backdoors.input_aware import InputAware
 from securitynet.datasets import splits
 from securitynet.detectors._class_statistics.output import ClassStatistics, find_in_any
+from securitynet.detectors._class_statistics.spread import MOST_SPREAD, measure_spread
 from securitynet.detectors.last_layer import LastLayer, load_class_weights
 from securitynet.detectors.mm_bd import LargestMargins, MmBd
 from securitynet.errors import ModelError
@@ -113,6 +114,35 @@ def test_a_network_that_never_predicts_a_class_gets_no_verdict():
     assert values["verdict"].value == 1
     assert "class b" in values["verdict"].note
     assert values["gamma-p-value"].value is None
+
+
+def test_a_margin_that_is_large_only_because_it_varies_much_accuses_nobody():
+    even, names = 10 + np.arange(10) / 10, tuple("abcdefghij")
+    large = np.where(np.arange(10) == 4, 30, even)
+    titles = ("largest margin", "scaled margin")
+    both = measured(LargestMargins(np.stack([large, large / 3])[:, None], titles, names))
+    assert (both["verdict"].value, both["suspect-label"].value) == (2, 4)
+    assert both["p-value"].value < 0.001
+    alone = measured(LargestMargins(np.stack([large, even / 3])[:, None], titles, names))
+    assert alone["verdict"].value == 1  # not cleared either
+    assert "class e" in alone["verdict"].note and "spread" in alone["verdict"].note
+    assert alone["p-value"].value > 0.05
+    neither = measured(LargestMargins(np.stack([even, large / 3])[:, None], titles, names))
+    assert neither["verdict"].value == 0
+    without = measured(LargestMargins(large[None, None], titles[:1], names))
+    assert without["verdict"].value == 2
+
+
+def test_margins_are_scaled_where_clean_images_are_known(digits, innocent):
+    parts = splits.make("public", digits)
+    scaled = MmBd(starts=2, steps=3).run(innocent, TrialData(digits, parts), Context())
+    spread = measure_spread(innocent, digits.batch(np.sort(parts.known_non_members)))
+    assert len(parts.known_non_members) <= MOST_SPREAD
+    np.testing.assert_allclose(scaled.values[1], scaled.values[0] / spread)
+    empty = np.zeros(0, np.int64)
+    none = type(parts)("none", parts.members, empty, parts.known_members, empty, empty, empty)
+    alone = MmBd(starts=2, steps=3).run(innocent, TrialData(digits, none), Context())
+    np.testing.assert_array_equal(alone.values, scaled.values[:1])
 
 
 def test_two_statistics_are_tested_together():

@@ -9,6 +9,7 @@ from torch import nn
 
 from securitynet.backdoors.badnets import Badnets
 from securitynet.datasets import splits
+from securitynet.detectors._class_statistics.spread import measure_spread
 from securitynet.detectors.patch_margins import PatchMargins, ScaledMargins, compute_leads, list_boxes
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -66,7 +67,7 @@ def test_spread_of_the_margins_against_a_loop(innocent, digits):
     images = digits.batch(digits.parts["test"][:300])
     with torch.inference_mode():
         logits = innocent.module(images.float() / 255).double().numpy()
-    for label, spread in enumerate(PatchMargins.measure_spread(innocent, images)):
+    for label, spread in enumerate(measure_spread(innocent, images)):
         margins = [row[label] - max(np.delete(row, label)) for row in logits]
         assert spread == pytest.approx(np.std(margins, ddof=1), rel=1e-4)
 

@@ -334,6 +334,23 @@ def test_where_gradient_attacks_fail_one_without_gradients_is_proposed(assessed)
     assert "no gradients" in step.what and step.command and "square" in step.command
 
 
+def test_more_records_are_not_proposed_where_a_model_has_too_few_classes_to_judge_inversion(assessed):
+    trials = tuple(
+        assessed[0].trials[0].model_copy(update={"name": f"inversion.{name}"}) for name in LADDERS["inversion"]
+    )
+    two_of_two = Measurement(
+        name=f"{trials[0].name}.accuracy", value=1.0, low=0.158, high=1.0, n=2, direction=Direction.LOWER,
+        method="by hand", note="Guessing gives 0.5.",
+    )  # fmt: skip
+    settings = {key: value for key, value in assessed[0].settings.items() if key != "limit"}
+    changes = {"trials": trials, "measurements": (two_of_two,), "settings": settings}
+    target = assessed[0].target.model_copy(update={"num_classes": 2})
+    document = assessed[0].model_copy(update={**changes, "target": target})
+    finding = next(f for f in grade_families(document) if f.family == "inversion")
+    assert finding.grade == "undecided"
+    assert "Look at the reconstructions" in propose_step(document, finding).what
+
+
 @pytest.mark.parametrize(
     "scale, chance, factor, shown",
     [

@@ -12,7 +12,12 @@ from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._class_pairs.output import PairNorms
-from securitynet.detectors._class_pairs.search import PairTriggers, apply_triggers, search_pairs
+from securitynet.detectors._class_pairs.search import (
+    PairTriggers,
+    apply_triggers,
+    measure_distances,
+    search_pairs,
+)
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -30,7 +35,7 @@ MOST_FRESH = 16
 """Most images of a source class on which triggers are tried afterwards."""
 
 PICTURED = 6
-"""Pairs whose triggers are stored, those with the smallest shares of the reverse pair's norm."""
+"""Pairs whose triggers are stored: those that are smallest compared with what the classes suggest."""
 
 
 class ClassPairs(Detector):
@@ -49,6 +54,7 @@ class ClassPairs(Detector):
         ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
     )
     output: ClassVar[type[Output]] = PairNorms
+    version: ClassVar[int] = 2  # norms are explained by distances and, as far as it correlates, by the reverse pair
     costs: ClassVar[str | None] = "optimises a trigger for each pair of classes, which takes many passes of the target"
 
     images: int = Field(default=12, ge=FEWEST_IMAGES, description="Images of each source class; fewer if fewer known.")
@@ -88,7 +94,9 @@ class ClassPairs(Detector):
             )
         norms = np.full((self.restarts, len(fresh), classes), np.nan)
         norms[:, pairs[:, 0], pairs[:, 1]] = np.stack([result.norms.numpy() for result in results])
-        return _collect(target, data, norms, pairs, results, fresh)
+        distances = np.full(norms.shape[1:], np.nan)
+        distances[pairs[:, 0], pairs[:, 1]] = measure_distances(target, images, placed).numpy()
+        return _collect(target, data, norms, distances, pairs, results, fresh)
 
     def _choose_images(
         self, target: Target, data: TrialData, seed: int
@@ -132,6 +140,7 @@ def _collect(
     target: Target,
     data: TrialData,
     norms: NDArray[np.float64],
+    distances: NDArray[np.float64],
     pairs: NDArray[np.int64],
     results: list[PairTriggers],
     fresh: list[torch.Tensor | None],
@@ -139,7 +148,7 @@ def _collect(
     """Try the best triggers on images that the search did not use, and keep the pictures of the most suspicious."""
     best = np.stack([result.norms.numpy() for result in results]).argmin(axis=0)
     success = np.full(norms.shape[1:], np.nan)
-    shares = compute_shares(norms.min(axis=0))[pairs[:, 0], pairs[:, 1]]
+    shares = compute_shares(norms.min(axis=0), distances)[pairs[:, 0], pairs[:, 1]]
     pictures: list[NDArray[np.uint8]] = []
     shown: list[tuple[int, int]] = []
     order = np.argsort(np.where(np.isnan(shares), np.inf, shares), kind="stable")
@@ -162,6 +171,7 @@ def _collect(
     return PairNorms(
         norms,
         success,
+        distances,
         np.stack(pictures) if pictures else np.zeros((0, 4, 1, 1, 1), np.uint8),
         np.array(shown, dtype=np.int64).reshape(-1, 2),
         tuple(names[label] if label < len(names) else str(label) for label in range(count)),

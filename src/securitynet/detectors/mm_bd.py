@@ -1,4 +1,4 @@
-"""MM-BD: the largest margin that any image can give to each class; a target class has a far larger one. No data."""
+"""MM-BD: the largest margin that any image can give to each class; a target class has a far larger one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from securitynet.detectors._class_statistics.output import UNDECIDED, ClassStatistics
+from securitynet.datasets.ordering import shuffle
+from securitynet.detectors._class_statistics.output import (
+    SUSPICIOUS,
+    UNDECIDED,
+    ClassStatistics,
+    find_in_all,
+    show_p_value,
+)
+from securitynet.detectors._class_statistics.spread import MOST_SPREAD, measure_spread
 from securitynet.detectors.base import Detector
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.output import Output
-from securitynet.metrics.high_outliers import HighOutlier, compute_gamma_p_value
+from securitynet.metrics.backdoor_verdict import ALPHA
+from securitynet.metrics.high_outliers import HighOutlier, compute_gamma_p_value, find_high_outlier
 from securitynet.models.targets.input_gradients import InputGradients, compute_margin_loss
 from securitynet.models.targets.target import Target
 from securitynet.randomness import make_generator
@@ -30,11 +39,19 @@ MOST_NUMBERS = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class LargestMargins(ClassStatistics):
-    """The largest margin that was reached for each class from each starting point, in logits: 1×R×K.
+    """The largest margin that was reached for each class from each starting point, in logits: 1×R×K or 2×R×K.
+
+    The second statistic, if there is one, is the same margin in standard deviations of the class's margin on clean
+    images. A class is accused only if it stands out in both: without a backdoor, too, the margins of some classes vary
+    more than those of others, for instance of one that was more frequent in training.
 
     A network that classifies no image as some class, such as one at chance, gets no verdict: its margins differ between
     classes whether or not there is a backdoor.
     """
+
+    @override
+    def find_outlier(self, statistics: NDArray[np.float64]) -> tuple[int, HighOutlier] | None:
+        return find_in_all(statistics)
 
     @override
     def decide(self, row: int, outlier: HighOutlier, low: float, high: float) -> tuple[int, str]:
@@ -44,7 +61,15 @@ class LargestMargins(ClassStatistics):
                 f"Undecided: no image was found that the network classifies as class {self.names[int(never[0])]}, so "
                 "margins cannot be compared."
             )
-        return super().decide(row, outlier, low, high)
+        rank, sentence = super().decide(row, outlier, low, high)
+        alone = find_high_outlier(self.statistics[0])
+        if rank < SUSPICIOUS and alone is not None and alone.p_value <= ALPHA:
+            return UNDECIDED, (
+                f"Undecided: class {self.names[alone.position]} has a far larger {self.titles[0]} than the others "
+                f"({show_p_value(alone.p_value)}), but not compared with the spread of its margin on clean images "
+                f"({show_p_value(outlier.p_value)})."
+            )
+        return rank, sentence
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
@@ -75,7 +100,9 @@ class MmBd(Detector):
 
     Wang, Xiang, Miller and Kesidis, "MM-BD: post-training detection of backdoor attacks with arbitrary backdoor pattern
     types using a maximum margin statistic" (IEEE S&P 2024), section IV. Training on poisoned records makes one class
-    win by far on images with the trigger, whatever the trigger looks like, so this needs no small trigger and no data.
+    win by far on images with the trigger, whatever the trigger looks like, so this needs no small trigger. The paper
+    uses no data. Where clean images that the model was not trained on are known, a class must also stand out by its
+    margin in standard deviations of its margin on them.
 
     The largest margin is tested by Grubbs' test (`securitynet.metrics.high_outliers`), whose level does not depend on
     the scale of the logits; the paper's p-value is reported beside it. The ascent takes steps whose mean absolute
@@ -85,8 +112,11 @@ class MmBd(Detector):
     It cannot see a backdoor for which all classes are targets (all-to-all), since no class then stands out.
     """
 
-    threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.NONE),)
+    threat_models: ClassVar[tuple[ThreatModel, ...]] = (
+        ThreatModel(access=Access.WHITE_BOX, auxiliary=Auxiliary.PARTIAL),
+    )
     output: ClassVar[type[Output]] = LargestMargins
+    version: ClassVar[int] = 2  # accuses only if the margin in standard deviations on clean images stands out as well
     costs: ClassVar[str | None] = "optimises images for each class, which takes thousands of passes of the target"
 
     starts: int = Field(default=30, ge=1, description="Random images from which each class's ascent starts.")
@@ -111,7 +141,13 @@ class MmBd(Detector):
         margins = self.maximise_margins(target, shape, classes, context.seed, report_progress)
         names = data.dataset.class_names
         shown = tuple(names[label] if label < len(names) else str(label) for label in range(classes))
-        return LargestMargins(margins[None], ("largest margin",), shown)
+        known = data.splits.known_non_members
+        if not len(known) or data.dataset.images is None:
+            return LargestMargins(margins[None], ("largest margin",), shown)
+        chosen = np.sort(known[shuffle(len(known), "mm-bd", context.seed)[:MOST_SPREAD]])
+        scaled = margins / measure_spread(target, data.dataset.batch(chosen))
+        titles = ("largest margin", "largest margin (in standard deviations on clean images)")
+        return LargestMargins(np.stack([margins, scaled]), titles, shown)
 
     def maximise_margins(
         self,

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._class_statistics.output import SUSPICIOUS, UNDECIDED, ClassStatistics, show_p_value
+from securitynet.detectors._class_statistics.spread import MOST_SPREAD, measure_spread
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
@@ -28,17 +29,11 @@ from securitynet.records import Access, Auxiliary, ThreatModel
 MOST_NUMBERS = 1 << 24
 """Most numbers in the images that carry patches at once: 64 MiB."""
 
-BATCH = 256
-"""Images per pass without gradients."""
-
 WORKS = 0.5
 """Least share of the images that the patch of an accused class sends to it."""
 
 FAR = 1.5
 """Least ratio of the lead of an accused class to the largest lead of the others."""
-
-MOST_SPREAD = 500
-"""Most clean images from which the spread of the margins is measured."""
 
 Box = tuple[int, int, int]
 """Top, left and side of a square, in pixels."""
@@ -155,28 +150,11 @@ class PatchMargins(Detector):
             margins[label], success[label] = self.search(gradients, images, label, boxes, random)
             if context.progress:
                 context.progress(label + 1, classes)
-        scaled = margins.max(axis=1) / self.measure_spread(target, data.dataset.batch(ordered[:MOST_SPREAD]))
+        scaled = margins.max(axis=1) / measure_spread(target, data.dataset.batch(ordered[:MOST_SPREAD]))
         names = data.dataset.class_names
         shown = tuple(names[label] if label < len(names) else str(label) for label in range(classes))
         title = "margin by a patch, in standard deviations on clean images"
         return ScaledMargins(scaled[None, None], (title,), shown, margins, success, np.array(boxes))
-
-    @staticmethod
-    def measure_spread(target: Target, images: torch.Tensor) -> NDArray[np.float64]:
-        """Measure the standard deviation of each class's margin over clean images, K, in logits.
-
-        Args:
-            target: The target.
-            images: N×C×H×W uint8.
-        """
-        device, margins = target.backend.device, []
-        with torch.inference_mode():
-            for part in torch.split(images, BATCH):
-                logits = target.module(part.to(device).float() / 255)
-                goals = torch.arange(logits.shape[1], device=device)
-                own = [-compute_margin_loss(logits, goal.expand(len(logits))) for goal in goals]
-                margins.append(torch.stack(own, dim=1).double().cpu())
-        return torch.cat(margins).std(dim=0).clamp_min(1e-12).numpy()
 
     def search(
         self,

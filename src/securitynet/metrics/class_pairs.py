@@ -2,15 +2,18 @@
 
 The norm of the smallest trigger that turns images of a source class into a target class depends on both, and on how
 similar they are. Some classes are easy to leave and others easy to reach: on the scale of logarithms both effects are
-fitted by least squares. Similar classes are easy to turn into each other, in both directions: so what is left is
-compared with what is left of the reverse pair. The norm's **share** is the exponential of that difference. Three tests
-follow, and the smallest of their p-values is tripled:
+fitted by least squares. Similar classes are easy to turn into each other, in both directions. Three tests follow, and
+the smallest of their p-values is tripled:
 
-- **pairs**: is a share far smaller than the others? So it is for a backdoor that works on images of one class
-  (source-specific).
-- **assignment**: the mean logarithm of the shares over the best assignment of a target to each source, no target twice,
-  against the best assignments of simulated normal matrices. A backdoor that leads each class to another one
-  (all-to-all) makes it small, though no single pair need stand out.
+- **pairs**: is a norm far smaller than the others suggest? So it is for a backdoor that works on images of one class
+  (source-specific). What the effects leave is explained further by the **distance** of clean images of the source from
+  the target's decision boundary (`securitynet.detectors._class_pairs.search`), and by what is then left of the reverse
+  pair, as far as the two correlate. A trigger for images of one class leaves that distance almost as it is. The norm's
+  **share** is the exponential of what is not explained.
+- **assignment**: what the effects leave, minus the same of the reverse pair: its mean over the best assignment of a
+  target to each source, no target twice, against the best assignments of simulated normal matrices. A backdoor that
+  leads each class to another one (all-to-all) makes it small, though no single pair need stand out. It brings all clean
+  images nearer to their targets, too, so distances would hide it.
 - **targets**: is the median of a column far smaller than the others? So it is for a backdoor that leads all classes to
   one, or to a few.
 
@@ -56,8 +59,8 @@ class PairTest:
         pairs: Pairs (source, target) that are far too easy, the easiest first.
         assignment: Pairs of the best assignment, the easiest first, if it is far too easy; else empty.
         targets: Target classes that are far too easy to reach, the easiest first.
-        shares: Norms as shares of those of the reverse pairs, without the effects of the classes, S×T; NaN where one of
-            the two is not known.
+        shares: Norms as shares of what classes, distances and reverse pairs suggest, S×T; NaN where the norm or that of
+            the reverse pair is not known.
         reach: Medians of the norms by target class, T; infinite for classes that were hardly reached.
     """
 
@@ -74,24 +77,26 @@ class PairTest:
         return bool(self.pairs or self.assignment or self.targets)
 
 
-def find_easy_pairs(norms: Values, *, alpha: float = 0.05) -> PairTest | None:
+def find_easy_pairs(norms: Values, distances: Values | None = None, *, alpha: float = 0.05) -> PairTest | None:
     """Run the tests.
 
     Args:
         norms: Norm of the smallest trigger for each source class (row) and target class (column), S×T; NaN for pairs
             that were not searched, infinite where no trigger worked.
+        distances: Of clean images of each source class from the boundary of each target class, S×T; None if unknown.
+            Where one is not positive and finite, none is used.
         alpha: Level at which something is named by the three tests together.
 
     Returns:
         None where no test can be computed.
     """
     norms = np.asarray(norms, dtype=np.float64)
-    shares, reach = compute_shares(norms), compute_reach(norms)
+    shares, reach = compute_shares(norms, distances), compute_reach(norms)
     places, columns = np.argwhere(~np.isnan(shares)), np.flatnonzero(~np.isnan(reach))
     enough = len(places) >= FEWEST_PAIRS
     of_pairs = find_outlier_block(shares[tuple(places.T)], alpha=alpha / TESTS) if enough else None
     of_targets = find_outlier_block(reach[columns], alpha=alpha / TESTS)
-    of_assignment = _test_assignment(norms, shares) if enough else None
+    of_assignment = _test_assignment(norms) if enough else None
     known = [test.p_value for test in (of_pairs, of_targets) if test is not None]
     known += [] if of_assignment is None else [of_assignment[0]]
     if not known:
@@ -109,18 +114,14 @@ def find_easy_pairs(norms: Values, *, alpha: float = 0.05) -> PairTest | None:
     )
 
 
-def compute_shares(norms: Values) -> Values:
-    """Norms as shares of those of the reverse pairs, without the effects of the classes, S×T.
+def compute_shares(norms: Values, distances: Values | None = None) -> Values:
+    """Norms as shares of what the classes, the distances and the reverse pairs suggest, S×T.
 
     Args:
         norms: As for `find_easy_pairs`.
+        distances: Likewise.
     """
-    norms = np.asarray(norms, dtype=np.float64)
-    known = np.isfinite(norms)
-    logs = np.full(norms.shape, np.nan)
-    if known.any():
-        logs[known] = _make_projection(known) @ np.log(norms[known])
-    return np.asarray(np.exp(_subtract_reverse(logs)))
+    return np.asarray(np.exp(_subtract_prediction(_explain_norms(norms, distances))))
 
 
 def compute_reach(norms: Values) -> Values:
@@ -137,12 +138,38 @@ def _list_positions(test: OutlierBlock | None) -> list[int]:
     return [] if test is None else list(test.positions)
 
 
-def _subtract_reverse(logs: Values) -> Values:
-    """Subtract the value of the reverse pair from each value, S×T; NaN where there is none."""
+def _explain_norms(norms: Values, distances: Values | None) -> Values:
+    """Logarithms of the norms without the effects of the classes and of the distances, S×T; NaN where unknown."""
+    norms = np.asarray(norms, dtype=np.float64)
+    known = np.isfinite(norms)
+    logs = np.full(norms.shape, np.nan)
+    if not known.any():
+        return logs
+    projection = _make_projection(known)
+    rest = projection @ np.log(norms[known])
+    if distances is not None and (np.isfinite(distances[known]) & (distances[known] > 0)).all():
+        explaining = projection @ np.log(distances[known])
+        total = float(explaining @ explaining)
+        rest = rest - explaining * (max(0.0, float(explaining @ rest)) / total if total else 0.0)
+    logs[known] = rest
+    return logs
+
+
+def _subtract_prediction(logs: Values) -> Values:
+    """Subtract what the value of the reverse pair predicts from each value, S×T; NaN where there is none."""
     count = min(logs.shape)
-    differences = np.full(logs.shape, np.nan)
-    differences[:count, :count] = logs[:count, :count] - logs[:count, :count].T
-    return differences
+    rest = np.full(logs.shape, np.nan)
+    rest[:count, :count] = logs[:count, :count] - _correlate_with_reverse(logs) * logs[:count, :count].T
+    return rest
+
+
+def _correlate_with_reverse(logs: Values) -> float:
+    """Correlation of the values, whose mean is 0, with those of the reverse pairs, in [0, 1]."""
+    count = min(logs.shape)
+    own, reverse = logs[:count, :count], logs[:count, :count].T
+    both = np.isfinite(own) & np.isfinite(reverse)
+    total = float((own[both] ** 2).sum())
+    return float(np.clip((own[both] * reverse[both]).sum() / total, 0, 1)) if total else 0.0
 
 
 def _make_projection(known: NDArray[np.bool_]) -> Values:
@@ -153,16 +180,17 @@ def _make_projection(known: NDArray[np.bool_]) -> Values:
     return np.asarray(np.eye(len(rows)) - design @ np.linalg.pinv(design))
 
 
-def _test_assignment(norms: Values, shares: Values) -> tuple[float, Pairs] | None:
+def _test_assignment(norms: Values) -> tuple[float, Pairs] | None:
     """The p-value of the best assignment, and its pairs if they are far too easy; None where it cannot be tested."""
     count = len(norms)
     if norms.shape != (count, count) or count > MOST_CLASSES or np.isnan(norms[~np.eye(count, dtype=bool)]).any():
         return None
-    logs = np.log(shares)
-    deviation = float(np.nanstd(logs))
-    if deviation == 0:
+    logs = _explain_norms(norms, None)
+    differences = logs - logs.T
+    deviation = float(np.nanstd(differences))
+    if not deviation > 0:
         return None
-    mean, pairs = _assign(logs)
+    mean, pairs = _assign(differences)
     simulated = _simulate_assignments(np.isfinite(norms).tobytes(), count)
     p_value = (1 + int(np.searchsorted(simulated, mean, side="right"))) / (SETS + 1)
     far = bool(np.exp(mean * deviation) <= FAR)
@@ -183,7 +211,7 @@ def _simulate_assignments(finite: bytes, count: int) -> Values:
     for _ in range(SETS):
         logs = np.full((count, count), np.nan)
         logs[known] = projection @ random.standard_normal(int(known.sum()))
-        means.append(_assign(_subtract_reverse(logs))[0])
+        means.append(_assign(logs - logs.T)[0])
     return np.sort(means)
 
 

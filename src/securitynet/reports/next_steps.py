@@ -100,6 +100,11 @@ def propose_step(document: ResultDocument, finding: GradedFamily, out: Path | No
         return NextStep("Try a stronger attack.", write_command(document, out, attacks=stronger[:1]))
     if finding.grade == "undecided" and document.settings.get("limit") is not None:
         return NextStep("Use all records.", write_command(document, out, limit=None))
+    if finding.grade == "undecided" and finding.family == "inversion":
+        return NextStep(
+            "Look at the reconstructions in the report: more records would not make the number surer, because it "
+            "counts the model's classes."
+        )
     if finding.grade == "undecided":
         above_all = ", non-members above all" if finding.family == "membership" else ""
         return NextStep(f"Give more records{above_all}.")

@@ -17,6 +17,7 @@ from securitynet.models.loading.load import load_target
 from securitynet.models.store.cached_model import ModelSpec, obtain_model
 from securitynet.models.store.parallel import obtain_models
 from securitynet.models.store.record_files import read_model_record
+from securitynet.models.training.presets import make_recipe
 from securitynet.models.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.01, schedule="constant")
@@ -133,6 +134,21 @@ def test_side_by_side_with_batch_norms_too(digits):
     several = obtain_models(wanted, kind="x", device="cpu", threads=4)
     for one, other in zip(alone, several, strict=True):
         assert torch.equal(weights_of(one), weights_of(other))
+
+
+@pytest.mark.parametrize("architecture", ["airbench-small", "simple-cnn"])
+def test_side_by_side_in_bf16_to_the_last_bit(digits, architecture):
+    """Autocast belongs to a thread: each has to round its own passes, and no one else's."""
+    changes = {"epochs": 2, "batch_size": 16, "precision": "bf16", "learning_rate": 0.05, "bias_rate": 1.0}
+    fast = make_recipe("fast", architecture, changes)
+    exact = fast.model_copy(update={"precision": "fp32"})
+    recipes = [fast, exact, fast.model_copy(update={"seed": 1}), exact]
+    wanted = [spec(digits, records=RECORDS[:40], architecture=architecture, recipe=recipe) for recipe in recipes]
+    alone = [obtain_model(one, kind="x", device="cpu") for one in wanted]
+    several = obtain_models(wanted, kind="x", device="cpu", threads=4)
+    for one, other in zip(alone, several, strict=True):
+        assert torch.equal(weights_of(one), weights_of(other))
+    assert not torch.equal(weights_of(several[0]), weights_of(several[1])), "nothing was rounded"
 
 
 def test_networks_that_draw_random_numbers_are_trained_one_after_the_other(digits, monkeypatch):

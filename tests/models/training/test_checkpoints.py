@@ -187,19 +187,26 @@ torch.set_num_threads(1)
 from securitynet.datasets import load
 from securitynet.models.store.train_target import train_target
 digits, epochs, out = load("digits"), int(sys.argv[1]), Path(sys.argv[2])
-train_target("simple-cnn", digits, epochs=epochs, augment="crop-flip", out=out, note=print)
+options = {"augment": "crop-flip"}
+if sys.argv[3] == "airbench-small":
+    options = {"recipe": "fast", "batch_size": 64, "learning_rate": 0.1, "precision": "bf16"}
+train_target(sys.argv[3], digits, epochs=epochs, out=out, note=print, **options)
 """
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(6, marks=pytest.mark.slow)])
-def test_sigkill_at_random_moments(tmp_path, times):
+@pytest.mark.parametrize(
+    ("architecture", "times"),
+    [("simple-cnn", 3), ("airbench-small", 2), pytest.param("simple-cnn", 6, marks=pytest.mark.slow)],
+)
+def test_sigkill_at_random_moments(tmp_path, architecture, times):
+    """Weights, average and whitening of the fast recipe come back as they were, too."""
     whole, killed, moments = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors", random.Random(0)
-    assert run_script(RUN, 8 * times, whole) == 0
+    assert run_script(RUN, 8 * times, whole, architecture) == 0
     checkpoint = killed.with_suffix(".checkpoint")
     kills = 0
     for _ in range(times):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-        with start_script(RUN, 8 * times, killed) as run:
+        with start_script(RUN, 8 * times, killed, architecture) as run:
             while run.is_running() and not killed.with_suffix(".json").exists():
                 # Some progress first, so that the run gets on; then at any moment, also while it writes.
                 if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
@@ -208,7 +215,7 @@ def test_sigkill_at_random_moments(tmp_path, times):
                 time.sleep(0.002)
             kills += run.kill() == -signal.SIGKILL
     assert kills >= 2, "the runs ended before they could be killed"
-    assert run_script(RUN, 8 * times, killed) == 0
+    assert run_script(RUN, 8 * times, killed, architecture) == 0
     expected, resumed = load_file(whole), load_file(killed)
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)

@@ -88,6 +88,7 @@ def test_airbench_gets_the_rates_of_the_paper_and_others_usual_ones():
     assert own.weight_decay == pytest.approx(0.0153 / scale / own.learning_rate, rel=1e-2)
     assert own.bias_rate == 64
     assert (other.bias_rate, other.weight_decay) == (1, 5e-4)
+    assert (own.batch_size, other.batch_size) == (1024, 128)
     config = TrainConfig(architecture="airbench", dataset="digits", recipe="fast")
     assert config.chosen_recipe == make_recipe("fast", "airbench")
 
@@ -339,6 +340,14 @@ def test_any_architecture_learns(architecture):
     target = train_target(architecture, DIGITS, recipe="fast", device="cpu", **changes)
     accuracy = float(re.findall(r"test accuracy ([\d.]+)", target.notes[0])[0])
     assert accuracy > 0.7
+
+
+@pytest.mark.parametrize("architecture", ["simple-cnn", "cifar-resnet20"])
+def test_other_networks_learn_with_its_own_batches_and_rates(architecture):
+    """In batches of 1,024 there was one step an epoch, after which SimpleCNN was right on 61%."""
+    target = train_target(architecture, DIGITS, recipe="fast", device="cpu", augment="none", epochs=30)
+    accuracy = float(re.findall(r"test accuracy ([\d.]+)", target.notes[0])[0])
+    assert accuracy > 0.8
 
 
 def test_a_study_trains_by_the_name(tmp_path):

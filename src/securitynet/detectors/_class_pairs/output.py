@@ -51,6 +51,7 @@ class PairNorms(Output):
             that were not searched, infinite where no trigger worked.
         success: Share of images of the source that the search did not use and that the trigger turns into the target,
             S×K; NaN where there are none.
+        distances: Of images of the source from the boundary to the target, S×K; NaN for pairs that were not searched.
         pictures: Of some pairs: an image of the source, the mask, mask times pattern, and the image with the trigger,
             Q×4×C×H×W uint8.
         pictured: Those pairs, Q×2 int64: those with the smallest shares, ascending.
@@ -61,6 +62,7 @@ class PairNorms(Output):
 
     norms: NDArray[np.float64]
     success: NDArray[np.float64]
+    distances: NDArray[np.float64]
     pictures: NDArray[np.uint8]
     pictured: NDArray[np.int64]
     names: tuple[str, ...]
@@ -70,6 +72,7 @@ class PairNorms(Output):
         return {
             "norms": self.norms,
             "success": self.success,
+            "distances": self.distances,
             "pictures": self.pictures,
             "pictured": self.pictured,
             "names": np.asarray(self.names, dtype=np.str_),
@@ -79,12 +82,17 @@ class PairNorms(Output):
     @override
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PairNorms:
         names = tuple(str(name) for name in arrays["names"])
-        return cls(arrays["norms"], arrays["success"], arrays["pictures"], arrays["pictured"], names)
+        norms = arrays["norms"]
+        distances = arrays.get("distances", np.full(norms.shape[1:], np.nan))  # version 1 measured none
+        return cls(norms, arrays["success"], distances, arrays["pictures"], arrays["pictured"], names)
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         searched = int((~np.isnan(self.norms[0])).sum())
-        test, reached = find_easy_pairs(self.norms.min(axis=0)), int(np.isfinite(self.norms.min(axis=0)).sum())
+        test, reached = (
+            find_easy_pairs(self.norms.min(axis=0), self.distances),
+            int(np.isfinite(self.norms.min(axis=0)).sum()),
+        )
         if test is None or reached < LEAST_REACHED * searched or np.isnan(test.shares).all():
             note = f"Undecided: {reached} of {searched} pairs of classes have a working trigger, too few for a test."
             none = Measurement(
@@ -150,14 +158,14 @@ class PairNorms(Output):
             success = np.array([self.success[a, b] for a, b in accused])
             if np.isfinite(success).any() and np.nanmean(success) < FRESH_SUCCESS:
                 return UNDECIDED, (
-                    f"Undecided: the trigger {pair} is far smaller than the reverse pair suggests ({p_value}), but it "
-                    "often fails on fresh images."
+                    f"Undecided: the trigger {pair} is far smaller than the similarity of the classes suggests "
+                    f"({p_value}), but it often fails on fresh images."
                 )
             return SUSPICIOUS, f"Suspicious: {self._accuse(test)} ({p_value})."
         if low <= ALPHA:
             return UNDECIDED, (
-                f"Undecided: the trigger {pair} is smaller than the reverse pair suggests, but not by far, or not from "
-                f"every starting point ({p_value}; {low:.3f} to {high:.3f})."
+                f"Undecided: the trigger {pair} is smaller than the similarity of the classes suggests, but not by "
+                f"far, or not from every starting point ({p_value}; {low:.3f} to {high:.3f})."
             )
         return (
             NOTHING,
@@ -174,7 +182,7 @@ class PairNorms(Output):
             return f"a trigger that is far smaller than usual leads from each class to another one, such as {shown}"
         shown = self._show_pairs(test.pairs)
         more = f" and {len(test.pairs) - MOST_NAMED} more" if len(test.pairs) > MOST_NAMED else ""
-        return f"a far smaller trigger than the reverse pair suggests leads from class {shown}{more}"
+        return f"a far smaller trigger than the similarity of the classes suggests leads from class {shown}{more}"
 
     def _show_pairs(self, pairs: Sequence[tuple[int, int]]) -> str:
         return ", ".join(f"{self.names[a]} to {self.names[b]}" for a, b in pairs[:MOST_NAMED])
@@ -187,7 +195,7 @@ class PairNorms(Output):
         random = np.random.default_rng(derive_seed(seed, "class pairs"))
         drawn = []
         for _ in range(RESAMPLINGS):
-            test = find_easy_pairs(self.norms[random.integers(0, repeats, repeats)].min(axis=0))
+            test = find_easy_pairs(self.norms[random.integers(0, repeats, repeats)].min(axis=0), self.distances)
             drawn.append(1.0 if test is None else test.p_value)
         low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
         return min(float(low), p_value), max(float(high), p_value)
@@ -196,17 +204,17 @@ class PairNorms(Output):
     def galleries(self) -> list[Gallery]:
         if not len(self.pictured):
             return []
-        test = find_easy_pairs(self.norms.min(axis=0))
+        test = find_easy_pairs(self.norms.min(axis=0), self.distances)
         rows = []
         for source, goal in self.pictured:
             norm = float(np.nanmin(self.norms[:, source, goal]))
-            share = "" if test is None else f", {test.shares[source, goal]:.0%} of what the reverse pair suggests"
+            share = "" if test is None else f", {test.shares[source, goal]:.0%} of what similarity suggests"
             rows.append(f"{self.names[source]} to {self.names[goal]}: norm {norm:.1f}{share}")
         return [
             Gallery(
                 title="Smallest triggers between classes",
-                caption="Those that are smallest compared with the reverse pair. The trigger of a backdoor looks like "
-                "neither of them.",
+                caption="Those that are smallest compared with what the similarity of the classes suggests. The "
+                "trigger of a backdoor looks like neither of them.",
                 images=self.pictures,
                 rows=tuple(rows),
                 columns=("Image of the source", "Mask", "Mask × pattern", "With the trigger"),

@@ -154,9 +154,9 @@ def search_labels(
     length = choose_block_length(images.shape[1:])
     needed = estimate_memory(images.shape[1:], len(images), len(labels), longest, screened=screened is not None)
     logger.info(
-        "Neural Cleanse searches %d labels in blocks of %d: at most %.0f MB of memory besides the network's, and %s "
+        "Neural Cleanse searches %s labels in blocks of %d: at most %.0f MB of memory besides the network's, and %s "
         "images through the network and back.",
-        len(labels),
+        f"{len(labels):,}",
         min(length, len(labels)),
         needed / 1e6,
         f"{work * len(images):,}",

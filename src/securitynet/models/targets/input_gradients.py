@@ -177,8 +177,9 @@ class InputGradients:
                 (gradient,) = torch.autograd.grad(self.loss(logits, labels).sum(), leaf)
         except RuntimeError as error:
             raise self._explained(error) from error
-        # NaN (infinity times zero) has no direction, so it is treated as no gradient.
-        return gradient.nan_to_num_(0.0), logits.detach()
+        # NaN (infinity times zero) has no direction, so it is treated as no gradient. Not in place: the gradient of a
+        # sum over pixels is one number in memory.
+        return gradient.nan_to_num(0.0), logits.detach()
 
     def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         if not logits.requires_grad:

@@ -28,21 +28,22 @@ _lock = threading.Lock()
 class NetworkThreads:
     """Runs a network on several threads, each with its own copy of the modules; the copies share the weights.
 
-    A network that stores values in its attributes during a forward pass is therefore safe to run in parallel.
+    A network that stores values in its attributes during a forward pass is therefore safe to run in parallel. A single
+    thread needs no copy, which takes as long as several passes of a small network.
 
     Args:
         module: The frozen network, on the CPU.
         count: Number of threads; by default as many as torch uses.
 
     Raises:
-        ValueError: If the network cannot be copied.
+        ValueError: If the network cannot be copied for several threads.
     """
 
     def __init__(self, module: nn.Module, count: int | None = None) -> None:
         self.count = count or getattr(_here, "usual", None) or torch.get_num_threads()
         self._copies: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()
         for _ in range(self.count):
-            network = copy_network(module, sharing=True)
+            network = module if self.count == 1 else copy_network(module, sharing=True)
             if network is None:
                 raise ValueError("a network that cannot be copied cannot run on several threads")
             self._copies.put(network)
