@@ -47,7 +47,7 @@ EXCHANGES = 512
 _NUMBERS_AT_ONCE = 1 << 23
 
 METHOD = "Student's t over shadow models of both shares"
-ACCURACY_METHOD = f"{rates.CLOPPER_PEARSON}; 0.5 is excluded only if exchanging the shares within pairs excludes it, too"
+ACCURACY_METHOD = f"{rates.CLOPPER_PEARSON}; 0.5 is excluded only if exchanges of the shares within pairs do so"
 
 
 @dataclass(frozen=True, eq=False)
