@@ -271,7 +271,7 @@ class _Run:
         seen = max(1, sum(map(len, batches)))
         loss_mean = float(loss_sum) / seen
         if not math.isfinite(loss_mean):
-            raise _diverged(number)
+            raise _diverged(number, half=self._half)
         history = self.history.model_dump()
         history["learning_rate"] += (rate,)
         history["train_loss"] += (loss_mean,)
@@ -300,7 +300,7 @@ class _Run:
         feed, targets = self.validation
         loss, accuracy = evaluate_feed(self.module, feed, targets, self.recipe, self.preprocessing)
         if not math.isfinite(loss):
-            raise _diverged(self.history.epochs_run)
+            raise _diverged(self.history.epochs_run, half=self._half)
         earlier = self.history.validation_loss
         history["validation_loss"] = (*earlier, loss)
         history["validation_accuracy"] = (*self.history.validation_accuracy, accuracy)
@@ -386,8 +386,10 @@ def evaluate_network(
     return evaluate_feed(module, feed, values, recipe, preprocessing or Preprocessing())
 
 
-def _diverged(epoch: int) -> ModelError:
+def _diverged(epoch: int, *, half: bool) -> ModelError:
+    # On CPUs, bf16 gradients of convolutions over maps of a few pixels were seen to be no numbers at any learning rate.
+    first = "Train with --precision fp32; otherwise lower" if half else "Lower"
     return ModelError(
         f"The training diverged at epoch {epoch + 1}: its loss is not finite.",
-        hint="Lower the learning rate, or bound the gradient with --clip-norm.",
+        hint=f"{first} the learning rate, or bound the gradient with --clip-norm.",
     )
