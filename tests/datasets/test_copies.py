@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from securitynet.datasets import copies as searched
 from securitynet.datasets.base import ImageDataset
 from securitynet.datasets.copies import find_copies
 
@@ -89,3 +90,28 @@ def test_different_digits_are_no_copies(digits):
     everyone = np.arange(len(digits), dtype=np.int64)
     copies = find_copies((digits, everyone[:half]), (digits, everyone[half:]))
     assert copies.second.mean() < 0.005
+
+
+def test_what_is_out_of_reach_is_no_copy(monkeypatch):
+    """Only images that lie close in one direction are compared: the pairs are those of comparing all with all."""
+    scenes, random = make_scenes(200, 5), np.random.default_rng(5)
+    noise = random.normal(size=scenes.shape) * random.uniform(0, 60, (200, 1, 1, 1))  # some are copies, some no more
+    second = torch.from_numpy(np.clip(scenes.numpy() + noise, 0, 255).astype(np.uint8))
+    one, other = (searched._hash(*records(make_dataset(images))) for images in (scenes, second))
+    everyone = np.arange(200, dtype=np.int64)
+    hashes, checks = one.whole.hashes @ other.whole.hashes.T, one.whole.checks.float() @ other.whole.checks.float().T
+    expected = (hashes >= searched.LEAST_CORRELATION) & (checks >= searched.LEAST_CHECKED)
+    monkeypatch.setattr(searched, "_PART", 7)
+    pairs = [np.stack(part) for part in searched._compare(one.whole, other.whole, everyone, everyone)]
+    found = np.zeros((200, 200), dtype=bool)
+    found[tuple(np.concatenate(pairs, axis=1))] = True
+    assert 40 < found.sum() < 200 and np.array_equal(found, expected.numpy())
+
+
+def test_all_shifted_parts_at_once_are_those_one_by_one():
+    images = searched.make_grey(make_scenes(20, 6)).round().to(torch.uint8)
+    side = searched.SHIFT_SIDE - 2 * searched.FARTHEST_SHIFT
+    parts = searched._normalise_parts(images)
+    for number, (down, across) in enumerate(searched._SHIFTS):
+        alone = images[:, :, down : down + side, across : across + side].float()
+        torch.testing.assert_close(parts[:, number], searched._normalise(alone, searched.HASH_SIDE), atol=1e-5, rtol=0)

@@ -14,8 +14,10 @@ sixteenth of the side in each direction, or mirrored and shifted.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,7 +56,10 @@ _FORMS = 8
 _GREY = (0.299, 0.587, 0.114)
 _BATCH = 2048
 _COMPARED = 1 << 24
-_SHIFTED = 1 << 14
+_PART = 1024
+_SHIFTED = 512
+_SHIFTS = tuple(itertools.product(range(2 * FARTHEST_SHIFT + 1), repeat=2))
+"""Where a shifted part begins in an image reduced to 32×32: pixels down, pixels across."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +204,13 @@ def make_grey(images: torch.Tensor) -> torch.Tensor:
 
 def _normalise(grey: torch.Tensor, side: int) -> torch.Tensor:
     """Thumbnails without mean and contrast, N×D, each of length 1."""
-    small = functional.adaptive_avg_pool2d(grey, (min(side, grey.shape[2]), min(side, grey.shape[3]))).flatten(1)
-    centred = small - small.mean(dim=1, keepdim=True)
-    return functional.normalize(centred, dim=1, eps=1e-6)
+    small = functional.adaptive_avg_pool2d(grey, (min(side, grey.shape[2]), min(side, grey.shape[3])))
+    return _standardise(small.flatten(1))
+
+
+def _standardise(values: torch.Tensor) -> torch.Tensor:
+    """Vectors (...×D) without their mean, each of length 1."""
+    return functional.normalize(values - values.mean(dim=-1, keepdim=True), dim=-1, eps=1e-6)
 
 
 def _find_near(one: _Hashes, other: _Hashes) -> tuple[NDArray[np.bool_], NDArray[np.int64], int]:
@@ -217,74 +226,123 @@ def _find_near(one: _Hashes, other: _Hashes) -> tuple[NDArray[np.bool_], NDArray
     near_rows, near_columns = np.zeros(len(one.digests), dtype=bool), np.full(len(other.digests), -1, dtype=np.int64)
     if len(rows) == 0 or len(columns) == 0:
         return near_rows, near_columns, searched
-    for left, right in _find_shifted(one, other, rows, columns):
-        near_rows[left], near_columns[right] = True, left
     # Last the images as they are, so that these are the partners that are named.
-    for first, second in ((one.centre, other.whole), (one.whole, other.centre), (one.whole, other.whole)):
-        if first is None or second is None or first.hashes.shape[1] != second.hashes.shape[1]:
-            continue
-        for form in (second.mirror(), second):
-            for left, right in _compare(first, form, rows, columns):
-                near_rows[left], near_columns[right] = True, left
+    for pairs in (*_list_shifted(one, other, rows, columns), *_list_forms(one, other, rows, columns)):
+        partner = np.full(len(other.digests), -1, dtype=np.int64)
+        for left, right in pairs:
+            near_rows[left] = True
+            np.maximum.at(partner, right, left)
+        near_columns = np.where(partner >= 0, partner, near_columns)
     return near_rows, near_columns, searched
 
 
-def _find_shifted(
+_Pairs = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Positions among the first and among the second records, part by part."""
+
+
+def _list_forms(one: _Hashes, other: _Hashes, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Iterator[_Pairs]:
+    """For each form of comparison, pairs of rows and columns that agree."""
+    for first, second in ((one.centre, other.whole), (one.whole, other.centre), (one.whole, other.whole)):
+        if first is not None and second is not None and first.hashes.shape[1] == second.hashes.shape[1]:
+            yield _compare(first, second.mirror(), rows, columns)
+            yield _compare(first, second, rows, columns)
+
+
+def _list_shifted(
     one: _Hashes, other: _Hashes, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of rows and columns that agree where one of the images is shifted, part by part."""
+) -> Iterator[_Pairs]:
+    """Pairs that agree where one of the images is mirrored and shifted, then those where it is shifted."""
     if one.centre is None or other.centre is None or one.reduced is None or other.reduced is None:
         return
-    part = max(1, _COMPARED // len(columns))
-    for centre, reduced in ((other.centre.mirror(), other.reduced.flip(3)), (other.centre, other.reduced)):
-        hashes = centre.hashes[columns].T.contiguous()
-        for start in range(0, len(rows), part):
-            chosen = rows[start : start + part]
-            best = (one.centre.hashes[chosen] @ hashes).topk(min(MOST_ALIKE, len(columns)), dim=1)
-            at, place = torch.nonzero(best.values >= LEAST_ALIKE, as_tuple=True)
-            to = best.indices[at, place]
-            sure = _agree_shifted(one.reduced[chosen], reduced[columns], at, to)
-            yield chosen[at[sure].numpy()], columns[to[sure].numpy()]
+    pairs = (one.centre, one.reduced), rows
+    yield _compare_shifted(*pairs, (other.centre.mirror(), other.reduced.flip(3)), columns)
+    yield _compare_shifted(*pairs, (other.centre, other.reduced), columns)
 
 
-def _agree_shifted(first: torch.Tensor, second: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Whether the centre of an image agrees with a part of another one that is as large, for P pairs.
+def _compare_shifted(
+    first: tuple[_Thumbnails, torch.Tensor],
+    rows: NDArray[np.int64],
+    second: tuple[_Thumbnails, torch.Tensor],
+    columns: NDArray[np.int64],
+) -> _Pairs:
+    """Pairs of rows and columns of which the centre of the one agrees with a part of the other that is as large.
 
     Args:
-        first: Reduced images, M×1×32×32.
-        second: Reduced images, N×1×32×32.
-        left: Positions among the first images, P.
-        right: Positions among the second ones, whose centres count, P.
+        first: Centres and reduced images of all first records.
+        rows: Positions of those to compare, M.
+        second: Likewise, of the second records.
+        columns: Positions of those to compare, N.
     """
     side = SHIFT_SIDE - 2 * FARTHEST_SHIFT
-
-    def cut(images: torch.Tensor, down: int, across: int) -> torch.Tensor:
-        return images[:, :, down : down + side, across : across + side].float()
-
-    hashes = _normalise(cut(second, FARTHEST_SHIFT, FARTHEST_SHIFT), HASH_SIDE)
-    sure = torch.zeros(len(left), dtype=torch.bool)
-    for down, across in itertools.product(range(2 * FARTHEST_SHIFT + 1), repeat=2):
-        moved = _normalise(cut(first, down, across), HASH_SIDE)
-        for start in range(0, len(left), _SHIFTED):
-            pairs = slice(start, start + _SHIFTED)
-            alike = (moved[left[pairs]] * hashes[right[pairs]]).sum(dim=1) >= LEAST_CORRELATION
-            at = start + torch.nonzero(alike)[:, 0]
-            windows = _normalise(cut(first[left[at]], down, across), CHECK_SIDE)
-            centres = _normalise(cut(second[right[at]], FARTHEST_SHIFT, FARTHEST_SHIFT), CHECK_SIDE)
-            sure[at] |= (windows * centres).sum(dim=1) >= LEAST_SHIFTED
-    return sure
-
-
-def _compare(
-    first: _Thumbnails, second: _Thumbnails, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of rows and columns whose thumbnails agree, part by part."""
-    hashes = second.hashes[columns].T.contiguous()
+    centre = second[1][columns][:, :, FARTHEST_SHIFT : FARTHEST_SHIFT + side, FARTHEST_SHIFT : FARTHEST_SHIFT + side]
+    centres, alike = _normalise(centre.float(), HASH_SIDE), second[0].hashes[columns].T.contiguous()
     part = max(1, _COMPARED // len(columns))
     for start in range(0, len(rows), part):
         chosen = rows[start : start + part]
-        at, to = torch.nonzero(first.hashes[chosen] @ hashes >= LEAST_CORRELATION, as_tuple=True)
-        left, right = chosen[at.numpy()], columns[to.numpy()]
+        best = (first[0].hashes[chosen] @ alike).topk(min(MOST_ALIKE, len(columns)), dim=1)
+        near = torch.nonzero(best.values[:, 0] >= LEAST_ALIKE)[:, 0]
+        for some in torch.split(near, _SHIFTED):
+            images = first[1][chosen[some.numpy()]]
+            # Rows × shifts × candidates, each pair of thumbnails multiplied once.
+            agreement = _normalise_parts(images) @ centres[best.indices[some]].transpose(1, 2)
+            agreement.masked_fill_((best.values[some] < LEAST_ALIKE)[:, None], -1.0)
+            at, shift, place = torch.nonzero(agreement >= LEAST_CORRELATION, as_tuple=True)
+            to = best.indices[some[at], place]
+            sure = _check_shifts(images[at], centre[to], shift)
+            yield chosen[some[at[sure]].numpy()], columns[to[sure].numpy()]
+
+
+def _check_shifts(images: torch.Tensor, centres: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Whether larger thumbnails of P shifted parts (P×1×32×32, and P numbers in `_SHIFTS`) are those of P centres."""
+    sure = torch.zeros(len(images), dtype=torch.bool)
+    for number in torch.unique(shift).tolist():
+        at = torch.nonzero(shift == number)[:, 0]
+        down, across = _SHIFTS[number]
+        side = centres.shape[2]
+        parts = images[at][:, :, down : down + side, across : across + side]
+        products = _normalise(parts.float(), CHECK_SIDE) * _normalise(centres[at].float(), CHECK_SIDE)
+        sure[at] = products.sum(dim=1) >= LEAST_SHIFTED
+    return sure
+
+
+def _normalise_parts(images: torch.Tensor) -> torch.Tensor:
+    """Hashes of all shifted parts of reduced images (B×1×32×32), B×shifts×64."""
+    return _standardise((images.flatten(1).float() @ _make_parts()).view(len(images), len(_SHIFTS), -1))
+
+
+@functools.cache
+def _make_parts() -> torch.Tensor:
+    """The matrix from the pixels of a reduced image to the thumbnails of its shifted parts, 1,024×(shifts·64)."""
+    side, pixels = SHIFT_SIDE - 2 * FARTHEST_SHIFT, torch.eye(SHIFT_SIDE**2).view(-1, 1, SHIFT_SIDE, SHIFT_SIDE)
+    parts = [pixels[:, :, down : down + side, across : across + side] for down, across in _SHIFTS]
+    return torch.cat([functional.adaptive_avg_pool2d(part, HASH_SIDE).flatten(1) for part in parts], dim=1)
+
+
+def _compare(first: _Thumbnails, second: _Thumbnails, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> _Pairs:
+    """Pairs of rows and columns whose thumbnails agree, part by part.
+
+    Hashes have length 1, so a correlation is a distance, and two that far apart in one direction are that far apart.
+    Both are sorted by where they lie in the direction of their largest variance, and compared only within reach.
+    """
+    direction = torch.linalg.eigh(second.hashes[columns].T @ second.hashes[columns])[1][:, -1]
+    rows, left_at = _sort(first.hashes, rows, direction)
+    columns, right_at = _sort(second.hashes, columns, direction)
+    hashes, reach = second.hashes[columns], math.sqrt(2 - 2 * LEAST_CORRELATION) + 1e-3
+    part = max(1, min(_PART, _COMPARED // len(columns)))
+    for start in range(0, len(rows), part):
+        chosen, at = rows[start : start + part], left_at[start : start + part]
+        low, high = np.searchsorted(right_at, [at[0] - reach, at[-1] + reach])
+        near = torch.nonzero(first.hashes[chosen] @ hashes[low:high].T >= LEAST_CORRELATION)
+        left, right = chosen[near[:, 0].numpy()], columns[low + near[:, 1].numpy()]
         agreement = (first.checks[left].float() * second.checks[right].float()).sum(dim=1).numpy()
         sure = agreement >= LEAST_CHECKED
         yield left[sure], right[sure]
+
+
+def _sort(
+    hashes: torch.Tensor, records: NDArray[np.int64], direction: torch.Tensor
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Records in the order of their hashes' places in a direction, and these places."""
+    at = (hashes[records] @ direction).numpy()
+    order = np.argsort(at, kind="stable")
+    return records[order], at[order]
