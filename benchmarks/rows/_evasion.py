@@ -30,7 +30,7 @@ def evasion_row(
         step: Size of each.
         allowance: See `Row`.
     """
-    row = Row(title, unit="images", sizes=sizes, aims=AIMS, rounds=7, allowance=allowance, devices=("cpu", "cuda"))
+    row = Row(title, unit="images", sizes=sizes, aims=AIMS, rounds=5, allowance=allowance, devices=("cpu", "cuda"))
     row.inputs(lambda case: _material.write(case, case.size))
 
     @row.side("ours")

@@ -19,7 +19,7 @@ ROW = Row(
     unit="entries",
     sizes=(10_000, 100_000, 1_000_000),
     aims=(Within(100 * QUERIES, size=1_000_000),),
-    rounds=5,
+    rounds=3,
     allowance=30,
 )
 

@@ -23,7 +23,7 @@ ROW = Row(
     unit="imports",
     sizes=(1,),
     aims=(Within(500, size=1), Within(500, size=1, ours="securitynet --help"), *(Faster(1, name) for name in PEERS)),
-    rounds=5,
+    rounds=3,
     allowance=90,
 )
 

@@ -17,7 +17,7 @@ ROW = Row(
     unit="pixels a side",
     sizes=(64, 224),
     aims=(Holds(3000, size=224, ours="ours: inversion"), Holds(3000, size=224, ours="ours: stealing")),
-    rounds=3,
+    rounds=1,
     allowance=20,
 )
 

@@ -11,7 +11,7 @@ KNOWN = 0.7
 ROW = Row(
     "Membership inference by MLPs",
     unit="targets",
-    sizes=(1, 3, 10),
+    sizes=(1, 10),
     aims=(
         Faster(10, "ART"),
         Faster(1, "ART", ours="ours, ML-Doctor's network"),

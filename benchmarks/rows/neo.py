@@ -21,7 +21,7 @@ HELD_OUT = 50
 ROW = Row(
     f"NEO, {REGIONS} regions an image, {HELD_OUT} held out",
     unit="images",
-    sizes=(6, 12, 24),
+    sizes=(6, 24),
     aims=(Faster(5, "TrojanZoo"), Faster(1, "TrojanZoo", ours="ours, fp32 only")),
     tried="Covering a region asks one question, and trying it elsewhere one a held-out image. Ours asks about many "
     "regions of many images at once, tries each on as few images as decide, and asks in bf16 first (`screen=bf16`), "

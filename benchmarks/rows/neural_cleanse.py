@@ -34,7 +34,7 @@ SIDE = 16
 ROW = Row(
     f"Neural Cleanse, {EPOCHS} epochs of ten labels, two networks",
     unit="images an epoch",
-    sizes=(200, 400),
+    sizes=(400,),
     aims=(Faster(4, "TrojanZoo", ours="ours, quick"), Faster(1, "TrojanZoo")),
     tried="TrojanZoo's model has frozen weights, so that it too takes gradients of inputs alone. With equal steps both "
     "do the same arithmetic; on ResNet-20 it is near the processor's limit (130 GFLOP/s on a core in single precision) "
