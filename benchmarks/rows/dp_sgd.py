@@ -17,7 +17,7 @@ ROW = Row(
     unit="records",
     sizes=(512, 1024, 1797),
     aims=(AtMost(1.1, "bare Opacus loop"),),
-    rounds=9,
+    rounds=5,
     allowance=25,
 )
 

@@ -16,7 +16,7 @@ ROW = Row(
     unit="pixels a side",
     sizes=(8, 16, 28),
     aims=(Faster(5, "ART MIFace"), Faster(5, "ART MIFace", size=8)),
-    rounds=7,
+    rounds=5,
     allowance=20,
 )
 

@@ -20,7 +20,7 @@ ROW = Row(
     tried="Each side trains its own network at its own settings: ours is SecurityNet's (64 and 32 neurons, 50 epochs), "
     "ART's has 84,000 weights (100 epochs). ML-Doctor's, with 92,000 weights, spends two thirds of its time in matrix "
     "products that run at the processor's limit; what autograd copied around them was taken out.",
-    rounds=3,
+    rounds=2,
     allowance=20,
 )
 

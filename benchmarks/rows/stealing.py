@@ -24,7 +24,7 @@ ROW = Row(
         Faster(1, "ART KnockoffNets"),
         Faster(1, "ART KnockoffNets, labels", ours="ours, labels"),
     ),
-    rounds=5,
+    rounds=3,
     allowance=25,
 )
 

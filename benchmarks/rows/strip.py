@@ -29,7 +29,7 @@ BATCH = 100
 ROW = Row(
     "STRIP, verdicts",
     unit="images",
-    sizes=(32, 64, 128),
+    sizes=(32, 128),
     aims=(Faster(5, "TrojanZoo"), Faster(1, "TrojanZoo", ours="ours, all entropies")),
     tried="Both sides' time is forward passes. In the product are folding and batches that stay in the caches, sums "
     "and ReLUs in place, overlays that tell most first, stopping for both verdicts, passing by prediction with a "
@@ -37,7 +37,7 @@ ROW = Row(
     "memory for the next batch, and keeping torch's idle threads from looping on cores that compute. Overlays chosen "
     "for each image from what it showed under the first, and fusing ReLU and additions into convolutions, gained "
     "little.",
-    rounds=4,
+    rounds=3,
     allowance=60,
     devices=("cpu", "cuda"),
 )

@@ -25,7 +25,7 @@ ROW = Row(
     unit="trials",
     sizes=(200, 800),
     aims=(Within(10 * 800, size=800),),
-    rounds=3,
+    rounds=1,
     allowance=40,
 )
 

@@ -18,7 +18,7 @@ RATE, MOMENTUM, DECAY, SMOOTHING = 0.05, 0.85, 5e-4, 0.2
 ROW = Row(
     "Fast recipe, two epochs of airbench",
     unit="images",
-    sizes=(1024, 4096),
+    sizes=(4096,),
     aims=(AtMost(1.1, "bare loop"),),
     rounds=3,
     allowance=40,
