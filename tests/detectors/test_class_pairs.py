@@ -178,12 +178,17 @@ def test_without_clean_images_it_is_refused(digits, innocent):
 
 
 @pytest.mark.slow
-def test_a_source_specific_backdoor_is_found_and_a_clean_network_is_not_accused(digits, innocent):
+@pytest.mark.xfail(strict=True, reason="version 2 misses source-specific backdoors: 0 of 9 in docs/backdoors.md")
+def test_a_source_specific_backdoor_is_found(digits):
     data = TrialData(digits, splits.make("public", digits))
     backdoor = SourceSpecific(target=3, sources=(5,))
     target = train_target("simple-cnn", digits, split="public", device="cpu", backdoor=backdoor, seed=1, **TRAINING)
     detector = ClassPairs(**QUICK)
     values = measured(detector(target, data, Context(), detector.threat_models[0]))
     assert (values["verdict"].value, values["suspect-label"].value) == (2, 3)
-    clean = measured(detector(innocent, data, Context(), detector.threat_models[0]))
-    assert clean["verdict"].value < 2
+
+
+@pytest.mark.slow
+def test_a_clean_network_is_not_accused(digits, innocent):
+    data, detector = TrialData(digits, splits.make("public", digits)), ClassPairs(**QUICK)
+    assert measured(detector(innocent, data, Context(), detector.threat_models[0]))["verdict"].value < 2
