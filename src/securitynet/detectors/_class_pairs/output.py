@@ -38,8 +38,8 @@ MOST_NAMED = 4
 
 BLIND_SPOT = (
     "A trigger that differs from image to image, such as a distortion, or one that covers much of the image, can go "
-    "unseen, and so can a backdoor that swaps two classes. One that works on images of one class usually does: of nine, "
-    "none was accused when this was measured."
+    "unseen, and so can a backdoor that swaps two classes. One that works on images of one class usually does: of "
+    "nine, none was accused when this was measured."
 )
 
 
