@@ -115,3 +115,10 @@ def test_all_shifted_parts_at_once_are_those_one_by_one():
     for number, (down, across) in enumerate(searched._SHIFTS):
         alone = images[:, :, down : down + side, across : across + side].float()
         torch.testing.assert_close(parts[:, number], searched._normalise(alone, searched.HASH_SIDE), atol=1e-5, rtol=0)
+
+
+def test_no_image_alike_is_no_error():
+    """Two images of which none is anything like one of the others: no candidate is left for shifts."""
+    one, other = torch.zeros((2, 3, 32, 32), dtype=torch.uint8), torch.zeros((2, 3, 32, 32), dtype=torch.uint8)
+    one[:, :, :16], other[:, :, :, :16] = 255, 255  # bands across, and bands down
+    assert not find_copies(records(make_dataset(one)), records(make_dataset(other))).second.any()

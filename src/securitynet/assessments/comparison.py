@@ -108,7 +108,7 @@ def compare_results(old: StoredResult, new: StoredResult) -> ResultComparison:
     same_model = old.document.target.checksum == new.document.target.checksum
     if same_model:
         notes.append("Both results are about the same model, with the same weights.")
-    differences = list_differences(old.document, new.document, scored)
+    differences = measure_differences(old.document, new.document, scored)
     if not differences:
         raise ConfigurationError(
             "The two results have no measurement in common.", hint="Assess both models with the same attacks."
@@ -133,7 +133,7 @@ def _name_model(document: ResultDocument) -> str:
     return f"{document.target.reference} ({document.target.checksum[:12]})"
 
 
-def list_differences(
+def measure_differences(
     old: ResultDocument, new: ResultDocument, scored: Mapping[str, PairedRecords]
 ) -> list[MeasuredDifference]:
     """The differences of all measurements of both; without pairs, those of one model on other records show nothing.

@@ -307,7 +307,7 @@ def _check_shifts(images: torch.Tensor, centres: torch.Tensor, shift: torch.Tens
 
 def _normalise_parts(images: torch.Tensor) -> torch.Tensor:
     """Hashes of all shifted parts of reduced images (B×1×32×32), B×shifts×64."""
-    return _standardise((images.flatten(1).float() @ _make_parts()).view(len(images), len(_SHIFTS), -1))
+    return _standardise((images.flatten(1).float() @ _make_parts()).view(len(images), len(_SHIFTS), HASH_SIDE**2))
 
 
 @functools.cache

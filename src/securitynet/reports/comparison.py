@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from securitynet.analysis.figures.roc_lines import RocLine
-from securitynet.assessments.comparison import list_differences
+from securitynet.assessments.comparison import measure_differences
 from securitynet.assessments.paired_records import pair_records, read_assessed_scores
 from securitynet.records import FAMILIES, Measurement
 from securitynet.reports import verdict, words
@@ -85,7 +85,7 @@ def compare_targets(
     def subtract(first: int, second: int) -> Mapping[str, MeasuredDifference]:
         pair = documents[first], documents[second]
         records = pair_records(*pair, (read[first], read[second]))
-        return {difference.name: difference for difference in list_differences(*pair, records)}
+        return {difference.name: difference for difference in measure_differences(*pair, records)}
 
     groups: dict[str, list[ComparedRow]] = {}
     for name in sorted(dict.fromkeys(name for measured in per_target for name in measured), key=_family):

@@ -36,7 +36,7 @@ def measured(name, *evading, epsilons=(0.01, 0.1), note=()):
 
 
 def document(*measurements):
-    return ResultDocument.model_construct(measurements=tuple(m for group in measurements for m in group))
+    return ResultDocument.model_construct(trials=(), measurements=tuple(m for group in measurements for m in group))
 
 
 def test_the_strongest_with_and_without_gradients():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from securitynet.assessments.comparison import list_differences, read_result
+from securitynet.assessments.comparison import measure_differences, read_result
 from securitynet.assessments.paired_records import pair_records, read_stored_scores
 from securitynet.metrics.roc import measure_auc
 from securitynet.reports.families.membership import compare_membership
@@ -35,7 +35,7 @@ def describe(results, *, paired=True):
         one, two = results[first], results[second]
         read = read_stored_scores(one.store), read_stored_scores(two.store)
         records = pair_records(one.document, two.document, read) if paired else {}
-        return {d.name: d for d in list_differences(one.document, two.document, records)}
+        return {d.name: d for d in measure_differences(one.document, two.document, records)}
 
     documents = [result.document for result in results]
     return compare_membership(documents, [f"target {n}" for n in range(len(results))], subtract)
