@@ -9,8 +9,9 @@ from torch import nn
 
 from securitynet.backdoors.badnets import Badnets
 from securitynet.datasets import splits
+from securitynet.detectors._boxes import list_boxes
 from securitynet.detectors._class_statistics.spread import measure_spread
-from securitynet.detectors.patch_margins import PatchMargins, ScaledMargins, compute_leads, list_boxes
+from securitynet.detectors.patch_margins import PatchMargins, ScaledMargins, compute_leads
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.models.store.train_target import train_target

@@ -13,6 +13,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from securitynet.datasets.ordering import shuffle
+from securitynet.detectors._boxes import Box, list_boxes, put_patches, take_patches
 from securitynet.detectors._class_statistics.output import SUSPICIOUS, UNDECIDED, ClassStatistics, show_p_value
 from securitynet.detectors._class_statistics.spread import MOST_SPREAD, measure_spread
 from securitynet.detectors.base import Detector, list_clean_images
@@ -34,9 +35,6 @@ WORKS = 0.5
 
 FAR = 1.5
 """Least ratio of the lead of an accused class to the largest lead of the others."""
-
-Box = tuple[int, int, int]
-"""Top, left and side of a square, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +185,7 @@ class PatchMargins(Detector):
             best = torch.full((len(places),), -torch.inf, device=images.device)
             share = torch.zeros(len(places), device=images.device)
             for number in range(self.steps + 1):
-                for carrier, patch, (top, left, _) in zip(carriers, own, places, strict=True):
-                    carrier[..., top : top + side, left : left + side] = patch
+                put_patches(carriers, own, places)
                 computed = gradients(carriers.flatten(0, 1), goals[: len(places) * len(images)])
                 margin = -compute_margin_loss(computed.logits, goals[: len(places) * len(images)])
                 margin = margin.view(len(places), -1)
@@ -196,33 +193,13 @@ class PatchMargins(Detector):
                 best = torch.where(better, margin.mean(dim=1), best)
                 share = torch.where(better, (margin > 0).float().mean(dim=1), share)
                 summed = computed.gradients.view(carriers.shape).sum(dim=1)
-                inside = torch.stack(
-                    [
-                        one[:, top : top + side, left : left + side]
-                        for one, (top, left, _) in zip(summed, places, strict=True)
-                    ]
-                )
+                inside = take_patches(summed, places)
                 mean = inside.abs().mean(dim=(1, 2, 3), keepdim=True)
                 size = self.step * (1 - number / self.steps)
                 own = (own - size * inside / mean.clamp_min(1e-20)).clamp_(0, 1)
             margins.append(best.double().cpu())
             success.append(share.double().cpu())
         return torch.cat(margins).numpy(), torch.cat(success).numpy()
-
-
-def list_boxes(shape: tuple[int, ...], share: float, positions: int) -> list[Box]:
-    """Squares that are evenly spaced over an image, from edge to edge.
-
-    Args:
-        shape: Height and width of the image.
-        share: Side of the squares, as a share of the shorter side.
-        positions: Most squares along each side; fewer where fewer differ.
-    """
-    side = max(1, min(round(share * min(shape)), min(shape) - 1))
-    tops, lefts = (
-        sorted({round(number * (length - side) / (positions - 1)) for number in range(positions)}) for length in shape
-    )
-    return [(top, left, side) for top in tops for left in lefts]
 
 
 def compute_leads(margins: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,20 +5,17 @@ similar they are. Some classes are easy to leave and others easy to reach: on th
 fitted by least squares. Similar classes are easy to turn into each other, in both directions. Three tests follow, and
 the smallest of their p-values is tripled:
 
-- **pairs**: is a norm far smaller than the others suggest? So it is for a backdoor that works on images of one class
-  (source-specific). What the effects leave is explained further by the **distance** of clean images of the source from
-  the target's decision boundary (`securitynet.detectors._class_pairs.search`), and by what is then left of the reverse
-  pair, as far as the two correlate. A trigger for images of one class leaves that distance almost as it is. The norm's
-  **share** is the exponential of what is not explained.
-- **assignment**: what the effects leave, minus the same of the reverse pair: its mean over the best assignment of a
-  target to each source, no target twice, against the best assignments of simulated normal matrices. A backdoor that
-  leads each class to another one (all-to-all) makes it small, though no single pair need stand out. It brings all clean
-  images nearer to their targets, too, so distances would hide it.
-- **targets**: is the median of a column far smaller than the others? So it is for a backdoor that leads all classes to
-  one, or to a few.
+- **pairs**: does a small patch do for one pair, at one place, what it does for no other pair and nowhere else? So it is
+  for a backdoor that works on images of one class (source-specific). See `securitynet.metrics.pair_leads`. Norms do not
+  show such a backdoor: what its trigger needs, turning a class into a similar one needs, too.
+- **assignment**: what the effects leave of the norms, minus the same of the reverse pair: its mean over the best
+  assignment of a target to each source, no target twice, against the best assignments of simulated normal matrices. A
+  backdoor that leads each class to another one (all-to-all) makes it small, though no single pair need stand out.
+- **targets**: is the median of a column of norms far smaller than the others? So it is for a backdoor that leads all
+  classes to one, or to a few (`securitynet.metrics.outlier_blocks`).
 
-The first and the last use `securitynet.metrics.outlier_blocks`. Each test names something only where it is also far
-below the rest. A backdoor that swaps two classes has no small share, and looks like two similar classes.
+Each names something only where it also stands out by far. A backdoor that swaps two classes has no small
+norm beside the reverse pair's, and looks like two similar classes.
 """
 
 from __future__ import annotations
@@ -30,7 +27,8 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from securitynet.metrics.outlier_blocks import FAR, OutlierBlock, find_outlier_block
+from securitynet.metrics.outlier_blocks import FAR, find_outlier_block
+from securitynet.metrics.pair_leads import LeadTest, find_leading_pair
 
 Values = NDArray[np.float64]
 
@@ -56,48 +54,51 @@ class PairTest:
 
     Attributes:
         p_value: Three times the smallest of the p-values, at most 1.
-        pairs: Pairs (source, target) that are far too easy, the easiest first.
+        leading: The pair (source, target) that leads the others at one place, if it does.
         assignment: Pairs of the best assignment, the easiest first, if it is far too easy; else empty.
         targets: Target classes that are far too easy to reach, the easiest first.
-        shares: Norms as shares of what classes, distances and reverse pairs suggest, S×T; NaN where the norm or that of
-            the reverse pair is not known.
+        lead: The test of the leads; None if there was none.
+        shares: Norms as shares of what source and target suggest, S×T; NaN where the norm is not known.
         reach: Medians of the norms by target class, T; infinite for classes that were hardly reached.
     """
 
     p_value: float
-    pairs: Pairs
+    leading: tuple[int, int] | None
     assignment: Pairs
     targets: tuple[int, ...]
+    lead: LeadTest | None
     shares: Values
     reach: Values
 
     @property
     def named(self) -> bool:
         """Whether anything stands out by far."""
-        return bool(self.pairs or self.assignment or self.targets)
+        return bool(self.leading or self.assignment or self.targets)
 
 
-def find_easy_pairs(norms: Values, distances: Values | None = None, *, alpha: float = 0.05) -> PairTest | None:
+def find_easy_pairs(
+    norms: Values, margins: Values | None = None, boxes: NDArray[np.int64] | None = None, *, alpha: float = 0.05
+) -> PairTest | None:
     """Run the tests.
 
     Args:
         norms: Norm of the smallest trigger for each source class (row) and target class (column), S×T; NaN for pairs
             that were not searched, infinite where no trigger worked.
-        distances: Of clean images of each source class from the boundary of each target class, S×T; None if unknown.
-            Where one is not positive and finite, none is used.
+        margins: Margins that patches give, S×T×B, as for `securitynet.metrics.pair_leads.find_leading_pair`; None if
+            they were not measured.
+        boxes: Their places, B×3.
         alpha: Level at which something is named by the three tests together.
 
     Returns:
         None where no test can be computed.
     """
     norms = np.asarray(norms, dtype=np.float64)
-    shares, reach = compute_shares(norms, distances), compute_reach(norms)
-    places, columns = np.argwhere(~np.isnan(shares)), np.flatnonzero(~np.isnan(reach))
-    enough = len(places) >= FEWEST_PAIRS
-    of_pairs = find_outlier_block(shares[tuple(places.T)], alpha=alpha / TESTS) if enough else None
+    shares, reach = compute_shares(norms), compute_reach(norms)
+    columns = np.flatnonzero(~np.isnan(reach))
+    lead = None if margins is None or boxes is None else find_leading_pair(margins, boxes)
     of_targets = find_outlier_block(reach[columns], alpha=alpha / TESTS)
-    of_assignment = _test_assignment(norms) if enough else None
-    known = [test.p_value for test in (of_pairs, of_targets) if test is not None]
+    of_assignment = _test_assignment(norms) if np.isfinite(norms).sum() >= FEWEST_PAIRS else None
+    known = [test.p_value for test in (lead, of_targets) if test is not None]
     known += [] if of_assignment is None else [of_assignment[0]]
     if not known:
         return None
@@ -106,22 +107,18 @@ def find_easy_pairs(norms: Values, distances: Values | None = None, *, alpha: fl
         assignment = of_assignment[1]
     return PairTest(
         min(1.0, TESTS * min(known)),
-        tuple((int(a), int(b)) for a, b in places[_list_positions(of_pairs)]),
+        lead.pair if lead is not None and lead.far and lead.p_value <= alpha / TESTS else None,
         assignment,
-        tuple(int(label) for label in columns[_list_positions(of_targets)]),
+        () if of_targets is None else tuple(int(columns[position]) for position in of_targets.positions),
+        lead,
         shares,
         reach,
     )
 
 
-def compute_shares(norms: Values, distances: Values | None = None) -> Values:
-    """Norms as shares of what the classes, the distances and the reverse pairs suggest, S×T.
-
-    Args:
-        norms: As for `find_easy_pairs`.
-        distances: Likewise.
-    """
-    return np.asarray(np.exp(_subtract_prediction(_explain_norms(norms, distances))))
+def compute_shares(norms: Values) -> Values:
+    """Norms as shares of what source and target suggest, S×T; NaN where they are not known."""
+    return np.asarray(np.exp(_explain_norms(np.asarray(norms, dtype=np.float64))))
 
 
 def compute_reach(norms: Values) -> Values:
@@ -134,42 +131,13 @@ def compute_reach(norms: Values) -> Values:
     return np.array(values)
 
 
-def _list_positions(test: OutlierBlock | None) -> list[int]:
-    return [] if test is None else list(test.positions)
-
-
-def _explain_norms(norms: Values, distances: Values | None) -> Values:
-    """Logarithms of the norms without the effects of the classes and of the distances, S×T; NaN where unknown."""
-    norms = np.asarray(norms, dtype=np.float64)
+def _explain_norms(norms: Values) -> Values:
+    """Logarithms of the norms without the effects of the classes, S×T; NaN where unknown."""
     known = np.isfinite(norms)
     logs = np.full(norms.shape, np.nan)
-    if not known.any():
-        return logs
-    projection = _make_projection(known)
-    rest = projection @ np.log(norms[known])
-    if distances is not None and (np.isfinite(distances[known]) & (distances[known] > 0)).all():
-        explaining = projection @ np.log(distances[known])
-        total = float(explaining @ explaining)
-        rest = rest - explaining * (max(0.0, float(explaining @ rest)) / total if total else 0.0)
-    logs[known] = rest
+    if known.any():
+        logs[known] = _make_projection(known) @ np.log(norms[known])
     return logs
-
-
-def _subtract_prediction(logs: Values) -> Values:
-    """Subtract what the value of the reverse pair predicts from each value, S×T; NaN where there is none."""
-    count = min(logs.shape)
-    rest = np.full(logs.shape, np.nan)
-    rest[:count, :count] = logs[:count, :count] - _correlate_with_reverse(logs) * logs[:count, :count].T
-    return rest
-
-
-def _correlate_with_reverse(logs: Values) -> float:
-    """Correlation of the values, whose mean is 0, with those of the reverse pairs, in [0, 1]."""
-    count = min(logs.shape)
-    own, reverse = logs[:count, :count], logs[:count, :count].T
-    both = np.isfinite(own) & np.isfinite(reverse)
-    total = float((own[both] ** 2).sum())
-    return float(np.clip((own[both] * reverse[both]).sum() / total, 0, 1)) if total else 0.0
 
 
 def _make_projection(known: NDArray[np.bool_]) -> Values:
@@ -185,7 +153,7 @@ def _test_assignment(norms: Values) -> tuple[float, Pairs] | None:
     count = len(norms)
     if norms.shape != (count, count) or count > MOST_CLASSES or np.isnan(norms[~np.eye(count, dtype=bool)]).any():
         return None
-    logs = _explain_norms(norms, None)
+    logs = _explain_norms(norms)
     differences = logs - logs.T
     deviation = float(np.nanstd(differences))
     if not deviation > 0:

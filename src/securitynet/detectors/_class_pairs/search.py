@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from securitynet.models.targets.input_gradients import InputGradients, compute_cross_entropy, compute_margin_loss
+from securitynet.models.targets.input_gradients import InputGradients, compute_cross_entropy
 from securitynet.models.targets.target import Target
 from securitynet.randomness import make_generator
 
@@ -76,28 +76,6 @@ def search_pairs(
         torch.cat([part.masks for part in parts]),
         torch.cat([part.patterns for part in parts]),
     )
-
-
-def measure_distances(target: Target, images: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """Mean distance of images of each pair's source from the boundary to its target, P float64; L2, to first order.
-
-    The margin over the norm of its gradient, as in a step of DeepFool (Moosavi-Dezfooli et al., 2016). Small distances
-    make triggers small in a clean network; a backdoor changes little about them.
-
-    Args:
-        target: The target, under white-box access.
-        images: Correctly classified images of each source class, K×n×C×H×W in [0, 1].
-        pairs: Source and target of each pair, P×2.
-    """
-    gradients = InputGradients(target, loss=compute_margin_loss)
-    distances = []
-    for part in torch.split(pairs, max(1, GROUP_NUMBERS // images[0].numel())):
-        shown = images[part[:, 0]]
-        labels = part[:, 1].to(images.device).repeat_interleave(shown.shape[1])
-        passed = gradients(shown.flatten(0, 1), labels)
-        slopes = passed.gradients.flatten(1).norm(dim=1).clamp_min(1e-20)
-        distances.append((compute_margin_loss(passed.logits, labels) / slopes).view(len(part), -1).mean(dim=1))
-    return torch.cat(distances).double().cpu()
 
 
 def apply_triggers(images: torch.Tensor, masks: torch.Tensor, patterns: torch.Tensor) -> torch.Tensor:
