@@ -69,7 +69,7 @@ def find_leading_pair(margins: Values, boxes: NDArray[np.int64]) -> LeadTest | N
     Returns:
         None with too few pairs, or where patches do the same everywhere.
     """
-    by_place = compute_leads(margins, boxes)
+    by_place = compute_pair_leads(margins, boxes)
     known = ~np.isnan(by_place).all(axis=2)
     if known.sum() < FEWEST_PAIRS:
         return None
@@ -99,7 +99,7 @@ def compute_gumbel_p_value(others: Values, largest: float) -> float:
     return max(float(-np.expm1(-expected)), tiny)
 
 
-def compute_leads(margins: Values, boxes: NDArray[np.int64]) -> Values:
+def compute_pair_leads(margins: Values, boxes: NDArray[np.int64]) -> Values:
     """The lead of each pair at each place, S×T×B; NaN where it cannot be known.
 
     Args:

@@ -19,9 +19,8 @@ from securitynet.detectors._class_statistics.output import (
     show_p_value,
 )
 from securitynet.methods.output import Gallery, Output
-from securitynet.metrics import class_pairs
 from securitynet.metrics.backdoor_verdict import ALPHA
-from securitynet.metrics.class_pairs import PairTest
+from securitynet.metrics.class_pairs import PairTest, find_easy_pairs
 from securitynet.randomness import derive_seed
 from securitynet.records import Direction, Measurement
 
@@ -101,15 +100,15 @@ class PairNorms(Output):
         boxes = arrays.get("boxes", np.zeros((0, 3), np.int64))
         return cls(norms, arrays["success"], margins, patched, boxes, arrays["pictures"], arrays["pictured"], names)
 
-    def find_easy_pairs(self, norms: NDArray[np.float64]) -> PairTest | None:
+    def _run_tests(self, norms: NDArray[np.float64]) -> PairTest | None:
         """Run the tests on norms S×K and on the patches."""
-        return class_pairs.find_easy_pairs(norms, *((self.margins, self.boxes) if len(self.boxes) else ()))
+        return find_easy_pairs(norms, *((self.margins, self.boxes) if len(self.boxes) else ()))
 
     @override
     def measurements(self, *, level: float, fprs: Sequence[float], seed: int) -> list[Measurement]:
         searched = int((~np.isnan(self.norms[0])).sum())
         test, reached = (
-            self.find_easy_pairs(self.norms.min(axis=0)),
+            self._run_tests(self.norms.min(axis=0)),
             int(np.isfinite(self.norms.min(axis=0)).sum()),
         )
         if test is None or reached < LEAST_REACHED * searched or np.isnan(test.shares).all():
@@ -222,7 +221,7 @@ class PairNorms(Output):
         random = np.random.default_rng(derive_seed(seed, "class pairs"))
         drawn = []
         for _ in range(RESAMPLINGS):
-            test = self.find_easy_pairs(self.norms[random.integers(0, repeats, repeats)].min(axis=0))
+            test = self._run_tests(self.norms[random.integers(0, repeats, repeats)].min(axis=0))
             drawn.append(1.0 if test is None else test.p_value)
         low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
         return min(float(low), p_value), max(float(high), p_value)
@@ -231,7 +230,7 @@ class PairNorms(Output):
     def galleries(self) -> list[Gallery]:
         if not len(self.pictured):
             return []
-        test = self.find_easy_pairs(self.norms.min(axis=0))
+        test = self._run_tests(self.norms.min(axis=0))
         rows = []
         for number, (source, goal) in enumerate(self.pictured):
             pair = f"{self.names[source]} to {self.names[goal]}"
