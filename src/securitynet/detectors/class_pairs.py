@@ -13,7 +13,7 @@ from typing_extensions import override
 from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._boxes import Box, list_boxes
 from securitynet.detectors._class_pairs.output import PairNorms
-from securitynet.detectors._class_pairs.patches import optimise_patches, search_patches, split_own
+from securitynet.detectors._class_pairs.patches import confirm_leads, optimise_patches, search_patches, split_own
 from securitynet.detectors._class_pairs.search import PairTriggers, apply_triggers, search_pairs
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
@@ -120,6 +120,7 @@ class ClassPairs(Detector):
             seed=context.seed,
             report_progress=lambda share: report_share(1 - PATCH_SEARCH * (1 - share)),
         )
+        confirm_leads(target, own, margins, patched, boxes, steps=self.patch_steps, seed=context.seed)
         success, pictures, shown = _try_masks(target, norms, pairs, results, fresh)
         leading = find_leading_pair(margins, np.array(boxes))
         if leading is not None:

@@ -11,8 +11,7 @@ lie, lead by little; a trigger for images of one class leads in all three direct
 The largest lead of each pair is one value. A largest value over many places is distributed like Gumbel's extreme
 values, more or less, whose upper tail is longer than a normal one. So the pair that leads most is tested against a
 Gumbel distribution with the mean and the standard deviation of the other pairs' leads. Grubbs' test, which presumes
-normal draws, gave p-values below 0.001 for clean networks. In networks that are far too sure of everything, a few
-patches find large margins by luck; so the pair must also lead the next one by far.
+normal draws, gave p-values below 0.001 for clean networks. The pair must also lead the next one by far.
 """
 
 from __future__ import annotations

@@ -15,15 +15,20 @@ from numpy.typing import NDArray
 
 from securitynet.detectors._boxes import Box, put_patches, take_patches
 from securitynet.detectors._class_pairs.search import GROUP_NUMBERS
+from securitynet.metrics.pair_leads import find_leading_pair
 from securitynet.models.targets.input_gradients import InputGradients, compute_cross_entropy, compute_margin_loss
 from securitynet.models.targets.target import Target
-from securitynet.randomness import make_generator
+from securitynet.randomness import derive_seed, make_generator
 
 STEP = 0.3
 """Mean absolute change of a pixel in the first step of an ascent; it falls to 0."""
 
 MOST_SEARCHED, MOST_TRIED = 4, 16
 """Images of a source on which a patch is optimised, and most other ones on which it is tried."""
+
+MOST_LEADING, MOST_CONFIRMED, RESTARTS, LONGER = 3, 8, 2, 3
+"""Pairs with the largest leads that must be confirmed, most confirmations, and their starting points and steps, as a
+multiple of the first search's."""
 
 Values = NDArray[np.float64]
 
@@ -62,21 +67,88 @@ def search_patches(
     gradients = InputGradients(target, loss=compute_cross_entropy)
     margins, success = np.empty((2, len(pairs), len(boxes)))
     for row, (source, goal) in enumerate(pairs.tolist()):
-        images = own[source]
-        assert images is not None  # it is a source
-        searched, tried = split_own(images)
-        patches = optimise_patches(gradients, searched, goal, boxes, steps, seed, source)
-        size = max(1, GROUP_NUMBERS // tried.numel())
-        for first in range(0, len(boxes), size):
-            places = boxes[first : first + size]
-            carriers = tried.repeat(len(places), 1, 1, 1, 1)
-            put_patches(carriers, patches[first : first + size], places)
-            logits = gradients.logits(carriers.flatten(0, 1))
-            margin = -compute_margin_loss(logits, torch.full((len(logits),), goal, device=logits.device))
-            margin = margin.view(len(places), -1).double().cpu()
-            margins[row, first : first + size] = margin.mean(dim=1)
-            success[row, first : first + size] = (margin > 0).double().mean(dim=1)
+        margins[row], success[row] = _search_pair(gradients, own, (source, goal), boxes, steps, seed)
         report_progress((row + 1) / len(pairs))
+    return margins, success
+
+
+def confirm_leads(
+    target: Target,
+    own: Sequence[torch.Tensor | None],
+    margins: Values,
+    success: Values,
+    boxes: Sequence[Box],
+    *,
+    steps: int,
+    seed: int,
+) -> None:
+    """Search longer for the rivals of the pairs that lead most, in place.
+
+    A short ascent may find a large margin for one pair at one place by luck, in networks that are far too sure of
+    everything above all. So the pair that leads most is searched again, from more starting points and with more steps,
+    at all places, and so are its source with other targets and other sources with its target at its place. Larger
+    margins replace the first ones, and the lead of a pair that was only lucky is gone. This is repeated until the pairs
+    that lead most have all been searched again, for at most `MOST_CONFIRMED` leads.
+
+    Args:
+        target: The target, under white-box access.
+        own: As for `search_patches`.
+        margins: Mean margins by source, target and place, S×T×B; NaN for pairs that were not searched.
+        success: Shares of the images that the patches send to the target, S×T×B.
+        boxes: The B places.
+        steps: Steps of an ascent of the first search.
+        seed: Seed of the first search.
+    """
+    gradients, places, confirmed = InputGradients(target, loss=compute_cross_entropy), np.array(boxes), set()
+    for _ in range(MOST_CONFIRMED):
+        test = find_leading_pair(margins, places)
+        if test is None:
+            return
+        ranked = np.argsort(-np.nan_to_num(test.leads, nan=-np.inf), axis=None)[:MOST_LEADING]
+        leading = [(int(a), int(b)) for a, b in zip(*np.unravel_index(ranked, test.leads.shape), strict=True)]
+        waiting = [(a, b, int(test.places[a, b])) for a, b in leading]
+        waiting = [cell for cell in waiting if cell not in confirmed and cell[2] >= 0]
+        if not waiting:
+            return
+        source, goal, place = waiting[0]
+        confirmed.add(waiting[0])
+        known = ~np.isnan(margins[:, :, place])
+        rivals = [(source, int(label), [place]) for label in np.flatnonzero(known[source]) if label != goal]
+        rivals += [(int(label), goal, [place]) for label in np.flatnonzero(known[:, goal]) if label != source]
+        for number in range(RESTARTS):
+            again = derive_seed(seed, "confirmation", number)
+            for a, b, where in [(source, goal, list(range(len(boxes)))), *rivals]:
+                found = _search_pair(gradients, own, (a, b), [boxes[one] for one in where], LONGER * steps, again)
+                better = np.flatnonzero(found[0] > margins[a, b, where])
+                for one in better:
+                    margins[a, b, where[one]], success[a, b, where[one]] = found[0][one], found[1][one]
+
+
+def _search_pair(
+    gradients: InputGradients,
+    own: Sequence[torch.Tensor | None],
+    pair: tuple[int, int],
+    boxes: Sequence[Box],
+    steps: int,
+    seed: int,
+) -> tuple[Values, Values]:
+    """Mean margins and success of a pair's patches on images that they were not optimised on, B each."""
+    source, goal = pair
+    images = own[source]
+    assert images is not None  # it is a source
+    searched, tried = split_own(images)
+    patches = optimise_patches(gradients, searched, goal, boxes, steps, seed, source)
+    margins, success = np.empty((2, len(boxes)))
+    size = max(1, GROUP_NUMBERS // tried.numel())
+    for first in range(0, len(boxes), size):
+        places = boxes[first : first + size]
+        carriers = tried.repeat(len(places), 1, 1, 1, 1)
+        put_patches(carriers, patches[first : first + size], places)
+        logits = gradients.logits(carriers.flatten(0, 1))
+        margin = -compute_margin_loss(logits, torch.full((len(logits),), goal, device=logits.device))
+        margin = margin.view(len(places), -1).double().cpu()
+        margins[first : first + size] = margin.mean(dim=1)
+        success[first : first + size] = (margin > 0).double().mean(dim=1)
     return margins, success
 
 
