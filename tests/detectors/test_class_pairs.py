@@ -11,13 +11,14 @@ from securitynet.backdoors.source_specific import SourceSpecific
 from securitynet.datasets import splits
 from securitynet.detectors._boxes import list_boxes
 from securitynet.detectors._class_pairs.output import PairNorms
-from securitynet.detectors._class_pairs.patches import search_patches
+from securitynet.detectors._class_pairs.patches import confirm_leads, search_patches
 from securitynet.detectors._class_pairs.search import search_pairs
 from securitynet.detectors.class_pairs import ClassPairs
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.metrics.class_pairs import compute_shares, find_easy_pairs
+from securitynet.metrics.pair_leads import compute_pair_leads, find_leading_pair
 from securitynet.models.store.train_target import train_target
 from securitynet.models.targets.backends.module import ModuleBackend
 from securitynet.models.targets.target import Target
@@ -179,6 +180,30 @@ def test_the_patch_of_a_network_that_looks_at_one_corner():
     np.testing.assert_allclose(margins[0, :3], -20)  # these places change nothing
     assert 15 < margins[0, 3] <= 20
     np.testing.assert_array_equal(success, [[0, 0, 0, 1]])
+
+
+def test_a_pair_that_leads_by_luck_is_not_confirmed():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 6)).eval()
+    target = Target(
+        ModuleBackend(network, reference="hand", checksum="hand", example_shape=(1, 6, 6)), access=Access.WHITE_BOX
+    )
+    own = [torch.rand(8, 1, 6, 6) for _ in range(6)]
+    pairs = np.array([(a, b) for a in range(6) for b in range(6) if a != b])
+    boxes = list_boxes((6, 6), 0.34, 3)
+    margins, success = np.full((2, 6, 6, 9), np.nan)
+    margins[pairs[:, 0], pairs[:, 1]], success[pairs[:, 0], pairs[:, 1]] = search_patches(
+        target, own, pairs, boxes, steps=5, seed=0
+    )
+    unlucky = margins - 0.5
+    unlucky[2, 3, 4] = margins[2, 3, 4] + 0.1
+    before = find_leading_pair(unlucky, np.array(boxes))
+    assert (before.pair, before.place) == ((2, 3), 4)
+    again = unlucky.copy()
+    confirm_leads(target, own, again, success.copy(), boxes, steps=5, seed=0)
+    assert (again[~np.isnan(again)] >= unlucky[~np.isnan(again)]).all()
+    after = compute_pair_leads(again, np.array(boxes))[2, 3, 4]
+    assert after < 0.6 * compute_pair_leads(unlucky, np.array(boxes))[2, 3, 4]
 
 
 @pytest.mark.slow
