@@ -13,29 +13,32 @@ from securitynet.registry import Registry
 ROOT = Path(__file__).parents[1]
 
 
-def registry(location: str) -> Registry:
+def load_registry(location: str) -> Registry:
+    """The registry at a place like ``package.module:NAME``."""
     module, _, attribute = location.partition(":")
     return getattr(__import__(module, fromlist=[attribute]), attribute)
 
 
-def command_line() -> str:
+def describe_command_line() -> str:
+    """The help of all commands, as Markdown."""
     arguments = [sys.executable, "-m", "typer", "securitynet.cli.main", "utils", "docs", "--name", "securitynet"]
     text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     return re.sub(r"^# `securitynet`", "# Command line", text)
 
 
-def registries() -> str:
+def list_registered() -> str:
+    """The names that each registry knows, with what they stand for, as Markdown."""
     lines = ["# What is registered", "", "The same lists as `securitynet list` prints."]
     for kind, location in REGISTRIES.items():
         lines += ["", f"## {kind.capitalize()}", ""]
-        entries = registry(location).entries.values()
+        entries = load_registry(location).entries.values()
         lines += [f"- **`{entry.name}`**: {entry.summary}" for entry in entries] or ["This version has none."]
     return "\n".join(lines) + "\n"
 
 
 for path, text in {
-    "reference/cli.md": command_line(),
-    "reference/registry.md": registries(),
+    "reference/cli.md": describe_command_line(),
+    "reference/registry.md": list_registered(),
     "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
 }.items():
     with mkdocs_gen_files.open(path, "w") as stream:

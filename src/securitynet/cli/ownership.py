@@ -31,8 +31,7 @@ def ownership(
     """Tell whether a model is a copy of yours, from its labels alone.
 
     Copies that start from your weights are recognised, and those that were trained anew on your model's outputs if they
-    imitate it well (six of ten when this was measured). The suspect is asked once for each image. A verdict
-    takes at least 19 independent models.
+    imitate it well. The suspect is asked once for each image. A verdict takes at least 19 independent models.
 
     Example: securitynet ownership arch:simple-cnn http://host:8000/predict --weights mine.safetensors --dataset digits
     --reference-weights other-1.safetensors --reference-weights other-2.safetensors

@@ -23,7 +23,7 @@ MOST_VALUES = 256
 
 Cell: TypeAlias = "str | int | bool | None"
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _LAYOUT = f"{TABLE} holds a column `file` with paths such as train/CLASS/image.png, and one column for each attribute."
 
 
@@ -43,7 +43,7 @@ def make_attribute(name: str, cells: Sequence[Cell], names: Sequence[str] | None
     if not different:
         return None
     if len(different) > min(MOST_VALUES, max(2, len(cells) // 2)):
-        _log.info("The column %s has %d different values and is taken for no attribute.", name, len(different))
+        logger.info("The column %s has %d different values and is taken for no attribute.", name, len(different))
         return None
     number = {value: position for position, value in enumerate(different)}
     codes = np.array([-1 if cell is None else number[cell] for cell in cells], dtype=np.int64)

@@ -26,7 +26,7 @@ ATTEMPTS = 4
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 _TIMEOUT = httpx.Timeout(60.0, connect=20.0)
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _download(file: RemoteFile, part: Path, path: Path) -> None:
             cause = error
         if attempt == ATTEMPTS:
             raise _unavailable(file, path, reason) from cause
-        _log.warning("%s broke off (%s); trying again.", file.url, reason)
+        logger.warning("%s broke off (%s); trying again.", file.url, reason)
         time.sleep(_PAUSE * 2 ** (attempt - 1))
 
 

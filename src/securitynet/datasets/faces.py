@@ -15,7 +15,7 @@ from securitynet.datasets.source import FilePixels, Indices, Pixels, Request, So
 from securitynet.datasets.tables import read_lines, read_pairs
 from securitynet.errors import DatasetError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _CELEBA_TASK = ("Heavy_Makeup", "Mouth_Slightly_Open", "Smiling")
 _CELEBA_PARTS = {"0": "train", "1": "validation", "2": "test"}
@@ -109,13 +109,13 @@ def utkface(request: Request) -> Source:
     if not paths:
         raise DatasetError(f"{place} holds no images called age_gender_race_date.jpg.", hint=hint)
     if unread:
-        _log.warning(
+        logger.warning(
             "%s: %d file names do not say age_gender_race_date, such as %s.", place, len(unread), unread[0].name
         )
     if repeated:
-        _log.warning("%s: %d images have the name of another one; the first of each name is used.", place, repeated)
+        logger.warning("%s: %d images have the name of another one; the first of each name is used.", place, repeated)
     if others:
-        _log.info("%s: %d faces of other groups are left out.", place, others)
+        logger.info("%s: %d faces of other groups are left out.", place, others)
     everything: Indices = np.arange(len(paths), dtype=np.int64)
     return Source(
         labels=np.array(races, dtype=np.int64),

@@ -36,7 +36,7 @@ MEMORY_BYTES = 16 << 20
 
 _WITH_PATH = ("folder", "parquet")
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -111,7 +111,7 @@ def load(
     images, digest, notes = _images(request, source, chosen, view, folder / "datasets")
     notes = (*source.notes, *notes)
     for note in notes:
-        _log.warning("%s: %s", make_printable(reference), note)
+        logger.warning("%s: %s", make_printable(reference), note)
     return ImageDataset(
         reference=make_printable(reference),
         images=images,
@@ -359,7 +359,7 @@ def _rendered(
 
     def chunks() -> Iterator[NDArray[np.uint8]]:
         if total > MAPPED_BYTES:
-            _log.warning(
+            logger.warning(
                 "%s: the decoded images take %.1f GB; they go to %s and are read from there batch by batch.",
                 make_printable(request.reference),
                 total / 1e9,

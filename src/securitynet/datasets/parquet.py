@@ -26,7 +26,7 @@ from securitynet.files import make_printable
 from securitynet.first_run import limit_growth
 from securitynet.untrusted import check_growth
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _MOST_COLUMNS = 1000
 _BYTES_A_ROW = 32
@@ -169,7 +169,7 @@ def _files(root: Path) -> dict[str, list[Path]]:
         raise DatasetError(f"{root} holds {', '.join(parts)} and no train.parquet.", hint=_LAYOUT)
     substitutes = [name for name in _SUBSTITUTES if name in parts]
     if "test" not in parts and substitutes:
-        _log.warning("%s has no test part; %s is used as such.", root, substitutes[0])
+        logger.warning("%s has no test part; %s is used as such.", root, substitutes[0])
         parts["test"] = parts.pop(substitutes[0])
     if "test" not in parts:
         raise DatasetError(f"{root} holds train.parquet and no test.parquet.", hint=_LAYOUT)

@@ -35,7 +35,7 @@ MAPPED_BYTES = 1 << 30
 """Images that take more than this are read from the file when they are fetched; mapped, all pages that were ever read
 would count as this process's memory."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class StoredImages:
@@ -141,7 +141,7 @@ def _open(folder: Path, shape: tuple[int, int, int, int]) -> Images | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        _log.warning("The cached images in %s are damaged (%s); they are made again.", folder, error)
+        logger.warning("The cached images in %s are damaged (%s); they are made again.", folder, error)
         return None
     if math.prod(shape) > MAPPED_BYTES:
         return StoredImages(path, offset, shape)

@@ -77,8 +77,7 @@ class Ownership(Record):
             return f"{text} {count} references cannot resolve {ALPHA:.0%}: {needed} or more are needed for a verdict."
         return (
             f"{text} It is not shown to be a copy: an independent model is as close to your model. That does not clear "
-            "it: a copy that was trained anew on its outputs and imitates it poorly can be as far away (when this was "
-            "measured, those of two of five networks were)."
+            "it: a copy that was trained anew on its outputs and imitates it poorly can be as far away."
         )
 
 

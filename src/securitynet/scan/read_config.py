@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ try:
     from yaml import CSafeLoader as SafeLoader  # far faster, and an option of PyYAML
 except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".json", ".yaml", ".yml", ".toml")
 _MAX_BYTES = 1 << 16
@@ -57,11 +60,12 @@ def read_config_file(path: Path) -> TrainingCode | None:
         elif path.suffix == ".toml":
             tree = parse_toml(text)
         else:
-            tree = yaml.load(text, Loader=_UntaggedSafeLoader)
+            tree = _parse_yaml(text)
         code = TrainingCode(path, text)
         for name, value in _walk(tree, "", 0, set()):
             _read_value(name, value, code)
-    except (SecurityNetError, yaml.YAMLError, OSError, ValueError, RecursionError, MemoryError):
+    except (SecurityNetError, yaml.YAMLError, OSError, ValueError, RecursionError, MemoryError) as error:
+        logger.info("The configuration %s could not be read, so it says nothing: %s", path, error)
         return None
     return code if code.datasets or code.normalizations or code.class_names or code.libraries else None
 
@@ -93,6 +97,15 @@ def read_beside(path: Path) -> list[Evidence]:
     }
     reason = "config.json beside the weights"
     return [Evidence(code=code, value=value, reason=reason, confidence=_BESIDE) for code, value in values.items()]
+
+
+def _parse_yaml(text: str) -> Any:
+    """The values of the one document in a text."""
+    loader = _UntaggedSafeLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _walk(tree: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:

@@ -311,8 +311,7 @@ def find_lower_end(measurement: Measurement, among: int) -> float:
     assert measurement.value is not None and measurement.low is not None
     if among <= 1 or measurement.low <= 0:
         return measurement.low
-    tail = (1 - measurement.level) / 2
-    stretch = NormalDist().inv_cdf(1 - tail / among) / NormalDist().inv_cdf(1 - tail)
+    stretch = _compute_stretch(measurement.level, among)
     value, low = (math.asin(math.sqrt(share)) for share in (measurement.value, measurement.low))
     return math.sin(max(value - (value - low) * stretch, 0.0)) ** 2
 
@@ -379,10 +378,15 @@ def compare_membership(
 def _widen(difference: Measurement, among: int) -> Measurement:
     """An interval that holds for all of several differences (Bonferroni); its ends move as the normal quantile does."""
     assert difference.value is not None and difference.low is not None and difference.high is not None
-    tail = (1 - difference.level) / 2
-    stretch = NormalDist().inv_cdf(1 - tail / among) / NormalDist().inv_cdf(1 - tail)
+    stretch = _compute_stretch(difference.level, among)
     low, high = (difference.value + (end - difference.value) * stretch for end in (difference.low, difference.high))
     return difference.model_copy(update={"low": max(low, -1.0), "high": min(high, 1.0)})
+
+
+def _compute_stretch(level: float, among: int) -> float:
+    """By how much an interval grows that holds for all of several values at its level (Bonferroni)."""
+    tail = (1 - level) / 2
+    return NormalDist().inv_cdf(1 - tail / among) / NormalDist().inv_cdf(1 - tail)
 
 
 def _value(measurement: Measurement | None) -> float:
