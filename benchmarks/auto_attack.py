@@ -17,8 +17,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,6 +47,23 @@ EPSILONS = {
 """Budgets at which some of the images withstand the attack: elsewhere all programs agree on 0 or on 1."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What both programs run: one part of the attack under one budget.
+
+    Attributes:
+        norm: Norm of the perturbation.
+        epsilon: Largest norm, for images in [0, 1].
+        part: Name of the part, one of `PARTS`.
+        queries: Queries an image of the square attack.
+    """
+
+    norm: Literal["linf", "l2"]
+    epsilon: float
+    part: str
+    queries: int
+
+
 @contextmanager
 def open_network(name: str) -> Iterator[tuple[Target, ImageDataset]]:
     """A target under white-box access, and its dataset."""
@@ -65,51 +83,36 @@ def open_network(name: str) -> Iterator[tuple[Target, ImageDataset]]:
 
 
 def run_authors(
-    target: Target,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    norm: str,
-    epsilon: float,
-    seed: int,
-    part: str,
-    queries: int,
+    target: Target, images: torch.Tensor, labels: torch.Tensor, setting: Setting, seed: int
 ) -> torch.Tensor:
     """Perturb images by a part of the authors' program with its standard settings, n×C×H×W."""
     package = importlib.import_module("autoattack")
-    name = {"linf": "Linf", "l2": "L2"}[norm]
-    attack = package.AutoAttack(target.module, norm=name, eps=epsilon, seed=seed, version="standard", device="cpu",
-                                verbose=False)  # fmt: skip
-    attack.attacks_to_run = [part]
-    attack.square.n_queries = queries
+    name = {"linf": "Linf", "l2": "L2"}[setting.norm]
+    attack = package.AutoAttack(target.module, norm=name, eps=setting.epsilon, seed=seed, version="standard",
+                                device="cpu", verbose=False)  # fmt: skip
+    attack.attacks_to_run = [setting.part]
+    attack.square.n_queries = setting.queries
     examples: torch.Tensor = attack.run_standard_evaluation(images, labels, bs=len(images)).detach()
     return examples
 
 
-def run_ours(
-    target: Target,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    norm: str,
-    epsilon: float,
-    seed: int,
-    part: str,
-    queries: int,
-) -> torch.Tensor:
+def run_ours(target: Target, images: torch.Tensor, labels: torch.Tensor, setting: Setting, seed: int) -> torch.Tensor:
     """Perturb the correctly classified images by one part of this project's attack, n×C×H×W."""
-    attack = AutoAttack(norm=norm, epsilons=(epsilon,), queries=queries)
+    attack = AutoAttack(norm=setting.norm, epsilons=(setting.epsilon,), queries=setting.queries)
     classes = int(target.module(images[:1]).shape[1])
-    chosen = next(one for one in attack.make_parts(target, classes, tuple(images.shape[1:])) if one.name == part)
+    parts = attack.make_parts(target, classes, tuple(images.shape[1:]))
+    chosen = next(one for one in parts if one.name == setting.part)
     rows = target.module(images).argmax(dim=1) == labels
     examples = images.clone()
-    examples[rows] = chosen.search(images[rows], labels[rows], epsilon, seed)[0].detach()
+    examples[rows] = chosen.search(images[rows], labels[rows], setting.epsilon, seed)[0].detach()
     return examples
 
 
 def judge(
-    target: Target, images: torch.Tensor, examples: torch.Tensor, labels: torch.Tensor, norm: Any, epsilon: float
+    target: Target, images: torch.Tensor, examples: torch.Tensor, labels: torch.Tensor, setting: Setting
 ) -> np.ndarray:
     """Whether each image is still classified correctly; an example outside the budget does not count."""
-    inside = measure_norms(examples - images, norm) <= epsilon * (1 + ROUNDING) + ROUNDING
+    inside = measure_norms(examples - images, setting.norm) <= setting.epsilon * (1 + ROUNDING) + ROUNDING
     with torch.no_grad():
         clean, attacked = (target.module(one).argmax(dim=1) == labels for one in (images, examples))
     robust: np.ndarray = (clean & (attacked | ~inside)).numpy()
@@ -117,22 +120,12 @@ def judge(
 
 
 def compare_part(
-    target: Target,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    norm: str,
-    epsilon: float,
-    part: str,
-    again: bool,
-    queries: int,
+    target: Target, images: torch.Tensor, labels: torch.Tensor, setting: Setting, again: bool
 ) -> dict[str, list[bool]]:
-    """Whether each image withstands a part, by either program and by the authors' with another seed."""
-    seeds = (0, 1) if again else (0,)
-    made = {
-        f"authors {seed}": run_authors(target, images, labels, norm, epsilon, seed, part, queries) for seed in seeds
-    }
-    made["ours"] = run_ours(target, images, labels, norm, epsilon, 0, part, queries)
-    return {name: judge(target, images, one, labels, norm, epsilon).tolist() for name, one in made.items()}
+    """Whether each image withstands a part, by either program and, if `again`, by the authors' with another seed."""
+    made = {f"authors {seed}": run_authors(target, images, labels, setting, seed) for seed in range(1 + again)}
+    made["ours"] = run_ours(target, images, labels, setting, 0)
+    return {name: judge(target, images, one, labels, setting).tolist() for name, one in made.items()}
 
 
 def show(rows: list[dict]) -> None:
@@ -191,9 +184,8 @@ def main() -> None:
                         continue
                     _, norm, epsilon, part, _ = key
                     start = time.process_time()
-                    robust = compare_part(
-                        target, images, labels, norm, epsilon, part, part in options.again, options.queries
-                    )
+                    setting = Setting(norm, epsilon, part, options.queries)
+                    robust = compare_part(target, images, labels, setting, again=part in options.again)
                     spent = time.process_time() - start
                     rows.append(
                         {
