@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,19 +48,19 @@ EPSILONS = {
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What both programs run: one part of the attack under one budget.
+class Part:
+    """A part of the attack and its budgets.
 
     Attributes:
-        norm: Norm of the perturbation.
-        epsilon: Largest norm, for images in [0, 1].
-        part: Name of the part, one of `PARTS`.
-        queries: Queries an image of the square attack.
+        name: One of `PARTS`.
+        norm: ``linf`` or ``l2``.
+        epsilon: Largest norm of a perturbation.
+        queries: Queries of the square attack for an image.
     """
 
-    norm: Literal["linf", "l2"]
+    name: str
+    norm: Any
     epsilon: float
-    part: str
     queries: int
 
 
@@ -82,37 +82,32 @@ def open_network(name: str) -> Iterator[tuple[Target, ImageDataset]]:
         yield load_target(reference, weights=weights, normalize="imagenet", access=Access.WHITE_BOX), cifar
 
 
-def run_authors(
-    target: Target, images: torch.Tensor, labels: torch.Tensor, setting: Setting, seed: int
-) -> torch.Tensor:
+def run_authors(target: Target, images: torch.Tensor, labels: torch.Tensor, part: Part, seed: int) -> torch.Tensor:
     """Perturb images by a part of the authors' program with its standard settings, n×C×H×W."""
     package = importlib.import_module("autoattack")
-    name = {"linf": "Linf", "l2": "L2"}[setting.norm]
-    attack = package.AutoAttack(target.module, norm=name, eps=setting.epsilon, seed=seed, version="standard",
+    norm = {"linf": "Linf", "l2": "L2"}[part.norm]
+    attack = package.AutoAttack(target.module, norm=norm, eps=part.epsilon, seed=seed, version="standard",
                                 device="cpu", verbose=False)  # fmt: skip
-    attack.attacks_to_run = [setting.part]
-    attack.square.n_queries = setting.queries
+    attack.attacks_to_run = [part.name]
+    attack.square.n_queries = part.queries
     examples: torch.Tensor = attack.run_standard_evaluation(images, labels, bs=len(images)).detach()
     return examples
 
 
-def run_ours(target: Target, images: torch.Tensor, labels: torch.Tensor, setting: Setting, seed: int) -> torch.Tensor:
+def run_ours(target: Target, images: torch.Tensor, labels: torch.Tensor, part: Part, seed: int) -> torch.Tensor:
     """Perturb the correctly classified images by one part of this project's attack, n×C×H×W."""
-    attack = AutoAttack(norm=setting.norm, epsilons=(setting.epsilon,), queries=setting.queries)
+    attack = AutoAttack(norm=part.norm, epsilons=(part.epsilon,), queries=part.queries)
     classes = int(target.module(images[:1]).shape[1])
-    parts = attack.make_parts(target, classes, tuple(images.shape[1:]))
-    chosen = next(one for one in parts if one.name == setting.part)
+    chosen = next(one for one in attack.make_parts(target, classes, tuple(images.shape[1:])) if one.name == part.name)
     rows = target.module(images).argmax(dim=1) == labels
     examples = images.clone()
-    examples[rows] = chosen.search(images[rows], labels[rows], setting.epsilon, seed)[0].detach()
+    examples[rows] = chosen.search(images[rows], labels[rows], part.epsilon, seed)[0].detach()
     return examples
 
 
-def judge(
-    target: Target, images: torch.Tensor, examples: torch.Tensor, labels: torch.Tensor, setting: Setting
-) -> np.ndarray:
+def judge(target: Target, images: torch.Tensor, examples: torch.Tensor, labels: torch.Tensor, part: Part) -> np.ndarray:
     """Whether each image is still classified correctly; an example outside the budget does not count."""
-    inside = measure_norms(examples - images, setting.norm) <= setting.epsilon * (1 + ROUNDING) + ROUNDING
+    inside = measure_norms(examples - images, part.norm) <= part.epsilon * (1 + ROUNDING) + ROUNDING
     with torch.no_grad():
         clean, attacked = (target.module(one).argmax(dim=1) == labels for one in (images, examples))
     robust: np.ndarray = (clean & (attacked | ~inside)).numpy()
@@ -120,12 +115,13 @@ def judge(
 
 
 def compare_part(
-    target: Target, images: torch.Tensor, labels: torch.Tensor, setting: Setting, again: bool
+    target: Target, images: torch.Tensor, labels: torch.Tensor, part: Part, again: bool
 ) -> dict[str, list[bool]]:
-    """Whether each image withstands a part, by either program and, if `again`, by the authors' with another seed."""
-    made = {f"authors {seed}": run_authors(target, images, labels, setting, seed) for seed in range(1 + again)}
-    made["ours"] = run_ours(target, images, labels, setting, 0)
-    return {name: judge(target, images, one, labels, setting).tolist() for name, one in made.items()}
+    """Whether each image withstands a part, by either program and by the authors' with another seed."""
+    seeds = (0, 1) if again else (0,)
+    made = {f"authors {seed}": run_authors(target, images, labels, part, seed) for seed in seeds}
+    made["ours"] = run_ours(target, images, labels, part, 0)
+    return {name: judge(target, images, one, labels, part).tolist() for name, one in made.items()}
 
 
 def show(rows: list[dict]) -> None:
@@ -182,10 +178,10 @@ def main() -> None:
                 for key in keys:
                     if key in done:
                         continue
-                    _, norm, epsilon, part, _ = key
+                    _, norm, epsilon, name_of_part, _ = key
+                    part = Part(name_of_part, norm, epsilon, options.queries)
                     start = time.process_time()
-                    setting = Setting(norm, epsilon, part, options.queries)
-                    robust = compare_part(target, images, labels, setting, again=part in options.again)
+                    robust = compare_part(target, images, labels, part, part.name in options.again)
                     spent = time.process_time() - start
                     rows.append(
                         {

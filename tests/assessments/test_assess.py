@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from securitynet.assessments import method_settings as methods
 from securitynet.assessments import trial_plan as planning
 from securitynet.assessments.assessed_target import AssessedTarget, prepare
 from securitynet.assessments.config import AssessConfig
+from securitynet.assessments.finished_trials import FinishedTrials
+from securitynet.attacks.membership.loss import Loss
 from securitynet.catalog.location import using
 from securitynet.errors import ConfigurationError, SplitError, TargetError, UnknownName
 from securitynet.records import Access
@@ -63,11 +67,42 @@ def test_other_levels_and_rates_are_measured_from_kept_scores(subject, tmp_path)
 def test_damaged_arrays_make_a_trial_run_again(subject, tmp_path):
     store = TrialStore(tmp_path)
     first = assessment.run_assessment(config(tmp_path), subject, store)
-    victim = store.path(first.trials[0].result.id, ".npz")
-    victim.write_bytes(b"damage")
+    number = first.trials[0].result.id
+    store.path(number, ".npz").write_bytes(b"damage")
     second = assessment.run_assessment(config(tmp_path), subject, store)
-    assert [t.reused for t in second.trials] == [False] + [True] * (len(first.trials) - 1)
-    assert first.all_measurements() == second.all_measurements()
+    assert all(t.reused for t in second.trials)  # the cache has a copy
+    for place in (store, TrialStore(tmp_path / "cache")):
+        place.path(number, ".npz").write_bytes(b"damage")
+    third = assessment.run_assessment(config(tmp_path), subject, store)
+    assert [t.reused for t in third.trials] == [False] + [True] * (len(first.trials) - 1)
+    assert first.all_measurements() == second.all_measurements() == third.all_measurements()
+
+
+def test_an_assessment_into_another_folder_takes_finished_trials_from_the_cache(subject, tmp_path):
+    first = assessment.run_assessment(config(tmp_path), subject, TrialStore(tmp_path / "first"))
+    second = assessment.run_assessment(config(tmp_path), subject, TrialStore(tmp_path / "second"))
+    third = assessment.run_assessment(config(tmp_path, rerun=True), subject, TrialStore(tmp_path / "third"))
+    assert all(t.reused for t in second.trials) and not any(t.reused for t in third.trials)
+    assert first.all_measurements() == second.all_measurements() == third.all_measurements()
+    kept = {t.result.id: t.result for t in first.trials}
+    assert {one.id: one for one in TrialStore(tmp_path / "second")} == kept
+
+
+class OwnLoss(Loss):
+    """A plug-in's, by the module that it is defined in."""
+
+
+def test_code_that_may_change_is_not_taken_from_the_cache(subject, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(subject.target.backend), "within_process", True)
+    assessment.run_assessment(config(tmp_path), subject, TrialStore(tmp_path / "first"))
+    again = assessment.run_assessment(config(tmp_path), subject, TrialStore(tmp_path / "second"))
+    assert not any(t.reused for t in again.trials)
+    monkeypatch.undo()
+    assessment.run_assessment(config(tmp_path), subject, TrialStore(tmp_path / "third"))
+    finished, store = FinishedTrials(tmp_path / "cache", subject.target), TrialStore(tmp_path / "fourth")
+    planned = next(one for one in planning.plan(config(tmp_path), subject) if one.name == "membership.loss")
+    assert not finished.fetch(dataclasses.replace(planned, method=OwnLoss()), store)
+    assert finished.fetch(planned, store)
 
 
 def test_attacks_that_do_not_fit_are_skipped_with_the_reason(subject, tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from securitynet.metrics import membership, roc
@@ -148,3 +149,12 @@ def test_shares_are_exact_where_a_bound_is_a_multiple_of_one_record(count):
     for reached in range(1, count // 10):
         assert roc.count_share(scores, np.array([count - reached]))[0] == reached / count
     assert roc.count_share(scores, np.array([-1.0, count + 1.0])).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("n", "fpr"), [(47, 0.1), (1000, 0.01), (10_000, 0.001), (60_000, 0.5)])
+def test_numbers_above_a_threshold_are_binomial(n, fpr):
+    fewest, most, shares = roc._count_exceedances(n, fpr)
+    assert fewest[0] == scipy.stats.binom.ppf(1e-6, n, fpr) and most[-1] == scipy.stats.binom.isf(1e-6, n, fpr)
+    assert (fewest[1:] == most[:-1] + 1).all()
+    between = scipy.stats.binom.cdf(most, n, fpr) - scipy.stats.binom.cdf(fewest - 1, n, fpr)
+    np.testing.assert_allclose(shares, between, rtol=1e-7, atol=1e-12)

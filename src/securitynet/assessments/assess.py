@@ -12,6 +12,7 @@ from securitynet.assessments.assessment import Assessment
 from securitynet.assessments.audit import audit_model
 from securitynet.assessments.config import AssessConfig
 from securitynet.assessments.controls import measure_controls
+from securitynet.assessments.finished_trials import FinishedTrials
 from securitynet.assessments.run_trial import MetricOptions, ReportProgress, name_phase, reuse, run_trial, skip
 from securitynet.assessments.trial_plan import list_absent_families, list_left_out, plan
 from securitynet.assessments.what_helps import try_defenses
@@ -34,8 +35,8 @@ def run_assessment(
 ) -> Assessment:
     """Query the target once, then run every requested attack and detector that applies.
 
-    A finished trial in ``store`` is reused, unless ``config.rerun`` is set or another version of this package made it.
-    A trial that fails is recorded as failed and does not affect the others.
+    A finished trial in ``store``, or in the cache, is reused, unless ``config.rerun`` is set or another version of this
+    package made it. A trial that fails is recorded as failed and does not affect the others.
 
     Args:
         config: The configuration.
@@ -61,6 +62,7 @@ def run_assessment(
     assessment = Assessment(config, assessed, [*accuracies, *controls.measurements], signals, controls=controls)
     assessment.seconds["signals"] = queried - started
     assessment.seconds["controls"] = time.perf_counter() - queried
+    finished = FinishedTrials(cache, assessed.target)
     for number, task in enumerate(planned):
         if report_progress:
             report_progress("trials", number, len(planned))
@@ -68,11 +70,16 @@ def run_assessment(
             assessment.trials.append(skip(task, store))
             assessment.not_assessed.append(NotAssessed(what=task.name, why=task.obstacle))
             continue
-        trial = None if config.rerun else reuse(task, store, measures, marks=describe_doubts(assessed.target.checks))
+        trial, marks = None, describe_doubts(assessed.target.checks)
+        if not config.rerun:
+            trial = reuse(task, store, measures, marks=marks)
+            if trial is None and finished.fetch(task, store):
+                trial = reuse(task, store, measures, marks=marks)
         if trial is None:
             running = name_phase(report_progress, task.name)
             context = Context(seed=config.seed, cache=cache, device=config.device, progress=running)
             trial = run_trial(task, assessed.target, data, context, store, measures)
+            finished.keep(task, trial, store)
         assessment.trials.append(trial)
         if trial.result.status == "failed":
             assessment.not_assessed.append(NotAssessed(what=task.name, why=f"it failed: {trial.result.reason}"))

@@ -11,6 +11,7 @@ import typer
 
 from securitynet.cli.lazy import LazyGroup
 from securitynet.errors import SecurityNetError
+from securitynet.idle_threads import limit_idle_loops
 from securitynet.untrusted import MAX_SIZE_VARIABLE
 from securitynet.version import __version__
 
@@ -88,6 +89,7 @@ def main() -> None:
     from securitynet.cli import console
 
     console.set_up_logging()
+    limit_idle_loops()
     try:
         Path.cwd()
     except OSError:  # libraries that are loaded from a folder that is gone end the process

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from securitynet.metrics import roc
 from securitynet.metrics.defaults import DEFAULT_DELTA
 from securitynet.metrics.former_names import forward_names
+from securitynet.metrics.rates import compute_clopper_pearson
 from securitynet.records import Direction, Measurement
 
 MOST_CANDIDATES = 2000
@@ -45,12 +45,8 @@ def bound_epsilon(
         A bound per threshold, in nats, at least 0.
     """
     hits, false_alarms = np.asarray(hits), np.asarray(false_alarms)
-    tail = (1 - level) / 2
-    # Beta quantiles; at the ends of the range, where scipy returns NaN, the limits are 0 and 1.
-    tpr = np.where(hits > 0, scipy.stats.beta.ppf(tail, hits, members - hits + 1), 0.0)
-    fpr = np.where(
-        false_alarms < non_members, scipy.stats.beta.ppf(1 - tail, false_alarms + 1, non_members - false_alarms), 1.0
-    )
+    tpr, _ = compute_clopper_pearson(hits, members, level)
+    _, fpr = compute_clopper_pearson(false_alarms, non_members, level)
     with np.errstate(divide="ignore", invalid="ignore"):
         by_hits = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
         by_rejections = np.log(np.maximum(1 - fpr - delta, 0)) - np.log(1 - tpr)

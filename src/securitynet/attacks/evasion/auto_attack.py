@@ -42,6 +42,7 @@ class AutoAttack(SequenceAttack, GradientAttack):
         queries: Iterations of the square attack.
     """
 
+    version: ClassVar[int] = 2  # its square attack's
     costs: ClassVar[str | None] = "takes thousands of forward and backward passes for each image that withstands it"
 
     steps: int = Field(default=100, ge=2, description="Iterations of APGD and FAB.")

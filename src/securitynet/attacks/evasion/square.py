@@ -1,7 +1,7 @@
 """Square attack: a random search for squares that lower the margin, with black-box access and a query budget.
 
 Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search" (2020), as
-implemented in torchattacks.
+implemented in torchattacks, with one correction in L2.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Square(SequenceAttack):
     """
 
     threat_models: ClassVar[tuple[ThreatModel, ...]] = (ThreatModel(access=Access.BLACK_BOX, auxiliary=Auxiliary.NONE),)
+    version: ClassVar[int] = 2  # in L2, windows of colour images are scaled channel by channel
     costs: ClassVar[str | None] = "queries the target up to a thousand times for each image of a sample"
     most_together: ClassVar[int] = 64
 
@@ -122,9 +123,31 @@ def make_square(network: CountedModel, norm: SmoothNorm, epsilon: float, seed: i
         seed: Seed of its random numbers.
         settings: The package's own parameters.
     """
-    return import_torchattacks().Square(
+    attack = import_torchattacks().Square(
         network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, seed=seed % (1 << 31), **settings
     )
+    if norm == "l2":
+        attack.lp_norm = _L2Norms()
+    return attack
+
+
+class _L2Norms:
+    """The norms that the package's search in L2 asks for: three in each step.
+
+    The second is that of both windows, by which the new window is scaled channel by channel. The package computes it
+    over all channels, as the authors' program once did, which makes the attack weaker on colour images; here it is one
+    for each channel, as in their program today.
+    """
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def __call__(self, differences: torch.Tensor) -> torch.Tensor:
+        """Norms of differences N×C×H×W: N×C×1×1 at every second of three calls, else N×1×1×1."""
+        self._calls += 1
+        axes = (2, 3) if self._calls % 3 == 2 else (1, 2, 3)
+        norms: torch.Tensor = differences.square().sum(dim=axes, keepdim=True).sqrt()
+        return norms
 
 
 def check_shape(norm: SmoothNorm, shape: tuple[int, int, int]) -> None:

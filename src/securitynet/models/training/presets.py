@@ -25,8 +25,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "auto",
     },
 }
-"""Fields that differ from `Recipe`'s defaults, which are ML-Doctor's. A recipe of other values gets another name:
-trials name theirs.
+"""Fields that differ from `Recipe`'s defaults, which are ML-Doctor's. From the first release that has a recipe on, its
+values stay: another recipe gets another name, because study files and trials name theirs. A test pins them.
 
 ``fast`` is that of Jordan (2024, arXiv 2404.00498), with more epochs and usual batches and rates: in batches of 1,024,
 networks that were not made for it get too few steps.

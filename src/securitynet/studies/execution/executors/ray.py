@@ -18,6 +18,7 @@ import ray.exceptions
 from typing_extensions import override
 
 from securitynet.errors import ConfigurationError
+from securitynet.idle_threads import limit_idle_loops
 from securitynet.results.root import Root
 from securitynet.studies.execution.executors.base import (
     Event,
@@ -47,6 +48,7 @@ class RayWorker:
         config = WorkerConfig.model_validate_json(text)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(config.placement.threads)
+        limit_idle_loops()
         import torch
 
         from securitynet.files import find_cache_folder

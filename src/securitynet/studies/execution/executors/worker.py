@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from securitynet.idle_threads import limit_idle_loops
 from securitynet.studies.execution.task_records import WorkerConfig, WorkerMessage, WorkerTask
 
 _REPORT_EVERY = 0.2
@@ -32,6 +33,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     if config.placement.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, config.placement.cores)
+    limit_idle_loops()
     import torch
 
     from securitynet.memory import keep_freed_memory
