@@ -58,7 +58,7 @@ def test_scans_that_accuse_different_classes_say_so():
     assert joint.word == "backdoor found"
     assert "class 1 (digit 1)" in joint.sentence
     assert "class 3 (digit 3)" in joint.sentence
-    assert joint.sentence.endswith("They disagree about the class.")
+    assert joint.sentence.endswith("or a scan is wrong.")
 
 
 def test_a_trigger_that_works_is_not_called_undecided_for_a_correction():

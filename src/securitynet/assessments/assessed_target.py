@@ -229,28 +229,28 @@ def load_auxiliary(
         )
     channels, height, width = dataset.image_shape
     if given is not None:
-        if given.image_shape != dataset.image_shape:
-            shapes = ["×".join(map(str, one.image_shape)) for one in (given, dataset)]
-            raise ConfigurationError(
-                f"The images of auxiliary_dataset are {shapes[0]}, those of {dataset.reference} {shapes[1]}.",
-                hint="Bring them to the same shape.",
-            )
+        _check_shape(given, dataset)
         return _check_other(given, dataset)
     assert config.auxiliary_dataset is not None  # returned above
-    if height != width:
-        raise ConfigurationError(
-            f"--auxiliary-dataset is resized to squares; images of {dataset.reference} are {height}×{width}.",
-            hint="Resize them with --image-size N.",
-        )
     auxiliary = securitynet.datasets.load(
         config.auxiliary_dataset,
         channels=3 if channels == 3 else 1,
-        size=height,
+        size=height if height == width else None,  # datasets are resized to squares only
         limit=config.limit,
         root=config.data_root,
         cache=config.cache or find_cache_folder(),
     )
+    _check_shape(auxiliary, dataset)
     return _check_other(auxiliary, dataset)
+
+
+def _check_shape(auxiliary: ImageDataset, dataset: ImageDataset) -> None:
+    if auxiliary.image_shape != dataset.image_shape:
+        shapes = ["×".join(map(str, one.image_shape)) for one in (auxiliary, dataset)]
+        raise ConfigurationError(
+            f"The images of auxiliary_dataset are {shapes[0]}, those of {dataset.reference} {shapes[1]}.",
+            hint="Bring them to the same shape.",
+        )
 
 
 def _check_other(auxiliary: ImageDataset, dataset: ImageDataset) -> ImageDataset:

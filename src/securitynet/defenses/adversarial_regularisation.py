@@ -20,6 +20,7 @@ from securitynet.models.training.batches import Feed
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
+from securitynet.models.training.trainable import NetworkShape
 from securitynet.models.training.training_defense import Fitting, TrainingDefense
 from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 
@@ -48,7 +49,7 @@ class AdversarialRegularisation(TrainingDefense):
         return self.reference_share
 
     @override
-    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+    def check(self, architecture: str, shape: NetworkShape, records: int, recipe: Recipe) -> None:
         if recipe.loss != "cross-entropy":
             raise ConfigurationError("Adversarial regularisation needs the cross-entropy loss.")
 

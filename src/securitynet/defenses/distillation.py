@@ -20,7 +20,7 @@ from securitynet.models.training.evaluation import take_main_output
 from securitynet.models.training.fit import History, evaluate_network
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
-from securitynet.models.training.trainable import find_architecture
+from securitynet.models.training.trainable import NetworkShape, find_architecture
 from securitynet.models.training.training_defense import Fitting, Teacher, TrainingDefense, count_trained_weights
 
 TEACHERS = {"vgg11": "vgg19"}
@@ -67,7 +67,7 @@ class Distillation(TrainingDefense):
         return find_architecture(self.teacher or TEACHERS.get(architecture, architecture)).reference
 
     @override
-    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+    def check(self, architecture: str, shape: NetworkShape, records: int, recipe: Recipe) -> None:
         if recipe.loss != "cross-entropy" or recipe.patience:
             what = "early stopping" if recipe.patience else f"the loss {recipe.loss}"
             raise ConfigurationError(

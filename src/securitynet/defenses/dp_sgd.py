@@ -19,7 +19,7 @@ from securitynet.models.training.dp_sgd import ClippingName, PrivateSteps, list_
 from securitynet.models.training.fit import History, Note
 from securitynet.models.training.image_initialisation import list_layers_from_images
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.trainable import build_trainable
+from securitynet.models.training.trainable import NetworkShape, build_trainable
 from securitynet.models.training.training_defense import DefenseRecord, Fitting, TrainingDefense
 
 PresetName = Literal[
@@ -124,7 +124,7 @@ class DpSgd(TrainingDefense):
         return find_noise(self.accountant, self.target_epsilon, rate, steps * recipe.epochs, self.delta)
 
     @override
-    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+    def check(self, architecture: str, shape: NetworkShape, records: int, recipe: Recipe) -> None:
         problems = {
             f"the loss {recipe.loss}": recipe.loss != "cross-entropy",
             "early stopping, which looks at records that nothing accounts for (--patience)": recipe.patience > 0,

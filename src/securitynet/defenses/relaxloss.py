@@ -14,6 +14,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure, Run
+from securitynet.models.training.trainable import NetworkShape
 from securitynet.models.training.training_defense import Fitting, TrainingDefense
 
 
@@ -34,7 +35,7 @@ class RelaxLoss(TrainingDefense):
     )
 
     @override
-    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+    def check(self, architecture: str, shape: NetworkShape, records: int, recipe: Recipe) -> None:
         if recipe.loss != "cross-entropy" or recipe.label_smoothing:
             raise ConfigurationError("RelaxLoss needs the cross-entropy loss without label smoothing.")
         classes = shape[0]

@@ -51,8 +51,8 @@ class ScaledMargins(ClassStatistics):
     """
 
     blind_spot: ClassVar[str] = (
-        "A trigger that covers the image or moves over it, a backdoor with many targets, such as all-to-all, or one "
-        "that needs an image of one class can go unseen."
+        "A trigger that covers the image or moves over it, a backdoor with several targets (up to all-to-all), which "
+        "hide each other, or one that needs an image of one class can go unseen."
     )
 
     margins: NDArray[np.float64]
@@ -151,7 +151,7 @@ class PatchMargins(Detector):
         scaled = margins.max(axis=1) / measure_spread(target, data.dataset.batch(ordered[:MOST_SPREAD]))
         names = data.dataset.class_names
         shown = tuple(names[label] if label < len(names) else str(label) for label in range(classes))
-        title = "margin by a patch, in standard deviations on clean images"
+        title = "margin by a patch (in standard deviations on clean images)"
         return ScaledMargins(scaled[None, None], (title,), shown, margins, success, np.array(boxes))
 
     def search(

@@ -122,7 +122,7 @@ def join_verdicts(scans: Sequence[Scan], names: Sequence[str] = ()) -> JointVerd
     if word == "undecided":
         sentence = f"{sentence[:-1]}, which is not significant after the correction."
     if len({scan.label for scan, _ in accusing}) > 1:
-        sentence += " They disagree about the class."
+        sentence += " They accuse different classes: a backdoor may have several targets, or a scan is wrong."
     silent = [scan for scan in scans if scan.rank < SUSPICIOUS]
     if silent:
         verb = "does not accuse it" if len(silent) == 1 else "do not accuse it"
@@ -195,7 +195,7 @@ def _join_without_accusation(scans: Sequence[Scan], smallest: float | None) -> J
     silent = [scan for scan in scans if scan.rank == 0]
     if not undecided:
         shown = "" if smallest is None else f" (smallest p-value, corrected for their number: {smallest:.3f})"
-        missed = "What each of them would miss is stated below."
+        missed = "What each of them would miss is part of its own verdict."
         return JointVerdict("nothing found", f"Nothing found by {len(scans)} scans{shown}. {missed}", smallest)
     verb = "is" if len(undecided) == 1 else "are"
     rest = f"; {_list(silent)} found nothing, which does not decide it" if silent else ""

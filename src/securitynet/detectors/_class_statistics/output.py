@@ -38,7 +38,8 @@ class ClassStatistics(Output):
 
     headline: ClassVar[tuple[str, ...]] = ("verdict", "p-value", "suspect-label")
     blind_spot: ClassVar[str] = (
-        "A backdoor with many targets, such as all-to-all, or one that needs an image of one class, can go unseen."
+        "A backdoor with several targets (up to all-to-all), which hide each other, or one that needs an image of one "
+        "class can go unseen."
     )
 
     values: NDArray[np.float64]
@@ -90,11 +91,11 @@ class ClassStatistics(Output):
             n=classes,
             direction=Direction.HIGHER,
             method="Grubbs' test" + ("; interval by resampling starting points" if self.values.shape[1] > 1 else ""),
-            note=f"Of the class with the outstanding {self.titles[row]}, among all classes.",
+            note=f"Of the class that stands out most by its {self.titles[row]}, among all classes.",
         )
         rank, sentence = self.decide(row, largest, low, high)
         label = make_exact(
-            "suspect-label", largest.position, classes, level, f"Class with the largest {self.titles[row]}."
+            "suspect-label", largest.position, classes, level, f"Class that stands out most by its {self.titles[row]}."
         )
         return [make_verdict(rank, sentence, level), p_value, label]
 
@@ -116,7 +117,7 @@ class ClassStatistics(Output):
                 f"Undecided: whether class {label} has an unusually large {title} depends on the starting points "
                 f"({shown}; {low:.3f} to {high:.3f})."
             )
-        return NOTHING, f"Nothing found: no class has an outstanding {title} ({shown}). {self.blind_spot}"
+        return NOTHING, f"Nothing found: no class stands out by its {title} ({shown}). {self.blind_spot}"
 
     def _resample(self, p_value: float, level: float, seed: int) -> tuple[float, float]:
         """Percentile interval of the p-value over resampled repeats; it always contains the p-value."""

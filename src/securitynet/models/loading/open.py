@@ -91,7 +91,8 @@ def _open_network(
         library = None
     if preprocessing is not None and len(preprocessing.mean) not in (0, 1, shape.channels):
         preprocessing = None  # stated for colour images, and these weights take grey ones
-    example = shape.channels, *_example_size(shape, size, options, dataset)
+    sides = record.input_sides if record else (shape.image_size, shape.image_size)
+    example = shape.channels, *_example_size(sides, size, options, dataset)
     classes = shape.num_classes if counted else (options.num_classes or (dataset.num_classes if dataset else None))
     network, output_notes = adapt_outputs(network.float(), example, classes=classes, reference=str(reference))
     with_flags = is_own or source.set_own_flags is None
@@ -251,7 +252,7 @@ def _read_weights(
     """The shape to build for, the weights, and whether the class count was read from them."""
     own = _own_shape(dataset)
     stated = source.preprocessing.input_size if source.preprocessing else source.input_size
-    size = options.input_size or (record.image_size if record else None) or (stated[0] if stated else None)
+    size = options.input_size or (max(record.input_sides) if record else None) or (stated[0] if stated else None)
     size = size or (own[1] if own else DEFAULT_SIZE)
     channels = record.channels if record else (own[0] if own else 3)
     if not reference.declaration.takes_weights:
@@ -291,12 +292,15 @@ def _check_count(reference: ModelReference, count: int, options: LoadOptions, da
 
 
 def _own_shape(dataset: ImageDataset | None) -> tuple[int, int] | None:
-    """(channels, height) of a dataset that has images."""
-    return None if dataset is None or dataset.images is None else dataset.image_shape[:2]
+    """(channels, longer side) of a dataset that has images."""
+    if dataset is None or dataset.images is None:
+        return None
+    channels, *sides = dataset.image_shape
+    return channels, max(sides)
 
 
 def _example_size(
-    shape: Shape, stated: tuple[int, int] | None, options: LoadOptions, dataset: ImageDataset | None
+    built_for: tuple[int, int], stated: tuple[int, int] | None, options: LoadOptions, dataset: ImageDataset | None
 ) -> tuple[int, int]:
     """Height and width of the images that the network will receive."""
     if options.input_size is not None:
@@ -305,7 +309,7 @@ def _example_size(
         return stated
     if dataset is not None and dataset.images is not None:
         return dataset.image_shape[1:]
-    return shape.image_size, shape.image_size
+    return built_for
 
 
 def open_queryable(reference: ModelReference, options: LoadOptions) -> OpenedModel:

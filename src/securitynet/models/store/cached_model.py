@@ -36,7 +36,7 @@ from securitynet.models.targets.target import Target
 from securitynet.models.training.checkpoints import CheckpointFile
 from securitynet.models.training.fit import History
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.trainable import Architecture, find_architecture
+from securitynet.models.training.trainable import Architecture, find_architecture, shorten_size
 from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
@@ -62,15 +62,15 @@ class ModelSpec:
     """Everything that determines a model of the store.
 
     Attributes:
-        dataset: A dataset with images. Those that are not square are stretched to squares before the network.
+        dataset: A dataset with images.
         indices: Training records, N int64, at least 2. Images are normalised by their mean and deviation.
         targets: Labels, N int64, or posteriors, N×K float32.
         num_classes: K.
         architecture: Name in `securitynet.models.architectures.ARCHITECTURES`, or a reference to a network of another
             library (``timm:resnet18``, ``python:FILE:FACTORY``), which is trained from new initial weights.
         recipe: The recipe, with the seed of this model.
-        input_size: Height and width to which images are resized before the network; None keeps their size, and
-            stretches images that are not square to their longer side.
+        input_size: Height and width to which images are resized before the network; None keeps their size, but for
+            images that are not square and networks that get squares: see `Architecture.choose_input_sides`.
         defense: The defense to train with, on labels; None for none. It changes the recipe, and may use some of the
             records for another purpose than training.
         aside: Records that the defense uses instead, A int64, none of them in ``indices``; all of ``indices`` are then
@@ -115,9 +115,11 @@ class ModelSpec:
         return assign_roles(NO_DEFENSE, recipe, len(self.indices))
 
     @property
-    def side(self) -> int:
+    def sides(self) -> tuple[int, int]:
         """Height and width of the network's input in pixels."""
-        return self.input_size or max(self.dataset.image_shape[1:])
+        if self.input_size is not None:
+            return self.input_size, self.input_size
+        return self.built.choose_input_sides(self.dataset.image_shape[1:])
 
     @functools.cached_property
     def record(self) -> CachedModelRecord:
@@ -130,8 +132,8 @@ class ModelSpec:
         # Without a defense, records that early stopping holds out count too: keys of stored models depend on it.
         normalised_by = self.indices if self.defense is None else self.indices[self.parts.training]
         preprocessing = self.applied_defense.preprocessing(self.dataset, normalised_by)
-        if size != [self.side, self.side]:
-            preprocessing = preprocessing.model_copy(update={"input_size": (self.side, self.side)})
+        if tuple(size) != self.sides:
+            preprocessing = preprocessing.model_copy(update={"input_size": self.sides})
         return CachedModelRecord(
             dataset=self.dataset.fingerprint,
             training_set=_digest(self.indices, "<i8"),
@@ -142,7 +144,7 @@ class ModelSpec:
             architecture_version=self.built.version,
             num_classes=self.num_classes,
             channels=channels,
-            image_size=max(size),
+            image_size=max(size) if self.input_size is not None else shorten_size(self.sides),
             recipe=self.changed_recipe,
             defense=None if self.defense is None else self.defense.make_record(),
             aside="" if self.aside is None else _digest(self.aside, "<i8"),
@@ -163,7 +165,7 @@ class ModelSpec:
             return
         if self.targets.ndim != 1:
             raise ConfigurationError(f"{self.defense.name} changes a training on labels, not on posteriors.")
-        shape = self.num_classes, self.dataset.image_shape[0], self.side
+        shape = self.num_classes, self.dataset.image_shape[0], shorten_size(self.sides)
         self.defense.check(self.built.reference, shape, len(self.parts.training), self.changed_recipe)
 
 
@@ -258,7 +260,7 @@ class TrainingRun:
             self.network,
             reference=record.architecture if ":" in record.architecture else f"arch:{record.architecture}",
             checksum=state_checksum(self.network.state_dict(), spec.built.identity),
-            example_shape=(record.channels, spec.side, spec.side),
+            example_shape=(record.channels, *spec.sides),
             device=resolve_device(self.device),
         )
         backend.num_classes = spec.num_classes
@@ -277,7 +279,7 @@ def build_fresh_network(spec: ModelSpec) -> nn.Module:
     """
     with isolate_random_state():
         seed_global_state(derive_seed(spec.recipe.seed, "initial weights"))
-        return spec.built.build(spec.num_classes, spec.dataset.image_shape[0], spec.side)
+        return spec.built.build(spec.num_classes, spec.dataset.image_shape[0], spec.sides)
 
 
 def check_images(dataset: ImageDataset) -> None:
@@ -351,7 +353,7 @@ def _train(
         indices,
         record.recipe,
         record.preprocessing,
-        (record.num_classes, record.channels, spec.side),
+        (record.num_classes, record.channels, shorten_size(spec.sides)),
         checkpoint=None if checkpoint is None else checkpoint.path,
         data_fingerprint=record.key,
         device=device,

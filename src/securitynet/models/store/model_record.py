@@ -19,6 +19,7 @@ from securitynet.models.training.canaries import CanaryRecord
 from securitynet.models.training.fit import History
 from securitynet.models.training.poisoned_dataset import BackdoorRecord
 from securitynet.models.training.recipe import Recipe
+from securitynet.models.training.trainable import ImageSize, expand_size
 from securitynet.models.training.training_defense import DefenseRecord
 from securitynet.records import DatasetIdentity, Record
 
@@ -67,7 +68,7 @@ class ClassifierRecord(ModelRecord):
         architecture_version: Of the library that builds it, or digest of the source code that does; empty for ours.
         num_classes: Number of logits.
         channels: Channels of the images.
-        image_size: Height and width of the images in pixels.
+        image_size: Height and width of the images in pixels; a pair if they differ and the network gets them so.
         preprocessing: Preprocessing of images in [0, 1] before the network.
         recipe: How it was trained, with seed and version.
         defense: The defense it was trained with, and its effect; None for none.
@@ -79,11 +80,16 @@ class ClassifierRecord(ModelRecord):
     architecture_version: str = Field(default="", exclude_if=lambda value: value == "")
     num_classes: int
     channels: int
-    image_size: int
+    image_size: ImageSize
     preprocessing: Preprocessing
     recipe: Recipe
     defense: DefenseRecord | None = None
     history: History = History()
+
+    @property
+    def input_sides(self) -> tuple[int, int]:
+        """Height and width of the images for which the network was built, in pixels."""
+        return expand_size(self.image_size)
 
 
 class CachedModelRecord(ClassifierRecord):

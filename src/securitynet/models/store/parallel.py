@@ -142,7 +142,7 @@ def _draws_random_numbers(spec: ModelSpec) -> bool:
     network = build_fresh_network(spec).train()
     with isolate_random_state(), torch.no_grad():
         before = torch.random.get_rng_state()
-        network(torch.zeros(2, spec.dataset.image_shape[0], spec.side, spec.side))
+        network(torch.zeros(2, spec.dataset.image_shape[0], *spec.sides))
         return not torch.equal(before, torch.random.get_rng_state())
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset, Images
 from securitynet.datasets.splits import Splits
-from securitynet.errors import ModelError
 from securitynet.files import hash_stably
 from securitynet.models.sources.preprocessing import Preprocessing
 from securitynet.models.store.effective_splits import compute_effective_splits
@@ -30,7 +29,7 @@ from securitynet.models.training.fit import History, Indices, Note, Progress, ev
 from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.poisoned_dataset import BackdoorRecord, PoisonedDataset, TrainingBackdoor
 from securitynet.models.training.recipe import Recipe
-from securitynet.models.training.trainable import Architecture
+from securitynet.models.training.trainable import Architecture, NetworkShape, expand_size, shorten_size
 from securitynet.models.training.training_defense import (
     NO_DEFENSE,
     Fitting,
@@ -95,7 +94,7 @@ class PlannedTraining:
     request: TrainingRequest
     recipe: Recipe
     network: nn.Module
-    shape: tuple[int, int, int]
+    shape: NetworkShape
     splits: Splits
     effective: Splits
     canaries: DatasetWithCanaries | None
@@ -124,6 +123,9 @@ class PlannedTraining:
         """
         request, dataset, members = self.request, self.request.dataset, self.splits.members
         preprocessing = self.defense.preprocessing(dataset, self.effective.members)
+        sides = expand_size(self.shape[2])
+        if sides != dataset.image_shape[1:]:
+            preprocessing = preprocessing.model_copy(update={"input_size": sides})
         changed = self.canaries or self.poisoned
         by: list[Any] = [] if request.defense is None else [request.defense.make_record().model_dump(mode="json")]
         by += [] if changed is None else [changed.record.digest]
@@ -207,12 +209,13 @@ def plan_training(request: TrainingRequest, note: Note) -> PlannedTraining:
     recipe, share = defense.change_recipe(request.recipe), defense.share_aside
     effective = compute_effective_splits(*drawn, recipe, share)
     channels, height, width = dataset.image_shape
-    if height != width:
-        raise ModelError(
-            f"The architectures take square images; those of {dataset.reference} are {height}×{width}.",
-            hint="Resize them with --image-size N.",
+    sides = request.architecture.choose_input_sides((height, width))
+    if sides != (height, width):
+        note(
+            f"Images of {dataset.reference} are {height}×{width}; {request.architecture.name} gets them stretched to "
+            f"{sides[0]}×{sides[1]}. A network of your own (python:FILE:FACTORY) gets them as they are."
         )
-    shape = dataset.num_classes, channels, height
+    shape = dataset.num_classes, channels, shorten_size(sides)
     held_out = len(made.members) - len(effective.members)
     placed: DatasetWithCanaries | None = None
     if request.canaries is not None:
@@ -240,7 +243,7 @@ def plan_training(request: TrainingRequest, note: Note) -> PlannedTraining:
         **({"architecture_version": version} if version else {}),
         "num_classes": dataset.num_classes,
         "channels": channels,
-        "image_size": height,
+        "image_size": shape[2],
         "class_names": dataset.class_names,
         "dataset": DatasetIdentity(reference=dataset.reference, fingerprint=dataset.fingerprint),
         "split": stated,
@@ -253,7 +256,7 @@ def plan_training(request: TrainingRequest, note: Note) -> PlannedTraining:
     return PlannedTraining(request, recipe, network, shape, made, effective, placed, poisoned, fields)
 
 
-def make_initial_network(built: Architecture, shape: tuple[int, int, int], seed: int) -> nn.Module:
+def make_initial_network(built: Architecture, shape: NetworkShape, seed: int) -> nn.Module:
     """Build a network whose initial weights the seed determines; torch's global random state is restored.
 
     Args:

@@ -123,7 +123,7 @@ def train_target(
         network,
         reference=built.name if ":" in built.name else f"arch:{built.name}",
         checksum=state_checksum(network.state_dict(), built.identity),
-        example_shape=(trained.channels, trained.image_size, trained.image_size),
+        example_shape=(trained.channels, *trained.input_sides),
         device=resolve_device(device),
     )
     backend.num_classes = trained.num_classes

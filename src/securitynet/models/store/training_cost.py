@@ -7,6 +7,7 @@ ResNet-50s on a few thousand images of 224×224 keep two cores busy for days.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def check_training_cost(specs: Sequence[ModelSpec], *, kind: str, cache: Path | 
     place = resolve_device(device)
     largest = max(specs, key=lambda spec: _count_pixels([spec]))
     network = build_fresh_network(largest).to(place).train()
-    each = measure_pass(network, (largest.dataset.image_shape[0], largest.side, largest.side), place)
+    each = measure_pass(network, (largest.dataset.image_shape[0], *largest.sides), place)
     del network
     # Which models are stored takes a pass over the images of each, so what is certain without it is refused first.
     folder = None if cache is None else cache / kind
@@ -82,7 +83,7 @@ def _judge(specs: Sequence[ModelSpec], each: float, kind: str, *, announce: bool
 def _describe(specs: Sequence[ModelSpec], kind: str) -> str:
     spec, count = specs[0], len(specs)
     models = f"{count} {kind.removesuffix('s')} model{'' if count == 1 else 's'}"
-    images = f"{len(spec.indices):,} images of {spec.side}×{spec.side}"
+    images = f"{len(spec.indices):,} images of {spec.sides[0]}×{spec.sides[1]}"
     return f"{models} ({spec.built.name}, {images}, {spec.recipe.epochs} epochs)"
 
 
@@ -102,7 +103,7 @@ def estimate_training_memory(spec: ModelSpec) -> int:
 
     hooks = [layer.register_forward_hook(count) for layer in network.modules() if not list(layer.children())]
     with isolate_random_state(), torch.no_grad():
-        network.eval()(torch.zeros(1, spec.dataset.image_shape[0], spec.side, spec.side))
+        network.eval()(torch.zeros(1, spec.dataset.image_shape[0], *spec.sides))
     for hook in hooks:
         hook.remove()
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -115,4 +116,4 @@ def _count_images(specs: Sequence[ModelSpec]) -> int:
 
 
 def _count_pixels(specs: Sequence[ModelSpec]) -> int:
-    return sum(_count_images([spec]) * spec.side**2 for spec in specs)
+    return sum(_count_images([spec]) * math.prod(spec.sides) for spec in specs)

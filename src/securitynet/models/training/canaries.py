@@ -188,8 +188,9 @@ def load_canary_images(reference: str, dataset: ImageDataset) -> ImageDataset:
     Raises:
         SecurityNetError: If they cannot be loaded.
     """
-    channels, height, _ = dataset.image_shape
-    return securitynet.datasets.load(reference, channels=3 if channels == 3 else 1, size=height)
+    channels, height, width = dataset.image_shape
+    size = height if height == width else None  # datasets are resized to squares only
+    return securitynet.datasets.load(reference, channels=3 if channels == 3 else 1, size=size)
 
 
 def check_combination(recipe: Recipe, share_aside: float, *, with_backdoor: bool) -> None:

@@ -11,7 +11,7 @@ import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -29,6 +29,12 @@ from securitynet.models.sources.versions import describe_builder
 from securitynet.models.targets import heads
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs, flatten_scores, take_scores
 from securitynet.randomness import isolate_random_state, seed_global_state
+
+ImageSize: TypeAlias = int | tuple[int, int]
+"""Height and width of images in pixels; one number if they are equal."""
+
+NetworkShape: TypeAlias = tuple[int, int, ImageSize]
+"""What a network is built for: classes, channels, size of the images."""
 
 _PROBE = 4
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -55,7 +61,18 @@ class Architecture:
     sized: bool
     _source: NetworkSource = field(repr=False, compare=False)
 
-    def build(self, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
+    def choose_input_sides(self, sides: tuple[int, int]) -> tuple[int, int]:
+        """Height and width at which this architecture gets images of such sides.
+
+        Networks of the user's own code get images as they are, square or not. The package's and the libraries', most of
+        which are made for squares, get images that are not square stretched to their longer side.
+
+        Args:
+            sides: Height and width of the images in pixels.
+        """
+        return sides if self.own_code else (max(sides), max(sides))
+
+    def build(self, num_classes: int, channels: int = 3, image_size: ImageSize = 32) -> nn.Module:
         """A network with fresh weights from torch's global random state, in training mode.
 
         The user's own networks are tried on a few random images first. One that ends in a softmax or sigmoid, or
@@ -66,32 +83,34 @@ class Architecture:
         Args:
             num_classes: Number of logits, at least 2.
             channels: Channels of the images.
-            image_size: Height and width of the images in pixels.
+            image_size: Height and width of the images in pixels, as a pair if they differ. What makes the network is
+                given one number, the longer side.
 
         Returns:
-            A network from N×channels×image_size×image_size to N×num_classes logits.
+            A network from N×channels×height×width to N×num_classes logits.
 
         Raises:
             ModelError: If it can't be built for such images and classes.
         """
-        shape = Shape(num_classes, channels, image_size)
+        sides = expand_size(image_size)
+        shape = Shape(num_classes, channels, max(sides))
         network = self._build(shape)
         if not self.own_code:
             return network
         if _has_fixed_weights(self, shape):
             network = copy.deepcopy(network)  # the code may give out the same object each time
             reinitialise(network)
-        return _with_logits(network.float(), shape, self.name).train()
+        return _with_logits(network.float(), num_classes, (channels, *sides), self.name).train()
 
-    def count_weights(self, num_classes: int, channels: int = 3, image_size: int = 32) -> int:
+    def count_weights(self, num_classes: int, channels: int = 3, image_size: ImageSize = 32) -> int:
         """Number of weights; torch's global random state is left as it was.
 
         Args:
             num_classes: Number of logits.
             channels: Channels of the images.
-            image_size: Height and width in pixels.
+            image_size: Height and width in pixels, as a pair if they differ.
         """
-        shape = Shape(num_classes, channels, image_size)
+        shape = Shape(num_classes, channels, max(expand_size(image_size)))
         with isolate_random_state():
             if self._source.on_meta and not self.own_code:
                 with use_meta_device():
@@ -143,14 +162,14 @@ def find_architecture(reference: str | Callable[..., nn.Module]) -> Architecture
     return describe_architecture(parsed, open_source(parsed))
 
 
-def build_trainable(reference: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
+def build_trainable(reference: str, num_classes: int, channels: int = 3, image_size: ImageSize = 32) -> nn.Module:
     """A network with fresh weights: see `find_architecture` and `Architecture.build`.
 
     Args:
         reference: Name of an architecture, or a model reference.
         num_classes: Number of logits.
         channels: Channels of the images.
-        image_size: Height and width in pixels.
+        image_size: Height and width in pixels, as a pair if they differ.
     """
     return find_architecture(reference).build(num_classes, channels, image_size)
 
@@ -188,38 +207,74 @@ def _has_fixed_weights(architecture: Architecture, shape: Shape) -> bool:
     )
 
 
-def _with_logits(network: nn.Module, shape: Shape, name: str) -> nn.Module:
+def expand_size(size: ImageSize) -> tuple[int, int]:
+    """Height and width of a size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def shorten_size(sides: tuple[int, int]) -> ImageSize:
+    """The size of images of such a height and width."""
+    return sides[0] if sides[0] == sides[1] else sides
+
+
+def _with_logits(network: nn.Module, classes: int, shape: tuple[int, int, int], name: str) -> nn.Module:
     """A user's network, wrapped where it returns something else than N×K logits.
+
+    Args:
+        network: The network.
+        classes: K.
+        shape: (channels, height, width) of the images.
+        name: Of the network, for messages.
 
     Raises:
         ModelError: If it does not take the images, or has another number of classes.
     """
     with isolate_random_state(), torch.no_grad():
-        images = torch.rand((_PROBE, shape.channels, shape.image_size, shape.image_size))
+        images = torch.rand((_PROBE, *shape))
         network.eval()
         try:
             network(images)
         except Exception as error:  # the user's code fails in its own ways
-            words = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(
-                f"{name} does not take images of {shape.channels}×{shape.image_size}×{shape.image_size}: {words}",
-                hint="Let its factory heed the arguments channels and image_size, or convert the images with "
-                "--channels and --image-size.",
-            ) from error
-        adapted, _ = adapt_outputs(
-            network, (shape.channels, shape.image_size, shape.image_size), classes=shape.num_classes, reference=name
-        )
+            raise _explain_refusal(network, shape, name, error) from error
+        adapted, _ = adapt_outputs(network, shape, classes=classes, reference=name)
         scores = flatten_scores(take_scores(adapted(images), name))
-    if scores.ndim != 2 or scores.shape[1] != shape.num_classes:
+    if scores.ndim != 2 or scores.shape[1] != classes:
         raise ModelError(
             f"{name} returns scores of shape {'×'.join(map(str, scores.shape))} for {_PROBE} images, where "
-            f"{shape.num_classes} classes are wanted.",
+            f"{classes} classes are wanted.",
             hint="Let its factory heed the argument num_classes.",
         )
     probabilities = heads.detect(scores.float()) == "probabilities"
     if not probabilities and adapted is network:
         return network
     return TrainableNetwork(adapted, probabilities=probabilities)
+
+
+def _explain_refusal(network: nn.Module, shape: tuple[int, int, int], name: str, error: Exception) -> ModelError:
+    """The error for a network that failed on images of a shape; says so if it takes square ones."""
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    channels, height, width = shape
+    side = max(height, width)
+    if height != width and _takes(network, (channels, side, side)):
+        return ModelError(
+            f"{name} takes square images only: it takes {channels}×{side}×{side} and not {channels}×{height}×{width} "
+            f"({words}).",
+            hint="Stretch the images to squares with --image-size N, or let the network pool to a fixed size before "
+            "its linear layers (torch.nn.AdaptiveAvgPool2d).",
+        )
+    return ModelError(
+        f"{name} does not take images of {channels}×{height}×{width}: {words}",
+        hint="Let its factory heed the arguments channels and image_size, or convert the images with --channels and "
+        "--image-size.",
+    )
+
+
+def _takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    try:
+        network(torch.rand((_PROBE, *shape)))
+    except Exception:  # the user's code fails in its own ways
+        return False
+    return True
 
 
 class TrainableNetwork(nn.Module):

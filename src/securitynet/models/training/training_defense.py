@@ -28,7 +28,7 @@ from securitynet.models.training.loss_traces import LossTraces
 from securitynet.models.training.pixel_statistics import fit_normalization
 from securitynet.models.training.recipe import Recipe
 from securitynet.models.training.step import Procedure
-from securitynet.models.training.trainable import build_trainable
+from securitynet.models.training.trainable import NetworkShape, build_trainable
 from securitynet.randomness import derive_seed, isolate_random_state, make_generator
 from securitynet.records import Record
 
@@ -117,7 +117,7 @@ class Fitting:
     indices: Indices
     recipe: Recipe
     preprocessing: Preprocessing
-    shape: tuple[int, int, int]
+    shape: NetworkShape
     aside: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     unseen: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     checkpoint: Path | None = None
@@ -202,7 +202,7 @@ class TrainingDefense(Defense):
         """Name in the registry: that of the file, with dashes."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
 
-    def check(self, architecture: str, shape: tuple[int, int, int], records: int, recipe: Recipe) -> None:
+    def check(self, architecture: str, shape: NetworkShape, records: int, recipe: Recipe) -> None:
         """Check, before any work, that this training is possible.
 
         Args:
