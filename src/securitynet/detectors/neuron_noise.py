@@ -42,8 +42,8 @@ class NoiseMargins(ClassStatistics):
     """
 
     blind_spot: ClassVar[str] = (
-        "A backdoor with several targets (up to all-to-all), which hide each other, one that needs an image of "
-        "one class, or one that the network's first layers do not carry, can go unseen."
+        "A backdoor with several targets (up to all-to-all), one that needs an image of one class, or one that "
+        "the network's first layers do not carry can go unseen."
     )
 
     @override

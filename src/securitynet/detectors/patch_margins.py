@@ -51,8 +51,8 @@ class ScaledMargins(ClassStatistics):
     """
 
     blind_spot: ClassVar[str] = (
-        "A trigger that covers the image or moves over it, a backdoor with several targets (up to all-to-all), which "
-        "hide each other, or one that needs an image of one class can go unseen."
+        "A trigger that covers the image or moves over it, a backdoor with several targets (up to all-to-all), or "
+        "one that needs an image of one class can go unseen."
     )
 
     margins: NDArray[np.float64]

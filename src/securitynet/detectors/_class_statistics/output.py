@@ -38,8 +38,8 @@ class ClassStatistics(Output):
 
     headline: ClassVar[tuple[str, ...]] = ("verdict", "p-value", "suspect-label")
     blind_spot: ClassVar[str] = (
-        "A backdoor with several targets (up to all-to-all), which hide each other, or one that needs an image of one "
-        "class can go unseen."
+        "A backdoor with several targets (up to all-to-all), one that needs an image of one class, and one that raises "
+        "its class no further than classes differ anyway can go unseen."
     )
 
     values: NDArray[np.float64]
