@@ -309,7 +309,7 @@ def find_backdoor(document: ResultDocument, trials: Sequence[TrialSummary]) -> l
             high=rank,
             chance=1.0,
             meaning=f"{note}{source}",
-            nothing="The detectors that ran see no sign of a backdoor of the kinds that they look for.",
+            nothing=f"{note}{source}",  # it says what the scans could not have seen
             obstacle=note if rank == 1.0 else None,
             blocks=True,
         )
