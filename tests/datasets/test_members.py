@@ -65,6 +65,23 @@ def test_a_table_may_say_who_is_none(tmp_path: Path) -> None:
         resolve_members(path, path, NAMES, "d")
 
 
+@pytest.mark.parametrize(
+    ("column", "yes", "no"),
+    [("split", "train", "test"), ("Set", "Train", "Test"), ("in_training", "yes", "no"), ("is_train", "True", "False")],
+)
+def test_a_column_of_the_split_is_not_passed_over(column: str, yes: str, no: str, tmp_path: Path) -> None:
+    """A table of all records with its split would otherwise make members of them all."""
+    path = written(tmp_path, f"file,{column}\ntrain/cat/0.png,{yes}\ntrain/cat/1.png,{no}\n")
+    found = resolve_members(path, None, NAMES, "d")
+    assert (found.members.tolist(), found.non_members.tolist()) == ([0], [1])
+
+
+def test_a_third_part_of_the_split_is_neither_guessed_nor_dropped(tmp_path: Path) -> None:
+    path = written(tmp_path, "file,split\ntrain/cat/0.png,train\ntrain/cat/1.png,val\n")
+    with pytest.raises(DatasetError, match="line 3: 'val' does not say who is a member"):
+        resolve_members(path, None, NAMES, "d")
+
+
 def test_numbers_that_may_be_names_of_files(tmp_path: Path) -> None:
     """Files are often called by numbers, which need not be those of the records."""
     names = [f"cat/{number}.png" for number in (3, 2, 1, 0)]

@@ -1,9 +1,9 @@
 """The members as the user states them: a list of files or numbers of records, or a mask.
 
 A list is a text file with one record per line, or a table with a column ``file`` (also ``path``, ``image``, ``id``) or
-``record`` (also ``index``), and optionally a column ``member`` of 1 and 0. Files are written as in results: relative to
-the folder of the dataset, or with that folder before them; a unique part of the path is enough, and so is a name
-without its suffix. Numbers count the dataset's records from 0, in its own order.
+``record`` (also ``index``), and optionally a column ``member`` of 1 and 0, or ``split`` of ``train`` and ``test``.
+Files are written as in results: relative to the folder of the dataset, or with that folder before them; a unique part
+of the path is enough, and so is a name without its suffix. Numbers count the records from 0, in the dataset's order.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ Stated: TypeAlias = "str | Path | Sequence[int | str | bool] | NDArray[Any] | An
 
 _FILES = ("file", "path", "filename", "file_name", "filepath", "file_path", "image", "img", "image_path", "name", "id")
 _NUMBERS = ("record", "index", "row", "number", "record_id")
-_FLAGS = ("member", "members", "is_member", "membership")
-_YES = frozenset(("1", "1.0", "true", "yes", "member", "train"))
-_NO = frozenset(("0", "0.0", "false", "no", "non-member", "nonmember", "test"))
+_FLAGS = (
+    "member", "members", "is_member", "membership", "train", "training", "is_train", "is_training", "in_train",
+    "in_training", "in_train_set", "in_training_set", "split", "part", "subset", "set",
+)  # fmt: skip
+_YES = frozenset(("1", "1.0", "true", "yes", "member", "train", "training"))
+_NO = frozenset(("0", "0.0", "false", "no", "non-member", "nonmember", "test", "testing"))
 _LAYOUT = (
     "A list of members has one record a line, or a column `file` or `record` in a table with a header; a column "
-    "`member` of 1 and 0 may say who is one."
+    "`member` of 1 and 0, or `split` of train and test, may say who is one."
 )
 
 
