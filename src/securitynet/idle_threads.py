@@ -15,9 +15,9 @@ def limit_idle_loops() -> None:
     """Let idle threads of torch sleep after half a millisecond.
 
     An operation on all cores ends with its slowest thread. Where another program uses one of the cores, that thread
-    waits for its turn, and the others loop, by default for longer than the whole operation takes: training a ResNet-20
-    on two cores, of which one was busy, took 13 times as long as on two free ones, and so takes three times as long.
-    On free cores it takes as long as before. `benchmarks/README.md` has the measurements.
+    waits for its turn, and the others loop, by default for longer than the whole operation takes. Training a small
+    network then takes many times as long, while on free cores shorter loops cost nothing; `benchmarks/README.md` has
+    the measurements ("Idle threads").
 
     To be called before torch is imported, since GCC's library reads its variables once. Only for processes that the
     command line starts, and not where the user has set one of `SETTINGS`.

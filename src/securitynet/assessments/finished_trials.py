@@ -14,7 +14,7 @@ class FinishedTrials:
     """Copies of the files of finished trials, by their ids, which hold all that decides a result.
 
     Methods of plug-ins are left out: their code changes while their authors try it, and only its author raises a
-    `Method.version`. So are targets whose checksum holds for this process only, and all trials without a cache.
+    `Method.version`. So are targets whose checksum holds for this process only.
 
     Args:
         cache: The cache folder; its folder ``trials`` holds the files.

@@ -267,7 +267,7 @@ def _count_exceedances(n: int, fpr: float) -> tuple[NDArray[np.int64], NDArray[n
 
     They are the fewest and the most of each range, and the probability of the range; the arrays must not be changed.
     """
-    # By special functions: SciPy's statistics take as long to import as the rest of a second assessment's metrics.
+    # By special functions, since SciPy's statistics are slow to import.
     reach = 40 * (1 + math.sqrt(n * fpr * (1 - fpr)))
     counts = np.arange(max(0, math.floor(n * fpr - reach)), min(n, math.ceil(n * fpr + reach)) + 1, dtype=np.int64)
     first, last = (
@@ -295,7 +295,7 @@ def _mixture_quantile(a: NDArray[np.int64], b: NDArray[np.int64], weights: Score
     a, b, weights = a[a > 0], b[a > 0], weights[a > 0]
 
     low, high = 0.0, 1.0
-    for _ in range(50):  # by halves: SciPy's root finders take longer to import than this takes
+    for _ in range(50):  # by halves, since SciPy's root finders are slow to import
         middle = (low + high) / 2
         if at_zero + float(weights @ special.betainc(a, b, middle)) < share:
             low = middle
