@@ -11,7 +11,7 @@ from securitynet.backdoors.source_specific import SourceSpecific
 from securitynet.datasets import load, splits
 from securitynet.detectors._boxes import list_boxes
 from securitynet.detectors._class_pairs.output import PairNorms
-from securitynet.detectors._class_pairs.patches import confirm_leads, search_patches
+from securitynet.detectors._class_pairs.patches import confirm_leads, find_best_patch, search_patches
 from securitynet.detectors._class_pairs.search import search_pairs
 from securitynet.detectors.class_pairs import ClassPairs
 from securitynet.errors import ConfigurationError
@@ -203,6 +203,17 @@ def test_a_pair_that_leads_by_luck_is_not_confirmed():
     confirm_leads(target, own, again, success.copy(), boxes, steps=5, seed=0)
     assert (again[~np.isnan(again)] >= unlucky[~np.isnan(again)]).all()
     after = compute_pair_leads(again, np.array(boxes))[2, 3, 4]
+    # The patch that is pictured is the one behind the margin: of the first search and of those that confirmed it.
+    confirmed = margins.copy()
+    confirm_leads(target, own, confirmed, success.copy(), boxes, steps=5, seed=0)
+    leading = find_leading_pair(confirmed, np.array(boxes))
+    (source, goal), (top, left, side) = leading.pair, boxes[leading.place]
+    patch = find_best_patch(target, own[source], leading.pair, leading.place, boxes, steps=5, seed=0)
+    images = own[source][4:].clone()
+    images[:, :, top : top + side, left : left + side] = patch
+    logits = network(images).detach()
+    others = logits.index_fill(1, torch.tensor([goal]), -torch.inf).amax(dim=1)
+    assert (logits[:, goal] - others).mean().item() == pytest.approx(confirmed[source, goal, leading.place], abs=1e-4)
     assert after < 0.6 * compute_pair_leads(unlucky, np.array(boxes))[2, 3, 4]
 
 

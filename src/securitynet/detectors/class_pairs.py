@@ -13,7 +13,7 @@ from typing_extensions import override
 from securitynet.datasets.ordering import shuffle
 from securitynet.detectors._boxes import Box, list_boxes
 from securitynet.detectors._class_pairs.output import PairNorms
-from securitynet.detectors._class_pairs.patches import confirm_leads, optimise_patches, search_patches, split_own
+from securitynet.detectors._class_pairs.patches import confirm_leads, find_best_patch, search_patches, split_own
 from securitynet.detectors._class_pairs.search import PairTriggers, apply_triggers, search_pairs
 from securitynet.detectors.base import Detector, list_clean_images
 from securitynet.errors import ConfigurationError
@@ -21,8 +21,7 @@ from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
 from securitynet.methods.output import Output
 from securitynet.metrics.class_pairs import compute_shares
-from securitynet.metrics.pair_leads import find_leading_pair
-from securitynet.models.targets.input_gradients import InputGradients, compute_cross_entropy
+from securitynet.metrics.pair_leads import LeadTest, find_leading_pair
 from securitynet.models.targets.target import Target
 from securitynet.randomness import derive_seed
 from securitynet.records import Access, Auxiliary, ThreatModel
@@ -124,7 +123,7 @@ class ClassPairs(Detector):
         success, pictures, shown = _try_masks(target, norms, pairs, results, fresh)
         leading = find_leading_pair(margins, np.array(boxes))
         if leading is not None:
-            picture = self._draw_patch(target, own[leading.pair[0]], leading.pair, boxes[leading.place], context.seed)
+            picture = self._draw_patch(target, own[leading.pair[0]], leading, boxes, context.seed)
             pictures, shown = [picture, *pictures], [leading.pair, *shown]
         names = data.dataset.class_names
         count = max(norms.shape[1:])
@@ -140,15 +139,13 @@ class ClassPairs(Detector):
         )
 
     def _draw_patch(
-        self, target: Target, own: torch.Tensor | None, pair: tuple[int, int], box: Box, seed: int
+        self, target: Target, own: torch.Tensor | None, leading: LeadTest, boxes: list[Box], seed: int
     ) -> NDArray[np.uint8]:
-        """Pictures of a pair's patch, 4×C×H×W: an image, the square as a mask, the patch, and the image with it."""
+        """Pictures of the leading patch, 4×C×H×W: an image, the square as a mask, the patch, and the image with it."""
         assert own is not None  # it is a source
-        (source, goal), (top, left, side) = pair, box
-        searched, tried = split_own(own)
-        gradients = InputGradients(target, loss=compute_cross_entropy)
-        patch = optimise_patches(gradients, searched, goal, [box], self.patch_steps, seed, source)[0]
-        image = tried[0] if len(tried) else searched[0]
+        place, (top, left, side) = leading.place, boxes[leading.place]
+        patch = find_best_patch(target, own, leading.pair, place, boxes, steps=self.patch_steps, seed=seed)
+        image = split_own(own)[1][0]
         mask, pattern = torch.zeros_like(image[:1]), torch.zeros_like(image)
         mask[:, top : top + side, left : left + side] = 1
         pattern[:, top : top + side, left : left + side] = patch

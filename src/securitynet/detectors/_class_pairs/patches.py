@@ -124,6 +124,32 @@ def confirm_leads(
                     margins[a, b, where[one]], success[a, b, where[one]] = found[0][one], found[1][one]
 
 
+def find_best_patch(
+    target: Target, own: torch.Tensor, pair: tuple[int, int], place: int, boxes: Sequence[Box], *, steps: int, seed: int
+) -> torch.Tensor:
+    """The patch of a confirmed pair at a place that has the largest margin, C×s×s: the searches are made again.
+
+    Args:
+        target: The target, under white-box access.
+        own: Images of the pair's source, as for `search_patches`.
+        pair: Source and target.
+        place: Number of the place among the boxes.
+        boxes: The B places.
+        steps: Steps of an ascent of the first search.
+        seed: Seed of the first search.
+    """
+    gradients = InputGradients(target, loss=compute_cross_entropy)
+    (source, goal), (searched, tried), chosen = pair, split_own(own), [boxes[place]]
+    searches = [(steps, seed)]
+    searches += [(LONGER * steps, derive_seed(seed, "confirmation", number)) for number in range(RESTARTS)]
+    found = []
+    for length, own_seed in searches:
+        # At all places, since the patches to start from are drawn together.
+        patches = optimise_patches(gradients, searched, goal, boxes, length, own_seed, source)[place : place + 1]
+        found.append((float(_try_patches(gradients, tried, patches, chosen, goal)[0][0]), patches[0]))
+    return max(found, key=lambda one: one[0])[1]
+
+
 def _search_pair(
     gradients: InputGradients,
     own: Sequence[torch.Tensor | None],
@@ -138,6 +164,13 @@ def _search_pair(
     assert images is not None  # it is a source
     searched, tried = split_own(images)
     patches = optimise_patches(gradients, searched, goal, boxes, steps, seed, source)
+    return _try_patches(gradients, tried, patches, boxes, goal)
+
+
+def _try_patches(
+    gradients: InputGradients, tried: torch.Tensor, patches: torch.Tensor, boxes: Sequence[Box], goal: int
+) -> tuple[Values, Values]:
+    """Mean margins of a class on images with patches B×C×s×s, and shares of the images that are sent to it, B each."""
     margins, success = np.empty((2, len(boxes)))
     size = max(1, GROUP_NUMBERS // tried.numel())
     for first in range(0, len(boxes), size):
