@@ -57,7 +57,7 @@ _GREY = (0.299, 0.587, 0.114)
 _BATCH = 2048
 _COMPARED = 1 << 24
 _PART = 1024
-_SHIFTED = 512
+_SHIFTED = 256
 _SHIFTS = tuple(itertools.product(range(2 * FARTHEST_SHIFT + 1), repeat=2))
 """Where a shifted part begins in an image reduced to 32×32: pixels down, pixels across."""
 
@@ -285,8 +285,8 @@ def _compare_shifted(
             images = first[1][chosen[some.numpy()]]
             # Rows × shifts × candidates, each pair of thumbnails multiplied once.
             agreement = _normalise_parts(images) @ centres[best.indices[some]].transpose(1, 2)
-            agreement.masked_fill_((best.values[some] < LEAST_ALIKE)[:, None], -1.0)
-            at, shift, place = torch.nonzero(agreement >= LEAST_CORRELATION, as_tuple=True)
+            found = torch.nonzero(agreement >= LEAST_CORRELATION)
+            at, shift, place = found[best.values[some[found[:, 0]], found[:, 2]] >= LEAST_ALIKE].T
             to = best.indices[some[at], place]
             sure = _check_shifts(images[at], centre[to], shift)
             yield chosen[some[at[sure]].numpy()], columns[to[sure].numpy()]
@@ -307,15 +307,19 @@ def _check_shifts(images: torch.Tensor, centres: torch.Tensor, shift: torch.Tens
 
 def _normalise_parts(images: torch.Tensor) -> torch.Tensor:
     """Hashes of all shifted parts of reduced images (B×1×32×32), B×shifts×64."""
-    return _standardise((images.flatten(1).float() @ _make_parts()).view(len(images), len(_SHIFTS), HASH_SIDE**2))
+    means = _make_parts()
+    cells = means @ images[:, 0].float() @ means.T  # the mean of a rectangle is that of its rows' means
+    offsets = len(means) // HASH_SIDE
+    cells = cells.view(-1, offsets, HASH_SIDE, offsets, HASH_SIDE).transpose(2, 3)
+    return _standardise(cells.reshape(len(images), len(_SHIFTS), HASH_SIDE**2))
 
 
 @functools.cache
 def _make_parts() -> torch.Tensor:
-    """The matrix from the pixels of a reduced image to the thumbnails of its shifted parts, 1,024×(shifts·64)."""
-    side, pixels = SHIFT_SIDE - 2 * FARTHEST_SHIFT, torch.eye(SHIFT_SIDE**2).view(-1, 1, SHIFT_SIDE, SHIFT_SIDE)
-    parts = [pixels[:, :, down : down + side, across : across + side] for down, across in _SHIFTS]
-    return torch.cat([functional.adaptive_avg_pool2d(part, HASH_SIDE).flatten(1) for part in parts], dim=1)
+    """The matrix from a column of a reduced image to the cells of its shifted parts, (5·8)×32."""
+    side, pixels = SHIFT_SIDE - 2 * FARTHEST_SHIFT, torch.eye(SHIFT_SIDE)
+    parts = [pixels[:, down : down + side] for down in range(2 * FARTHEST_SHIFT + 1)]
+    return torch.cat([functional.adaptive_avg_pool1d(part, HASH_SIDE) for part in parts], dim=1).T.contiguous()
 
 
 def _compare(first: _Thumbnails, second: _Thumbnails, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> _Pairs:
