@@ -278,6 +278,48 @@ def test_trained_looking_logits_are_not_taken_for_probabilities():
     assert heads.detect(mixed) == "logits", "one row that sums to something else decides"
 
 
+def _votes(posteriors, voters=7):
+    drawn = torch.multinomial(posteriors, voters, replacement=True, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.one_hot(drawn, posteriors.shape[1]).sum(1).float()
+
+
+@pytest.mark.parametrize("count", [8, 256])
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        lambda p: 100 * p,
+        lambda p: (1000 * p).half().float(),
+        lambda p: (100 * p).round(),
+        lambda p: (1000 * p).round() / 10,
+        lambda p: (255 * p).round(),
+        lambda p: 2 * p,
+        _votes,
+    ],
+    ids=["percent", "per mille", "whole percent", "one decimal", "bytes", "sum of two", "votes"],
+)
+def test_probabilities_up_to_a_scale(scaled, count):
+    logits = torch.randn(count, 10, generator=torch.Generator().manual_seed(0)) * 3
+    outputs = scaled(logits.softmax(1))
+    assert heads.detect(outputs) == "probabilities"
+    expected = outputs / outputs.sum(1, keepdim=True)
+    torch.testing.assert_close(heads.to_posteriors(outputs, "probabilities"), expected)
+    torch.testing.assert_close(heads.to_logits(outputs, "probabilities").softmax(1), expected)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("count", [8, 256])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 10.0], ids=lambda spread: f"spread {spread}")
+def test_logits_that_are_never_negative_stay_logits(classes, count, spread):
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        logits = spread * torch.randn(count, classes, generator=generator)
+        shared = spread * torch.randn(count, 1, generator=generator)
+        for outputs in (logits.relu(), logits - logits.min(), (5 + logits).relu(), (5 + shared + 0.1 * logits).relu()):
+            assert heads.detect(outputs) == "logits"
+    constant = torch.rand(1, classes, generator=generator).expand(count, classes) * 40
+    assert heads.detect(constant) == "logits", "outputs alike for all images show nothing"
+
+
 def test_small_logits_are_no_sigmoids():
     logits = 0.4 + 0.2 * torch.rand(200, 4, generator=torch.Generator().manual_seed(0))
     assert not heads.looks_like_sigmoid(logits)
