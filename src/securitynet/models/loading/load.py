@@ -288,15 +288,16 @@ def _examine_outputs(
             target = replace_preprocessing(target, preprocessing)
             outputs = query_outputs(target, sample)
     indices = sample_indices(dataset, len(sample))
-    predicted = outputs.argmax(dim=1).numpy()
+    predicted, lowest = outputs.argmax(dim=1).numpy(), outputs.argmin(dim=1).numpy()
     if auto:
         size = _PAID_TRIALS if opened.paid else SAMPLE
         choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid, cache=options.cache)
         target = replace_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
         findings.notes.append(choice.note)
-        indices, predicted = choice.indices, choice.table[0].predicted
+        # Normalisations are compared by the highest scores; the lowest would say something about the wrong one.
+        indices, predicted, lowest = choice.indices, choice.table[0].predicted, None
     names = opened.class_names
-    examine_accuracy(findings, predicted, indices, dataset, model_names=names, stated=stated)
+    examine_accuracy(findings, predicted, indices, dataset, model_names=names, stated=stated, lowest=lowest)
     return target
 
 
