@@ -240,6 +240,21 @@ def test_the_head_is_detected_and_right_afterwards(tmp_path, last, head, precisi
     assert any("--head says probabilities" in note for note in claimed.notes) == (head != "probabilities")
 
 
+def test_percentages_are_noticed(tmp_path):
+    torch.manual_seed(0)
+    net = Soft(nn.Identity())
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    last = "nn.Sequential(nn.Softmax(dim=1), nn.Hardtanh(0, 1), type('Percent', (nn.Module,), "
+    last += "{'forward': lambda self, x: 100 * x})())"
+    images = dataset_of().images
+    reference, weights = factory(tmp_path, last), tmp_path / "w.safetensors"
+    target = load_target(reference, weights=weights, dataset=dataset_of(), normalize="none")
+    assert target.head == "probabilities" and any("sum to 100" in note for note in target.notes)
+    with torch.inference_mode():
+        expected = net(images.float() / 255).softmax(dim=1)
+    torch.testing.assert_close(target.posteriors(images), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_sigmoid_is_noticed(tmp_path):
     save_file(Soft(nn.Identity()).state_dict(), tmp_path / "w.safetensors")
     target = load_target(factory(tmp_path, "nn.Sigmoid()"), weights=tmp_path / "w.safetensors", dataset=dataset_of())

@@ -288,14 +288,15 @@ def _examine_outputs(
             target = replace_preprocessing(target, preprocessing)
             outputs = query_outputs(target, sample)
     indices = sample_indices(dataset, len(sample))
-    predicted, lowest = outputs.argmax(dim=1).numpy(), outputs.argmin(dim=1).numpy()
+    predicted = outputs.argmax(dim=1).numpy()
+    # Normalisations are compared by the highest scores; the lowest would say something about the wrong one.
+    lowest = None if auto else outputs.argmin(dim=1).numpy()
     if auto:
         size = _PAID_TRIALS if opened.paid else SAMPLE
         choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid, cache=options.cache)
         target = replace_preprocessing(target, target.preprocessing.normalized_by(choice.normalization))
         findings.notes.append(choice.note)
-        # Normalisations are compared by the highest scores; the lowest would say something about the wrong one.
-        indices, predicted, lowest = choice.indices, choice.table[0].predicted, None
+        indices, predicted = choice.indices, choice.table[0].predicted
     names = opened.class_names
     examine_accuracy(findings, predicted, indices, dataset, model_names=names, stated=stated, lowest=lowest)
     return target
@@ -336,7 +337,12 @@ def _check_classes(backend: Backend, options: LoadOptions, dataset: ImageDataset
     if dataset is not None and count != dataset.num_classes:
         raise TargetError(
             f"{backend.reference} has {count} classes; {dataset.reference} has {dataset.num_classes}.",
-            hint="Choose the dataset that the model was trained on.",
+            hint="Choose the dataset that the model was trained on."
+            + (
+                f" If the endpoint returns only its {count} highest scores, let it return those of all classes."
+                if backend.charges and count < dataset.num_classes
+                else ""
+            ),
         )
     if options.num_classes is not None and count != options.num_classes:
         raise TargetError(
@@ -365,7 +371,13 @@ def _doubt_head(stated: Head, outputs: torch.Tensor, notes: list[str]) -> None:
 
 def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
     head = heads.detect(outputs)
-    if head != "logits":
+    total = heads.find_row_total(outputs)
+    if total is not None:
+        notes.append(
+            f"the rows of the outputs sum to {total:g} (on {len(outputs)} images): they are taken as probabilities in "
+            "that unit, and divided by it (--head overrides)."
+        )
+    elif head != "logits":
         notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
     elif heads.looks_like_sigmoid(outputs):
         head = "sigmoid"

@@ -22,14 +22,17 @@ HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities", "sigm
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 _TOLERANCE = 2e-2  # bfloat16 rounds a log-probability of -7 by 1.6%, the same way for all classes at worst
+_UNITS = (100, 256, 255, 1000)
+_UNIT_TOLERANCE = 2e-3  # tells 255 from 256
 _NEAR_END = 0.2  # a trained sigmoid is surer than this of some class and of the absence of another
 
 
 def detect(outputs: torch.Tensor) -> Head:
     """Detect the kind of raw outputs from their values.
 
-    Probabilities are non-negative and sum to 1 in each row. Log-probabilities are non-positive, and their exponentials
-    sum to 1. The logits of a trained network satisfy neither over a whole sample.
+    Probabilities are non-negative and sum to 1 in each row, or to 100 and the like (`find_row_total`). Log-
+    probabilities are non-positive, and their exponentials sum to 1. The logits of a trained network satisfy neither
+    over a whole sample.
 
     Args:
         outputs: N×K raw outputs, N at least 1. Rounding of half precision is tolerated: 2% of the sum.
@@ -42,10 +45,29 @@ def detect(outputs: torch.Tensor) -> Head:
     sums = values.sum(dim=1)
     if values.min() >= -1e-6 and values.max() <= 1 + _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
         return "probabilities"
+    if find_row_total(outputs) is not None:
+        return "probabilities"
     sums = values.exp().sum(dim=1)
     if values.max() <= _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
         return "log-probabilities"
     return "logits"
+
+
+def find_row_total(outputs: torch.Tensor) -> float | None:
+    """Find the sum of probabilities that are written in percent, per mille or steps of a byte.
+
+    Args:
+        outputs: N×K raw outputs.
+
+    Returns:
+        The sum of the rows: 100, 1000, or the 255 or 256 steps of a byte; None if they sum to something else.
+    """
+    values = outputs.double()
+    sums = values.sum(dim=1)
+    total = float(sums.median())
+    if values.min() < 0 or (sums - total).abs().max() > _TOLERANCE * total:
+        return None
+    return next((float(unit) for unit in _UNITS if abs(total - unit) <= _UNIT_TOLERANCE * unit), None)
 
 
 def looks_like_sigmoid(outputs: torch.Tensor) -> bool:

@@ -269,7 +269,9 @@ def _check_kind(outputs: NDArray[np.float32], head: Head, reference: str) -> Non
         raise TargetError(
             f"{reference} calls its values {head}; in {len(wrong)} of {len(outputs)} rows they are not: row {first} "
             f"sums to {values[first].sum():.4g}{' and holds negative values' if (values[first] < 0).any() else ''}.",
-            hint="If they are logits, name the array 'logits' (.npz) or the columns logit_0, logit_1, ...",
+            hint=f"They sum to {total:g} in every row: divide them by it."
+            if (total := heads.find_row_total(torch.from_numpy(outputs))) is not None and head == "probabilities"
+            else "If they are logits, name the array 'logits' (.npz) or the columns logit_0, logit_1, ...",
         )
 
 
