@@ -62,6 +62,27 @@ def test_a_single_file_is_known_by_its_name(tmp_path: Path) -> None:
     assert "Unpack it" in hint_for(str(tmp_path / "holiday.zip"))
 
 
+@pytest.mark.parametrize("scheme", ["folder", "parquet"])
+def test_a_file_in_place_of_a_folder(tmp_path: Path, scheme: str) -> None:
+    touch(tmp_path, "photos.zip", "train.parquet")
+    assert "Unpack it" in hint_for(f"{scheme}:{tmp_path / 'photos.zip'}")
+    assert hint_for(f"{scheme}:{tmp_path / 'train.parquet'}").startswith(f"Write parquet:{tmp_path}:")
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("file:///data/my%20photos", "Write folder:/data/my photos."),
+        ("folder:file:///data/photos", "Write folder:/data/photos."),
+        ("parquet:file:/data/tables", "Write parquet:/data/tables."),
+        ("https://example.org/photos.zip", "Download it"),
+        ("hf:owner/name", "datasets.load_dataset"),
+    ],
+)
+def test_addresses_are_told_what_to_write(reference: str, words: str) -> None:
+    assert words in hint_for(reference)
+
+
 def test_other_folders_are_told_the_layout(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     assert "train/CLASS" in hint_for(f"folder:{tmp_path}")

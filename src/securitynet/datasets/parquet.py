@@ -20,7 +20,7 @@ from securitynet.datasets.checksums import Checksums
 from securitynet.datasets.class_names import describe_order, explain_difference, match_names, normalize_name
 from securitynet.datasets.columns import make_attribute
 from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, read_feature
-from securitynet.datasets.references import suggest_other_scheme
+from securitynet.datasets.references import describe_file, suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
 from securitynet.files import make_printable
@@ -163,8 +163,9 @@ class ParquetPixels:
 
 def _files(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
-        words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
-        raise DatasetError(make_printable(words), hint=_LAYOUT)
+        if root.exists():
+            raise DatasetError(make_printable(f"{root} is a file, not a folder."), hint=describe_file(root))
+        raise DatasetError(make_printable(f"There is no folder {root}."), hint=_LAYOUT)
     parts = {name: paths for name in ("train", "test", *_SUBSTITUTES) if (paths := sorted(_part_files(root, name)))}
     if not parts:
         raise DatasetError(

@@ -13,6 +13,7 @@ from securitynet.files import expand_home, make_printable
 FOLDER_SCHEMES = ("folder", "parquet")
 """Schemes of references that name a folder."""
 
+_REMOTE = ("hf:", "huggingface:", "kaggle:", "tfds:", "s3:", "gs:")
 _TABLES = (".csv", ".npz", ".tsv")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
@@ -45,10 +46,16 @@ def suggest_reference(text: str) -> None:
     """
     path = expand_home(text)
     shown = make_printable(text)
+    if text.startswith(_REMOTE) or "://" in text:
+        raise DatasetError(
+            f"{shown} is an address; datasets are not fetched from any.",
+            hint="Download it, and write folder:PATH or parquet:PATH; a Hugging Face dataset can also be given in "
+            "Python: securitynet.assess(model, datasets.load_dataset(NAME)).",
+        )
     if path.is_dir():
         raise DatasetError(f"{shown} is a folder, not the name of a dataset.", hint=_about_folder(path, shown))
     if path.is_file():
-        raise DatasetError(f"{shown} is a file, not the name of a dataset.", hint=_about_file(path))
+        raise DatasetError(f"{shown} is a file, not the name of a dataset.", hint=describe_file(path))
     if shown.startswith(("~", ".", "/")) or "/" in shown:
         raise DatasetError(
             f"There is no folder {shown}, and no dataset of this name.",
@@ -91,7 +98,8 @@ def _scheme(folder: Path) -> str:
     return "parquet" if any(any(place.glob("*.parquet")) for place in (folder, folder / "data")) else "folder"
 
 
-def _about_file(path: Path) -> str:
+def describe_file(path: Path) -> str:
+    """What to write instead of a file that is given as a dataset."""
     suffix = path.suffix.lower()
     known = recognize_file(path)
     if known is not None:

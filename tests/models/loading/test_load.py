@@ -123,6 +123,7 @@ def test_files_that_cannot_be_read(weights, tmp_path):
     weights.write_bytes(content[: len(content) // 2])
     errors(ModelError, "damaged or cut short", weights=weights)
     errors(ModelError, "There is no file", weights=tmp_path / "absent.th")
+    errors(ModelError, f"Write --weights {tmp_path}/absent.th", weights=f"file://{tmp_path}/absent.th")
     errors(ModelError, "is a folder", "w.th", weights=tmp_path)
     errors(ModelError, "has no weights of its own", "--weights")
 
