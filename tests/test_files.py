@@ -12,6 +12,7 @@ from securitynet.errors import ConfigurationError
 from securitynet.files import (
     file_checksum,
     hash_stably,
+    read_file_address,
     read_toml,
     read_with_digest,
     write_atomically,
@@ -85,6 +86,23 @@ def test_temporary_files_of_dead_processes_go_and_those_of_others_stay(tmp_path)
     writer.communicate("go on\n")
     assert {path.name for path in tmp_path.iterdir()} == {others.name, "y", "z.json"}
     assert (tmp_path / "y").read_bytes() == b"half"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("file:///home/me/a%20b", "/home/me/a b"),
+        ("file://localhost/home/me", "/home/me"),
+        ("FILE:/home/me", "/home/me"),
+        ("file:a/b", "a/b"),
+        ("/home/file:x", None),
+        ("file", None),
+        ("file:", None),
+        ("folder:a", None),
+    ],
+)
+def test_paths_in_addresses_of_files(text, path):
+    assert read_file_address(text) == path
 
 
 def test_stable_hash_ignores_the_order_of_keys():

@@ -171,6 +171,17 @@ def test_an_attack_that_guesses_is_noticed(load):
         testing.check_attack(Guess())
 
 
+def test_an_attack_that_scores_members_lower_is_told_what_reverses_it(load):
+    margin = load("margin").Margin
+
+    class Loss(margin):
+        def score(self, signals):
+            return -super().score(signals)
+
+    with pytest.raises(testing.ContractError, match=r"members score lower.*opposite sign"):
+        testing.check_attack(Loss())
+
+
 def test_an_attack_that_ignores_its_seed_is_noticed(load):
     margin = load("margin").Margin
 

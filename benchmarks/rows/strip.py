@@ -33,10 +33,10 @@ ROW = Row(
     aims=(Faster(5, "TrojanZoo"), Faster(1, "TrojanZoo", ours="ours, all entropies")),
     tried="Both sides' time is forward passes. In the product are folding and batches that stay in the caches, sums "
     "and ReLUs in place, overlays that tell most first, stopping for both verdicts, passing by prediction with a "
-    "measured margin, bf16 with a second look near the threshold, calls large enough for all cores, keeping freed "
-    "memory for the next batch, and keeping torch's idle threads from looping on cores that compute. Overlays chosen "
-    "for each image from what it showed under the first, and fusing ReLU and additions into convolutions, gained "
-    "little.",
+    "measured margin, bf16 with a second look near the threshold where the processor has AMX, calls large enough for "
+    "all cores, keeping freed memory for the next batch, and keeping torch's idle threads from looping on cores that "
+    "compute. Overlays chosen for each image from what it showed under the first, and fusing ReLU and additions into "
+    "convolutions, gained little.",
     rounds=3,
     allowance=60,
     devices=("cpu", "cuda"),
@@ -91,8 +91,8 @@ def filtering(**settings: object) -> Callable:
     return prepare
 
 
-ROW.side("ours")(filtering(stop_early="likely", screen="bf16"))
-ROW.side("ours, certain")(filtering(stop_early="certain", screen="bf16"))
+ROW.side("ours")(filtering(stop_early="likely", screen="auto"))
+ROW.side("ours, certain")(filtering(stop_early="certain", screen="auto"))
 ROW.side("ours, certain, fp32 only")(filtering(stop_early="certain"))
 ROW.side("ours, all entropies")(filtering())
 

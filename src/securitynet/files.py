@@ -284,6 +284,23 @@ def expand_home(path: str | Path) -> Path:
         raise ConfigurationError(f"{path}: there is no such user, or the home folder is not known.") from error
 
 
+def read_file_address(text: str) -> str | None:
+    """Read the path in an address like ``file:///home/me/model.onnx`` (RFC 8089), also after one slash.
+
+    Args:
+        text: Anything that stands where a path is expected.
+
+    Returns:
+        The path, with ``%20`` and the like decoded; None if the text is no such address.
+    """
+    match = re.fullmatch(r"(?i:file):(?://(?:localhost)?(?=/))?(.+)", text.strip(), re.DOTALL)
+    if match is None:
+        return None
+    from urllib.parse import unquote  # rarely needed, and every start would pay for it
+
+    return unquote(match[1])
+
+
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal.
 

@@ -142,15 +142,15 @@ class Check(Record):
     """Check that a target is the stated model, and that its outputs are plausible.
 
     Attributes:
-        what: ``answers`` (the same for the same image), ``chance`` (accuracy above it), ``class order``, ``accuracy``
-            (as stated) or ``checksum``.
+        what: ``answers`` (the same for the same image), ``chance`` (accuracy above it), ``sign`` (of the scores),
+            ``class order``, ``accuracy`` (as stated) or ``checksum``.
         said: What is expected, or stated by the catalog, the model record or the study file.
         found: What was observed.
         agrees: Whether the two agree.
         note: A sentence for people, where they do not.
     """
 
-    what: Literal["answers", "chance", "class order", "accuracy", "checksum"]
+    what: Literal["answers", "chance", "sign", "class order", "accuracy", "checksum"]
     said: str
     found: str
     agrees: bool

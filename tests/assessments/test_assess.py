@@ -187,6 +187,21 @@ def test_recorded_outputs_need_no_dataset_and_no_model(tmp_path):
     assert found["membership.modified-entropy.auc"].low > 0.6
 
 
+def test_recorded_distances_are_told_what_reverses_them(tmp_path):
+    """Losses of each class stored as logits: the lowest is meant."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 400)
+    scores = generator.normal(0, 1, (400, 4))
+    scores[np.arange(400), labels] -= 4
+    path = tmp_path / "recorded.npz"
+    np.savez(path, logits=scores, labels=labels, members=np.arange(400) < 200)
+    settings = AssessConfig(model=f"outputs:{path}", attacks=("loss",), cache=tmp_path / "c")
+    subject = prepare(settings)
+    assessment.run_assessment(settings, subject, TrialStore(tmp_path / "out"))
+    assert {check.what for check in subject.target.checks if not check.agrees} == {"sign", "chance"}
+    assert any("return -scores" in note for note in subject.target.notes)
+
+
 def test_without_a_dataset_nothing_starts(tmp_path):
     with pytest.raises(ConfigurationError, match="--dataset"):
         prepare(AssessConfig(model="arch:simple-cnn"))

@@ -53,6 +53,32 @@ def test_an_image_changed_within_the_clocks_resolution_is_noticed(tmp_path: Path
     assert np.array_equal(after.images[0].numpy(), replacement)
 
 
+def test_unicode_forms_of_a_name_are_one_class(tmp_path: Path) -> None:
+    """macOS writes accents of folders as characters of their own (NFD)."""
+    write_folder(tmp_path)
+    plain = load(f"folder:{tmp_path}")
+    (tmp_path / "train/cat").rename(tmp_path / "train/caf\u00e9")
+    (tmp_path / "test/cat").rename(tmp_path / "test/cafe\u0301")
+    dataset = load(f"folder:{tmp_path}")
+    assert dataset.class_names == ("caf\u00e9", "dog")
+    assert np.array_equal(dataset.labels, plain.labels)
+    assert dict(dataset.parts).keys() == {"train", "test"}
+    assert any("two Unicode forms" in note for note in dataset.notes)
+    # In the order in which other programs sort the training part.
+    (tmp_path / "train/caf\u00e9").rename(tmp_path / "train/\u00e9t\u00e9")
+    (tmp_path / "test/cafe\u0301").rename(tmp_path / "test/e\u0301te\u0301")
+    assert load(f"folder:{tmp_path}").class_names == ("dog", "\u00e9t\u00e9")
+
+
+def test_a_class_that_is_written_otherwise_in_the_other_part_is_named(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "train/cat").rename(tmp_path / "train/hot dog")
+    (tmp_path / "test/cat").rename(tmp_path / "test/Hot_Dog")
+    with pytest.raises(DatasetError, match="training part: Hot_Dog") as caught:
+        load(f"folder:{tmp_path}")
+    assert "'Hot_Dog' and 'hot dog'" in caught.value.hint and "rename" in caught.value.hint
+
+
 def test_folder_of_classes_alone_is_one_part(tmp_path: Path) -> None:
     write_folder(tmp_path)
     dataset = load(f"folder:{tmp_path / 'train'}")

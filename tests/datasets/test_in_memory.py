@@ -233,6 +233,25 @@ def test_hugging_face_datasets() -> None:
     assert dataset_from_objects(coarse).dataset.class_names == ("cat", "dog")
 
 
+def test_classes_in_another_order_are_said_and_the_remedy_works() -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def make(names: list[str], labels: list[int | None]) -> Any:
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        images = [Image.fromarray(array.transpose(1, 2, 0)) for array in noise(len(labels), 3, 4, 4)]
+        return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+    train, test = make(["cat", "dog"], [0, 1, 0, 1]), make(["dog", "cat"], [0, 0, 1, 1])
+    with pytest.raises(DatasetError, match="dog is 0 in test and 1 in train") as caught:
+        dataset_from_objects(train, test)
+    assert "align_labels_with_mapping" in caught.value.hint
+    numbers = {name: number for number, name in enumerate(train.features["label"].names)}
+    data = dataset_from_objects(train, test.align_labels_with_mapping(numbers, "label")).dataset
+    assert data.labels.tolist() == [0, 1, 0, 1, 1, 1, 0, 0]
+    with pytest.raises(DatasetError, match=r"2 of 8 items have no label \(None\): Item 1 of test, Item 3 of test"):
+        dataset_from_objects(train, make(["cat", "dog"], [0, None, 1, None]))
+
+
 def test_members_by_mask_and_number() -> None:
     images = noise(12, 3, 6, 5)
     mask = np.zeros(12, dtype=bool)

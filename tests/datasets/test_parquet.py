@@ -85,7 +85,8 @@ NULL_STRUCT = pa.array(
         (parquet_table(IMAGES, [0, 1, 0, 10**12]), "label 1000000000000, out of range"),
         (parquet_table(IMAGES, [0, 1, 0, 3]), "in its training part: 2"),
         (parquet_table(IMAGES, [0, 0, 0, 0], names=["a", "b"]), "in its training part: b"),
-        (parquet_table(IMAGES, [0, 1, None, 1]), "row 2 has no label"),
+        (parquet_table(IMAGES, [0, 1, None, 1]), "label' is null in 1 of 4 rows: 2 "),
+        (parquet_table(IMAGES, [None] * 4), "null in all 4 rows.*no labels"),
         (
             parquet_table(IMAGES, [0.0, 1.0, float("nan"), 1.0], kind=pa.float64()),
             "holds double; labels must be integers",
@@ -131,6 +132,50 @@ def test_names_that_disagree_between_files(tmp_path: Path) -> None:
     pq.write_table(parquet_table(IMAGES, [0, 1, 0, 1], names=["a", "c"]), tmp_path / "test.parquet")
     with pytest.raises(DatasetError, match="names other classes"):
         load(f"parquet:{tmp_path}")
+
+
+def test_names_in_another_order_renumber_the_labels(tmp_path: Path) -> None:
+    """The metadata of each file say what its numbers mean; the first file's numbers are kept."""
+    write_parquet(tmp_path, names=["cat", "dog"])
+    alike = load(f"parquet:{tmp_path}")
+    assert not alike.notes
+    table = pq.read_table(tmp_path / "test.parquet")
+    swapped = [1 - label for label in table["label"].to_pylist()]
+    images = [cell["bytes"] for cell in table["image"].to_pylist()]
+    pq.write_table(parquet_table(images, swapped, names=["dog", "cat"]), tmp_path / "test.parquet")
+    dataset = load(f"parquet:{tmp_path}")
+    assert dataset.class_names == ("cat", "dog")
+    assert np.array_equal(dataset.labels, alike.labels)
+    assert any("test.parquet numbers its classes in another order" in note for note in dataset.notes)
+
+
+def test_names_in_another_unicode_form_are_the_same(tmp_path: Path) -> None:
+    _, labels = write_parquet(tmp_path, names=["caf\u00e9", "dog"])
+    table = pq.read_table(tmp_path / "test.parquet")
+    images = [cell["bytes"] for cell in table["image"].to_pylist()]
+    other = parquet_table(images, table["label"].to_pylist(), names=["cafe\u0301", "dog"])
+    pq.write_table(other, tmp_path / "test.parquet")
+    dataset = load(f"parquet:{tmp_path}")
+    assert dataset.class_names == ("caf\u00e9", "dog") and np.array_equal(dataset.labels, labels)
+    assert not dataset.notes
+
+
+def test_names_that_differ_by_case_are_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path, names=["hot dog", "cat"])
+    pq.write_table(parquet_table(IMAGES, [0, 1, 0, 1], names=["Hot_Dog", "cat"]), tmp_path / "test.parquet")
+    with pytest.raises(DatasetError, match="'Hot_Dog' here and 'hot dog' there"):
+        load(f"parquet:{tmp_path}")
+
+
+def test_rows_without_a_label_are_counted_and_the_remedy_works(tmp_path: Path) -> None:
+    write_parquet(tmp_path)
+    table = parquet_table([*IMAGES, *IMAGES], [None, 1, None, 1, 0, 1, None, None])
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=3)
+    with pytest.raises(DatasetError, match=r"null in 4 of 8 rows: 0, 2, 6, 7 \(counted from 0\)") as caught:
+        load(f"parquet:{tmp_path}")
+    assert "table.filter(table['label'].is_valid())" in caught.value.hint
+    pq.write_table(table.filter(table["label"].is_valid()), tmp_path / "train.parquet")
+    assert load(f"parquet:{tmp_path}").labels[:4].tolist() == [1, 1, 0, 1]
 
 
 @pytest.mark.real_data

@@ -154,7 +154,7 @@ def test_the_smallest_trigger_of_a_network_that_looks_at_one_pixel():
 
 
 def test_contract():
-    check_detector(ClassPairs(images=4, steps=8))
+    check_detector(ClassPairs(images=4, steps=8, positions=2, patch_steps=1))
 
 
 def test_without_clean_images_it_is_refused(digits, innocent):

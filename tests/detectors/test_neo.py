@@ -215,6 +215,17 @@ def test_asking_in_bf16_first_gives_the_same_predictions_and_verdicts(patched, c
     assert found["none"]["flagged"][len(clean) :].mean() > 0.5
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_asks_in_bf16_first_where_that_is_faster(patched, monkeypatch, faster):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: faster)
+    target, data = patched[:2]
+    fitted = Neo(size=SIZE, regions=5, held_out=20, screen="auto").deploy(
+        target, data.dataset.batch(data.splits.known_non_members[:20])
+    )
+    assert (fitted.margin is not None) is faster
+    assert any("bf16" in note for note in fitted.notes) is faster
+
+
 def test_bf16_first_needs_a_network_that_runs_here(patched):
     target, data = patched[:2]
     half = target.in_half()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,17 @@ head = "logits"
 """
 
 
+def run_together(**settings) -> str:
+    """The attack that tells in ``together.log`` and ``alone.log`` how it ran: a line a task, targets joined by +."""
+    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    return f"""
+[[attacks]]
+name = "membership.together"
+threat_models = ["black-box/none"]
+[attacks.settings]
+{lines}"""
+
+
 class Box:
     """A folder with a study in it, and a way to run commands there."""
 
@@ -62,6 +74,13 @@ class Box:
         path = self.folder / "study.toml"
         path.write_text(f"{HEAD}\n{models}\n{attacks}\n")
         return path
+
+    def write_networks(self, attacks: str, names: str = "abcd"):
+        """A study of as many networks as there are letters in ``names``."""
+        for name in names:
+            (self.folder / f"{name}.py").write_text(FACTORY.format(seed=ord(name)))
+        references = ", ".join(f'"python:{name}.py:make"' for name in names)
+        return self.write(attacks, models=f"[[models]]\nreference = [{references}]")
 
     def command(self, *arguments: object) -> list[str]:
         trusted = ("--trust", ",".join(self.code())) if arguments[0] in ("run", "plan") else ()

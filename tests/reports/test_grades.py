@@ -106,6 +106,8 @@ def test_scores_that_are_reversed_are_not_cleared(assessed):
     document = replace_auc(assessed[0], "membership.modified-entropy", 0.2, 0.15, 0.25)
     finding = membership_of(document)
     assert finding.grade == "undecided" and "reverses the scores" in finding.meaning
+    assert "lower than non-members in modified-entropy" in finding.meaning and "-scores" in finding.meaning
+    assert "AUC of 0.80" in finding.meaning
 
 
 def test_every_proposed_command_is_one_that_the_command_line_accepts(assessed, null, broken, recorded):

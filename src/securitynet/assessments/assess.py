@@ -138,7 +138,9 @@ def review(assessed: AssessedTarget, signals: Signals, data: TrialData) -> None:
     same = trained is not None and trained.split.fingerprint == data.splits.fingerprint
     stated = trained.test_accuracy if trained is not None and same else None
     names = data.dataset.class_names
-    review_accuracy(assessed.target, signals.predictions[inside], signals.labels[inside], names, stated)
+    lowest = np.asarray(signals.outputs[inside].argmin(axis=1), dtype=np.int64)
+    predicted, labels = signals.predictions[inside], signals.labels[inside]
+    review_accuracy(assessed.target, predicted, labels, names, stated, lowest=lowest)
 
 
 def measure_accuracies(

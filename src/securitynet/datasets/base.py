@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from securitynet.datasets.class_names import find_near_name
 from securitynet.errors import DatasetError
 
 BATCH_BYTES = 16 << 20
@@ -171,7 +172,9 @@ def validate_dataset(dataset: ImageDataset) -> None:
         worst = int(np.flatnonzero((labels < 0) | (labels >= dataset.num_classes))[0])
         raise DatasetError(
             f"{name}: record {worst} has label {int(labels[worst])}, outside 0 to {dataset.num_classes - 1}.",
-            hint="Labels are numbered from 0; check the label column and the number of classes.",
+            hint="-1 usually marks a record without a label: leave it out, or use a part whose labels are known."
+            if labels[worst] == -1
+            else "Labels are numbered from 0; check the label column and the number of classes.",
         )
     seen = np.zeros(len(labels), dtype=bool)
     for part, indices in dataset.parts.items():
@@ -208,8 +211,18 @@ def check_all_classes(dataset: ImageDataset) -> None:
             hint="Subtract 1 from each label.",
         )
     where = "" if training is None else " in its training part"
+    full = [dataset.class_names[c] for c in np.flatnonzero(present)]
+    near = {one: other for one in empty if (other := find_near_name(one, full)) is not None}
+    hint = "Add images of each class, or take the empty classes out."
+    if near:
+        alike = ", ".join(f"{one!r} and {other!r}" for one, other in list(near.items())[:3])
+        more = ", ..." if len(near) > 3 else ""
+        hint = (
+            f"Names that differ by case or spacing are several classes: {alike}{more}. If they are meant to be the "
+            "same, rename them alike in all parts."
+        )
     raise DatasetError(
         f"{name} has no images of {len(empty)} of its {dataset.num_classes} classes{where}: "
         f"{', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}.",
-        hint="Add images of each class, or take the empty classes out.",
+        hint=hint,
     )

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from securitynet.datasets.class_names import normalize_name
 from securitynet.datasets.clutter import count_files, describe_clutter, is_clutter
 from securitynet.datasets.columns import read_attributes_of_folder
-from securitynet.datasets.layout import HINT, SUFFIXES, find_layout
+from securitynet.datasets.known_files import recognize_files
+from securitynet.datasets.layout import HINT, SUFFIXES, FolderLayout, find_layout
 from securitynet.datasets.source import FilePixels, Indices, Request, Source
 from securitynet.errors import DatasetError
 from securitynet.files import make_printable
@@ -23,21 +25,23 @@ def folder(request: Request) -> Source:
 
     Parts may have other common names (``Training``, ``test_set``), and lie one folder deeper; see
     `securitynet.datasets.layout`. ``val``, ``valid`` or ``validation`` replaces a missing ``test``. Classes are the
-    names of the folders, sorted. Files without the suffix of an image, and clutter of programs, are skipped and
-    counted. Attributes come from ``attributes.csv`` beside the folders, if it exists (`securitynet.datasets.columns`).
+    names of the folders, sorted; Unicode forms of one name are one class. Files without the suffix of an image, and
+    clutter of programs, are skipped and counted. Attributes come from ``attributes.csv`` beside the folders, if it
+    exists (`securitynet.datasets.columns`).
 
     Raises:
         DatasetError: If there are no such images, a class is empty, a folder may be a part or a class, or a symbolic
             link leads back.
     """
     layout = find_layout(request.root)
-    class_names = sorted({name for places in layout.parts.values() for name, _ in places})
+    spellings, notes = _spell_classes(layout)
+    class_names = sorted(set(spellings.values()))
     if len(class_names) == 1:
         raise DatasetError(
             f"{make_printable(str(layout.root))} holds the images of one class, {make_printable(class_names[0])}; a "
             "classifier "
             "has at least two.",
-            hint=HINT,
+            hint=recognize_files(request.root) or HINT,
         )
     number = {name: label for label, name in enumerate(class_names)}
     paths: list[Path] = []
@@ -51,11 +55,13 @@ def folder(request: Request) -> Source:
             whole.others += listing.others
             whole.clutter += listing.clutter
             paths += listing.images
-            labels += [number[name]] * len(listing.images)
+            labels += [number[spellings[name]]] * len(listing.images)
         if len(paths) == start:
-            raise DatasetError(f"{make_printable(str(layout.folders[part]))} holds no images.", hint=HINT)
+            raise DatasetError(
+                f"{make_printable(str(layout.folders[part]))} holds no images.",
+                hint=recognize_files(request.root) or HINT,
+            )
         parts[part] = np.arange(start, len(paths), dtype=np.int64)
-    notes = list(layout.notes)
     if whole.others:
         notes.append(f"Skipped {whole.others} file{'s' if whole.others > 1 else ''} without the suffix of an image.")
     if whole.clutter:
@@ -68,6 +74,26 @@ def folder(request: Request) -> Source:
         attributes=read_attributes_of_folder(request.root, paths) or read_attributes_of_folder(layout.root, paths),
         notes=tuple(notes),
     )
+
+
+def _spell_classes(layout: FolderLayout) -> tuple[dict[str, str], list[str]]:
+    """Name of a folder -> name of its class, and notes. Unicode forms of one name are one class.
+
+    The spelling of the first part counts, so that classes are numbered as by other programs that read that part.
+    """
+    first: dict[str, str] = {}
+    spellings: dict[str, str] = {}
+    for places in layout.parts.values():
+        for name, _ in places:
+            spellings[name] = first.setdefault(normalize_name(name), name)
+    doubled = sorted({normalize_name(name) for name, spelling in spellings.items() if name != spelling})
+    if not doubled:
+        return spellings, list(layout.notes)
+    note = (
+        f"Folders are called {', '.join(map(make_printable, doubled[:3]))}{', ...' if len(doubled) > 3 else ''} in two "
+        "Unicode forms (NFC, and NFD as macOS writes it); each is read as one class."
+    )
+    return spellings, [*layout.notes, note]
 
 
 @dataclass

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset, Images
+from securitynet.datasets.class_names import explain_difference, normalize_name
 from securitynet.datasets.members import Stated, with_members
 from securitynet.datasets.objects import Items, open_items
 from securitynet.datasets.pipelines import InputTransform, Pipeline, move_to_input
@@ -257,9 +258,12 @@ def _number(
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels as numbers, and the names of the classes."""
     named = [items.class_names for items in opened if items.class_names is not None]
-    if len(named) > 1 and named[0] != named[1]:
+    if len(named) > 1 and list(map(normalize_name, named[0])) != list(map(normalize_name, named[1])):
         raise DatasetError(
-            f"train and test have different classes: {', '.join(named[0][:5])}, ... and {', '.join(named[1][:5])}, ..."
+            f"train and test have different classes: {', '.join(named[0][:5])}, ... and {', '.join(named[1][:5])}, "
+            f"... {explain_difference(named[1], named[0], ('in test', 'in train')) or ''}".rstrip(),
+            hint="Number them alike. For Hugging Face datasets: test.align_labels_with_mapping("
+            "{name: number for number, name in enumerate(train.features['label'].names)}, 'label').",
         )
     names = tuple(map(str, stated)) if stated is not None else named[0] if named else None
     if raw_labels and all(isinstance(value, str) for value in raw_labels):
@@ -269,14 +273,17 @@ def _number(
         if unknown:
             raise DatasetError(f"There is a label {unknown[0]!r} that is none of the classes.")
         return np.array([number[value] for value in raw_labels], dtype=np.int64), names
+    places = [items.describe(index) for items in opened for index in range(len(items))]
+    absent = [place for place, value in zip(places, raw_labels, strict=True) if value is None]
+    if absent:
+        raise DatasetError(
+            f"{len(absent):,} of {len(raw_labels):,} items have no label (None): {', '.join(absent[:5])}"
+            f"{', ...' if len(absent) > 5 else ''}.",
+            hint="Leave them out; of Hugging Face datasets: data.filter(lambda item: item['label'] is not None).",
+        )
     to_number: Callable[[Any, str], int] = _label
     labels = np.array(
-        [
-            to_number(value, items.describe(index))
-            for value, (items, index) in zip(
-                raw_labels, ((items, index) for items in opened for index in range(len(items))), strict=True
-            )
-        ],
+        [to_number(value, place) for value, place in zip(raw_labels, places, strict=True)],
         dtype=np.int64,
     )
     if names is None and labels.max(initial=0) >= max(len(labels), 2):

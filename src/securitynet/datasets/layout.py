@@ -24,7 +24,7 @@ from securitynet.datasets.parts import (
     name_parts,
     read_part,
 )
-from securitynet.datasets.references import suggest_other_scheme
+from securitynet.datasets.references import describe_file, suggest_other_scheme
 from securitynet.errors import DatasetError
 from securitynet.files import make_printable
 
@@ -72,8 +72,9 @@ def find_layout(root: Path) -> FolderLayout:
         DatasetError: If there is no accepted layout, or more than one.
     """
     if not root.is_dir():
-        words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
-        raise DatasetError(make_printable(words), hint=HINT)
+        if root.exists():
+            raise DatasetError(make_printable(f"{root} is a file, not a folder."), hint=describe_file(root))
+        raise DatasetError(make_printable(f"There is no folder {root}."), hint=HINT)
     layout = FolderLayout(root)
     _find_parts(layout, 0)
     if not layout.parts:

@@ -26,7 +26,14 @@ from securitynet.datasets.rendering import Interpolation, Rendering, UnexpectedC
 from securitynet.datasets.source import ArrayPixels, Indices, Pixels, RecordNames, Request, Source
 from securitynet.datasets.store import FORMAT, MAPPED_BYTES, load_or_build
 from securitynet.errors import ConfigurationError, DatasetError
-from securitynet.files import expand_home, find_cache_folder, find_data_folder, hash_stably, make_printable
+from securitynet.files import (
+    expand_home,
+    find_cache_folder,
+    find_data_folder,
+    hash_stably,
+    make_printable,
+    read_file_address,
+)
 
 LAZY_BYTES = 8 << 30
 """Datasets that would take more than this when decoded (ImageNet) are decoded at each access instead."""
@@ -169,6 +176,12 @@ def make_request(reference: str, root: Path | None) -> Request:
         DatasetError: If there is no such dataset.
     """
     name, separator, path = reference.partition(":")
+    plain = read_file_address(path if name in _WITH_PATH else reference)
+    if plain is not None:
+        raise DatasetError(
+            f"{make_printable(reference)} names a folder by an address; folders of datasets are named by their path.",
+            hint=f"Write {name if name in _WITH_PATH else 'folder'}:{make_printable(plain)}.",
+        )
     if name in _WITH_PATH:
         if not path:
             raise ConfigurationError(f"{reference!r} names no folder.", hint=f"Write {name}:PATH.")

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
+from securitynet.datasets.class_names import describe_order, explain_difference, match_names, normalize_name
 from securitynet.datasets.columns import make_attribute
 from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, read_feature
-from securitynet.datasets.references import suggest_other_scheme
+from securitynet.datasets.references import describe_file, suggest_other_scheme
 from securitynet.datasets.source import Indices, Item, Request, Source, digest_with
 from securitynet.errors import DatasetError
 from securitynet.files import make_printable
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _MOST_COLUMNS = 1000
 _BYTES_A_ROW = 32
 """Memory for the label, the part and the order of a record, however small it is in the file."""
+_SHOWN = 5
 _AGAIN = "Get the file again."
 _SUBSTITUTES = ("validation", "val", "valid")
 _LAYOUT = "It should hold train.parquet and test.parquet (or train-*.parquet, test-*.parquet), columns image and label."
@@ -51,6 +53,7 @@ def parquet(request: Request) -> Source:
     opened = {part: [_open(path) for path in paths] for part, paths in paths_of_part.items()}
     columns = choose_columns(request, opened["train"][0])
     labels: list[NDArray[np.int64]] = []
+    notes: list[str] = []
     parts: dict[str, Indices] = {}
     names: tuple[str, ...] | None = None
     count = 0
@@ -58,8 +61,10 @@ def parquet(request: Request) -> Source:
         start = count
         for path, file in files:
             _check_image_column(path, file.schema_arrow, columns)
-            labels.append(_labels(path, file, columns.label))
-            names = _class_names(file.schema_arrow, columns.label, names, path)
+            stated = _names_in(file.schema_arrow, columns.label)
+            names = names or stated
+            read = _labels(path, file, columns.label)
+            labels.append(read if stated is None or names is None else _renumber(read, stated, names, path, notes))
             count += len(labels[-1])
         if count == start:
             raise DatasetError(f"The {part} part of {request.reference} has no rows.")
@@ -71,6 +76,7 @@ def parquet(request: Request) -> Source:
         parts=parts,
         pixels=ParquetPixels([entry for files in opened.values() for entry in files], columns.image),
         attributes=_attributes([entry for files in opened.values() for entry in files], columns),
+        notes=tuple(notes),
     )
 
 
@@ -157,8 +163,9 @@ class ParquetPixels:
 
 def _files(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
-        words = f"{root} is a file, not a folder." if root.exists() else f"There is no folder {root}."
-        raise DatasetError(make_printable(words), hint=_LAYOUT)
+        if root.exists():
+            raise DatasetError(make_printable(f"{root} is a file, not a folder."), hint=describe_file(root))
+        raise DatasetError(make_printable(f"There is no folder {root}."), hint=_LAYOUT)
     parts = {name: paths for name in ("train", "test", *_SUBSTITUTES) if (paths := sorted(_part_files(root, name)))}
     if not parts:
         raise DatasetError(
@@ -259,8 +266,18 @@ def _labels(path: Path, file: pq.ParquetFile, name: str) -> NDArray[np.int64]:
         )
     column = _read_column(path, file, name)
     if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise DatasetError(f"{path}, row {row} has no label ({column.null_count} rows have none).")
+        rows = np.flatnonzero(column.is_null().to_numpy())
+        shown = ", ".join(map(str, rows[:_SHOWN])) + (", ..." if len(rows) > _SHOWN else "")
+        if len(rows) == len(column):
+            raise DatasetError(
+                f"{path}: column {name!r} is null in all {len(column):,} rows: the part has no labels.",
+                hint="Use a part whose labels are published, or name another column with --label-column.",
+            )
+        raise DatasetError(
+            f"{path}: column {name!r} is null in {len(rows):,} of {len(column):,} rows: {shown} (counted from 0).",
+            hint="Leave out the rows without a label, for example with pyarrow: "
+            f"table.filter(table[{name!r}].is_valid()). Or name another column with --label-column.",
+        )
     # Not column.to_numpy(), which imports pandas; that import would take longer than everything else.
     values = np.concatenate([np.empty(0, kind.to_pandas_dtype()), *(np.from_dlpack(chunk) for chunk in column.chunks)])
     if values.size and values.max() > np.iinfo(np.int64).max:
@@ -302,11 +319,47 @@ def _may_be_attribute(field: pa.Field) -> bool:
     )
 
 
-def _class_names(schema: pa.Schema, label: str, known: tuple[str, ...] | None, path: Path) -> tuple[str, ...] | None:
-    names = _names_in(schema, label)
-    if names is not None and known is not None and known != names:
-        raise DatasetError(f"{path} names other classes than the files before it.")
-    return names or known
+def _renumber(
+    labels: NDArray[np.int64], stated: tuple[str, ...], names: tuple[str, ...], path: Path, notes: list[str]
+) -> NDArray[np.int64]:
+    """Bring a file's labels to the order of the first file's names, where both name the same classes.
+
+    Args:
+        labels: Its labels, N.
+        stated: Its names of classes, in the order of its labels.
+        names: Names in the first file that has some.
+        path: The file, for messages.
+        notes: Receives a note where labels are renumbered.
+
+    Raises:
+        DatasetError: If it names other classes.
+    """
+    if stated == names:
+        return labels
+    order = match_names(stated, names)
+    if order is None:
+        only = [name for name in stated if normalize_name(name) not in set(map(normalize_name, names))]
+        absent = [name for name in names if normalize_name(name) not in set(map(normalize_name, stated))]
+        difference = explain_difference(stated, names)
+        raise DatasetError(
+            f"{path} names other classes than the files before it: {_list_some(only)} only here, {_list_some(absent)} "
+            f"only there.{f' {difference}' if difference else ''}",
+            hint="Write the same names, in the same order, into the metadata of all files; number the labels by them.",
+        )
+    inside = (labels >= 0) & (labels < len(order))
+    if not inside.all():
+        return labels  # the check of labels names what is out of range
+    if order != sorted(order):
+        notes.append(
+            f"{path.name} numbers its classes in another order than the first file "
+            f"({describe_order(stated, names, order)}); its labels were renumbered by the names in its metadata."
+        )
+    return np.array(order, dtype=np.int64)[labels]
+
+
+def _list_some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(make_printable(name)) for name in names[:_SHOWN])
+    return (shown + (", ..." if len(names) > _SHOWN else "")) or "none"
 
 
 def _names_in(schema: pa.Schema, column: str) -> tuple[str, ...] | None:

@@ -6,13 +6,14 @@ import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from securitynet.datasets.base import ImageDataset
+from securitynet.devices import uses_bfloat16
 from securitynet.errors import TargetError
 from securitynet.files import hash_stably, read_with_digest, write_with_digest
 from securitynet.methods.context import Context
@@ -31,6 +32,9 @@ Arrays = dict[str, NDArray[Any]]
 FEWEST, FEWEST_HERE = 16, 256
 """Smallest batches where outputs decide what is queried next: for remote targets, and for local networks, where it is
 at most half of the usual batch."""
+
+Screen = Literal["none", "bf16", "auto"]
+"""Whether queries are sent to the network in bf16 first: never, always, or where that is faster."""
 
 _KEY_BYTES = 16
 
@@ -71,6 +75,10 @@ class QueryClient:
         self._keys: set[bytes] = set()
         self._known: dict[bytes, torch.Tensor] = {}
         self._recent: list[bytes] = []
+
+    def screens(self, screen: Screen) -> bool:
+        """Whether queries are sent in bf16 first, if the target can be queried so."""
+        return screen == "bf16" or (screen == "auto" and uses_bfloat16("auto", self.target.backend.device))
 
     def know(self, images: torch.Tensor, outputs: torch.Tensor) -> None:
         """Remember raw outputs, N×K, of images, N×C×H×W."""

@@ -17,7 +17,7 @@ from securitynet.detectors._neo import regions as _regions
 from securitynet.detectors._neo.colours import find_dominant_colours
 from securitynet.detectors._neo.confirm import CandidateRegions, Confirmation
 from securitynet.detectors._neo.regions import Grid
-from securitynet.detectors._queries import Arrays, QueryClient, bound_margin
+from securitynet.detectors._queries import Arrays, QueryClient, Screen, bound_margin
 from securitynet.models.targets import heads
 from securitynet.models.targets.signals import Progress
 from securitynet.randomness import derive_seed
@@ -59,6 +59,7 @@ class Neo(InputFilter):
         screen: ``bf16``: query the network in bf16, and in its own precision only if the lead of the predicted logit is
             below a bound on the difference between the precisions, measured on held-out images. Predictions are the
             same, but a guided search may look at other places. For local networks only.
+            ``auto``: where bf16 is faster, see `securitynet.devices.uses_bfloat16`.
     """
 
     judges_tuning: ClassVar[bool] = False
@@ -78,8 +79,10 @@ class Neo(InputFilter):
     counted: Literal["others", "all"] = Field(
         default="others", description="Held-out images that count: of other predictions, or all."
     )
-    screen: Literal["none", "bf16"] = Field(
-        default="none", description="Query in bf16 first, and in full precision only where the prediction is in doubt."
+    screen: Screen = Field(
+        default="none",
+        description="Query in bf16 first, and in full precision only where the "
+        "prediction is in doubt; auto: where bf16 is faster.",
     )
 
     @property
@@ -143,7 +146,7 @@ class FittedNeo(FittedFilter):
         self.threshold = settings.confirmed
         self.grid = Grid((held_out.shape[2], held_out.shape[3]), settings.size)
         predictions = client.outputs(held_out, remember=True).argmax(dim=1)
-        deviations = client.deviations(held_out) if settings.screen == "bf16" else None
+        deviations = client.deviations(held_out) if client.screens(settings.screen) else None
         self.margin = None if deviations is None else bound_margin(deviations)
         self.confirmation = Confirmation(
             client, held_out, predictions, self.grid, settings.confirmed, settings.counted == "others", self.margin
@@ -153,7 +156,7 @@ class FittedNeo(FittedFilter):
         if self.margin is not None:
             note = f"Predicted in bf16 where the lead in logits is beyond {self.margin:.2g}, else in fp32."
             self.notes = (*self.notes, note)
-        elif settings.screen == "bf16":
+        elif client.screens(settings.screen):
             self.notes = (*self.notes, "The target cannot be queried in bf16.")
 
     def examine(self, images: torch.Tensor, rows: np.ndarray, purpose: str) -> Arrays:

@@ -14,7 +14,7 @@ from typing_extensions import override
 from securitynet.detectors._filters import InputFilter
 from securitynet.detectors._fitted_filter import CleanImages, FittedFilter, check_enough
 from securitynet.detectors._pieces import examine_in_pieces
-from securitynet.detectors._queries import Arrays, QueryClient, bound_margin
+from securitynet.detectors._queries import Arrays, QueryClient, Screen, bound_margin
 from securitynet.detectors._strip.both import FittedBoth
 from securitynet.detectors._strip.early_stop import DEVIATIONS, FEWEST_KNOWN, EarlyStopPredictor
 from securitynet.metrics import filtering
@@ -60,6 +60,7 @@ class Strip(InputFilter):
         screen: ``bf16``: with ``stop_early``, query the network in bf16, and in its own precision only for images whose
             mean entropy is closer to the threshold than a bound on the difference between the precisions, measured on
             clean images. For local networks only.
+            ``auto``: where bf16 is faster, see `securitynet.devices.uses_bfloat16`.
     """
 
     costs: ClassVar[str | None] = "queries the target with many superpositions of each of thousands of images"
@@ -78,8 +79,10 @@ class Strip(InputFilter):
         default=False,
         description="no; certain: stop once the verdict is certain; likely: also pass images by prediction.",
     )
-    screen: Literal["none", "bf16"] = Field(
-        default="none", description="With stop_early, query in bf16 first, and in full precision only in doubt."
+    screen: Screen = Field(
+        default="none",
+        description="With stop_early, query in bf16 first, and in full precision "
+        "only in doubt; auto: where bf16 is faster.",
     )
 
     @field_validator("stop_early", mode="before")
@@ -177,7 +180,7 @@ class FittedStrip(FittedFilter):
             )
             return np.asarray(pieces["entropies"])
 
-        screened = self.settings.screen == "bf16" and self.client.half is not None
+        screened = self.client.screens(self.settings.screen) and self.client.half is not None
         # A quantile needs exact values near itself only; a normal fit needs all.
         coarse = screened and self.settings.threshold == "quantile"
         entropies = measured(rows, half=coarse)
@@ -195,7 +198,7 @@ class FittedStrip(FittedFilter):
                     means[doubtful] = measured(np.flatnonzero(doubtful), half=False).mean(axis=1)
                 self._choose(means)
             self.notes = (*self.notes, f"Decided in bf16 beyond {self.margin:.2g} bits of the threshold, else in fp32.")
-        elif self.settings.screen == "bf16":
+        elif self.client.screens(self.settings.screen):
             self.notes = (*self.notes, "The target cannot be queried in bf16.")
         picks = self._picked(rows, "calibration").numpy()
         self._rank(picks, entropies)

@@ -93,7 +93,12 @@ def _describe_auc(
     unit: membership.Unit = membership.RECORDS,
 ) -> FamilyEvidence:
     value, high = _ends(auc)[1:]
-    reversed_ = "Members score lower than non-members; an adversary who knows that reverses the scores."
+    attack = auc.name.removeprefix("membership.").removesuffix(".auc")
+    reversed_ = (
+        f"Members score lower than non-members in {attack}; an adversary who knows that reverses the scores, and "
+        f"has an AUC of {1 - value:.2f}. If {attack} is your own and its scores are losses or distances, let it return "
+        "them with the opposite sign (-scores): higher must mean member."
+    )
     return FamilyEvidence(
         scale="membership.auc",
         measurement=auc,
@@ -104,7 +109,10 @@ def _describe_auc(
             f"Shown one {unit.one} from the training set and one from outside, an attacker points to the right one "
             f"{_of_hundred(value)} times; guessing is right 50 times."
         ),
-        nothing="No attack that ran does better than guessing at telling who was in the training set.",
+        nothing=(
+            "No attack that ran does better than guessing at telling who was in the training set"
+            f"{' with its scores as they are' if high < 0.5 else ''}."
+        ),
         obstacle=obstacle or (reversed_ if high < 0.5 else None),
         blocks=blocks,
     )

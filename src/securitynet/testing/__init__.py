@@ -211,7 +211,13 @@ def check_scores(output: Output) -> None:
     measurements = _measure(output)
     for name, least in (("auc", 0.6), ("balanced-accuracy", 0.55)):
         low = measurements[name].low
-        _require(low is not None and low > least, f"{name} on an overfitted target is {measurements[name].value}")
+        value, high = measurements[name].value, measurements[name].high
+        sign = (
+            "; members score lower, where higher must mean member: return the scores with the opposite sign"
+            if name == "auc" and high is not None and high < 0.5
+            else ""
+        )
+        _require(low is not None and low > least, f"{name} on an overfitted target is {value}{sign}")
 
 
 def check_chance_on_null(attack: Method, case: Case, threat_model: ThreatModel, *, cache: Path | None = None) -> None:

@@ -123,6 +123,7 @@ def test_files_that_cannot_be_read(weights, tmp_path):
     weights.write_bytes(content[: len(content) // 2])
     errors(ModelError, "damaged or cut short", weights=weights)
     errors(ModelError, "There is no file", weights=tmp_path / "absent.th")
+    errors(ModelError, f"Write --weights {tmp_path}/absent.th", weights=f"file://{tmp_path}/absent.th")
     errors(ModelError, "is a folder", "w.th", weights=tmp_path)
     errors(ModelError, "has no weights of its own", "--weights")
 
@@ -255,6 +256,21 @@ def test_posteriors_in_percent(dataset, head):
     assert any("sum to 100" in note for note in target.notes)
     with torch.inference_mode():
         torch.testing.assert_close(target.posteriors(images), net(images.float() / 255).softmax(dim=1))
+
+
+def test_percentages_are_noticed(tmp_path):
+    torch.manual_seed(0)
+    net = Soft(nn.Identity())
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    last = "nn.Sequential(nn.Softmax(dim=1), nn.Hardtanh(0, 1), type('Percent', (nn.Module,), "
+    last += "{'forward': lambda self, x: 100 * x})())"
+    images = dataset_of().images
+    reference, weights = factory(tmp_path, last), tmp_path / "w.safetensors"
+    target = load_target(reference, weights=weights, dataset=dataset_of(), normalize="none")
+    assert target.head == "probabilities" and any("sum to 100" in note for note in target.notes)
+    with torch.inference_mode():
+        expected = net(images.float() / 255).softmax(dim=1)
+    torch.testing.assert_close(target.posteriors(images), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_sigmoid_is_noticed(tmp_path):

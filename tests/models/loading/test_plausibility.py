@@ -84,6 +84,22 @@ def test_the_names_of_classes_tell():
     assert np.array_equal(found.order, order)
 
 
+def test_names_are_the_same_in_another_unicode_form():
+    model_names = ("dog", "e\u0301te\u0301", "cat")
+    names = ("cat", "dog", "\u00e9t\u00e9")
+    found = find_class_order(*simulate([2, 0, 1], classes=3, count=60), names, model_names)
+    assert found.words.startswith("by the names of its classes")
+
+
+def test_at_chance_names_in_another_order_are_said():
+    """A weak model shows no order, but the names do."""
+    predicted, labels = simulate(accuracy=0.0, count=400)
+    swapped = (NAMES[1], NAMES[0], *NAMES[2:])
+    found = failed(predicted, labels, NAMES, model_names=swapped)
+    assert found.keys() == {"chance"}
+    assert "automobile is 1 in the dataset and 0 in the model" in found["chance"].note
+
+
 @pytest.mark.parametrize("classes", [2, 10, 50])
 @pytest.mark.parametrize("accuracy", [0.0, 0.1, 0.4, 0.9])
 def test_no_order_is_seen_where_there_is_none(classes, accuracy):
@@ -93,6 +109,30 @@ def test_no_order_is_seen_where_there_is_none(classes, accuracy):
         for seed in range(30)
     ]
     assert sum(seen) == 0
+
+
+def test_scores_of_which_the_lowest_is_meant():
+    """Distances to the classes; that the farthest class is always the same one makes no other order of the classes."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 400)
+    around = np.abs((np.arange(10) - labels[:, None] + 5) % 10 - 5) + generator.random((400, 10))
+    centres = generator.normal(size=(10, 4))
+    images = centres[labels] + 0.3 * generator.normal(size=(400, 4))
+    scattered = np.square(images[:, None] - centres).sum(axis=2)
+    for distances in (around, scattered):
+        found = failed(distances.argmax(axis=1), labels, NAMES, lowest=distances.argmin(axis=1))
+        assert found.keys() == {"sign", "chance"}
+        right = float((distances.argmin(axis=1) == labels).mean())
+        assert "return -scores" in found["sign"].note and f"lowest score is right for {right:.1%}" in found["sign"].note
+        assert "the sign of its scores" in found["chance"].note and "--normalize" not in found["chance"].note
+
+
+def test_the_lowest_score_of_a_good_model_says_nothing():
+    predicted, labels = simulate()
+    assert not failed(predicted, labels, NAMES, lowest=(labels + 1) % 10)
+    predicted, labels = simulate(order=[1, 0], classes=2)
+    found = failed(predicted, labels, ("a", "b"), lowest=1 - predicted)
+    assert "sign" not in found and "the lower one is meant" in found["class order"].note
 
 
 def test_no_images_say_nothing():

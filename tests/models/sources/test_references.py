@@ -59,6 +59,8 @@ def test_every_scheme_has_an_example_that_parses():
         ("hf:a/b/c", "owner/name"),
         ("ftp://host/model", "Endpoints are written"),
         ("http:host", "not an address"),
+        ("file:///home/me/a%20b.onnx", "Write /home/me/a b.onnx"),
+        ("onnx:file:///home/me/a.onnx", "Write onnx:/home/me/a.onnx"),
         ("http://", "Endpoints are written"),
     ],
 )
@@ -66,6 +68,21 @@ def test_what_is_not_understood_says_what_may_be_meant(text, expected):
     with pytest.raises(ConfigurationError) as caught:
         parse_reference(text)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "right"), [(b"\x89HDF\r\n\x1a\n" + bytes(20), "keras"), (bytes(4) + b"TFL3" + bytes(20), "tflite")]
+)
+def test_a_file_of_another_kind_is_said_to_be_that(tmp_path, content, right):
+    path = tmp_path / "model"
+    path.write_bytes(content)
+    assert parse_reference(f"{right}:{path}").scheme == right
+    for wrong in {"keras", "tflite", "onnx"} - {right}:
+        with pytest.raises(ConfigurationError, match="another kind of model") as caught:
+            parse_reference(f"{wrong}:{path}")
+        assert caught.value.hint == f"Write {right}:{path}."
+    path.write_bytes(b"PK\x03\x04" + bytes(20))  # a new Keras file is a zip archive; its own reader says what is wrong
+    assert parse_reference(f"keras:{path}").scheme == "keras"
 
 
 def test_passwords_in_addresses_are_refused_and_not_repeated():

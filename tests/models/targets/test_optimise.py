@@ -56,7 +56,7 @@ def test_a_call_has_room_for_all_lanes_and_no_more_than_memory_allows():
     assert least < small <= 4 * least
     assert small * 3 * 32 * 32 <= 1 << 22
     large, least = size((3, 224, 224))
-    assert large == least
+    assert least <= large <= max(least, (1 << 21) // (3 * 224 * 224))
 
 
 class Tap(nn.Module):

@@ -270,6 +270,25 @@ def test_heads_at_extreme_values():
     assert torch.allclose(heads.to_posteriors(huge, "logits"), torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]))
 
 
+@pytest.mark.parametrize(("unit", "rounded"), [(100, False), (100, True), (1000, True), (255, False), (256, False)])
+def test_percentages_are_probabilities(unit, rounded):
+    """An endpoint that answers in percent: as logits, they would make every posterior 0 or 1."""
+    posteriors = torch.randn(30, 5, generator=torch.Generator().manual_seed(0)).mul(2).softmax(1)
+    outputs = (unit * posteriors).round() if rounded else unit * posteriors
+    assert heads.detect(outputs) == "probabilities" and heads.find_row_total(outputs) == pytest.approx(unit, rel=1e-6)
+    assert torch.allclose(heads.to_posteriors(outputs, "probabilities"), posteriors, atol=0.02)
+    kept = outputs.clamp_min(0.01)  # rounded to 0, logits say nothing
+    assert torch.allclose(heads.to_logits(kept, "probabilities").softmax(1), posteriors, atol=0.02)
+
+
+def test_scores_that_sum_to_nothing_in_particular_are_no_percentages():
+    generator = torch.Generator().manual_seed(0)
+    for outputs in (40 * torch.rand(30, 5, generator=generator), torch.full((30, 5), 7.3)):
+        assert heads.find_row_total(outputs) is None and heads.detect(outputs) == "logits"
+    signed = torch.tensor([[110.0, -10.0], [30.0, 70.0]])
+    assert heads.detect(signed) == "logits", "negative values are no percentages"
+
+
 def test_trained_looking_logits_are_not_taken_for_probabilities():
     logits = torch.rand(32, 10, generator=torch.Generator().manual_seed(0))
     assert heads.detect(logits) == "logits"

@@ -260,8 +260,8 @@ def test_bf16_rounds_the_passes_and_not_the_weights():
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_auto_is_bf16_where_the_processor_has_it(monkeypatch, supported):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+def test_auto_is_bf16_where_it_is_faster(monkeypatch, supported):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: supported)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported)
     for device in ("cpu", "cuda"):
         assert uses_bfloat16("auto", torch.device(device)) is supported

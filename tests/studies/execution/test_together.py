@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -22,7 +21,7 @@ from securitynet.results.store import TrialStore
 from securitynet.studies.definition.file import RunSettings
 from securitynet.studies.execution import run_options
 from securitynet.studies.execution.scheduler import find_group
-from study_box import FACTORY
+from study_box import run_together
 
 REAL = """
 [[attacks]]
@@ -30,23 +29,6 @@ name = ["correctness", "mlp-top3", "mlp-posteriors", "embedding-mlp"]
 threat_models = ["black-box/none", "black-box/partial", "white-box/partial"]
 """
 CHANGING = ("seconds", "environment", "finished", "digest", "arrays_digest")
-
-
-def write(box, attacks: str, names: str = "abcd"):
-    for name in names:
-        (box.folder / f"{name}.py").write_text(FACTORY.format(seed=ord(name)))
-    references = ", ".join(f'"python:{name}.py:make"' for name in names)
-    return box.write(attacks, models=f"[[models]]\nreference = [{references}]")
-
-
-def together(**settings) -> str:
-    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
-    return f"""
-[[attacks]]
-name = "membership.together"
-threat_models = ["black-box/none"]
-[attacks.settings]
-{lines}"""
 
 
 def read_results(out) -> dict[str, tuple[dict, dict]]:
@@ -61,7 +43,7 @@ def read_results(out) -> dict[str, tuple[dict, dict]]:
 
 
 def test_the_files_are_those_of_targets_that_were_attacked_alone(box):
-    write(box, REAL)
+    box.write_networks(REAL)
     assert box.run().failed == 0
     grouped = read_results(box.out)
     assert len(grouped) == 16
@@ -69,7 +51,7 @@ def test_the_files_are_those_of_targets_that_were_attacked_alone(box):
     for name in "abcd":
         shutil.rmtree(box.folder / "cache")
         shutil.rmtree(box.out)
-        write(box, REAL, name)
+        box.write_networks(REAL, name)
         assert box.run().failed == 0
         alone |= read_results(box.out)
     assert grouped.keys() == alone.keys()
@@ -82,20 +64,20 @@ def test_the_files_are_those_of_targets_that_were_attacked_alone(box):
 
 
 def test_all_targets_of_a_worker_run_in_one_task(box):
-    write(box, together())
+    box.write_networks(run_together())
     assert box.run().ok == 4
     assert [line.count("+") for line in box.log("together")] == [3] and not box.log("alone")
 
 
 def test_two_workers_divide_the_targets(box):
-    write(box, together(), "abcdefgh")
+    box.write_networks(run_together(), "abcdefgh")
     assert box.run(workers=2).ok == 8
     assert sum(line.count("+") + 1 for line in box.log("together")) + len(box.log("alone")) == 8
 
 
 @pytest.mark.parametrize("mode", ["raise", "kill"])
 def test_a_target_that_fails_fails_alone(box, mode):
-    write(box, together(bad="b.py", mode=mode, when="always"))
+    box.write_networks(run_together(bad="b.py", mode=mode, when="always"))
     status = box.run(attempts=1)
     assert (status.ok, status.failed) == (3, 1)
     assert len(box.log("together")) == 1 and len(box.log("alone")) == 4
@@ -105,21 +87,21 @@ def test_a_target_that_fails_fails_alone(box, mode):
 
 
 def test_a_target_that_cannot_be_opened_costs_no_other_of_its_group(box):
-    path = write(box, together())
+    path = box.write_networks(run_together())
     (box.folder / "c.py").write_text("def make():\n    raise ValueError('no such thing')\n")
     assert path.exists() and box.run().ok == 3
     assert [line.count("+") for line in box.log("together")] == [2]
 
 
 def test_what_a_killed_group_had_stored_stays_and_the_rest_runs_alone(box):
-    write(box, together(bad="c.py", mode="once-kill", when="storing"))
+    box.write_networks(run_together(bad="c.py", mode="once-kill", when="storing"))
     assert box.run(attempts=1).ok == 4
     assert len(box.log("together")) == 1
     assert sorted(line.split("/")[-1] for line in box.log("alone")) == ["python:c.py:make", "python:d.py:make"]
 
 
 def test_a_runner_that_is_killed_in_a_group_goes_on_with_what_is_not_stored(box):
-    write(box, together(bad="c.py", mode="hang", when="storing"))
+    box.write_networks(run_together(bad="c.py", mode="hang", when="storing"))
     runner = box.start("run", box.folder / "study.toml", "--out", box.out, "--workers", 1, "--threads", 1)
     try:
         while len(list((box.out / "trials").rglob("*.json"))) < 2:

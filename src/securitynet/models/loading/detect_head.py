@@ -34,9 +34,9 @@ def detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
 
 def note_scale(head: Head, outputs: torch.Tensor, notes: list[str]) -> None:
     """Say that probabilities are divided by the sum of their row where that is not 1."""
-    scale = heads.measure_scale(outputs) if head == "probabilities" else None
+    scale = heads.find_row_total(outputs) if head == "probabilities" else None
     if scale is not None and not 0.98 <= scale <= 1.02:
         notes.append(
-            f"the rows of probabilities sum to {scale:.4g} (on {len(outputs)} images), not to 1: each is divided by its "
-            "sum (--head logits if they are logits)."
+            f"the rows of probabilities sum to {scale:.4g} (on {len(outputs)} images), not to 1: each is divided by "
+            "its sum (--head logits if they are logits)."
         )

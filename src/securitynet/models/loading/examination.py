@@ -81,8 +81,9 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
     # These queries are not an adversary's, so they are counted only if they may cost money.
     view = target if paid else replace_preprocessing(target, target.preprocessing, query_counter=QueryCounter())
     examined = examine_constancy(view, images, findings, paid=paid, allow_random=allow_random)
-    predicted = query_outputs(examined, images).argmax(dim=1).numpy()
-    examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names)
+    outputs = query_outputs(examined, images)
+    predicted, lowest = outputs.argmax(dim=1).numpy(), outputs.argmin(dim=1).numpy()
+    examine_accuracy(findings, predicted, indices, dataset, model_names=target.class_names, lowest=lowest)
     return Target(
         examined.backend,
         head=target.head,
@@ -97,7 +98,13 @@ def examine(target: Target, dataset: ImageDataset, *, allow_random: bool = False
 
 
 def review_accuracy(
-    target: Target, predicted: NDArray[np.int64], labels: NDArray[np.int64], names: Sequence[str], stated: float | None
+    target: Target,
+    predicted: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    stated: float | None,
+    *,
+    lowest: NDArray[np.int64] | None = None,
 ) -> None:
     """Check a target's accuracy again, on all non-members instead of a sample; replace the earlier checks and notes.
 
@@ -107,10 +114,11 @@ def review_accuracy(
         labels: Their true classes, N int64.
         names: Names of the classes.
         stated: Stated test accuracy, in [0, 1]; by default the one known since loading.
+        lowest: Classes with the lowest scores, N int64; None if they are unknown.
     """
     if not len(labels):
         return
-    earlier = [check for check in target.checks if check.what in ("chance", "class order", "accuracy")]
+    earlier = [check for check in target.checks if check.what in ("chance", "sign", "class order", "accuracy")]
     warnings = {f"{WARNING}: {check.note}" for check in earlier}
     if stated is None:
         stated = next((float(check.said) for check in earlier if check.what == "accuracy"), None)
@@ -118,7 +126,8 @@ def review_accuracy(
         [note for note in target.notes if note not in warnings],
         [check for check in target.checks if check not in earlier],
     )
-    for check in check_accuracy(predicted, labels, names, model_names=target.class_names, stated=stated):
+    model_names = target.class_names
+    for check in check_accuracy(predicted, labels, names, model_names=model_names, stated=stated, lowest=lowest):
         findings.add(check)
     target.notes, target.checks = tuple(findings.notes), tuple(findings.checks)
 
@@ -215,6 +224,7 @@ def examine_accuracy(
     *,
     model_names: Sequence[str] = (),
     stated: float | None = None,
+    lowest: NDArray[np.int64] | None = None,
 ) -> None:
     """Check the accuracy of a target on a sample.
 
@@ -225,11 +235,13 @@ def examine_accuracy(
         dataset: The dataset with the labels.
         model_names: Names of the model's classes, if its source states them.
         stated: Stated test accuracy, in [0, 1]; None if there is none.
+        lowest: Classes with the lowest scores for the sample, N int64; None if they are unknown.
     """
     test = dataset.parts.get("test")
     if test is not None and len(inside := np.flatnonzero(np.isin(indices, test))):
         predicted, indices = predicted[inside], indices[inside]
+        lowest = None if lowest is None else lowest[inside]
     for check in check_accuracy(
-        predicted, dataset.labels[indices], dataset.class_names, model_names=model_names, stated=stated
+        predicted, dataset.labels[indices], dataset.class_names, model_names=model_names, stated=stated, lowest=lowest
     ):
         findings.add(check)

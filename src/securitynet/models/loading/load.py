@@ -289,6 +289,8 @@ def _examine_outputs(
             outputs = query_outputs(target, sample)
     indices = sample_indices(dataset, len(sample))
     predicted = outputs.argmax(dim=1).numpy()
+    # Normalisations are compared by the highest scores; the lowest would say something about the wrong one.
+    lowest = None if auto else outputs.argmin(dim=1).numpy()
     if auto:
         size = _PAID_TRIALS if opened.paid else SAMPLE
         choice = choose_normalization(target, dataset, size=size, bgr=not opened.paid, cache=options.cache)
@@ -296,7 +298,7 @@ def _examine_outputs(
         findings.notes.append(choice.note)
         indices, predicted = choice.indices, choice.table[0].predicted
     names = opened.class_names
-    examine_accuracy(findings, predicted, indices, dataset, model_names=names, stated=stated)
+    examine_accuracy(findings, predicted, indices, dataset, model_names=names, stated=stated, lowest=lowest)
     return target
 
 
@@ -335,7 +337,12 @@ def _check_classes(backend: Backend, options: LoadOptions, dataset: ImageDataset
     if dataset is not None and count != dataset.num_classes:
         raise TargetError(
             f"{backend.reference} has {count} classes; {dataset.reference} has {dataset.num_classes}.",
-            hint="Choose the dataset that the model was trained on.",
+            hint="Choose the dataset that the model was trained on."
+            + (
+                f" If the endpoint returns only its {count} highest scores, let it return those of all classes."
+                if backend.charges and count < dataset.num_classes
+                else ""
+            ),
         )
     if options.num_classes is not None and count != options.num_classes:
         raise TargetError(

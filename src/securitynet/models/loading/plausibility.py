@@ -13,6 +13,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from securitynet.datasets.class_names import explain_difference, normalize_name
 from securitynet.records import Check
 
 Labels = NDArray[np.int64]
@@ -24,6 +25,15 @@ _FEW = 100
 _LEVEL = 1e-3
 _PER_CLASS = 8
 _SHOWN = 3
+_RENUMBER = (
+    "To use the model's order, renumber the column of labels, or name the folders of classes so that they sort in it "
+    "(00_NAME, 01_NAME, ...)."
+)
+_REVERSE = (
+    "Scores that are distances, losses or energies must be given with the opposite sign, so that the highest "
+    "stands for the predicted class: let the model return -scores, or write -values to the array `logits` or the "
+    "columns logit_0, logit_1, ... of recorded outputs."
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ def check_accuracy(
     *,
     model_names: Sequence[str] = (),
     stated: float | None = None,
+    lowest: Labels | None = None,
 ) -> list[Check]:
     """Check the accuracy on images. The check against chance is always returned, the others only if they fail.
 
@@ -57,13 +68,26 @@ def check_accuracy(
         class_names: Names in the dataset, in the order of labels.
         model_names: Names of the model's classes in the order of its outputs, if its source states them.
         stated: Stated accuracy on such images, in [0, 1]; None if there is none.
+        lowest: Class with the lowest score of each image, N int64; None if it is unknown.
     """
     if not len(labels):
         return []
     accuracy = float((predicted == labels).mean())
     checks = []
     order = find_class_order(predicted, labels, class_names, model_names)
-    if order is not None:
+    reverse = None if lowest is None else _measure_reverse(predicted, labels, lowest, len(class_names), order)
+    if reverse is not None:
+        checks.append(
+            Check(
+                what="sign",
+                said="the highest score is that of the predicted class",
+                found=f"the lowest is, in {reverse:.4f} of the images",
+                agrees=False,
+                note="the sign of the model's scores seems to be reversed: the class with the lowest score is right "
+                f"for {reverse:.1%} of the images, that with the highest for {accuracy:.1%}. {_REVERSE}",
+            )
+        )
+    elif order is not None:
         checks.append(
             Check(
                 what="class order",
@@ -71,7 +95,12 @@ def check_accuracy(
                 found=order.words,
                 agrees=False,
                 note=f"the model numbers its classes in another order than the dataset: {order.words}. Accuracy is "
-                f"{accuracy:.1%}, and {order.accuracy:.1%} in that order.",
+                f"{accuracy:.1%}, and {order.accuracy:.1%} in that order. {_RENUMBER}"
+                + (
+                    " With two classes, scores of which the lower one is meant look the same."
+                    if _is_pair(order)
+                    else ""
+                ),
             )
         )
     agrees = stated is not None and not _is_far(accuracy, stated, len(labels))
@@ -88,6 +117,19 @@ def check_accuracy(
         )
     chance = compute_chance(labels, len(class_names))
     at_chance = _is_chance(accuracy, chance, len(labels)) and not agrees
+    reason = (
+        "the model may belong to another dataset, number its classes otherwise, or need another --normalize or "
+        "--input-size."
+        if reverse is None
+        else "the sign of its scores explains that."
+    )
+    named = (
+        explain_difference(class_names, model_names, ("in the dataset", "in the model"))
+        if reverse is None and order is None
+        else None
+    )
+    if named is not None:
+        reason += f" {named} {_RENUMBER}"
     checks.append(
         Check(
             what="chance",
@@ -95,8 +137,7 @@ def check_accuracy(
             found=f"{accuracy:.4f}",
             agrees=not at_chance,
             note=f"accuracy is {accuracy:.1%} on {len(labels):,} images, which is hardly better than chance "
-            f"({chance:.1%}): the model may belong to another dataset, number its classes otherwise, or need another "
-            "--normalize or --input-size."
+            f"({chance:.1%}): {reason}"
             if at_chance
             else None,
         )
@@ -115,6 +156,28 @@ def find_least_accuracy(chance: float) -> float:
     Untrained networks also do slightly better than chance, so "significantly better" would not be enough.
     """
     return chance + min(2 * chance, (1 - chance) / 6)
+
+
+def _measure_reverse(
+    predicted: Labels, labels: Labels, lowest: Labels, count: int, order: ClassOrder | None
+) -> float | None:
+    """Measure the accuracy of the lowest scores; None unless they explain the labels better than anything else does.
+
+    Of two classes the lowest score is the other prediction, which is an order of the classes.
+    """
+    right, reverse = predicted == labels, lowest == labels
+    accuracy = float(reverse.mean())
+    least = find_least_accuracy(compute_chance(labels, count))
+    # At a tie the sign is the likelier reason: in another order the lowest score is right by coincidence only.
+    if count < 3 or accuracy <= least or (order is not None and accuracy < order.accuracy):
+        return None
+    better, worse = int((reverse & ~right).sum()), int((right & ~reverse).sum())
+    significant = better > worse and scipy.stats.binomtest(better, better + worse).pvalue < _LEVEL
+    return accuracy if significant else None
+
+
+def _is_pair(order: ClassOrder) -> bool:
+    return len(order.order) == 2
 
 
 def _is_chance(accuracy: float, chance: float, count: int) -> bool:
@@ -196,7 +259,8 @@ def _by_names(class_names: Sequence[str], model_names: Sequence[str]) -> Labels 
 
 
 def _plain(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
+    # NFC first: an accent that is a character of its own is not alphanumeric, and must not be lost.
+    return "".join(character for character in normalize_name(name).casefold() if character.isalnum())
 
 
 def _assigned(predicted: Labels, labels: Labels, count: int) -> Labels:

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from securitynet.errors import ConfigurationError, SecurityNetError, suggest_names
-from securitynet.files import expand_home
+from securitynet.files import expand_home, read_file_address
 from securitynet.models.sources.foreign import explain_foreign
 from securitynet.models.sources.schemes import SCHEMES, Scheme
-from securitynet.models.sources.sniffing import recognise
+from securitynet.models.sources.sniffing import find_other_kind, recognise
 from securitynet.records import Record
 from securitynet.untrusted import MAX_SETTINGS, parse_json, read_bytes
 
@@ -129,10 +129,16 @@ def parse_reference(text: str) -> ModelReference:
         ConfigurationError: If it is not a reference; the message suggests what may have been meant.
     """
     text = text.strip()
-    if "://" in text:
-        return _parse_address(text)
     name, colon, rest = text.partition(":")
     scheme = SCHEMES.by_name.get(name) if colon else None
+    path = read_file_address(text if scheme is None else rest)
+    if path is not None:
+        raise ConfigurationError(
+            f"{text!r} names a file by an address; files of models are named by their path.",
+            hint=f"Write {path if scheme is None else f'{name}:{path}'}.",
+        )
+    if "://" in text:
+        return _parse_address(text)
     if scheme is None:
         return _parse_path(text, name if colon else None)
     if scheme.address:
@@ -142,6 +148,11 @@ def parse_reference(text: str) -> ModelReference:
     match = re.fullmatch(r"(?P<name>.+)" if scheme.folders and is_path(rest) else scheme.pattern, rest)
     if match is None:
         raise ConfigurationError(f"{text!r} {scheme.mismatch}.", hint=f"Write {scheme.form}.")
+    other = find_other_kind(expand_home(match["name"]), scheme) if scheme.file else None
+    if other is not None:
+        raise ConfigurationError(
+            f"{text!r}: the content of this file is that of another kind of model.", hint=f"Write {other.name}:{rest}."
+        )
     return ModelReference(scheme=name, name=match["name"], detail=match.groupdict().get("detail") or None)
 
 

@@ -6,6 +6,7 @@ import fnmatch
 import zipfile
 from pathlib import Path
 
+from securitynet.errors import RefusedFile
 from securitynet.models.sources.schemes import SCHEMES, Scheme
 from securitynet.untrusted import open_regular
 
@@ -32,6 +33,21 @@ def recognise(path: Path) -> Scheme | None:
             return scheme
     suffix = path.suffix.lower()
     return next((scheme for scheme in schemes if suffix in scheme.suffixes), None)
+
+
+def find_other_kind(path: Path, stated: Scheme) -> Scheme | None:
+    """The scheme whose first bytes a file has, where it has not those of the stated one; None if there is none."""
+    try:
+        with open_regular(path) as stream:
+            head = stream.read(_HEAD)
+    except (OSError, RefusedFile):
+        return None  # opening it as what is stated says more
+    marked = [
+        scheme
+        for scheme in SCHEMES.schemes
+        if any(head[offset : offset + len(mark)] == mark for offset, mark in scheme.magic)
+    ]
+    return None if stated in marked or not marked else marked[0]
 
 
 def _has_members(scheme: Scheme, names: list[str]) -> bool:

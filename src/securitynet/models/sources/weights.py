@@ -12,6 +12,7 @@ import io
 import pickle
 import pickletools
 import re
+import shlex
 import struct
 import warnings
 import zipfile
@@ -27,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from typing_extensions import override
 
 from securitynet.errors import ModelError, RefusedFile, UnsafeFile
+from securitynet.files import read_file_address
 from securitynet.models.sources.safetensors_names import check_names
 from securitynet.models.sources.storages import check_storages
 from securitynet.models.sources.weight_sets import choose_set, list_other_parts
@@ -138,7 +140,9 @@ def state_checksum(state: Mapping[str, torch.Tensor], architecture: str = "") ->
 
 def _read(path: Path) -> Any:
     if not path.exists():
-        raise ModelError(f"There is no file {path}.", hint="Check the path given with --weights.")
+        plain = read_file_address(str(path))
+        hint = "Check the path given with --weights." if plain is None else f"Write --weights {shlex.quote(plain)}."
+        raise ModelError(f"There is no file {path}.", hint=hint)
     if path.is_dir():
         files = sorted(
             p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")

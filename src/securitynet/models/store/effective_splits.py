@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets import splits
 from securitynet.datasets.base import ImageDataset
+from securitynet.datasets.class_names import explain_difference
 from securitynet.datasets.splits import Splits
 from securitynet.errors import SplitError
 from securitynet.models.store.model_record import TargetRecord
@@ -68,9 +69,10 @@ def restore_splits(trained: TargetRecord, dataset: ImageDataset, *, known: float
     """
     stated = trained.split
     if trained.dataset.fingerprint != dataset.fingerprint:
+        named = explain_difference(dataset.class_names, trained.class_names, ("now", "in training"))
         raise SplitError(
             f"This model was trained on {trained.dataset.reference}, in another version than {dataset.reference} as "
-            "loaded now, so its members are unknown.",
+            f"loaded now, so its members are unknown.{f' {named}' if named else ''}",
             hint="Load the dataset as it was for training (same --channels, --image-size, --limit), or choose "
             "--split public or four-way yourself.",
         )

@@ -33,8 +33,8 @@ def detect(outputs: torch.Tensor) -> Head:
     """Detect the kind of raw outputs from their values.
 
     Probabilities are non-negative and sum to 1 in each row, or to another number that is the same for all rows
-    (`measure_scale`): percentages, votes of an ensemble, bytes of a quantised softmax. Log-probabilities are non-positive, and their exponentials
-    sum to 1. The logits of a trained network satisfy neither over a whole sample.
+    (`find_row_total`): percentages, votes of an ensemble, bytes of a quantised softmax. Log-probabilities are
+    non-positive, and their exponentials sum to 1. The logits of a trained network satisfy neither over a whole sample.
 
     Args:
         outputs: N×K raw outputs, N at least 1. Rounding of half precision is tolerated: 2% of the sum.
@@ -50,11 +50,11 @@ def detect(outputs: torch.Tensor) -> Head:
     sums = values.exp().sum(dim=1)
     if values.max() <= _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
         return "log-probabilities"
-    return "logits" if measure_scale(outputs) is None else "probabilities"
+    return "logits" if find_row_total(outputs) is None else "probabilities"
 
 
-def measure_scale(outputs: torch.Tensor) -> float | None:
-    """The number to which all rows of outputs sum where they are probabilities times it, such as 100 for percentages.
+def find_row_total(outputs: torch.Tensor) -> float | None:
+    """Find the number to which all rows sum where outputs are probabilities times it, such as 100 for percentages.
 
     Logits that are never negative (of a last ReLU) vary in their sum about as much as they vary one by one; here the
     sum hardly varies, and the outputs do. Outputs that are alike for all images show nothing.

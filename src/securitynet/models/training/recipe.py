@@ -117,7 +117,7 @@ class RecipeOptions(Record):
     precision: PrecisionName = Field(
         default="fp32",
         exclude_if=lambda value: value == "fp32",
-        description="Arithmetic of the passes through the network: fp32, bf16, or bf16 where the processor has it "
+        description="Arithmetic of the passes through the network: fp32, bf16, or bf16 where that is faster "
         "(auto). Weights are float32 in any case.",
     )
     seed: int = Field(

@@ -14,6 +14,7 @@ from securitynet.studies.definition.targets import TargetPlan
 _CHECKED = {
     "answers": "outputs, which vary for the same image",
     "chance": "accuracy, which is hardly better than chance",
+    "sign": "scores, whose sign is reversed",
     "class order": "class order, which is not the dataset's",
     "accuracy": "accuracy, which is not the stated one",
     "checksum": "weights, which are not those that are stated",

@@ -221,6 +221,10 @@ def change(**fields):
         ((200, b'{"outputs": [', ()), "did not return JSON"),
         ((200, b"<html>hello</html>", ()), "did not return JSON.*html"),
         ((200, b"[]", ()), "returned no 'outputs'"),
+        (
+            (200, b'{"predictions": [[0.1, 0.9]]}', ()),
+            r"It returned '\{\"predictions\": .*from Python: .*ask\(images\)",
+        ),
         ((200, {"outputs": []}, ()), "no float output"),
         (change(shape=[19, CLASSES]), r"returned an output of shape \[19, 4\] for 20 images"),
         (change(shape=[20, CLASSES, 2, 2]), "one row of class scores each"),

@@ -200,6 +200,7 @@ def with_nan():
     ("arrays", "words"),
     [
         ({"labels": LABELS}, "holds none of the arrays"),
+        ({"posteriors": 100 * POSTERIORS, "labels": LABELS}, "sum to 100 in every row: divide them by it"),
         ({"posteriors": POSTERIORS, "logits": LOGITS.numpy(), "labels": LABELS}, "posteriors and logits"),
         ({"posteriors": POSTERIORS}, "holds no labels.*column 'label'"),
         ({"posteriors": LOGITS.numpy(), "labels": LABELS}, "row 0 sums to .*name the array 'logits'"),

@@ -11,6 +11,7 @@ import pandas
 import pytest
 
 from securitynet.results.store import TrialStore
+from study_box import run_together
 
 ray = pytest.importorskip("ray")
 
@@ -112,3 +113,25 @@ mode = ["ok", "raise", "exit", "hang"]
     assert "RuntimeError" in results["raise"].reason
     assert "2 times" in results["exit"].reason
     assert "time limit" in results["hang"].reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["ok", "once-kill"])
+def test_trials_of_several_targets_run_in_one_task_on_a_cluster(cluster, make_box, mode):
+    box, nodes, _ = cluster
+    attacks = run_together(bad="c.py", mode=mode, when="storing")
+    box.write_networks(attacks, "abcdefgh")
+    done = box.call("run", box.folder / "study.toml", "--out", box.out, "--executor", "ray", "--address", nodes.address,
+                    "--workers", 2)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    groups = [line.count("+") + 1 for line in box.log("together")]
+    assert groups and max(groups) > 1
+    if mode == "ok":
+        assert sum(groups) + len(box.log("alone")) == 8
+    here = make_box("here")
+    here.write_networks(run_together(bad="c.py", mode="ok", when="storing"), "abcdefgh")
+    assert here.run().ok == 8
+    if mode == "ok":
+        pandas.testing.assert_frame_equal(here.table(), box.table())
+    else:
+        assert len(list(TrialStore(box.out))) == 8

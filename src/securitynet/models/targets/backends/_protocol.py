@@ -232,7 +232,12 @@ def read_response(content: bytes, count: int, shown: str, output_name: str | Non
         ) from error
     outputs = body.get("outputs") if isinstance(body, dict) else None
     if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
-        raise TargetError(f"{shown} returned no 'outputs': it does not speak the Open Inference Protocol.")
+        raise TargetError(
+            f"{shown} returned no 'outputs': it does not speak the Open Inference Protocol. It returned "
+            f"{content[:60].decode('utf-8', 'replace')!r}{'...' if len(content) > 60 else ''}.",
+            hint="Ask any other service from Python: securitynet.assess(ask, train, test), where ask(images) returns a "
+            "row of posteriors or logits of all classes for each image; or record them (outputs:recorded.npz).",
+        )
     if output_name is not None:
         chosen = [o for o in outputs if o.get("name") == output_name]
     else:
@@ -243,7 +248,8 @@ def read_response(content: bytes, count: int, shown: str, output_name: str | Non
         wanted = f"output {output_name!r}" if output_name else "float output of a row per image"
         raise TargetError(
             f"{shown} returned no {wanted}.",
-            hint=f"Its outputs: {listed}. Attacks need posteriors or logits; labels alone are not enough.",
+            hint=f"Its outputs: {listed}. Attacks need posteriors or logits of all classes; labels alone are not "
+            "enough.",
         )
     return InferenceResponse(_rows(chosen[0], count, shown), _read_version(body.get("model_version")) or None)
 

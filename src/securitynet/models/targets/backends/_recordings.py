@@ -266,16 +266,12 @@ def _check_kind(outputs: NDArray[np.float32], head: Head, reference: str) -> Non
     wrong = np.flatnonzero((off > _SUM_TOLERANCE) | (values < -1e-6).any(axis=1))
     if len(wrong):
         first = int(wrong[0])
-        scale = heads.measure_scale(torch.from_numpy(outputs)) if head == "probabilities" else None
-        if scale is not None:
-            raise TargetError(
-                f"{reference} calls its values probabilities; each row sums to {scale:.4g} and not to 1.",
-                hint="Divide each row by its sum before recording it.",
-            )
         raise TargetError(
             f"{reference} calls its values {head}; in {len(wrong)} of {len(outputs)} rows they are not: row {first} "
             f"sums to {values[first].sum():.4g}{' and holds negative values' if (values[first] < 0).any() else ''}.",
-            hint="If they are logits, name the array 'logits' (.npz) or the columns logit_0, logit_1, ...",
+            hint=f"They sum to {total:g} in every row: divide them by it."
+            if (total := heads.find_row_total(torch.from_numpy(outputs))) is not None and head == "probabilities"
+            else "If they are logits, name the array 'logits' (.npz) or the columns logit_0, logit_1, ...",
         )
 
 

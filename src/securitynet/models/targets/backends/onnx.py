@@ -214,7 +214,8 @@ class OnnxBackend(Backend):
         if wanted is None and not usable:
             raise ModelError(
                 f"{self.reference} has no float output with one row of class scores per image.",
-                hint=f"Its outputs, for --output: {listed}.",
+                hint=f"Its outputs, for --output: {listed}. Attacks need posteriors or logits of all classes: export "
+                "the network without the ArgMax or TopK at its end.",
             )
         name = wanted or (fitting or usable)[0]
         if not _is_numeric(outputs[name], graph_outputs[name]):
