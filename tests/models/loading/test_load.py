@@ -241,6 +241,23 @@ def test_the_head_is_detected_and_right_afterwards(tmp_path, last, head, precisi
     assert any("--head says probabilities" in note for note in claimed.notes) == (head != "probabilities")
 
 
+@pytest.mark.parametrize("head", [None, "probabilities"])
+@pytest.mark.parametrize("dataset", [dataset_of(), None], ids=["images", "no images"])
+def test_posteriors_in_percent(dataset, head):
+    torch.manual_seed(0)
+    net = Soft(nn.Identity()).eval()
+    images = dataset_of().images
+
+    def ask(batch):
+        return 100 * net(batch).softmax(dim=1)
+
+    target = load_target(ask, dataset=dataset, normalize="none", head=head, input_size=16)
+    assert target.head == "probabilities"
+    assert any("sum to 100" in note for note in target.notes)
+    with torch.inference_mode():
+        torch.testing.assert_close(target.posteriors(images), net(images.float() / 255).softmax(dim=1))
+
+
 def test_percentages_are_noticed(tmp_path):
     torch.manual_seed(0)
     net = Soft(nn.Identity())

@@ -275,7 +275,7 @@ def test_percentages_are_probabilities(unit, rounded):
     """An endpoint that answers in percent: as logits, they would make every posterior 0 or 1."""
     posteriors = torch.randn(30, 5, generator=torch.Generator().manual_seed(0)).mul(2).softmax(1)
     outputs = (unit * posteriors).round() if rounded else unit * posteriors
-    assert heads.detect(outputs) == "probabilities" and heads.find_row_total(outputs) == unit
+    assert heads.detect(outputs) == "probabilities" and heads.find_row_total(outputs) == pytest.approx(unit, rel=1e-6)
     assert torch.allclose(heads.to_posteriors(outputs, "probabilities"), posteriors, atol=0.02)
     kept = outputs.clamp_min(0.01)  # rounded to 0, logits say nothing
     assert torch.allclose(heads.to_logits(kept, "probabilities").softmax(1), posteriors, atol=0.02)
@@ -295,6 +295,48 @@ def test_trained_looking_logits_are_not_taken_for_probabilities():
     assert heads.detect(-logits) == "logits"
     mixed = torch.cat([torch.full((1, 4), 0.25), torch.tensor([[0.9, 0.9, 0.1, 0.1]])])
     assert heads.detect(mixed) == "logits", "one row that sums to something else decides"
+
+
+def _votes(posteriors, voters=7):
+    drawn = torch.multinomial(posteriors, voters, replacement=True, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.one_hot(drawn, posteriors.shape[1]).sum(1).float()
+
+
+@pytest.mark.parametrize("count", [8, 256])
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        lambda p: 100 * p,
+        lambda p: (1000 * p).half().float(),
+        lambda p: (100 * p).round(),
+        lambda p: (1000 * p).round() / 10,
+        lambda p: (255 * p).round(),
+        lambda p: 2 * p,
+        _votes,
+    ],
+    ids=["percent", "per mille", "whole percent", "one decimal", "bytes", "sum of two", "votes"],
+)
+def test_probabilities_up_to_a_scale(scaled, count):
+    logits = torch.randn(count, 10, generator=torch.Generator().manual_seed(0)) * 3
+    outputs = scaled(logits.softmax(1))
+    assert heads.detect(outputs) == "probabilities"
+    expected = outputs / outputs.sum(1, keepdim=True)
+    torch.testing.assert_close(heads.to_posteriors(outputs, "probabilities"), expected)
+    torch.testing.assert_close(heads.to_logits(outputs, "probabilities").softmax(1), expected)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("count", [8, 256])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 10.0], ids=lambda spread: f"spread {spread}")
+def test_logits_that_are_never_negative_stay_logits(classes, count, spread):
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        logits = spread * torch.randn(count, classes, generator=generator)
+        shared = spread * torch.randn(count, 1, generator=generator)
+        for outputs in (logits.relu(), logits - logits.min(), (5 + logits).relu(), (5 + shared + 0.1 * logits).relu()):
+            assert heads.detect(outputs) == "logits"
+    constant = torch.rand(1, classes, generator=generator).expand(count, classes) * 40
+    assert heads.detect(constant) == "logits", "outputs alike for all images show nothing"
 
 
 def test_small_logits_are_no_sigmoids():

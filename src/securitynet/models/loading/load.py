@@ -20,6 +20,7 @@ from securitynet.devices import resolve_device
 from securitynet.errors import AccessDenied, ConfigurationError, TargetError, WeightsMismatch
 from securitynet.files import expand_home
 from securitynet.models.loading.check_options import check_head, check_numbers, check_options
+from securitynet.models.loading.detect_head import detect_head, doubt_head, note_scale
 from securitynet.models.loading.examination import (
     ExaminationResult,
     examine_accuracy,
@@ -36,10 +37,8 @@ from securitynet.models.sources.base import Progress
 from securitynet.models.sources.catalog import EntryModel, resolve_entry
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing, parse_normalization
 from securitynet.models.sources.references import parse_reference
-from securitynet.models.targets import heads
 from securitynet.models.targets.backends.base import Backend, LoadOptions, OpenedModel
 from securitynet.models.targets.backends.module import ModuleBackend
-from securitynet.models.targets.heads import Head
 from securitynet.models.targets.query_count import QueryCounter
 from securitynet.models.targets.target import Target
 from securitynet.records import Access, Check
@@ -270,9 +269,10 @@ def _examine_outputs(
     if options.head is None or not opened.paid or dataset is not None:
         outputs = query_outputs(target, sample)
         if options.head is None:
-            target.head = _detect_head(outputs, findings.notes)
+            target.head = detect_head(outputs, findings.notes)
         elif not opened.paid:
-            _doubt_head(options.head, outputs, findings.notes)
+            doubt_head(options.head, outputs, findings.notes)
+        note_scale(options.head or target.head, outputs, findings.notes)
     target.head = options.head or target.head
     _check_classes(opened.backend, options, dataset)
     if dataset is None or dataset.images is None:
@@ -357,35 +357,6 @@ def _sample(target: Target, opened: OpenedModel, options: LoadOptions, dataset: 
         most = min(_PAID_SAMPLE, options.max_queries or _PAID_SAMPLE) if opened.paid else HEAD_SAMPLE
         return dataset.batch(sample_indices(dataset, most))
     return _random_images(target, opened)
-
-
-def _doubt_head(stated: Head, outputs: torch.Tensor, notes: list[str]) -> None:
-    """Warn if the outputs contradict the head that the user states: scores would be wrong without any sign of it.
-
-    Logits and log-probabilities are treated alike: only confusing either with probabilities matters.
-    """
-    looks = heads.detect(outputs)
-    if (looks == "probabilities") != (stated == "probabilities"):
-        notes.append(f"WARNING: --head says {stated}; on {len(outputs)} images the outputs look like {looks}.")
-
-
-def _detect_head(outputs: torch.Tensor, notes: list[str]) -> Head:
-    head = heads.detect(outputs)
-    total = heads.find_row_total(outputs)
-    if total is not None:
-        notes.append(
-            f"the rows of the outputs sum to {total:g} (on {len(outputs)} images): they are taken as probabilities in "
-            "that unit, and divided by it (--head overrides)."
-        )
-    elif head != "logits":
-        notes.append(f"the model emits {head}, not logits (detected on {len(outputs)} images; --head overrides).")
-    elif heads.looks_like_sigmoid(outputs):
-        head = "sigmoid"
-        notes.append(
-            f"the outputs on {len(outputs)} images lie in [0, 1] without summing to 1: they are taken as sigmoids, and "
-            "logits are recovered from them (--head logits if they are logits)."
-        )
-    return head
 
 
 def _random_images(target: Target, opened: OpenedModel) -> torch.Tensor:

@@ -22,17 +22,19 @@ HEADS: tuple[Head, ...] = ("logits", "log-probabilities", "probabilities", "sigm
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 _TOLERANCE = 2e-2  # bfloat16 rounds a log-probability of -7 by 1.6%, the same way for all classes at worst
-_UNITS = (100, 256, 255, 1000)
-_UNIT_TOLERANCE = 2e-3  # tells 255 from 256
+_MOST_ROUNDING = 0.1  # of the sum of a row of whole numbers
+_LEAST_MOVE = 1e-4  # of the sum; outputs that vary less are alike for all images
+# Variance of the sum, as a share of the sum of the variances: about 1 for logits that vary independently.
+_MOST_SHARED = 0.01
 _NEAR_END = 0.2  # a trained sigmoid is surer than this of some class and of the absence of another
 
 
 def detect(outputs: torch.Tensor) -> Head:
     """Detect the kind of raw outputs from their values.
 
-    Probabilities are non-negative and sum to 1 in each row, or to 100 and the like (`find_row_total`). Log-
-    probabilities are non-positive, and their exponentials sum to 1. The logits of a trained network satisfy neither
-    over a whole sample.
+    Probabilities are non-negative and sum to 1 in each row, or to another number that is the same for all rows
+    (`find_row_total`): percentages, votes of an ensemble, bytes of a quantised softmax. Log-probabilities are
+    non-positive, and their exponentials sum to 1. The logits of a trained network satisfy neither over a whole sample.
 
     Args:
         outputs: N×K raw outputs, N at least 1. Rounding of half precision is tolerated: 2% of the sum.
@@ -45,29 +47,36 @@ def detect(outputs: torch.Tensor) -> Head:
     sums = values.sum(dim=1)
     if values.min() >= -1e-6 and values.max() <= 1 + _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
         return "probabilities"
-    if find_row_total(outputs) is not None:
-        return "probabilities"
     sums = values.exp().sum(dim=1)
     if values.max() <= _TOLERANCE and (sums - 1).abs().max() <= _TOLERANCE:
         return "log-probabilities"
-    return "logits"
+    return "logits" if find_row_total(outputs) is None else "probabilities"
 
 
 def find_row_total(outputs: torch.Tensor) -> float | None:
-    """Find the sum of probabilities that are written in percent, per mille or steps of a byte.
+    """Find the number to which all rows sum where outputs are probabilities times it, such as 100 for percentages.
+
+    Logits that are never negative (of a last ReLU) vary in their sum about as much as they vary one by one; here the
+    sum hardly varies, and the outputs do. Outputs that are alike for all images show nothing.
 
     Args:
-        outputs: N×K raw outputs.
+        outputs: N×K finite raw outputs.
 
     Returns:
-        The sum of the rows: 100, 1000, or the 255 or 256 steps of a byte; None if they sum to something else.
+        The median sum, above 0; None if the rows do not share one. Whole numbers may each be rounded by 0.5.
     """
     values = outputs.double()
     sums = values.sum(dim=1)
-    total = float(sums.median())
-    if values.min() < 0 or (sums - total).abs().max() > _TOLERANCE * total:
+    scale = float(sums.median())
+    if len(values) < 2 or values.shape[1] < 2 or scale <= 0 or float(values.min()) < -1e-6 * scale:
         return None
-    return next((float(unit) for unit in _UNITS if abs(total - unit) <= _UNIT_TOLERANCE * unit), None)
+    whole = bool((values == values.round()).all())
+    rounding = min(0.5 * values.shape[1], _MOST_ROUNDING * scale) if whole else 0.0
+    if float((sums - scale).abs().max()) > max(_TOLERANCE * scale, rounding):
+        return None
+    apart, together = float(values.var(dim=0).sum()), float(sums.var())
+    moves = apart > (_LEAST_MOVE * scale) ** 2
+    return scale if moves and together <= _MOST_SHARED * apart else None
 
 
 def looks_like_sigmoid(outputs: torch.Tensor) -> bool:
