@@ -8,7 +8,7 @@ from installed import needs_keras
 from securitynet.datasets.in_memory import dataset_from_objects
 from securitynet.errors import ModelError, TargetError
 from securitynet.models.loading.load import load_target
-from securitynet.models.sources.keras import import_keras
+from securitynet.models.sources.keras import ChannelsLast, import_keras
 
 
 def build(keras, shape=(8, 6, 1)):
@@ -57,6 +57,34 @@ def test_images_reach_it_with_channels_last(keras, dataset, tmp_path):
     assert inputs.grad is not None and bool(inputs.grad.abs().sum() > 0)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_augmentation_inside_the_model_is_off_as_in_its_own_predictions(keras, dataset, tmp_path):
+    """Keras' random layers are active by default; as a model's part, most tutorials put them first."""
+    layers, inner = keras.layers, build(keras)
+    augmented = keras.Sequential(
+        [layers.Input((8, 6, 1)), layers.RandomTranslation(0.3, 0.3), layers.RandomFlip(), inner]
+    )
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.part = inner
+
+        def call(self, inputs):  # states nothing about training
+            return self.part(inputs)
+
+    images = dataset.batch(np.arange(40))
+    pixels = images.permute(0, 2, 3, 1).numpy() / np.float32(255)
+    expected = inner.predict(pixels, verbose=0)
+    augmented.save(tmp_path / "model.keras")
+    for model in (augmented, f"keras:{tmp_path / 'model.keras'}"):
+        target = load_target(model, dataset=dataset, normalize="none", device="cpu")
+        assert next(check for check in target.checks if check.what == "answers").agrees
+        np.testing.assert_allclose(target.posteriors(images).numpy(), expected, atol=1e-5)
+    with torch.inference_mode():
+        own = ChannelsLast(Own()).eval()(images.float() / 255)
+    np.testing.assert_allclose(own.numpy(), expected, atol=1e-5)
 
 
 def test_its_digest_covers_weights_and_settings_and_not_the_names_that_keras_numbers(keras, dataset):

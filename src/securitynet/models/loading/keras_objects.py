@@ -11,7 +11,7 @@ from torch import nn
 
 from securitynet.errors import ModelError
 from securitynet.models.loading.content_digest import digest_network
-from securitynet.models.sources.keras import ChannelsLast
+from securitynet.models.sources.keras import ChannelsFirst, ChannelsLast
 from securitynet.models.sources.weights import state_checksum
 
 _PACKAGES = ("keras", "tf_keras", "tensorflow")
@@ -42,8 +42,7 @@ def take_channels_first(model: Any) -> nn.Module:
     """A Keras model behind a layer that passes it N×C×H×W images as it takes them."""
     layers = model._flatten_layers()
     if any(getattr(layer, "data_format", None) == "channels_first" for layer in layers):
-        network: nn.Module = model
-        return network
+        return ChannelsFirst(model)
     return ChannelsLast(model)
 
 

@@ -64,8 +64,8 @@ _MODULES = (
 _EXPORT = "Export the model to ONNX where it was made (tf2onnx, or model.export(FILE, format='onnx'))."
 
 
-class ChannelsLast(nn.Module):
-    """Passes N×C×H×W images to a network that takes N×H×W×C."""
+class ChannelsFirst(nn.Module):
+    """Passes N×C×H×W images to a Keras model as they are, and tells it whether it is trained."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -73,7 +73,16 @@ class ChannelsLast(nn.Module):
 
     @override
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.inner(images.permute(0, 2, 3, 1))  # type: ignore[no-any-return]
+        # Layers of random augmentation are active unless they are told otherwise, also after eval().
+        return self.inner(images) if self.training else self.inner(images, training=False)  # type: ignore[no-any-return]
+
+
+class ChannelsLast(ChannelsFirst):
+    """Passes N×C×H×W images to a Keras model that takes N×H×W×C, likewise."""
+
+    @override
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.permute(0, 2, 3, 1))
 
 
 def open_source(reference: ModelReference) -> NetworkSource:
@@ -142,7 +151,7 @@ def load_keras(path: Path, reference: str) -> tuple[nn.Module, int | None, tuple
     first = '"data_format": "channels_first"' in json.dumps(config)
     shape = _input_shape(model, reference)
     channels, size = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
-    return model if first else ChannelsLast(model), channels, (size[0], size[1])
+    return ChannelsFirst(model) if first else ChannelsLast(model), channels, (size[0], size[1])
 
 
 def _check_sizes(model: Any, path: Path, reference: str) -> None:
