@@ -118,3 +118,21 @@ def test_a_convolution_of_another_size_is_no_linear_layer(functions, tmp_path):
     torch.save({**state, "5.weight": torch.rand(3, 4, 2, 2)}, tmp_path / "w.pth")
     with pytest.raises(WeightsMismatch, match=r"5\.weight is 3×4×2×2 where 3×4 is expected"):
         load_target(f"python:{path}:make", weights=tmp_path / "w.pth", normalize="none", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: {**s, "5.lora_A.weight": torch.rand(2, 4), "5.lora_B.weight": torch.rand(3, 2)}, "merge_and_unload"),
+        (lambda s: {f"model_{i}.{key}": value for i in (1, 2) for key, value in s.items()}, "holds 2 networks"),
+        (lambda s: {**s, "aux.fc.weight": torch.rand(3, 4), "aux.fc.bias": torch.rand(3)}, "beside it aux.fc"),
+        (lambda s: {**s, "5.scale": torch.ones(1), "5.zero_point": torch.zeros(1)}, "quantised network"),
+    ],
+    ids=["adapters", "ensemble", "second head", "quantised"],
+)
+def test_files_of_another_kind_say_what_they_are(change, said, functions, tmp_path):
+    path, scope = functions
+    torch.save(change(scope["make"]().state_dict()), tmp_path / "w.pth")
+    with pytest.raises(WeightsMismatch, match="do not fit") as error:
+        load_target(f"python:{path}:make", weights=tmp_path / "w.pth", normalize="none", device="cpu")
+    assert said in error.value.hint

@@ -237,6 +237,7 @@ def test_other_archives_and_contents(tmp_path):
         (torch.zeros(3), "single tensor"),
         ({}, "holds no weights"),
         ({"w": torch.eye(3).to_sparse()}, "sparse"),
+        ({"w": torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.quint8)}, "quantised"),
     ):
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(ModelError, match=expected):

@@ -8,6 +8,7 @@ from torch import nn
 
 import securitynet
 from securitynet.errors import SecurityNetError, TargetError
+from securitynet.models.loading.load import load_target
 from securitynet.models.targets.outputs import AdaptedNetwork, adapt_outputs, expand_single, find_part
 
 SHAPE = (3, 8, 8)
@@ -58,10 +59,39 @@ def test_scores_are_found(form):
     expected = network.head(network.body(torch.ones(2, 192)))
     adapted, notes = adapt_outputs(network, SHAPE, classes=3, reference="net")
     if form in ("tensor", "auxiliary", "list of one"):
-        assert adapted is network and notes == []
+        assert adapted is network and len(notes) == (form == "auxiliary")
     else:
         assert torch.equal(adapted(torch.ones(2, *SHAPE)), expected)
         assert notes or form == "map of 1x1"
+
+
+def test_outputs_of_one_shape_are_counted():
+    network = Returns(lambda scores, features: [scores, scores + 1, scores + 2, features])
+    adapted, notes = adapt_outputs(network, SHAPE, classes=3, reference="net")
+    assert adapted is network
+    assert len(notes) == 1 and "3 outputs of shape 3; the first is taken" in notes[0] and "python:" in notes[0]
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_labels_are_told_from_scores(keepdim):
+    network = Returns(lambda scores, features: scores.argmax(1, keepdim=keepdim))
+    with pytest.raises(TargetError, match="labels of classes, not their scores") as error:
+        load_target(network, input_size=8, normalize="none", device="cpu")
+    assert "one_hot" in error.value.hint
+
+
+def test_a_second_argument_is_named():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(192, 3)
+
+        def forward(self, images, timestep):
+            return self.head(images.flatten(1)) + timestep
+
+    with pytest.raises(TargetError, match="needs more than images: its forward also takes 'timestep'") as error:
+        load_target(Two(), input_size=8, normalize="none", device="cpu")
+    assert "Wrap it" in error.value.hint
 
 
 def test_what_is_not_plain_is_refused_and_says_what_to_return():

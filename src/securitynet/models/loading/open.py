@@ -20,7 +20,7 @@ from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import BACKENDS
-from securitynet.models.sources.suggestions import suggest
+from securitynet.models.sources.suggestions import describe_kind, describe_surplus, suggest
 from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weight_digests import verify_weights
 from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
@@ -202,7 +202,9 @@ def _build(
     except WeightsMismatch as mismatch:
         match = find_shape(source, state, shape)
         if match is None:
-            raise WeightsMismatch(mismatch.message, hint=suggest(state, reference, shape.image_size)) from mismatch
+            hint = describe_kind(state) or describe_surplus(fitted.state, network.state_dict())
+            hint = hint or suggest(state, reference, shape.image_size)
+            raise WeightsMismatch(mismatch.message, hint=hint) from mismatch
         shape, counted = match[0], True
         _check_count(reference, shape.num_classes, options, dataset)
         network = fitting.build_quietly(source, shape, frozenset(match[1].state))

@@ -6,6 +6,7 @@ converted when a network is opened, so later code need not handle them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -98,6 +99,15 @@ def adapt_outputs(
     notes = []
     if part not in (None, 0):
         notes.append(f"the class scores are taken from {_described(part)} of what the network returns.")
+    alike = [value for value in _parts(result).values() if _is_rows(value) and value is not scores]
+    alike = [value for value in alike if value.shape == scores.shape]
+    if alike:
+        notes.append(
+            f"the network returns {1 + len(alike)} outputs of shape {'×'.join(map(str, scores.shape[1:]))}; "
+            f"{'the first' if part in (None, 0) else _described(part)} is taken for the class scores (to take another, "
+            "wrap the network in one whose forward returns that alone, and give it as python:FILE:FACTORY)."
+        )
+    check_labels(scores, reference)
     before_sigmoid = sigmoids.ends_in(scores)
     flat = flatten_scores(scores)
     if flat.ndim != 2 or len(flat) != _PROBE:
@@ -115,8 +125,25 @@ def adapt_outputs(
         notes.append("the network ends in a sigmoid; scores and gradients are those of the logits before it.")
     plain = part in (None, 0) and flat.shape == scores.shape and not before_sigmoid and single is None
     if plain:
-        return network, []
+        return network, notes
     return AdaptedNetwork(network, part=part, before_sigmoid=before_sigmoid, single=single), notes
+
+
+def check_labels(scores: Any, reference: str) -> None:
+    """Raise `TargetError` if a network returns whole numbers, which are classes and not their scores."""
+    if isinstance(scores, torch.Tensor) and not scores.is_floating_point():
+        raise TargetError(
+            f"{reference} returns whole numbers ({scores.dtype}, {'×'.join(map(str, scores.shape))}): labels of "
+            "classes, not their scores.",
+            hint="Leave out the argmax at its end. If labels are all that there is, return rows with a single 1, "
+            "torch.nn.functional.one_hot(labels, NUMBER_OF_CLASSES).float(), and assess with --defense label-only.",
+        )
+
+
+def describe_missing(error: Exception) -> str | None:
+    """Name the arguments that a network or a function lacked when it was called with images alone; None if none."""
+    found = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)", str(error))
+    return found[1] if isinstance(error, TypeError) and found else None
 
 
 def find_part(result: Any, classes: int | None, reference: str) -> Part:

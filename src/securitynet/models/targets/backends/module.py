@@ -14,7 +14,7 @@ from securitynet.errors import TargetError
 from securitynet.models.targets.backends.base import Backend
 from securitynet.models.targets.embeddings import Extract, choose_extractor
 from securitynet.models.targets.optimise import PreparedNetwork, prepare_network
-from securitynet.models.targets.outputs import take_scores
+from securitynet.models.targets.outputs import describe_missing, take_scores
 from securitynet.models.targets.threads import compute_equal_size, make_network_threads
 
 CALL_NUMBERS = 1 << 21
@@ -165,6 +165,13 @@ class ModuleBackend(Backend):
                 raise TargetError(
                     f"{self.reference} ran out of memory on a batch of {len(inputs)}.",
                     hint="Use a smaller --batch-size.",
+                ) from error
+            missing = describe_missing(error)
+            if missing is not None:
+                raise TargetError(
+                    f"{self.reference} needs more than images: its forward also takes {missing}.",
+                    hint="Wrap it in a network whose forward takes the images alone and fills in the rest, and give "
+                    "that as python:FILE:FACTORY.",
                 ) from error
             raise TargetError(
                 f"{self.reference} does not take {_describe_images(inputs)}: "
