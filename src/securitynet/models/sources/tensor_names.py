@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from securitynet.models.sources.plain_weights import align_linear, compute_plain_weights
 from securitynet.models.sources.preprocessing import Normalization
 from securitynet.models.sources.weight_sets import is_average
 
@@ -63,9 +64,11 @@ def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> MatchedSt
     """Rename the tensors in ``state`` to fit ``wanted`` best.
 
     The fit decides which wrappers to remove, since a network may itself have a part called ``model``. Only tensors
-    known not to belong to a network are left out; any others that do not fit stay, and are reported.
+    known not to belong to a network are left out; any others that do not fit stay, and are reported. Weights that a
+    file holds in parts, or as a 1×1 convolution in place of a linear layer, are brought to the network's form.
     """
     names = set(wanted)
+    state, computed = compute_plain_weights(state, names)
     best: dict[str, str] = {key: key for key in state}
     best_score = (-1, 0)
     for candidate in _renamings(state, names):
@@ -80,9 +83,10 @@ def fit_names(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> MatchedSt
     counters = [key for key in strangers if key.rpartition(".")[2] in _COUNTERS]
     state = {key: value for key, value in fitted.items() if key not in known and key not in counters}
     left = [*beside, *known]
+    state, aligned = align_linear(state, wanted)
     note = (f"left out of the file, as no part of the network: {_some(left)}.",) if left else ()
     stated = _normalization({**beside, **{key: fitted[key] for key in known}})
-    return MatchedState(state, (*_average_note(left, fitted | beside), *note), stated)
+    return MatchedState(state, (*_average_note(left, fitted | beside), *computed, *aligned, *note), stated)
 
 
 def separate_normalizer(state: StateDict) -> tuple[StateDict, Normalization | None]:
