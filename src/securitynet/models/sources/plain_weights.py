@@ -116,7 +116,7 @@ def _apply_mask(original: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | No
 def _scale_direction(length: torch.Tensor, direction: torch.Tensor) -> torch.Tensor | None:
     """Weight normalisation: the direction, of the given length along each axis on which lengths differ."""
     if length.ndim == 0:
-        return direction * (length / torch.linalg.vector_norm(direction))
+        return torch.mul(direction, length / torch.linalg.vector_norm(direction))
     if length.ndim != direction.ndim:
         return None
     pairs = list(zip(length.shape, direction.shape, strict=True))

@@ -379,11 +379,10 @@ def _check_count(path: Path, count: int) -> None:
 def _check_kind(value: torch.Tensor, key: str, path: Path) -> torch.Tensor:
     """A tensor, if a network can take its values: torch would drop the imaginary part of complex ones."""
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        hint = "Give the weights from before the quantisation, or export the network to ONNX (onnx:FILE) or TFLite."
-        raise ModelError(
-            f"{path}: {key} is a sparse, quantised or complex tensor ({value.dtype}), which is not supported.",
-            hint=hint if value.is_quantized else None,
+        hint = (
+            "Give the weights from before quantisation, or export the network to ONNX." if value.is_quantized else None
         )
+        raise ModelError(f"{path}: {key} is a sparse, quantised or complex tensor, which is not supported.", hint=hint)
     return value
 
 
