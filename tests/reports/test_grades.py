@@ -13,7 +13,7 @@ from securitynet.detectors import DETECTORS
 from securitynet.errors import NO_GRADIENTS
 from securitynet.metrics.evasion import WARNING
 from securitynet.records import FAMILIES, Access, Auxiliary, Check, Direction, Measurement
-from securitynet.reports.evidence import FamilyEvidence
+from securitynet.reports.evidence import FamilyEvidence, _describe_auc
 from securitynet.reports.families.evasion import write_sentences
 from securitynet.reports.first_screen import make_first_screen
 from securitynet.reports.grades import CORRECTED, _explain, add_grades, find_wrong_verdicts, grade_families
@@ -106,8 +106,14 @@ def test_scores_that_are_reversed_are_not_cleared(assessed):
     document = replace_auc(assessed[0], "membership.modified-entropy", 0.2, 0.15, 0.25)
     finding = membership_of(document)
     assert finding.grade == "undecided" and "reverses the scores" in finding.meaning
-    assert "lower than non-members in modified-entropy" in finding.meaning and "-scores" in finding.meaning
-    assert "AUC of 0.80" in finding.meaning
+    assert "lower than non-members in modified-entropy" in finding.meaning and "AUC of 0.80" in finding.meaning
+    assert "-scores" not in finding.meaning, "only scores of one's own may have the wrong sign"
+
+
+def test_reversed_scores_of_ones_own_attack_may_have_the_wrong_sign():
+    interval = {"value": 0.2, "low": 0.15, "high": 0.25, "n": 500, "method": "DeLong"}
+    found = _describe_auc(Measurement(name="membership.mine.auc", direction=Direction.LOWER, **interval), 1)
+    assert found.obstacle is not None and "-scores" in found.obstacle
 
 
 def test_every_proposed_command_is_one_that_the_command_line_accepts(assessed, null, broken, recorded):

@@ -46,6 +46,11 @@ def has_pictures(kind: str, name: str) -> bool:
     return bool(known["pictures"])
 
 
+def is_own(kind: str, name: str) -> bool:
+    """Whether a method is one of this package's: neither a plug-in's nor one that is not installed."""
+    return _look_up(kind, name)[1] is not None
+
+
 def write_known_methods() -> str:
     """The content of the file, as text."""
     kinds: dict[str, dict[str, Any]] = {}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from securitynet.assessments.known_methods import is_own
 from securitynet.metrics import evasion as evasion_metrics
 from securitynet.records import Measurement
 from securitynet.reports import verdict, words
@@ -95,10 +96,14 @@ def _describe_auc(
     value, high = _ends(auc)[1:]
     attack = auc.name.removeprefix("membership.").removesuffix(".auc")
     reversed_ = (
-        f"Members score lower than non-members in {attack}; an adversary who knows that reverses the scores, and "
-        f"has an AUC of {1 - value:.2f}. If {attack} is your own and its scores are losses or distances, let it return "
-        "them with the opposite sign (-scores): higher must mean member."
+        f"Members score lower than non-members in {attack}; an adversary who knows that reverses the scores, and has "
+        f"an AUC of {1 - value:.2f}."
     )
+    if not is_own("attack", f"membership.{attack}"):
+        reversed_ += (
+            " If its scores are losses or distances, let it return them with the opposite sign (-scores): higher must "
+            "mean member."
+        )
     return FamilyEvidence(
         scale="membership.auc",
         measurement=auc,

@@ -80,6 +80,12 @@ def test_labels_are_told_from_scores(keepdim):
     assert "one_hot" in error.value.hint
 
 
+def test_whole_numbers_for_each_class_are_scores():
+    network = Returns(lambda scores, features: (100 * scores).round().int())
+    target = load_target(network, input_size=8, normalize="none", device="cpu")
+    assert target.raw_outputs(torch.ones(2, *SHAPE)).shape == (2, 3)
+
+
 def test_a_second_argument_is_named():
     class Two(nn.Module):
         def __init__(self):

@@ -130,8 +130,11 @@ def adapt_outputs(
 
 
 def check_labels(scores: Any, reference: str) -> None:
-    """Raise `TargetError` if a network returns whole numbers, which are classes and not their scores."""
-    if isinstance(scores, torch.Tensor) and not scores.is_floating_point():
+    """Raise `TargetError` if a network returns a whole number an image: its class, and not the classes' scores."""
+    if not isinstance(scores, torch.Tensor) or scores.is_floating_point():
+        return
+    flat = flatten_scores(scores)
+    if flat.ndim == 2 and flat.shape[1] == 1:
         raise TargetError(
             f"{reference} returns whole numbers ({scores.dtype}, {'×'.join(map(str, scores.shape))}): labels of "
             "classes, not their scores.",

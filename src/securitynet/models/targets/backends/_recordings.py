@@ -118,7 +118,8 @@ def _read_npz(path: Path, reference: str) -> tuple[Head, _Raw]:
     if len(present) != 1:
         raise TargetError(
             f"{reference} holds {' and '.join(present) or 'none'} of the arrays {', '.join(ARRAYS)}; one is needed.",
-            hint=f"It holds: {', '.join(sorted(raw)) or 'nothing'}.",
+            hint=f"It holds: {', '.join(sorted(raw)) or 'nothing'}. The scores of all classes are needed (N×K); "
+            "losses or predicted classes alone are not enough.",
         )
     return ARRAYS[present[0]], {**raw, "outputs": raw[present[0]]}
 
