@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,18 +139,19 @@ def write_records(assessment: Assessment, path: Path) -> bool:
     writer = csv.writer(stream, lineterminator="\n")
     names = [f"{what}:{name}" for name in table.trials for what in ("score", "share")]
     writer.writerow(["record", "file", "member", "class", "prediction", "posterior", *names])
-    for row, record in enumerate(table.records):
-        posterior = table.posteriors[row]
-        pairs = np.stack([table.scores[row], table.shares[row]], axis=1).ravel()
+    classes = [escape_formula(name) for name in dataset.class_names]
+    pairs = np.stack([table.scores, table.shares], axis=2).reshape(len(table.records), -1)
+    columns = (table.records, table.is_member.astype(int), table.labels, table.predictions, table.posteriors, pairs)
+    for record, member, label, prediction, posterior, values in zip(*(one.tolist() for one in columns), strict=True):
         writer.writerow(
             [
-                int(record),
-                escape_formula(dataset.get_record_name(int(record))),
-                int(table.is_member[row]),
-                escape_formula(dataset.class_names[int(table.labels[row])]),
-                escape_formula(dataset.class_names[int(table.predictions[row])]),
-                "" if np.isnan(posterior) else f"{posterior:.6g}",
-                *("" if np.isnan(value) else f"{value:.9g}" for value in pairs),
+                record,
+                escape_formula(dataset.get_record_name(record)),
+                member,
+                classes[label],
+                classes[prediction],
+                "" if math.isnan(posterior) else f"{posterior:.6g}",
+                *("" if math.isnan(value) else f"{value:.9g}" for value in values),
             ]
         )
     with write_atomically(path) as out:
