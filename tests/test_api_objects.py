@@ -193,7 +193,7 @@ def test_a_callable_is_a_black_box_and_is_stored_for_this_process_only(project, 
     ("answer", "words"),
     [
         (lambda images: images.sum((1, 2, 3)), "one number for each image"),
-        (lambda images: images.flatten(1).argmax(1), "whole numbers"),
+        (lambda images: images.flatten(1).argmax(1), "a whole number for each image"),
         (lambda images: torch.zeros(3, 10), "for 64 images"),
         (lambda images: {}["absent"], "KeyError"),
         (lambda images: "cat", "not one row of class scores"),
@@ -203,6 +203,19 @@ def test_callables_that_return_no_scores_are_told_what_to_return(project, answer
     with pytest.raises(TargetError, match=words) as caught:
         securitynet.attacks.Loss()(answer, *project[1:])
     assert caught.value.hint
+
+
+def test_a_callable_that_counts_votes_returns_scores(project):
+    net, *data = project
+    members = [copy.deepcopy(net) for _ in range(3)]
+
+    def count_votes(images):
+        with torch.no_grad():
+            labels = torch.stack([member.eval()(images).argmax(1) for member in members])
+        return nn.functional.one_hot(labels, 10).sum(dim=0)
+
+    output = securitynet.attacks.Correctness()(count_votes, *data)
+    assert 0.5 < output.measure()["auc"].value <= 1
 
 
 def test_records_that_the_network_never_saw_are_not_told_apart(project):
