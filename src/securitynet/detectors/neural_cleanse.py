@@ -21,6 +21,7 @@ from securitynet.detectors._neural_cleanse.label_search import SearchPlan, Searc
 from securitynet.detectors._neural_cleanse.trigger_search import SearchRules
 from securitynet.detectors._neural_cleanse.triggers import MOST_PICTURES, Triggers
 from securitynet.detectors.base import Detector, list_clean_images
+from securitynet.devices import uses_bfloat16
 from securitynet.errors import ConfigurationError
 from securitynet.methods.context import Context
 from securitynet.methods.data import TrialData
@@ -103,9 +104,10 @@ class NeuralCleanse(Detector):
     reference: int = Field(
         default=0, ge=0, description="Clean models, trained like the target, to compare with; 19 resolve 5%."
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Literal["fp32", "bf16", "auto"] = Field(
         default="fp32",
-        description="Precision of the network's passes; with bf16, labels that stand out are searched again in fp32.",
+        description="Precision of the network's passes; auto: bf16 where that is faster. With bf16, labels that stand "
+        "out are searched again in fp32.",
     )
     light: float = Field(
         default=0.0,
@@ -268,7 +270,8 @@ class NeuralCleanse(Detector):
         """
         rules = SearchRules(self.cost_rules, self.learning_rate, self.batch_size, seed, int(self.light * plan.epochs))
         key = key or {}
-        fast = _in_precision(target, "bf16") if self.precision == "bf16" else target
+        half = uses_bfloat16(self.precision, target.backend.device)
+        fast = _in_precision(target, "bf16") if half else target
         result = search_labels(fast, images, plan, rules, key, cache, report_progress)
         failed = result.labels[np.isinf(result.norms)].tolist() if rules.light_epochs else []
         if failed:  # perhaps because fewer of the epochs count

@@ -83,7 +83,9 @@ class CallableBackend(Backend):
         rows = flatten_scores(scores)
         if not scores.is_floating_point() and rows.ndim == 2 and rows.shape[1] == 1:
             hint = f"{_ROWS} One that only names classes returns one-hot rows of floating-point numbers."
-            raise TargetError(f"{self.reference} returns a whole number for each image ({scores.dtype}), not scores.", hint=hint)
+            raise TargetError(
+                f"{self.reference} returns a whole number for each image ({scores.dtype}), not scores.", hint=hint
+            )
         if rows.ndim == 2 and rows.shape[1] == 1:
             raise TargetError(
                 f"{self.reference} returns one number for each image.",
