@@ -485,6 +485,15 @@ def test_bf16_is_verified_where_a_verdict_rests_on_it(backdoored, digits):
     assert int(quick.norms.argmin()) == int(exact.norms.argmin()) == 1
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_is_bf16_where_that_is_faster(monkeypatch, faster):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: faster)
+    images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    detector = NeuralCleanse(**QUICK, precision="auto")
+    result = detector.search(small_target(classes=6), images, SearchPlan(classes=6, epochs=3))
+    assert bool(result.verified.all()) is not faster, "labels that decide nothing are not searched again"
+
+
 def test_clean_models_trained_likewise_to_compare_with(innocent, digits, tmp_path):
     trained = train_facts(digits)
     data = dataclasses.replace(data_of(digits), trained=trained)
