@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from securitynet.datasets.class_names import explain_difference, find_near_name, match_names
+from securitynet.datasets.class_names import explain_difference, find_name_order, find_near_name
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
@@ -17,10 +17,10 @@ def test_near_names() -> None:
 
 
 def test_positions_of_names_in_another_order() -> None:
-    assert match_names([DECOMPOSED, "b", "c"], ["c", COMPOSED, "b"]) == [1, 2, 0]
-    assert match_names(["a", "b"], ["a", "c"]) is None
-    assert match_names(["a", "b"], ["a", "b", "c"]) is None
-    assert match_names([COMPOSED, DECOMPOSED], [COMPOSED, "b"]) is None
+    assert find_name_order([DECOMPOSED, "b", "c"], ["c", COMPOSED, "b"]) == [1, 2, 0]
+    assert find_name_order(["a", "b"], ["a", "c"]) is None
+    assert find_name_order(["a", "b"], ["a", "b", "c"]) is None
+    assert find_name_order([COMPOSED, DECOMPOSED], [COMPOSED, "b"]) is None
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def find_near_name(name: str, names: Sequence[str]) -> str | None:
     return near[0] if len(near) == 1 else None
 
 
-def match_names(names: Sequence[str], others: Sequence[str]) -> list[int] | None:
+def find_name_order(names: Sequence[str], others: Sequence[str]) -> list[int] | None:
     """Find the position in ``others`` of each of some names that are the same in any order.
 
     Args:
@@ -85,7 +85,7 @@ def explain_difference(
     """
     if list(names) == list(others):
         return None
-    order = match_names(names, others)
+    order = find_name_order(names, others)
     if order is not None and order == sorted(order):
         return "Its classes have the same names in another Unicode form (NFC and NFD)."
     if order is not None:

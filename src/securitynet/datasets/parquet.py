@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from securitynet.datasets.base import Attribute
 from securitynet.datasets.checksums import Checksums
-from securitynet.datasets.class_names import describe_order, explain_difference, match_names, normalize_name
+from securitynet.datasets.class_names import describe_order, explain_difference, find_name_order, normalize_name
 from securitynet.datasets.columns import make_attribute
 from securitynet.datasets.parquet_columns import ParquetColumns, choose_columns, explain_no_column, read_feature
 from securitynet.datasets.references import describe_file, suggest_other_scheme
@@ -336,7 +336,7 @@ def _renumber(
     """
     if stated == names:
         return labels
-    order = match_names(stated, names)
+    order = find_name_order(stated, names)
     if order is None:
         only = [name for name in stated if normalize_name(name) not in set(map(normalize_name, names))]
         absent = [name for name in names if normalize_name(name) not in set(map(normalize_name, stated))]

@@ -20,7 +20,7 @@ from securitynet.models.sources.layer_order import find_shape
 from securitynet.models.sources.preprocessing import Normalization, Preprocessing
 from securitynet.models.sources.references import ModelReference
 from securitynet.models.sources.schemes import BACKENDS
-from securitynet.models.sources.suggestions import describe_kind, describe_surplus, suggest
+from securitynet.models.sources.suggestions import NOTHING_FITS, describe_kind, describe_surplus, suggest
 from securitynet.models.sources.tensor_names import fit_names
 from securitynet.models.sources.weight_digests import verify_weights
 from securitynet.models.sources.weights import StateDict, read_weights, state_checksum
@@ -202,8 +202,8 @@ def _build(
     except WeightsMismatch as mismatch:
         match = find_shape(source, state, shape)
         if match is None:
-            hint = describe_kind(state) or describe_surplus(fitted.state, network.state_dict())
-            hint = hint or suggest(state, reference, shape.image_size)
+            hint = describe_kind(state) or suggest(state, reference, shape.image_size)
+            hint = hint or describe_surplus(fitted.state, network.state_dict()) or NOTHING_FITS
             raise WeightsMismatch(mismatch.message, hint=hint) from mismatch
         shape, counted = match[0], True
         _check_count(reference, shape.num_classes, options, dataset)

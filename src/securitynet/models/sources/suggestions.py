@@ -17,6 +17,8 @@ from securitynet.models.sources.weights import StateDict
 
 _SIZES = (32, 28, 64, 224, 8, 16, 48, 96)
 # Networks of torchvision for which checkpoints of other training runs are common.
+NOTHING_FITS = "No architecture of the package fits them either; a network of your own is given as python:FILE:FACTORY."
+
 _COMMON = ("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "mobilenet_v2", "densenet121")
 
 
@@ -80,6 +82,9 @@ def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str
         state: The weights.
         reference: Reference of the network that they do not fit.
         image_size: Height and width for which it was built.
+
+    Returns:
+        A sentence; None if no architecture of the package fits.
     """
     matches: list[str] = []
     candidates = [("arch", name) for name in ARCHITECTURES] + [("torchvision", name) for name in _COMMON]
@@ -93,9 +98,7 @@ def suggest(state: StateDict, reference: ModelReference, image_size: int) -> str
         if fitting_size != image_size:
             words += f" for images of {fitting_size}×{fitting_size} (--input-size {fitting_size})"
         matches.append(words)
-    if matches:
-        return f"They fit {' or '.join(matches[:3])}."
-    return "No architecture of the package fits them either; a network of your own is given as python:FILE:FACTORY."
+    return f"They fit {' or '.join(matches[:3])}." if matches else None
 
 
 def _fitting_size(scheme: str, name: str, state: StateDict, image_size: int) -> int | None:

@@ -256,7 +256,10 @@ def _check_kind(outputs: NDArray[np.float32], head: Head, reference: str) -> Non
     """Raise `TargetError` if the values cannot be what their name says."""
     if head == "logits":
         looks = heads.detect(torch.from_numpy(outputs))
-        if looks != "logits":
+        # Where logits are stated, rows with another sum than 1 contradict nothing: all may have one logit of 2.
+        if looks == "log-probabilities" or (
+            looks == "probabilities" and np.allclose(outputs.sum(axis=1), 1, atol=0.02)
+        ):
             name = {"probabilities": "p0, p1, ... (posteriors)", "log-probabilities": "log_probability_0, ..."}[looks]
             raise TargetError(
                 f"{reference} calls its values logits; they are {looks} in every row.", hint=f"Name them {name}."
