@@ -14,6 +14,7 @@ from safetensors.torch import save_file, save_model
 
 from securitynet.errors import ModelError, UnsafeFile, WeightsMismatch
 from securitynet.models.architectures.factory import build
+from securitynet.models.loading.load import load_target
 from securitynet.models.sources import open_source
 from securitynet.models.sources import state_dicts as fitting
 from securitynet.models.sources.references import parse_reference
@@ -345,4 +346,11 @@ def test_suggestions_name_what_fits():
     assert "arch:cifar-resnet44" in suggest(dict(build("cifar-resnet44", 7).state_dict()), reference, 32)
     small = dict(build("simple-cnn", 10, channels=1, image_size=28).state_dict())
     assert "--input-size 28" in suggest(small, parse_reference("arch:simple-cnn"), 32)
-    assert "No architecture" in suggest(a_state(), reference, 32)
+    assert suggest(a_state(), reference, 32) is None
+
+
+def test_what_to_do_is_said_where_no_architecture_fits(tmp_path):
+    torch.save({"w": torch.zeros(3, 3)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsMismatch) as error:
+        load_target("arch:simple-cnn", weights=tmp_path / "w.pth", normalize="none", num_classes=10)
+    assert "No architecture of the package fits" in error.value.hint
